@@ -1,0 +1,22 @@
+//! Passes on what nginx-sys found out about the nginx tree it was built for.
+//!
+//! nginx-sys reads `NGINX_SOURCE_DIR` and `NGINX_BUILD_DIR`, generates the
+//! bindings and publishes the features of that nginx as `DEP_NGINX_*`
+//! variables to build scripts of crates that depend on it directly.
+
+use std::env;
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=DEP_NGINX_FEATURES_CHECK");
+    println!("cargo::rerun-if-env-changed=DEP_NGINX_FEATURES");
+    println!(
+        "cargo::rustc-check-cfg=cfg(ngx_feature, values({}))",
+        env::var("DEP_NGINX_FEATURES_CHECK").unwrap_or_else(|_| "any()".to_string())
+    );
+    if let Ok(features) = env::var("DEP_NGINX_FEATURES") {
+        for feature in features.split(',').map(str::trim) {
+            println!("cargo::rustc-cfg=ngx_feature=\"{feature}\"");
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! memcached text protocol, sans-io.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Pool policy.
+#![forbid(unsafe_code)]
