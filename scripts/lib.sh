@@ -1,0 +1,226 @@
+# shellcheck shell=bash
+# What the scripts share: messages, packages, nginx's whereabouts, processes.
+# Sourced, never run. Progress goes to stderr, so that stdout stays a result.
+
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# Absolute, because cargo resolves a relative one against the directory it runs in.
+target=$(realpath -m "${CARGO_TARGET_DIR:-$root/target}")
+export CARGO_TARGET_DIR=$target
+PATH=$PATH:/usr/sbin:/sbin:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin
+
+module_file=ngx_http_lua_memcached_module.so
+# shellcheck disable=SC2034 # used by the scripts
+module_built=$target/release/lib$module_file
+
+say() { printf '==> %s\n' "$*" >&2; }
+warn() { printf 'warning: %s\n' "$*" >&2; }
+fail() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+# Prints the comment at the head of a script: its help text.
+usage() { sed -n '2,/^[^#]/{s/^# \{0,1\}//p;}' "$0"; }
+
+# ---- clean-up: commands run at exit, last one first ------------------------
+
+exit_commands=()
+at_exit() { exit_commands+=("$*"); }
+run_exit_commands() {
+    local status=$? i
+    set +e
+    for ((i = ${#exit_commands[@]} - 1; i >= 0; i--)); do
+        eval "${exit_commands[i]}"
+    done
+    exit "$status"
+}
+trap run_exit_commands EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# Ends the process $1 that this script started: asks, waits 5 s, then insists.
+stop_pid() {
+    local pid=$1 _
+    kill -TERM "$pid" 2>/dev/null || return 0
+    for _ in {1..100}; do
+        kill -0 "$pid" 2>/dev/null || return 0
+        sleep 0.05
+    done
+    kill -KILL "$pid" 2>/dev/null || true
+}
+
+# ---- packages --------------------------------------------------------------
+
+as_root() {
+    if [ "$EUID" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        fail "this needs root (or sudo): $*"
+    fi
+}
+
+is_installed() {
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+# True when bindgen will find a libclang and clang's own headers, of whatever version.
+has_libclang() {
+    [ -n "${LIBCLANG_PATH:-}" ] && return 0
+    compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null &&
+        compgen -G '/usr/lib/llvm-*/lib/clang/*/include/stddef.h' >/dev/null
+}
+
+# Puts into `missing` those of the given packages that are not installed.
+find_missing() {
+    local package
+    missing=()
+    for package; do
+        if [ "$package" = libclang-dev ] && has_libclang; then
+            continue
+        fi
+        is_installed "$package" || missing+=("$package")
+    done
+}
+
+# need_packages NAME...: installs those that are missing, from the system's own sources.
+need_packages() {
+    local missing lock
+    if ! command -v dpkg-query >/dev/null; then
+        warn "not a Debian system; these packages (or their like) must be there: $*"
+        return 0
+    fi
+    find_missing "$@"
+    [ ${#missing[@]} -gt 0 ] || return 0
+
+    # One installation at a time: a second script waits here and then finds nothing missing.
+    exec {lock}</var/lib/dpkg
+    flock "$lock"
+    find_missing "$@"
+    if [ ${#missing[@]} -gt 0 ]; then
+        say "installing Debian packages: ${missing[*]}"
+        install_packages "${missing[@]}" >&2
+    fi
+    exec {lock}<&-
+}
+
+# In a subshell, so that its clean-up happens as soon as apt-get is done.
+install_packages() (
+    policy=/usr/sbin/policy-rc.d
+    exit_commands=()
+    trap run_exit_commands EXIT
+    # The packages' own nginx and memcached services are not wanted: nothing may
+    # be left running. An existing policy is the administrator's and stays.
+    if [ ! -e $policy ] && [ ! -L $policy ]; then
+        at_exit "as_root rm -f $policy"
+        as_root sh -c "printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy"
+    fi
+    apt=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600)
+    as_root "${apt[@]}" update
+    as_root "${apt[@]}" install --no-install-recommends "$@"
+)
+
+need_cargo() {
+    command -v cargo >/dev/null ||
+        fail "cargo is missing: install Rust 1.88 or newer, for instance from https://rustup.rs, and run this again"
+}
+
+# ---- nginx -----------------------------------------------------------------
+
+# Sets nginx_binary, the one of TEST_NGINX_BINARY or the installed one.
+find_nginx() {
+    nginx_binary=${TEST_NGINX_BINARY:-$(command -v nginx || true)}
+    [ -x "$nginx_binary" ] || fail "nginx is not installed"
+    nginx_options=$("$nginx_binary" -V 2>&1)
+}
+
+# nginx_version: 1.22.1
+nginx_version() { sed -n 's|^nginx version: [^/]*/\([0-9.]*\).*|\1|p' <<<"$nginx_options"; }
+
+# nginx_option NAME: the value nginx was configured with, such as `modules-path`.
+nginx_option() { sed -n "s/.* --$1=\('\([^']*\)'\|\([^ ]*\)\).*/\2\3/p" <<<"$nginx_options"; }
+
+# Where `load_module` finds the modules of the distribution.
+nginx_modules_path() {
+    local path
+    path=$(nginx_option modules-path)
+    printf '%s\n' "${path:-$(nginx_option prefix)/modules}"
+}
+
+# Sees to it that NGINX_SOURCE_DIR and NGINX_BUILD_DIR name an nginx tree to build
+# against: the user's, or else the one of nginx-dev, configured as Debian's binary was.
+prepare_nginx_tree() {
+    if [ -n "${NGINX_SOURCE_DIR:-}${NGINX_BUILD_DIR:-}" ]; then
+        need_packages gcc libc6-dev libclang-dev
+        return 0
+    fi
+    need_packages nginx libnginx-mod-http-lua nginx-dev gcc libc6-dev make libclang-dev
+    find_nginx
+
+    local source version binary_version builddir stamp lock log
+    source=$(nginx_option prefix)/src
+    if [ ! -x "$source/configure" ] || [ ! -f "$source/conf_flags" ]; then
+        fail "no nginx source tree in $source: set NGINX_SOURCE_DIR and NGINX_BUILD_DIR to a configured one"
+    fi
+    version=$(sed -n 's/^#define NGINX_VERSION *"\(.*\)"/\1/p' "$source/src/core/nginx.h")
+    binary_version=$(nginx_version)
+    [ "$version" = "$binary_version" ] ||
+        fail "nginx is $binary_version but nginx-dev is $version: a module built for one is refused by the other"
+
+    builddir=$target/nginx-build/$version
+    # Everything that changes what configure writes.
+    stamp=$( (
+        printf '%s\n' "$nginx_options" "$builddir"
+        cat "$source/conf_flags"
+        find "$source" -type f -printf '%P %s %T@\n' | sort
+    ) | sha256sum)
+    mkdir -p "$target/nginx-build"
+    exec {lock}>"$target/nginx-build/.lock"
+    flock "$lock"
+    if [ "$(cat "$builddir/.stamp" 2>/dev/null)" != "$stamp" ]; then
+        say "configuring the source tree of nginx $version"
+        rm -rf "$builddir"
+        mkdir -p "$builddir"
+        log=$builddir.log
+        (
+            # shellcheck disable=SC1091
+            . "$source/conf_flags"
+            cd "$source"
+            ./configure "${NGX_CONF_FLAGS[@]}" --builddir="$builddir"
+        ) >"$log" 2>&1 || {
+            tail -n 20 "$log" >&2
+            fail "nginx's configure failed; all it said is in $log"
+        }
+        printf '%s\n' "$stamp" >"$builddir/.stamp"
+    fi
+    exec {lock}>&-
+    export NGINX_SOURCE_DIR=$source NGINX_BUILD_DIR=$builddir
+}
+
+# ---- loopback servers ------------------------------------------------------
+
+# A TCP port of 127.0.0.1 that is free now. Another process may take it before it
+# is used: whoever listens on it tries again with the next.
+free_port() {
+    perl -MIO::Socket::INET -e '
+        my $socket = IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1", LocalPort => 0)
+            or die "no free port: $!\n";
+        print $socket->sockport, "\n"'
+}
+
+# wait_for_port PORT PID: until PID's server accepts on PORT, at most 10 s.
+wait_for_port() {
+    local _
+    for _ in {1..200}; do
+        kill -0 "$2" 2>/dev/null || return 1
+        if (: <>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then
+            return 0
+        fi
+        sleep 0.05
+    done
+    return 1
+}
