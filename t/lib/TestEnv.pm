@@ -1,0 +1,187 @@
+package TestEnv;
+
+use strict;
+use warnings;
+
+use Cwd ();
+use File::Basename ();
+use File::Path ();
+use File::Spec ();
+
+use TestEnv::Child ();
+use TestEnv::Memcached ();
+use TestEnv::Ports ();
+
+# The process that imports this file owns what it makes: forked fakes run END blocks too.
+my $OWNER = $$;
+my $ROOT  = Cwd::abs_path(
+    File::Spec->catdir( File::Basename::dirname( File::Spec->rel2abs(__FILE__) ), '..', '..' ) );
+my $MODULE = 'libngx_http_lua_memcached_module.so';
+my $SERVROOT;    # set when this process chose the directory, and so removes it
+my $READY;
+
+sub import {
+    my ( undef, %want ) = @_;
+    return if $READY++;
+
+    set_default( TEST_NGINX_SERVER_PORT => \&TestEnv::Ports::next_port );
+    set_default( TEST_NGINX_UNUSED_PORT => \&TestEnv::Ports::next_port );
+    set_default( TEST_NGINX_FAKE_PORT   => \&TestEnv::Ports::next_port );
+    set_default(
+        TEST_NGINX_SERVROOT => sub {
+            return $SERVROOT = File::Spec->catdir( $ROOT, 't', "servroot_$$" );
+        }
+    );
+    set_nginx();
+    set_default( TEST_NGINX_LOAD_MODULES => sub { join ' ', modules( $want{module} // 1 ) } );
+    TestEnv::Memcached::start_default() if $want{memcached} // 1;
+    offer_fallback();
+    for my $sig (qw( HUP INT TERM )) {
+        $SIG{$sig} ||= sub { exit 1 };    # so that END runs
+    }
+    return;
+}
+
+sub set_default {
+    my ( $name, $make ) = @_;
+    $ENV{$name} = $make->() if !defined $ENV{$name} || $ENV{$name} eq '';
+    return;
+}
+
+# /usr/sbin is not in every user's PATH.
+sub set_nginx {
+    return if $ENV{TEST_NGINX_BINARY};
+    return if grep { -x File::Spec->catfile( $_, 'nginx' ) } File::Spec->path;
+    -x '/usr/sbin/nginx' or die "TestEnv: nginx is not installed\n";
+    $ENV{TEST_NGINX_BINARY} = '/usr/sbin/nginx';
+    return;
+}
+
+# Absolute paths in load order: ours needs symbols of ngx_lua, and ngx_lua those of ndk.
+sub modules {
+    my ($with_ours) = @_;
+    my $dir  = $ENV{NGINX_MODULES_PATH} || '/usr/lib/nginx/modules';
+    my @list = map { "$dir/$_" } qw( ndk_http_module.so ngx_http_lua_module.so );
+    if ( $with_ours && !reference_lib() ) {
+        push @list, $ENV{TEST_NGINX_MEMCACHED_MODULE}
+            || File::Spec->catfile( $ROOT, 'target', 'release', $MODULE );
+    }
+    for my $path (@list) {
+        -e $path or die "TestEnv: no module $path (scripts/build makes ours, "
+            . "libnginx-mod-http-lua brings the others)\n";
+    }
+    return @list;
+}
+
+sub offer_fallback {
+    return if grep { !ref && -e "$_/Test/Nginx/Socket/Lua.pm" } @INC;
+    push @INC, File::Spec->catdir( $ROOT, 't', 'lib', 'fallback' );
+    return;
+}
+
+sub reference_lib { return $ENV{TEST_NGINX_REFERENCE_LIB} || '' }
+
+sub http_config {
+    my $lib = reference_lib() or return '';
+    return qq{lua_package_path "$lib/?.lua;;";\n};
+}
+
+sub root            { return $ROOT }
+sub free_port       { return TestEnv::Ports::next_port() }
+sub memcached_port  { return $ENV{TEST_NGINX_MEMCACHED_PORT} }
+sub memcached_sock  { return $ENV{TEST_NGINX_MEMCACHED_SOCK} }
+sub start_memcached { return TestEnv::Memcached::start(@_) }
+sub stop_memcached  { return TestEnv::Memcached::stop(@_) }
+
+END {
+    if ( $$ == $OWNER ) {
+        local ( $?, $@, $! );
+        TestEnv::Memcached::stop_all();
+        if ( defined $SERVROOT && !$ENV{TEST_NGINX_NO_CLEAN} ) {
+            File::Path::remove_tree( $SERVROOT, { error => \my $ignored } );
+        }
+    }
+}
+
+1;
+__END__
+
+=head1 NAME
+
+TestEnv - ports, servers and modules for one run of a suite
+
+=head1 SYNOPSIS
+
+    use lib 't/lib';
+    use TestEnv;
+    use Test::Nginx::Socket::Lua;
+
+    our $HttpConfig = TestEnv::http_config();
+
+=head1 DESCRIPTION
+
+Sets, where the environment has not set them already, what a suite in Test::Nginx format needs, and
+starts what it talks to. Everything is on the loopback interface, belongs to this process and ends
+with it, so that several suites can run side by side in one checkout.
+
+C<< use TestEnv memcached => 0 >> starts no memcached; C<< module => 0 >> does not load ours.
+
+=head2 Environment set
+
+=over
+
+=item TEST_NGINX_SERVER_PORT, TEST_NGINX_SERVROOT
+
+where nginx listens, and its prefix directory (removed at the end unless C<TEST_NGINX_NO_CLEAN>)
+
+=item TEST_NGINX_MEMCACHED_PORT, TEST_NGINX_MEMCACHED_SOCK
+
+two real memcached servers. A port or path that was set before and answers is used as it is.
+
+=item TEST_NGINX_UNUSED_PORT, TEST_NGINX_FAKE_PORT
+
+a port where nobody listens, and one for C<--- tcp_listen>
+
+=item TEST_NGINX_LOAD_MODULES
+
+ndk, ngx_lua and this project's module, in that order
+
+=back
+
+=head2 Environment read
+
+C<NGINX_MODULES_PATH> (default F</usr/lib/nginx/modules>), C<TEST_NGINX_MEMCACHED_MODULE> (default
+F<target/release/libngx_http_lua_memcached_module.so>), C<TEST_NGINX_BINARY>,
+C<TEST_NGINX_MEMCACHED_BINARY>, C<TEST_NGINX_NO_CLEAN>.
+
+C<TEST_NGINX_REFERENCE_LIB> names the F<lib> directory of a pure-Lua lua-resty-memcached. Then our
+module is not loaded and C<http_config()> points Lua at that directory: a suite that passes this way
+states the reference's behaviour.
+
+=head1 FUNCTIONS
+
+=over
+
+=item http_config()
+
+text for C<--- http_config>; empty unless C<TEST_NGINX_REFERENCE_LIB> is set
+
+=item memcached_port(), memcached_sock()
+
+the two servers above
+
+=item start_memcached(port => N, sock => PATH, args => [...])
+
+another memcached; returns its port (or path). All options may be left out.
+
+=item stop_memcached(PORT_OR_PATH)
+
+ends one that was started here, and returns once it is gone
+
+=item free_port(), root()
+
+a further port reserved for this process; the project's directory
+
+=back
+
+=cut
