@@ -151,14 +151,20 @@ nginx_modules_path() {
     printf '%s\n' "${path:-$(nginx_option prefix)/modules}"
 }
 
+has_own_tree() { [ -n "${NGINX_SOURCE_DIR:-}${NGINX_BUILD_DIR:-}" ]; }
+
+# The packages a build needs; nginx's own only when its tree is the one built against.
+build_packages() {
+    echo gcc libc6-dev libclang-dev
+    has_own_tree || echo nginx libnginx-mod-http-lua nginx-dev make
+}
+
 # Sees to it that NGINX_SOURCE_DIR and NGINX_BUILD_DIR name an nginx tree to build
 # against: the user's, or else the one of nginx-dev, configured as Debian's binary was.
 prepare_nginx_tree() {
-    if [ -n "${NGINX_SOURCE_DIR:-}${NGINX_BUILD_DIR:-}" ]; then
-        need_packages gcc libc6-dev libclang-dev
-        return 0
-    fi
-    need_packages nginx libnginx-mod-http-lua nginx-dev gcc libc6-dev make libclang-dev
+    # shellcheck disable=SC2046 # one word per package
+    need_packages $(build_packages)
+    if has_own_tree; then return 0; fi
     find_nginx
 
     local source version binary_version builddir stamp lock log
