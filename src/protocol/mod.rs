@@ -1,2 +1,53 @@
-//! memcached text protocol, sans-io.
+//! The memcached text protocol, sans-io.
+//!
+//! Bytes go in and out through buffers; sockets, clocks and Lua are somebody else's. The rules
+//! are those of memcached's protocol.txt and, where that is silent, what memcached 1.6.18 does.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `key` | keys: limits, URI escaping and unescaping |
+//! | `number` | decimal text: which integers an argument or a field may hold |
+//! | `command` | commands and their encoder |
+//! | `check` | what a command must satisfy before a byte of it is written |
+//! | `refusal` | why a command is not sent, and the answer given in the server's place |
+//! | `expect` | what the encoder notes down for the decoder of the reply |
+//! | `reply` | replies as the caller sees them |
+//! | `line` | the meaning of single reply lines |
+//! | `line_buffer` | received bytes, cut into lines without rescanning |
+//! | `decoder` | received bytes to one reply of an expected kind |
+//! | `pipeline` | one connection: bytes to send, exchanges in flight, replies in order |
+//! | `batch` | commands collected before there is a connection |
+//! | `raw` | reads that bypass the protocol, for users who speak it themselves |
+//!
+//! Three rules hold everywhere:
+//!
+//! - What `encode` writes is exactly one command to the server. A text that the server would
+//!   refuse, or read as more than that, is refused here, and nothing is written.
+//! - A reply fits its command or the pipeline is broken and yields nothing more.
+//! - Memory follows what was asked for: lines, values and statistics are bounded, and a length
+//!   that a server announces is checked before anything is allocated for it.
 #![forbid(unsafe_code)]
+
+pub mod batch;
+mod check;
+pub mod command;
+mod decoder;
+pub mod expect;
+pub mod key;
+mod line;
+mod line_buffer;
+pub mod number;
+pub mod pipeline;
+pub mod raw;
+pub mod refusal;
+pub mod reply;
+
+pub use batch::Batch;
+pub use command::{Arg, Arith, Command, KeyList, Verb, encode};
+pub use expect::Expect;
+pub use key::{Key, MAX_KEY_LEN, escape_into, unescape_into};
+pub use number::Digits;
+pub use pipeline::{Limits, Pipeline, ReadBuf};
+pub use raw::{RawRead, RawReader};
+pub use refusal::{Answer, Argument, Refused};
+pub use reply::{Hit, Malformed, Reply, Value, Values};

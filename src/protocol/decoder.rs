@@ -1,0 +1,383 @@
+//! Received bytes to one reply of an expected kind.
+
+use std::ops::Range;
+
+use super::expect::{Kind, Stats};
+use super::line::{Header, Step, is_error, is_stat, single};
+use super::line_buffer::{LineBuffer, Next};
+use super::pipeline::Limits;
+use super::reply::{Item, Malformed, Reply, Value, Values};
+
+/// Values up to so many bytes are cut out of the line buffer; the rest of a longer one is
+/// received where it stays.
+const SMALL_VALUE: usize = 8 * 1024;
+
+/// Most bytes of a `stats` reply, its vectors included.
+const MAX_STATS: usize = 1024 * 1024;
+
+/// Capacity in bytes up to which a returned value buffer is kept.
+const MAX_SPARE: usize = 64 * 1024;
+
+/// Capacity in bytes of the value buffer of an idle connection.
+const IDLE_SPARE: usize = 4 * 1024;
+
+/// What surely follows a value: its CRLF and `END` with CRLF. A read of the value may ask for
+/// them too, and spares a read of their own.
+const BEHIND_VALUE: usize = 7;
+
+/// Decodes one reply at a time. Between two calls it keeps what it has of the current one.
+pub(super) struct Decoder {
+    pub limits: Limits,
+    input: LineBuffer,
+    spare: Values,
+    partial: Partial,
+    failure: Option<Malformed>,
+}
+
+/// The current reply so far.
+#[derive(Default)]
+struct Partial {
+    body: Body,
+    /// Of a single value only the data is kept, without the key.
+    values: Values,
+    /// Where in the text of keys to look for the next one.
+    cursor: usize,
+    lines: Vec<Vec<u8>>,
+    lines_size: usize,
+}
+
+/// The part of a VALUE that comes next.
+#[derive(Clone, Copy, Default)]
+enum Body {
+    /// None: a line is next.
+    #[default]
+    Line,
+    /// So many bytes of data, all of them still to be taken from the line buffer.
+    Buffered(usize),
+    /// Reads go to the values, which are complete at this length. The line buffer is empty.
+    Direct(usize),
+    /// The line end behind the data.
+    CrLf,
+}
+
+type Decoded = (Reply, Step);
+
+fn malformed(what: Malformed) -> Decoded {
+    (Reply::Malformed(what), Step::Lost)
+}
+
+impl Decoder {
+    pub fn new(limits: Limits) -> Self {
+        Decoder {
+            limits,
+            input: LineBuffer::default(),
+            spare: Values::default(),
+            partial: Partial::default(),
+            failure: None,
+        }
+    }
+
+    pub fn unread(&self) -> &[u8] {
+        self.input.unread()
+    }
+
+    pub fn consume(&mut self, n: usize) {
+        self.input.consume(n);
+    }
+
+    /// Whether every received byte was taken.
+    pub fn is_empty(&self) -> bool {
+        self.input.is_empty()
+    }
+
+    /// Where to read to, and at most how many bytes; 0 if there is no memory.
+    pub fn read_buf(&mut self) -> (&mut Vec<u8>, usize) {
+        match self.partial.body {
+            // The room was made when the value was announced.
+            Body::Direct(end) => {
+                let data = &mut self.partial.values.bytes;
+                let room = data.capacity().saturating_sub(data.len());
+                let wanted = end.saturating_add(BEHIND_VALUE).saturating_sub(data.len());
+                (data, wanted.min(room))
+            }
+            _ => self.input.room(),
+        }
+    }
+
+    /// The next call of [`reply`](Self::reply) returns this.
+    pub fn fail(&mut self, what: Malformed) {
+        self.failure = Some(what);
+    }
+
+    /// Forgets the current reply.
+    pub fn reset(&mut self) {
+        self.partial = Partial::default();
+    }
+
+    pub fn recycle(&mut self, mut data: Vec<u8>) {
+        if data.capacity() <= MAX_SPARE && data.capacity() > self.spare.bytes.capacity() {
+            data.clear();
+            self.spare.bytes = data;
+        }
+    }
+
+    pub fn recycle_values(&mut self, values: Values) {
+        let mut items = values.items;
+        let size = items.capacity().saturating_mul(size_of::<Item>());
+        if size <= MAX_SPARE && items.capacity() > self.spare.items.capacity() {
+            items.clear();
+            self.spare.items = items;
+        }
+        self.recycle(values.bytes);
+    }
+
+    pub fn shrink(&mut self) {
+        self.input.shrink();
+        self.spare.bytes.shrink_to(IDLE_SPARE);
+        self.spare.items.shrink_to(1);
+        self.partial.values.bytes.shrink_to(IDLE_SPARE);
+    }
+
+    /// The reply to a command of `kind`, whose keys are `keys`, once it is complete.
+    pub fn reply(&mut self, kind: Kind, keys: &[u8]) -> Option<Decoded> {
+        let decoded = match self.failure.take() {
+            Some(what) => malformed(what),
+            None => self.decode(kind, keys)?,
+        };
+        self.finish();
+        Some(decoded)
+    }
+
+    /// Makes ready for the next reply; buffers that this one did not take stay.
+    fn finish(&mut self) {
+        let partial = &mut self.partial;
+        partial.body = Body::Line;
+        partial.values.bytes.clear();
+        partial.values.items.clear();
+        partial.cursor = 0;
+        partial.lines.clear();
+        partial.lines_size = 0;
+    }
+
+    fn decode(&mut self, kind: Kind, keys: &[u8]) -> Option<Decoded> {
+        loop {
+            match self.body() {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(what) => return Some(malformed(what)),
+            }
+            let line = match self.input.line(self.limits.max_line) {
+                Next::Line(line) => line,
+                Next::Incomplete => return None,
+                Next::TooLong => return Some(malformed(Malformed::LineTooLong)),
+            };
+            let decoded = match kind {
+                Kind::Get { .. } | Kind::GetMany { .. } => self.retrieval(line, kind, keys),
+                Kind::Stats(stats) => self.stats(line, stats),
+                _ => Some(single(kind, self.input.text(line))),
+            };
+            if decoded.is_some() {
+                return decoded;
+            }
+        }
+    }
+
+    /// Receives what is outstanding of a value. Whether a line is next.
+    fn body(&mut self) -> Result<bool, Malformed> {
+        let Decoder { input, partial, .. } = self;
+        let data = &mut partial.values.bytes;
+        loop {
+            let unread = input.unread();
+            match partial.body {
+                Body::Line => return Ok(true),
+                Body::Buffered(len) => {
+                    if let Some(whole) = unread.get(..len) {
+                        data.extend_from_slice(whole);
+                        input.consume(len);
+                        partial.body = Body::CrLf;
+                    } else if len > SMALL_VALUE {
+                        let end = data.len().saturating_add(len);
+                        data.extend_from_slice(unread);
+                        let n = unread.len();
+                        input.consume(n);
+                        partial.body = Body::Direct(end);
+                    } else {
+                        return Ok(false);
+                    }
+                }
+                Body::Direct(end) => {
+                    let Some(behind) = data.get(end..) else {
+                        return Ok(false);
+                    };
+                    input.push(behind);
+                    data.truncate(end);
+                    partial.body = Body::CrLf;
+                }
+                Body::CrLf => match unread {
+                    [b'\r', b'\n', ..] => {
+                        input.consume(2);
+                        partial.body = Body::Line;
+                    }
+                    [] | [b'\r'] => return Ok(false),
+                    _ => return Err(Malformed::NoCrlf),
+                },
+            }
+        }
+    }
+
+    /// A line of a `get` or `gets` reply.
+    fn retrieval(&mut self, line: Range<usize>, kind: Kind, keys: &[u8]) -> Option<Decoded> {
+        let (cas, most) = match kind {
+            Kind::GetMany { cas, keys } => (cas, keys),
+            Kind::Get { cas } => (cas, 1),
+            _ => (false, 1),
+        };
+        let text = self.input.text(line);
+        let got = self.partial.values.len();
+        if text == b"END" {
+            return Some((self.partial.retrieved(kind), Step::Kept));
+        }
+        if got >= most && text.starts_with(b"VALUE ") {
+            return Some(malformed(Malformed::TooManyValues));
+        }
+        if let Some(header) = Header::parse(text, cas) {
+            let many = matches!(kind, Kind::GetMany { .. });
+            let max = self.limits.max_value;
+            let announced = self
+                .partial
+                .announce(&header, many, keys, max, &mut self.spare);
+            return announced.err().map(malformed);
+        }
+        match (is_error(text), got) {
+            (true, 0) => Some((Reply::Line(text.to_vec()), Step::Kept)),
+            (true, _) | (false, 0) => Some((Reply::Line(text.to_vec()), Step::Lost)),
+            (false, _) => Some(malformed(Malformed::NoEnd)),
+        }
+    }
+
+    /// A line of a `stats` reply.
+    fn stats(&mut self, line: Range<usize>, stats: Stats) -> Option<Decoded> {
+        let text = self.input.text(line);
+        let partial = &mut self.partial;
+        let first = partial.lines.is_empty();
+        let ended = match text {
+            b"END" => return Some((partial.lines(), Step::Kept)),
+            b"RESET" | b"OK" => first && stats == Stats::Special,
+            _ if is_stat(text) => stats == Stats::SizesSwitch && ends_sizes_switch(text),
+            _ => false,
+        };
+        if !ended && !is_stat(text) {
+            let step = match first && is_error(text) {
+                true => Step::Kept,
+                false => Step::Lost,
+            };
+            return Some((Reply::Line(text.to_vec()), step));
+        }
+        partial.lines_size += text.len() + size_of::<Vec<u8>>();
+        if partial.lines_size > MAX_STATS {
+            return Some(malformed(Malformed::StatsTooLong));
+        }
+        partial.lines.push(text.to_vec());
+        ended.then(|| (partial.lines(), Step::Kept))
+    }
+}
+
+/// memcached 1.4.27 to 1.6 answer `STAT sizes_status enabled` or `disabled`, or with `error` there
+/// and a second line for the reason.
+fn ends_sizes_switch(line: &[u8]) -> bool {
+    match line.strip_prefix(b"STAT sizes_status ") {
+        Some(status) => status != b"error",
+        None => line.starts_with(b"STAT sizes_error "),
+    }
+}
+
+impl Partial {
+    /// Makes ready for the value of a header.
+    fn announce(
+        &mut self,
+        header: &Header<'_>,
+        many: bool,
+        keys: &[u8],
+        max_value: usize,
+        spare: &mut Values,
+    ) -> Result<(), Malformed> {
+        if many {
+            self.cursor = find(keys, self.cursor, header.key).ok_or(Malformed::UnexpectedKey)?;
+        } else if header.key != keys {
+            return Err(Malformed::UnexpectedKey);
+        }
+        let announced = header.len.ok_or(Malformed::LengthOutOfRange)?;
+        let len = usize::try_from(announced)
+            .ok()
+            .filter(|&len| len <= max_value)
+            .ok_or(Malformed::ValueTooLarge {
+                announced,
+                limit: max_value,
+            })?;
+
+        let Values { bytes, items } = &mut self.values;
+        if bytes.capacity() < spare.bytes.capacity() && bytes.is_empty() {
+            std::mem::swap(bytes, &mut spare.bytes);
+        }
+        if items.capacity() < spare.items.capacity() && items.is_empty() {
+            std::mem::swap(items, &mut spare.items);
+        }
+        let room = len.saturating_add(BEHIND_VALUE);
+        if many {
+            bytes.try_reserve(header.key.len().saturating_add(room))
+        } else {
+            bytes.try_reserve_exact(room)
+        }
+        .and_then(|()| items.try_reserve(1))
+        .map_err(|_| Malformed::NoMemory)?;
+
+        let key = bytes.len();
+        if many {
+            bytes.extend_from_slice(header.key);
+        }
+        items.push(Item {
+            key,
+            data: bytes.len(),
+            end: bytes.len() + len,
+            flags: header.flags,
+            cas: header.cas,
+        });
+        self.body = Body::Buffered(len);
+        Ok(())
+    }
+
+    /// The reply at END.
+    fn retrieved(&mut self, kind: Kind) -> Reply {
+        if let Kind::GetMany { .. } = kind {
+            return Reply::Values(std::mem::take(&mut self.values));
+        }
+        match self.values.items.pop() {
+            Some(item) => Reply::Value(Value {
+                data: std::mem::take(&mut self.values.bytes),
+                flags: item.flags,
+                cas: item.cas,
+            }),
+            None => Reply::Miss,
+        }
+    }
+
+    fn lines(&mut self) -> Reply {
+        Reply::Stats(std::mem::take(&mut self.lines))
+    }
+}
+
+/// Looks for `key` among the words of `keys`, from `from` on and then from the beginning: servers
+/// answer in the order asked, proxies may not. Returns where to go on.
+fn find(keys: &[u8], from: usize, key: &[u8]) -> Option<usize> {
+    let search = |words: &[u8], mut at: usize| {
+        words.split(|&byte| byte == b' ').find_map(|word| {
+            at += word.len() + 1;
+            (word == key).then_some(at)
+        })
+    };
+    let (before, after) = keys.split_at_checked(from).unwrap_or((keys, b""));
+    search(after, from).or_else(|| search(before, 0))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+//! What the encoder notes down for the decoder.
+
+/// The reply a command asks for, and where the command's keys stand in the encoded text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Expect {
+    pub(super) kind: Kind,
+    /// First byte of the keys in the buffer given to `encode`; without keys, of the command.
+    pub(super) start: usize,
+    /// Behind the last byte of the keys, which are separated by single spaces.
+    pub(super) end: usize,
+}
+
+impl Expect {
+    /// Whether the server replies at all; it does not to `quit`.
+    pub fn has_reply(&self) -> bool {
+        self.kind != Kind::Nothing
+    }
+
+    /// The same, for a text that moved `by` bytes to the back.
+    pub(super) fn moved(self, by: usize) -> Self {
+        Expect {
+            start: self.start.saturating_add(by),
+            end: self.end.saturating_add(by),
+            ..self
+        }
+    }
+}
+
+/// Replies by their grammar.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    /// One VALUE at most, then END. `cas`: the VALUE has the field.
+    Get { cas: bool },
+    /// Up to `keys` VALUEs, then END.
+    GetMany { cas: bool, keys: usize },
+    /// STORED, NOT_STORED; for the verb `cas` also EXISTS, NOT_FOUND.
+    Store { cas: bool },
+    /// DELETED, NOT_FOUND.
+    Delete,
+    /// A number, NOT_FOUND.
+    Arith,
+    /// TOUCHED, STORED, NOT_FOUND.
+    Touch,
+    /// OK.
+    Ok,
+    /// VERSION and a text.
+    Version,
+    /// Lines and END.
+    Stats(Stats),
+    /// No reply.
+    Nothing,
+}
+
+/// How a `stats` reply ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stats {
+    /// Without arguments: at END.
+    General,
+    /// At END; `reset` at a first line RESET, `detail on` at a first line OK. memcached takes some
+    /// of these words abbreviated, so the arguments do not tell.
+    Special,
+    /// `sizes_enable`, `sizes_disable`: at the status line, without END.
+    SizesSwitch,
+}

@@ -1,0 +1,173 @@
+//! Keys: what memcached accepts, and the escaping that makes any bytes acceptable.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
+
+/// Longest key in bytes, counted as it is sent (memcached's KEY_MAX_LENGTH).
+pub const MAX_KEY_LEN: usize = 250;
+
+/// Bytes that `ngx.escape_uri` replaces: all but letters, digits and `-._~!*'()`.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'!')
+    .remove(b'*')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')');
+
+/// A key as the user gave it.
+#[derive(Clone, Copy, Debug)]
+pub struct Key<'a> {
+    /// The bytes before escaping.
+    pub bytes: &'a [u8],
+    /// Whether the encoder applies [`escape_into`]; otherwise the bytes are sent as they are.
+    pub escape: bool,
+}
+
+impl Key<'_> {
+    /// Length in bytes as sent.
+    pub(super) fn sent_len(&self) -> usize {
+        if self.escape {
+            percent_encode(self.bytes, ESCAPED).map(str::len).sum()
+        } else {
+            self.bytes.len()
+        }
+    }
+
+    /// Appends the key as it is sent.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        if self.escape {
+            escape_into(self.bytes, out);
+        } else {
+            out.extend_from_slice(self.bytes);
+        }
+    }
+}
+
+/// Appends `key` with each byte outside of letters, digits and `-._~!*'()` as `%XX`, upper-case:
+/// the output of `ngx.escape_uri(key)`.
+pub fn escape_into(key: &[u8], out: &mut Vec<u8>) {
+    for piece in percent_encode(key, ESCAPED) {
+        out.extend_from_slice(piece.as_bytes());
+    }
+}
+
+/// Appends the output of `ngx.unescape_uri(text)`: `%XX` becomes its byte, `+` a space, and a `%`
+/// without two hexadecimal digits behind it stays.
+pub fn unescape_into(text: &[u8], out: &mut Vec<u8>) {
+    if memchr::memchr2(b'%', b'+', text).is_none() {
+        out.extend_from_slice(text);
+        return;
+    }
+    for (i, piece) in text.split(|&byte| byte == b'+').enumerate() {
+        if i > 0 {
+            out.push(b' ');
+        }
+        out.extend(percent_decode(piece));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn escaped(key: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        escape_into(key, &mut out);
+        out
+    }
+
+    fn unescaped(text: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        unescape_into(text, &mut out);
+        out
+    }
+
+    /// The bit map of reserved bytes that nginx's Lua module uses for URI components.
+    const RESERVED: [u32; 8] = [
+        0xffff_ffff,
+        0xfc00_987d,
+        0x7800_0001,
+        0xb800_0001,
+        0xffff_ffff,
+        0xffff_ffff,
+        0xffff_ffff,
+        0xffff_ffff,
+    ];
+
+    #[test]
+    fn every_byte_is_escaped_as_the_bit_map_says() {
+        for byte in 0..=255u8 {
+            let reserved = RESERVED[usize::from(byte >> 5)] >> (byte & 31) & 1 == 1;
+            let want = if reserved {
+                format!("%{byte:02X}").into_bytes()
+            } else {
+                vec![byte]
+            };
+            assert_eq!(escaped(&[byte]), want, "byte {byte}");
+            let key = Key {
+                bytes: &[byte],
+                escape: true,
+            };
+            assert_eq!(key.sent_len(), want.len());
+        }
+    }
+
+    #[test]
+    fn unescaping() {
+        for (text, want) in [
+            ("", ""),
+            ("abc", "abc"),
+            ("a+b", "a b"),
+            ("++", "  "),
+            ("%41%62%6a%4A", "AbjJ"),
+            ("%", "%"),
+            ("%4", "%4"),
+            ("%4g1", "%4g1"),
+            ("%%41", "%A"),
+            ("%+1", "% 1"),
+            ("%4+", "%4 "),
+            ("%2B%20", "+ "),
+            ("a?b%3Fc", "a?b?c"),
+        ] {
+            assert_eq!(unescaped(text.as_bytes()), want.as_bytes(), "{text}");
+        }
+    }
+
+    /// Byte by byte, as an independent statement of the rule.
+    fn model(text: &[u8]) -> Vec<u8> {
+        let hex = |at: usize| text.get(at).and_then(|&b| char::from(b).to_digit(16));
+        let mut out = Vec::new();
+        let mut at = 0;
+        while at < text.len() {
+            match (text[at], hex(at + 1), hex(at + 2)) {
+                (b'%', Some(high), Some(low)) => {
+                    out.push((high * 16 + low) as u8);
+                    at += 3;
+                    continue;
+                }
+                (b'+', ..) => out.push(b' '),
+                (byte, ..) => out.push(byte),
+            }
+            at += 1;
+        }
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn unescaping_follows_the_model(text in "[%+0-9a-gA-G \u{80}]{0,24}") {
+            prop_assert_eq!(unescaped(text.as_bytes()), model(text.as_bytes()));
+        }
+
+        #[test]
+        fn escaping_is_undone_by_unescaping(key in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let text = escaped(&key);
+            prop_assert!(text.iter().all(|&b| b > 0x20 && b < 0x7f));
+            prop_assert_eq!(unescaped(&text), key);
+        }
+    }
+}

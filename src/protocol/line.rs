@@ -1,0 +1,106 @@
+//! The meaning of single reply lines.
+
+use super::expect::Kind;
+use super::number::Digits;
+use super::reply::Reply;
+
+/// Whether the stream is still in step behind a reply.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    /// The next byte starts the next reply.
+    Kept,
+    /// Nobody knows what the next byte is.
+    Lost,
+}
+
+/// ERROR, CLIENT_ERROR or SERVER_ERROR, alone or followed by a text.
+pub(super) fn is_error(line: &[u8]) -> bool {
+    let word = line.split(|&byte| byte == b' ').next().unwrap_or_default();
+    matches!(word, b"ERROR" | b"CLIENT_ERROR" | b"SERVER_ERROR")
+}
+
+/// The reply of a command that is answered by one line.
+pub(super) fn single(kind: Kind, line: &[u8]) -> (Reply, Step) {
+    let done = match kind {
+        Kind::Store { .. } => line == b"STORED",
+        Kind::Delete => line == b"DELETED",
+        // moxi and its heirs answer a touch with STORED.
+        Kind::Touch => matches!(line, b"TOUCHED" | b"STORED"),
+        Kind::Ok => line == b"OK",
+        _ => false,
+    };
+    if done {
+        return (Reply::Done, Step::Kept);
+    }
+    match kind {
+        Kind::Arith => {
+            if let Some(number) = Digits::parse(line) {
+                return (Reply::Number(number), Step::Kept);
+            }
+        }
+        Kind::Version => {
+            if let Some(text @ [_, ..]) = line.strip_prefix(b"VERSION ") {
+                return (Reply::Version(text.to_vec()), Step::Kept);
+            }
+        }
+        _ => {}
+    }
+    let fits = match kind {
+        // The server has swallowed the value before SERVER_ERROR. Before the other two it may
+        // have not, and reads it as commands.
+        Kind::Store { cas } => {
+            line == b"NOT_STORED"
+                || line == b"SERVER_ERROR"
+                || line.starts_with(b"SERVER_ERROR ")
+                || cas && matches!(line, b"EXISTS" | b"NOT_FOUND")
+        }
+        Kind::Delete | Kind::Arith | Kind::Touch => line == b"NOT_FOUND" || is_error(line),
+        _ => is_error(line),
+    };
+    let step = if fits { Step::Kept } else { Step::Lost };
+    (Reply::Line(line.to_vec()), step)
+}
+
+/// A line `VALUE <key> <flags> <bytes>[ <cas unique>]`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Header<'a> {
+    pub key: &'a [u8],
+    pub flags: Digits,
+    /// `None`: digits that are no 64-bit number.
+    pub len: Option<u64>,
+    pub cas: Option<Digits>,
+}
+
+impl<'a> Header<'a> {
+    /// `None` if the line is anything but a VALUE with exactly the fields asked for.
+    pub fn parse(line: &'a [u8], cas: bool) -> Option<Self> {
+        let mut fields = line.split(|&byte| byte == b' ');
+        if fields.next()? != b"VALUE" {
+            return None;
+        }
+        let key = fields.next().filter(|key| !key.is_empty())?;
+        let flags = Digits::parse(fields.next()?)?;
+        let len = fields.next()?;
+        let cas = match cas {
+            true => Some(Digits::parse(fields.next()?)?),
+            false => None,
+        };
+        if fields.next().is_some() || len.is_empty() || !len.iter().all(u8::is_ascii_digit) {
+            return None;
+        }
+        let len = std::str::from_utf8(len).ok()?.parse().ok();
+        Some(Header {
+            key,
+            flags,
+            len,
+            cas,
+        })
+    }
+}
+
+/// Whether the line belongs into a `stats` reply before its END.
+pub(super) fn is_stat(line: &[u8]) -> bool {
+    let word = line.split(|&byte| byte == b' ').next().unwrap_or_default();
+    // ITEM: stats cachedump; PREFIX: stats detail dump.
+    matches!(word, b"STAT" | b"ITEM" | b"PREFIX")
+}

@@ -1,0 +1,119 @@
+//! Received bytes, cut into lines without rescanning.
+
+use std::ops::Range;
+
+/// Capacity in bytes from the first read on: a list of a hundred small values in one read.
+const CAPACITY: usize = 16 * 1024;
+
+/// Least room in bytes offered to a read.
+const MIN_ROOM: usize = 4 * 1024;
+
+/// A buffer that is appended to at the end and consumed from the front.
+/// `pos <= scanned <= bytes.len()`.
+#[derive(Default)]
+pub(super) struct LineBuffer {
+    bytes: Vec<u8>,
+    /// First unread byte.
+    pos: usize,
+    /// First byte that may be a line feed still unseen.
+    scanned: usize,
+}
+
+/// A search for the next line.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) enum Next {
+    Incomplete,
+    TooLong,
+    /// Consumed; the range, without line end, is for [`LineBuffer::text`].
+    Line(Range<usize>),
+}
+
+impl LineBuffer {
+    pub fn unread(&self) -> &[u8] {
+        self.bytes.get(self.pos..).unwrap_or_default()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.pos >= self.bytes.len()
+    }
+
+    pub fn consume(&mut self, n: usize) {
+        self.pos = self.pos.saturating_add(n).min(self.bytes.len());
+        self.scanned = self.scanned.max(self.pos);
+    }
+
+    /// A consumed line; valid until the next call of [`room`](Self::room) or
+    /// [`push`](Self::push).
+    pub fn text(&self, range: Range<usize>) -> &[u8] {
+        self.bytes.get(range).unwrap_or_default()
+    }
+
+    /// Consumes the next line, of at most `max` bytes without its line end. That is LF, with or
+    /// without one CR before it.
+    pub fn line(&mut self, max: usize) -> Next {
+        let fresh = self.bytes.get(self.scanned..).unwrap_or_default();
+        let Some(at) = memchr::memchr(b'\n', fresh) else {
+            self.scanned = self.bytes.len();
+            // One more may be the CR.
+            return match self.unread().len() > max.saturating_add(1) {
+                true => Next::TooLong,
+                false => Next::Incomplete,
+            };
+        };
+        let line_feed = self.scanned + at;
+        let mut line = self.pos..line_feed;
+        if let Some(b"\r") = line_feed
+            .checked_sub(1)
+            .and_then(|at| self.bytes.get(at.max(self.pos)..line_feed))
+        {
+            line.end -= 1;
+        }
+        self.consume(line_feed + 1 - self.pos);
+        match line.len() > max {
+            true => Next::TooLong,
+            false => Next::Line(line),
+        }
+    }
+
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.make_room();
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The buffer to append to, and how much; 0 if there is no memory.
+    pub fn room(&mut self) -> (&mut Vec<u8>, usize) {
+        self.make_room();
+        let len = self.bytes.len();
+        if self.bytes.capacity() - len < MIN_ROOM {
+            let reserved = match CAPACITY.saturating_sub(len) {
+                room @ MIN_ROOM.. => self.bytes.try_reserve_exact(room),
+                _ => self.bytes.try_reserve(MIN_ROOM),
+            };
+            if reserved.is_err() {
+                return (&mut self.bytes, 0);
+            }
+        }
+        let room = self.bytes.capacity() - len;
+        (&mut self.bytes, room)
+    }
+
+    /// Moves the unread bytes to the front if the back is nearly full. The unread rest of a
+    /// protocol stream is small, so a byte is moved about once.
+    fn make_room(&mut self) {
+        if self.is_empty() {
+            self.bytes.clear();
+        } else if self.pos > 0 && self.bytes.capacity() - self.bytes.len() < MIN_ROOM {
+            self.bytes.drain(..self.pos);
+        } else {
+            return;
+        }
+        self.scanned -= self.pos;
+        self.pos = 0;
+    }
+
+    /// Gives memory back that is more than a connection usually needs.
+    pub fn shrink(&mut self) {
+        self.make_room();
+        self.bytes.shrink_to(CAPACITY);
+    }
+}

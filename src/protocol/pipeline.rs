@@ -1,0 +1,250 @@
+//! One connection: bytes to send, exchanges in flight, replies in order.
+
+use std::collections::VecDeque;
+
+use super::batch::Batch;
+use super::command::{Command, encode};
+use super::decoder::Decoder;
+use super::expect::{Expect, Kind};
+use super::line::Step;
+use super::refusal::{Answer, Refused};
+use super::reply::{Malformed, Reply, Values};
+
+/// Bytes at the front of the out buffer that are not needed any more are dropped from this
+/// number on.
+const DROP_FRONT: usize = 64 * 1024;
+
+/// Capacity in bytes of the out buffer of an idle connection.
+const IDLE_OUT: usize = 4 * 1024;
+
+/// Exchanges an idle connection keeps room for.
+const IDLE_FLIGHTS: usize = 32;
+
+/// What a server may send.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Longest reply line in bytes, without its line end. 2048 is ample.
+    pub max_line: usize,
+    /// Longest value in bytes.
+    pub max_value: usize,
+}
+
+/// Where received bytes go: to the end of `buf`, at most `max` of them. The capacity is there.
+pub struct ReadBuf<'a> {
+    /// To be appended to and not otherwise changed.
+    pub buf: &'a mut Vec<u8>,
+    /// In bytes; 0 only if memory ran out. Then nothing is to be read, and
+    /// [`Pipeline::next_reply`] tells so, or [`Pipeline::is_broken`] if nothing is in flight.
+    pub max: usize,
+}
+
+/// A command whose reply did not come yet.
+struct Flight<T> {
+    tag: T,
+    kind: Kind,
+    /// Its keys, or only its beginning, as positions in the stream of sent bytes.
+    start: u64,
+    end: u64,
+}
+
+/// The two directions of a connection. `T` tells the caller whose reply it is.
+///
+/// Text stays in the out buffer until its reply came, since the keys of a reply are checked
+/// against it: the oldest exchange in flight determines what can be dropped.
+pub struct Pipeline<T> {
+    out: Vec<u8>,
+    /// Position of the first byte of `out` in the stream.
+    base: u64,
+    /// Bytes of `out` that were sent.
+    sent: usize,
+    flights: VecDeque<Flight<T>>,
+    decoder: Decoder,
+    broken: bool,
+}
+
+impl<T: Copy> Pipeline<T> {
+    /// For a new connection. Allocates nothing.
+    pub fn new(limits: Limits) -> Self {
+        Pipeline {
+            out: Vec::new(),
+            base: 0,
+            sent: 0,
+            flights: VecDeque::new(),
+            decoder: Decoder::new(limits),
+            broken: false,
+        }
+    }
+
+    /// Sets the longest value, in bytes, that is accepted from the next header on.
+    pub fn set_max_value(&mut self, bytes: usize) {
+        self.decoder.limits.max_value = bytes;
+    }
+
+    /// Queues a command. A refused one leaves the pipeline as it was.
+    pub fn submit(&mut self, tag: T, command: &Command<'_>) -> Result<(), Refused> {
+        if self.flights.try_reserve(1).is_err() {
+            return Err(Refused {
+                answer: Answer::NoMemory,
+                why: format!("{}: no memory for an exchange", command.word()),
+            });
+        }
+        let expect = encode(command, &mut self.out)?;
+        self.take_off(tag, expect);
+        Ok(())
+    }
+
+    /// Queues the commands of a batch; each of the replies carries `tag`.
+    pub fn submit_batch(&mut self, tag: T, batch: &Batch) {
+        let at = self.out.len();
+        self.out.extend_from_slice(batch.text());
+        self.flights.reserve(batch.len());
+        for expect in batch.slots() {
+            self.take_off(tag, expect.moved(at));
+        }
+    }
+
+    fn take_off(&mut self, tag: T, expect: Expect) {
+        if expect.has_reply() {
+            self.flights.push_back(Flight {
+                tag,
+                kind: expect.kind,
+                start: self.base + expect.start as u64,
+                end: self.base + expect.end as u64,
+            });
+        }
+    }
+
+    /// Queues bytes that are not an exchange: the user's own commands, whose replies the user
+    /// takes from [`buffered`](Self::buffered).
+    pub fn send_raw(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// What is to be sent next.
+    pub fn unsent(&self) -> &[u8] {
+        self.out.get(self.sent..).unwrap_or_default()
+    }
+
+    /// Notes that the first `n` bytes of [`unsent`](Self::unsent) were sent. To be called before
+    /// the next reply is asked for: a reply to a command that was not sent is none.
+    pub fn sent(&mut self, n: usize) {
+        self.sent = self.sent.saturating_add(n).min(self.out.len());
+        self.tidy();
+    }
+
+    /// Number of replies to come.
+    pub fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// Whether the stream is out of step: no reply will come, and the connection is to be closed.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Whether nothing is in flight, unread or unsent, and the stream is in step: the connection
+    /// may be pooled.
+    pub fn is_quiet(&self) -> bool {
+        !self.broken
+            && self.flights.is_empty()
+            && self.unsent().is_empty()
+            && self.decoder.is_empty()
+    }
+
+    /// Where the next received bytes go: the line buffer or, within a large value, its own
+    /// exactly sized buffer.
+    pub fn read_buf(&mut self) -> ReadBuf<'_> {
+        let idle = self.flights.is_empty();
+        if self.decoder.read_buf().1 == 0 {
+            if idle {
+                self.broken = true;
+            } else {
+                self.decoder.fail(Malformed::NoMemory);
+            }
+        }
+        let (buf, max) = self.decoder.read_buf();
+        ReadBuf { buf, max }
+    }
+
+    /// The next completed exchange out of what was received. To be called until `None` after
+    /// each read.
+    pub fn next_reply(&mut self) -> Option<(T, Reply)> {
+        if self.broken {
+            return None;
+        }
+        let flight = self.flights.front()?;
+        let at = |position: u64| usize::try_from(position.saturating_sub(self.base)).ok();
+        let (start, end) = (at(flight.start)?, at(flight.end)?);
+        let (reply, step) = if start >= self.sent && !self.decoder.is_empty() {
+            (Reply::Malformed(Malformed::Unsolicited), Step::Lost)
+        } else {
+            let keys = self.out.get(start..end).unwrap_or_default();
+            self.decoder.reply(flight.kind, keys)?
+        };
+        let tag = flight.tag;
+        self.flights.pop_front();
+        self.broken = step == Step::Lost;
+        self.tidy();
+        Some((tag, reply))
+    }
+
+    /// Tag of the exchange whose reply comes next.
+    pub fn oldest(&self) -> Option<T> {
+        self.flights.front().map(|flight| flight.tag)
+    }
+
+    /// Forgets the exchanges in flight, whose replies will not be waited for. If there are any,
+    /// the pipeline is broken.
+    pub fn drop_in_flight(&mut self) {
+        self.broken |= !self.flights.is_empty();
+        self.flights.clear();
+        self.decoder.reset();
+        self.tidy();
+    }
+
+    /// Received bytes that no exchange has taken.
+    pub fn buffered(&self) -> &[u8] {
+        self.decoder.unread()
+    }
+
+    /// Takes `n` of the [`buffered`](Self::buffered) bytes.
+    pub fn consume(&mut self, n: usize) {
+        self.decoder.consume(n);
+    }
+
+    /// Gives the buffer of a value back, for the next one.
+    pub fn recycle(&mut self, data: Vec<u8>) {
+        self.decoder.recycle(data);
+    }
+
+    /// Gives the buffers of values back, for the next ones.
+    pub fn recycle_values(&mut self, values: Values) {
+        self.decoder.recycle_values(values);
+    }
+
+    /// Frees what an idle connection does not need.
+    pub fn shrink(&mut self) {
+        self.tidy();
+        self.out.shrink_to(IDLE_OUT);
+        self.flights.shrink_to(IDLE_FLIGHTS);
+        self.decoder.shrink();
+    }
+
+    /// Drops text that was sent and whose reply came.
+    fn tidy(&mut self) {
+        let answered = match self.flights.front() {
+            Some(flight) => usize::try_from(flight.start.saturating_sub(self.base)).unwrap_or(0),
+            None => self.out.len(),
+        };
+        let done = answered.min(self.sent);
+        if done == self.out.len() {
+            self.out.clear();
+        } else if done >= DROP_FRONT && done >= self.out.len() / 2 {
+            self.out.drain(..done);
+        } else {
+            return;
+        }
+        self.base += done as u64;
+        self.sent -= done;
+    }
+}

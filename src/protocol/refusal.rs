@@ -1,0 +1,145 @@
+//! Why a command is not sent.
+
+use std::fmt;
+
+/// An argument, by the name that messages give it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Argument {
+    /// Any command's key.
+    Key,
+    /// Client flags of a storage command.
+    Flags,
+    /// Expiry of a storage command or `touch`, in seconds.
+    Exptime,
+    /// The version a `cas` was based on.
+    CasUnique,
+    /// What `incr` and `decr` add or subtract.
+    Delta,
+    /// Delay of `flush_all`, in seconds.
+    Time,
+    /// Arguments of `stats`.
+    Args,
+    /// Level of `verbosity`.
+    Level,
+}
+
+impl fmt::Display for Argument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Argument::Key => "key",
+            Argument::Flags => "flags",
+            Argument::Exptime => "exptime",
+            Argument::CasUnique => "cas unique",
+            Argument::Delta => "delta",
+            Argument::Time => "time",
+            Argument::Args => "args",
+            Argument::Level => "level",
+        })
+    }
+}
+
+/// What the caller is told. The upper-case texts are memcached's own words for the same mistake.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Answer {
+    /// Too few arguments, as the server counts them.
+    #[error("ERROR")]
+    Error,
+    /// A key that is too long, or a number of a storage command that is none.
+    #[error("CLIENT_ERROR bad command line format")]
+    BadFormat,
+    /// The expiry of `touch`, the delay of `flush_all`.
+    #[error("CLIENT_ERROR invalid exptime argument")]
+    BadExptime,
+    /// The delta of `incr` and `decr`.
+    #[error("CLIENT_ERROR invalid numeric delta argument")]
+    BadDelta,
+    /// The server would see another command or more arguments.
+    #[error("bad {0}: contains whitespace or control characters")]
+    NotOneWord(Argument),
+    /// The server would send no reply.
+    #[error("bad {0}: noreply is not supported")]
+    Noreply(Argument),
+    /// The server would close the connection.
+    #[error("bad {0}: too long")]
+    TooLong(Argument),
+    /// There is no memory for the command.
+    #[error("no memory")]
+    NoMemory,
+}
+
+/// A command that is not sent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refused {
+    /// The method's error, by its `Display`.
+    pub answer: Answer,
+    /// For one line of a log, starting with the command's name: printable ASCII without brackets
+    /// from the user, at most a few hundred bytes.
+    pub why: String,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.answer, f)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// A user's text made fit for a log line: cut to 64 bytes, and everything escaped that is no
+/// printable ASCII. Brackets too, since log searches look for `[error]`.
+pub(super) struct Quoted<'a>(pub &'a [u8]);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MAX: usize = 64;
+        f.write_str("\"")?;
+        for &byte in self.0.iter().take(MAX) {
+            match byte {
+                b'[' | b']' => write!(f, "\\x{byte:02x}")?,
+                _ => write!(f, "{}", byte.escape_ascii())?,
+            }
+        }
+        f.write_str(if self.0.len() > MAX { "\"..." } else { "\"" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers() {
+        for (answer, text) in [
+            (Answer::Error, "ERROR"),
+            (Answer::BadFormat, "CLIENT_ERROR bad command line format"),
+            (Answer::BadExptime, "CLIENT_ERROR invalid exptime argument"),
+            (
+                Answer::BadDelta,
+                "CLIENT_ERROR invalid numeric delta argument",
+            ),
+            (
+                Answer::NotOneWord(Argument::Key),
+                "bad key: contains whitespace or control characters",
+            ),
+            (
+                Answer::Noreply(Argument::CasUnique),
+                "bad cas unique: noreply is not supported",
+            ),
+            (Answer::TooLong(Argument::Args), "bad args: too long"),
+        ] {
+            assert_eq!(answer.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn quoting() {
+        assert_eq!(
+            Quoted(b"a\r\n[error] \"\xff").to_string(),
+            r#""a\r\n\x5berror\x5d \"\xff""#
+        );
+        assert_eq!(
+            Quoted(&[b'x'; 65]).to_string(),
+            format!("\"{}\"...", "x".repeat(64))
+        );
+    }
+}
