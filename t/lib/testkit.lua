@@ -183,6 +183,7 @@ local buf = ffi.new("char[65536]")
 
 -- Takes what is there: true, or false at the end of the stream.
 function conn:fill()
+    if not self.fd then return false end
     local n = tonumber(C.tk_recv(self.fd, buf, 65536, 0))
     if n > 0 then
         self.input = self.input .. ffi.string(buf, n)
@@ -233,6 +234,7 @@ end
 function conn:send(data)
     local at, len = 0, #data
     while at < len do
+        if not self.fd then return nil end
         local n = tonumber(C.tk_send(self.fd,
             ffi.cast("const char *", data) + at, len - at, MSG_NOSIGNAL))
         if n >= 0 then
@@ -263,11 +265,13 @@ function conn:close()
 end
 
 function conn:half_close()
+    if not self.fd then return end
     C.tk_shutdown(self.fd, 1)
 end
 
 -- Closes with RST instead of FIN.
 function conn:reset()
+    if not self.fd then return end
     C.tk_opt(self.fd, 1, 13, ffi.new("int[2]", 1, 0), 8)
     self:close()
 end
