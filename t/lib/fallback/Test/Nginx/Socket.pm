@@ -159,7 +159,7 @@ sub run_requests {
     my $index     = 0;
     for my $request (@requests) {
         my $raw = Test::Nginx::Socket::Client::talk( $block, $request, $timeout );
-        for ( 1 .. $pipelined ? $expected : 1 ) {
+        for ( 1 .. ( $pipelined ? $expected : 1 ) ) {
             if ( !defined $block->ignore_response ) {
                 my $response
                     = Test::Nginx::Socket::Client::parse( $block->name, $raw, $request );

@@ -135,6 +135,7 @@ sub grepped {
 sub remark {
     my ( $block, $lines ) = @_;
     my $name = $block->name;
+    return if defined $block->must_die;
     for my $word ( '[alert', '[crit', '[emerg', 'writing a global lua variable' ) {
         next
             if grep { index( $_, $word ) >= 0 || index( $_, quotemeta $word ) >= 0 }
