@@ -113,6 +113,9 @@ install_packages() (
     policy=/usr/sbin/policy-rc.d
     exit_commands=()
     trap run_exit_commands EXIT
+    if [ "$EUID" -ne 0 ] && ! command -v sudo >/dev/null; then
+        fail "only root can install packages: run this as root, or install them first: $*"
+    fi
     # The packages' own nginx and memcached services are not wanted: nothing may
     # be left running. An existing policy is the administrator's and stays.
     if [ ! -e $policy ] && [ ! -L $policy ]; then
