@@ -63,8 +63,8 @@ sub modules {
     my $dir  = $ENV{NGINX_MODULES_PATH} || '/usr/lib/nginx/modules';
     my @list = map { "$dir/$_" } qw( ndk_http_module.so ngx_http_lua_module.so );
     if ( $with_ours && !reference_lib() ) {
-        push @list, $ENV{TEST_NGINX_MEMCACHED_MODULE}
-            || File::Spec->catfile( $ROOT, 'target', 'release', $MODULE );
+        push @list, File::Spec->rel2abs( $ENV{TEST_NGINX_MEMCACHED_MODULE}
+                || File::Spec->catfile( $ROOT, 'target', 'release', $MODULE ) );
     }
     for my $path (@list) {
         -e $path or die "TestEnv: no module $path (scripts/build makes ours, "
@@ -79,7 +79,11 @@ sub offer_fallback {
     return;
 }
 
-sub reference_lib { return $ENV{TEST_NGINX_REFERENCE_LIB} || '' }
+sub reference_lib {
+    my $lib = $ENV{TEST_NGINX_REFERENCE_LIB} or return '';
+    -e "$lib/resty/memcached.lua" or die "TestEnv: no $lib/resty/memcached.lua\n";
+    return File::Spec->rel2abs($lib);
+}
 
 sub http_config {
     my $lib = reference_lib() or return '';

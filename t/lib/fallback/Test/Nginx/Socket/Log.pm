@@ -122,9 +122,12 @@ sub grepped {
     my $wanted = $block->grep_error_log_out;
     $wanted = $wanted->[$repetition] if ref $wanted eq 'ARRAY';
     my $pattern = ref $grep ? $grep : qr/\Q$grep\E/;
-    my $got     = join '',
-        map { /($pattern)/ && index( $1, "\n" ) < 0 ? substr( $_, $-[0], $+[0] - $-[0] ) . "\n" : () }
-        @$lines;
+    my $got     = '';
+    for my $line (@$lines) {
+        next if $line !~ $pattern;
+        my $match = substr $line, $-[0], $+[0] - $-[0];
+        $got .= "$match\n" if $match !~ /\n/;
+    }
     my $title = $block->name . " - grep_error_log_out (repetition $repetition)";
     return ref $wanted
         ? Test::More::like( $got, $wanted, $title )
