@@ -339,6 +339,7 @@ function server:accept()
     while not self.stopped do
         local fd = C.tk_accept(self.fd, nil, nil, bit.bor(0x800, 0x80000))
         if fd >= 0 then
+            C.tk_opt(fd, 6, 1, ffi.new("int[1]", 1), 4) -- TCP_NODELAY
             self.accepted = self.accepted + 1
             local c = setmetatable({ fd = fd, input = "", total = 0, server = self,
                                      index = self.accepted }, conn)
