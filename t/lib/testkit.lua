@@ -132,9 +132,10 @@ local serial = 0
 function _M.in_step(memc)
     serial = serial + 1
     local want = "step" .. serial
-    local ok, err = memc:set("in_step", want)
+    local key = "in_" .. want
+    local ok, err = memc:set(key, want)
     if not ok then return "no: set: " .. tostring(err) end
-    local got, _, gerr = memc:get("in_step")
+    local got, _, gerr = memc:get(key)
     if got ~= want then
         return "no: got " .. tostring(got) .. " " .. tostring(gerr)
     end
@@ -173,6 +174,25 @@ function _M.timed(f, ...)
     end
     return done(f(...))
 end
+
+-- A request to this nginx: its body. With `secs` the client hangs up after
+-- that time without reading an answer.
+function _M.http(port, path, secs)
+    local sock = ngx.socket.tcp()
+    sock:settimeout(10000)
+    assert(sock:connect("127.0.0.1", port))
+    assert(sock:send("GET " .. path .. " HTTP/1.0\r\nHost: localhost\r\n\r\n"))
+    if secs then
+        ngx.sleep(secs)
+        return sock:close()
+    end
+    local answer = assert(sock:receive("*a"))
+    sock:close()
+    return (answer:gsub("^.-\r\n\r\n", ""):gsub("\n$", ""))
+end
+
+-- What one block's locations share across their requests.
+_M.shared = {}
 
 -- Servers. They live in the same worker, poll, and never block it.
 
