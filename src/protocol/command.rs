@@ -237,22 +237,11 @@ fn reserve(command: &Command<'_>, word: &str, out: &mut Vec<u8>) -> Result<(), R
     const REST: usize = 512;
     let room = match command {
         Command::Store { value, .. } => MAX_KEY_LEN.saturating_add(value.len()),
-        Command::GetMany { keys, .. } => keys.len().saturating_mul(MAX_KEY_LEN + 1),
+        Command::GetMany { keys, .. } => keys.iter().map(|key| key.max_sent_len() + 1).sum(),
         Command::Stats { args } => args.unwrap_or_default().len(),
         _ => MAX_KEY_LEN,
     };
     let room = room.saturating_add(REST);
-    let free = out.capacity().saturating_sub(out.len());
-    if free >= room {
-        return Ok(());
-    }
-    // Keys of a list are mostly far from the longest: what they really take is worth counting.
-    let room = match command {
-        Command::GetMany { keys, .. } => keys
-            .iter()
-            .fold(REST, |sum, key| sum.saturating_add(key.sent_len() + 1)),
-        _ => room,
-    };
     out.try_reserve(room).map_err(|_| Refused {
         answer: Answer::NoMemory,
         why: format!("{word}: no memory for {room} bytes"),
@@ -310,5 +299,7 @@ impl<'o> Line<'o> {
     }
 }
 
+#[cfg(test)]
+mod property_tests;
 #[cfg(test)]
 mod tests;

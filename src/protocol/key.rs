@@ -36,6 +36,13 @@ impl Key<'_> {
         }
     }
 
+    /// Bound of [`sent_len`](Self::sent_len) for a key of a permitted length, without looking at
+    /// its bytes.
+    pub(super) fn max_sent_len(&self) -> usize {
+        let grown = if self.escape { 3 } else { 1 };
+        self.bytes.len().saturating_mul(grown).min(MAX_KEY_LEN)
+    }
+
     /// Appends the key as it is sent.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         if self.escape {

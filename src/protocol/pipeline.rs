@@ -248,3 +248,8 @@ impl<T: Copy> Pipeline<T> {
         self.sent -= done;
     }
 }
+
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,357 @@
+//! The two directions of a connection: order, positions, buffers.
+
+use super::*;
+use crate::protocol::{Arg, Digits, Key, Value, Verb};
+
+const LIMITS: Limits = Limits {
+    max_line: 2048,
+    max_value: 1 << 20,
+};
+
+fn key(bytes: &[u8]) -> Key<'_> {
+    Key {
+        bytes,
+        escape: true,
+    }
+}
+
+fn get(name: &str) -> Command<'_> {
+    Command::Get {
+        key: key(name.as_bytes()),
+        cas: false,
+    }
+}
+
+fn set(value: &[u8]) -> Command<'_> {
+    Command::Store {
+        verb: Verb::Set,
+        key: key(b"k"),
+        flags: b"0",
+        exptime: b"0",
+        cas_unique: Arg::None,
+        value,
+    }
+}
+
+fn hit(data: &[u8]) -> Reply {
+    Reply::Value(Value {
+        data: data.to_vec(),
+        flags: Digits::from(0),
+        cas: None,
+    })
+}
+
+fn send_all<T: Copy>(pipeline: &mut Pipeline<T>) -> Vec<u8> {
+    let sent = pipeline.unsent().to_vec();
+    pipeline.sent(sent.len());
+    sent
+}
+
+/// Appends received bytes as a socket would, without looking at replies.
+fn read<T: Copy>(pipeline: &mut Pipeline<T>, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        let ReadBuf { buf, max } = pipeline.read_buf();
+        let (now, later) = bytes.split_at(max.min(bytes.len()));
+        buf.extend_from_slice(now);
+        bytes = later;
+    }
+}
+
+#[test]
+fn replies_come_in_order_with_their_tags() {
+    let mut pipeline = Pipeline::new(LIMITS);
+    assert!(pipeline.is_quiet());
+    pipeline.submit('a', &get("a")).unwrap();
+    pipeline.submit('b', &set(b"value")).unwrap();
+    assert!(pipeline.submit('x', &get("")).is_err());
+    pipeline.submit('c', &get("c")).unwrap();
+    pipeline.submit('q', &Command::Quit).unwrap();
+    assert_eq!((pipeline.in_flight(), pipeline.oldest()), (3, Some('a')));
+    assert_eq!(pipeline.next_reply(), None);
+    assert_eq!(
+        send_all(&mut pipeline),
+        b"get a\r\nset k 0 0 5\r\nvalue\r\nget c\r\nquit\r\n"
+    );
+    assert!(pipeline.unsent().is_empty() && !pipeline.is_quiet());
+
+    read(
+        &mut pipeline,
+        b"END\r\nSTORED\r\nVALUE c 0 1\r\nx\r\nEND\r\n",
+    );
+    assert_eq!(pipeline.next_reply(), Some(('a', Reply::Miss)));
+    assert_eq!(pipeline.oldest(), Some('b'));
+    assert!(!pipeline.is_quiet());
+    assert_eq!(pipeline.next_reply(), Some(('b', Reply::Done)));
+    assert_eq!(pipeline.next_reply(), Some(('c', hit(b"x"))));
+    assert_eq!(pipeline.next_reply(), None);
+    assert!(pipeline.is_quiet());
+    assert_eq!((pipeline.in_flight(), pipeline.oldest()), (0, None));
+}
+
+#[test]
+fn a_batch_keeps_its_keys() {
+    let mut batch = Batch::new();
+    assert!(batch.is_empty());
+    let keys = [key(b"a"), key(b"b")];
+    batch
+        .push(&Command::GetMany {
+            keys: &keys,
+            cas: false,
+        })
+        .unwrap();
+    assert!(batch.push(&get("")).is_err());
+    batch.push(&get("c")).unwrap();
+    batch.push(&Command::Quit).unwrap();
+    assert_eq!((batch.len(), batch.is_empty()), (2, false));
+    assert_eq!(batch.text_len(), "get a b\r\nget c\r\nquit\r\n".len());
+
+    let mut pipeline = Pipeline::new(LIMITS);
+    pipeline.submit(1, &get("first")).unwrap();
+    pipeline.submit_batch(2, &batch);
+    pipeline.submit(3, &get("last")).unwrap();
+    assert_eq!(
+        send_all(&mut pipeline),
+        b"get first\r\nget a b\r\nget c\r\nquit\r\nget last\r\n"
+    );
+    read(
+        &mut pipeline,
+        b"VALUE first 0 0\r\n\r\nEND\r\nVALUE b 0 1\r\nx\r\nEND\r\n",
+    );
+    read(
+        &mut pipeline,
+        b"VALUE c 0 0\r\n\r\nEND\r\nVALUE last 0 0\r\n\r\nEND\r\n",
+    );
+    let tags: Vec<_> = std::iter::from_fn(|| pipeline.next_reply()).collect();
+    assert_eq!(
+        tags.iter().map(|(tag, _)| *tag).collect::<Vec<_>>(),
+        [1, 2, 2, 3]
+    );
+    assert!(matches!(&tags[1].1, Reply::Values(values) if values.len() == 1));
+    assert!(pipeline.is_quiet());
+}
+
+#[test]
+fn nothing_comes_out_of_a_broken_pipeline() {
+    let mut pipeline = Pipeline::new(LIMITS);
+    pipeline.submit(1, &get("a")).unwrap();
+    pipeline.submit(2, &get("b")).unwrap();
+    send_all(&mut pipeline);
+    read(&mut pipeline, b"VALUE b 0 1\r\nx\r\nEND\r\nEND\r\n");
+    let unexpected = Reply::Malformed(Malformed::UnexpectedKey);
+    assert_eq!(pipeline.next_reply(), Some((1, unexpected)));
+    assert!(pipeline.is_broken());
+    assert_eq!(pipeline.next_reply(), None);
+    assert_eq!(pipeline.oldest(), Some(2));
+    pipeline.drop_in_flight();
+    assert_eq!(pipeline.in_flight(), 0);
+    assert_eq!(pipeline.next_reply(), None);
+    assert!(pipeline.is_broken() && !pipeline.is_quiet());
+}
+
+#[test]
+fn dropping_exchanges_breaks_and_dropping_none_does_not() {
+    let mut pipeline = Pipeline::new(LIMITS);
+    pipeline.drop_in_flight();
+    assert!(pipeline.is_quiet());
+    pipeline.submit(1, &get("a")).unwrap();
+    pipeline.drop_in_flight();
+    assert!(pipeline.is_broken());
+}
+
+#[test]
+fn bytes_that_nobody_asked_for() {
+    // While nothing is in flight.
+    let mut pipeline = Pipeline::new(LIMITS);
+    read(&mut pipeline, b"x");
+    assert_eq!(pipeline.next_reply(), None);
+    assert!(!pipeline.is_quiet() && !pipeline.is_broken());
+    assert_eq!(pipeline.buffered(), b"x");
+    pipeline.consume(1);
+    assert!(pipeline.is_quiet());
+
+    // Before the command was sent.
+    pipeline.submit(1, &get("a")).unwrap();
+    pipeline.submit(2, &Command::Version).unwrap();
+    pipeline.sent("get a\r\n".len());
+    read(&mut pipeline, b"END\r\nVERSION 1\r\n");
+    assert_eq!(pipeline.next_reply(), Some((1, Reply::Miss)));
+    let unsolicited = Reply::Malformed(Malformed::Unsolicited);
+    assert_eq!(pipeline.next_reply(), Some((2, unsolicited)));
+    assert!(pipeline.is_broken());
+}
+
+#[test]
+fn a_store_may_be_refused_before_it_is_sent_whole() {
+    let mut pipeline = Pipeline::new(LIMITS);
+    pipeline.submit(1, &set(&[b'x'; 1000])).unwrap();
+    pipeline.sent(100);
+    read(
+        &mut pipeline,
+        b"SERVER_ERROR object too large for cache\r\n",
+    );
+    assert!(matches!(pipeline.next_reply(), Some((1, Reply::Line(_)))));
+    assert!(!pipeline.is_broken() && !pipeline.is_quiet());
+    assert_eq!(
+        pipeline.unsent().len(),
+        "set k 0 0 1000\r\n\r\n".len() + 1000 - 100
+    );
+    send_all(&mut pipeline);
+    assert!(pipeline.is_quiet());
+}
+
+#[test]
+fn raw_bytes_are_not_an_exchange() {
+    let mut pipeline = Pipeline::new(LIMITS);
+    pipeline.send_raw(b"mn\r\n");
+    assert_eq!(pipeline.in_flight(), 0);
+    pipeline.submit(1, &get("a")).unwrap();
+    assert_eq!(pipeline.unsent(), b"mn\r\nget a\r\n");
+    send_all(&mut pipeline);
+    read(&mut pipeline, b"MN\r\nVALUE a 0 1\r\nx\r\nEND\r\n");
+    pipeline.consume(4);
+    assert_eq!(pipeline.next_reply(), Some((1, hit(b"x"))));
+    pipeline.consume(100);
+    assert!(pipeline.is_quiet());
+}
+
+#[test]
+fn raw_bytes_may_pile_up() {
+    let mut pipeline = Pipeline::<()>::new(LIMITS);
+    let bytes: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
+    read(&mut pipeline, &bytes);
+    pipeline.consume(10);
+    read(&mut pipeline, b"more");
+    assert_eq!(pipeline.buffered(), [&bytes[10..], b"more"].concat());
+    pipeline.consume(usize::MAX);
+    assert!(pipeline.is_quiet());
+    pipeline.shrink();
+    assert!(pipeline.read_buf().buf.capacity() <= 16 * 1024);
+}
+
+#[test]
+fn a_large_value_is_received_into_its_own_buffer() {
+    let value = vec![b'v'; 100_000];
+    let mut pipeline = Pipeline::new(LIMITS);
+    pipeline.submit(1, &get("a")).unwrap();
+    pipeline.submit(2, &Command::Version).unwrap();
+    send_all(&mut pipeline);
+    read(&mut pipeline, b"VALUE a 0 100000\r\nvvv");
+    assert_eq!(pipeline.next_reply(), None);
+    let ReadBuf { buf, max } = pipeline.read_buf();
+    assert_eq!((buf.len(), max), (3, 99_997 + 7));
+    assert_eq!(buf.capacity(), 100_000 + 7);
+    let at = buf.as_ptr();
+
+    // What comes with the value's end is not lost.
+    read(&mut pipeline, &value[3..]);
+    assert_eq!(pipeline.next_reply(), None);
+    read(&mut pipeline, b"\r\nEND\r\nVERSION 1\r\n");
+    let Some((1, Reply::Value(got))) = pipeline.next_reply() else {
+        panic!("no value");
+    };
+    assert_eq!((got.data.as_ptr(), got.data), (at, value));
+    assert_eq!(
+        pipeline.next_reply(),
+        Some((2, Reply::Version(b"1".to_vec())))
+    );
+    assert!(pipeline.is_quiet());
+}
+
+#[test]
+fn value_buffers_are_used_again() {
+    let mut pipeline = Pipeline::new(LIMITS);
+    let mut buffers = Vec::new();
+    for _ in 0..3 {
+        pipeline.submit(1, &get("a")).unwrap();
+        send_all(&mut pipeline);
+        read(&mut pipeline, b"VALUE a 0 3\r\nabc\r\nEND\r\n");
+        let Some((1, Reply::Value(value))) = pipeline.next_reply() else {
+            panic!("no value");
+        };
+        assert_eq!(value.data, b"abc");
+        buffers.push(value.data.as_ptr());
+        pipeline.recycle(value.data);
+    }
+    assert!(buffers.iter().all(|at| *at == buffers[0]));
+
+    let keys = [key(b"a")];
+    pipeline
+        .submit(
+            1,
+            &Command::GetMany {
+                keys: &keys,
+                cas: false,
+            },
+        )
+        .unwrap();
+    send_all(&mut pipeline);
+    read(&mut pipeline, b"VALUE a 0 3\r\nabc\r\nEND\r\n");
+    let Some((1, Reply::Values(values))) = pipeline.next_reply() else {
+        panic!("no values");
+    };
+    let hit = values.iter().next().unwrap();
+    assert_eq!((hit.key, hit.data), (&b"a"[..], &b"abc"[..]));
+    pipeline.recycle_values(values);
+    pipeline.recycle(Vec::with_capacity(1 << 20));
+    pipeline.shrink();
+    assert!(pipeline.is_quiet());
+}
+
+#[test]
+fn limits_hold_from_the_next_header_on() {
+    let mut pipeline = Pipeline::new(LIMITS);
+    pipeline.submit(1, &get("a")).unwrap();
+    pipeline.set_max_value(2);
+    send_all(&mut pipeline);
+    read(&mut pipeline, b"VALUE a 0 3\r\nabc\r\nEND\r\n");
+    let (announced, limit) = (3, 2);
+    let reply = Reply::Malformed(Malformed::ValueTooLarge { announced, limit });
+    assert_eq!(pipeline.next_reply(), Some((1, reply)));
+}
+
+#[test]
+fn a_length_without_memory_is_an_error() {
+    let mut pipeline = Pipeline::new(Limits {
+        max_value: usize::MAX,
+        ..LIMITS
+    });
+    pipeline.submit(1, &get("a")).unwrap();
+    send_all(&mut pipeline);
+    read(&mut pipeline, b"VALUE a 0 18446744073709551615\r\n");
+    let reply = Reply::Malformed(Malformed::NoMemory);
+    assert_eq!(pipeline.next_reply(), Some((1, reply)));
+    assert!(pipeline.is_broken());
+}
+
+/// A connection that always has something in flight, for many rounds.
+#[test]
+fn memory_is_bounded_without_a_pause() {
+    let mut pipeline = Pipeline::new(LIMITS);
+    let value = vec![b'v'; 10_000];
+    pipeline.submit(0, &get("key0")).unwrap();
+    for round in 1..2_000u32 {
+        let name = format!("key{round}");
+        pipeline.submit(round, &set(&value)).unwrap();
+        pipeline.submit(round, &get(&name)).unwrap();
+        // Never all: the last command goes out with the next round.
+        let n = pipeline.unsent().len();
+        pipeline.sent(n.saturating_sub(name.len() + 6));
+        let last = format!("VALUE key{} 0 1\r\nx\r\nEND\r\n", round - 1);
+        read(&mut pipeline, last.as_bytes());
+        assert_eq!(pipeline.next_reply(), Some((round - 1, hit(b"x"))));
+        read(&mut pipeline, b"STORED\r\n");
+        assert_eq!(pipeline.next_reply(), Some((round, Reply::Done)));
+        assert_eq!(pipeline.in_flight(), 1);
+        assert!(
+            pipeline.out.capacity() < 512 * 1024,
+            "{}",
+            pipeline.out.capacity()
+        );
+    }
+    send_all(&mut pipeline);
+    read(&mut pipeline, b"END\r\n");
+    assert_eq!(pipeline.next_reply(), Some((1999, Reply::Miss)));
+    assert!(pipeline.is_quiet());
+    pipeline.shrink();
+    assert!(pipeline.out.capacity() <= IDLE_OUT);
+}
