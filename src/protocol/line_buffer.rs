@@ -117,3 +117,67 @@ impl LineBuffer {
         self.bytes.shrink_to(CAPACITY);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holding(bytes: &[u8]) -> LineBuffer {
+        let mut buffer = LineBuffer::default();
+        buffer.room().0.extend_from_slice(bytes);
+        buffer
+    }
+
+    #[test]
+    fn a_line_ends_at_lf_and_loses_one_cr() {
+        for (bytes, line, rest) in [
+            ("a\r\nb", "a", "b"),
+            ("a\nb", "a", "b"),
+            ("\r\n", "", ""),
+            ("\n", "", ""),
+            ("a\r\r\n", "a\r", ""),
+            ("a\rb\n\n", "a\rb", "\n"),
+        ] {
+            let mut buffer = holding(bytes.as_bytes());
+            let Next::Line(range) = buffer.line(8) else {
+                panic!("no line in {bytes:?}");
+            };
+            assert_eq!(buffer.text(range), line.as_bytes());
+            assert_eq!(buffer.unread(), rest.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_consumed_cr_is_no_part_of_the_next_line_end() {
+        let mut buffer = holding(b"\r\nx");
+        buffer.consume(1);
+        assert_eq!(buffer.line(8), Next::Line(1..1));
+        assert_eq!(buffer.unread(), b"x");
+    }
+
+    #[test]
+    fn no_byte_is_searched_twice() {
+        let mut buffer = holding(b"first\nsec");
+        assert_eq!(buffer.line(8), Next::Line(0..5));
+        assert_eq!(buffer.line(8), Next::Incomplete);
+        assert_eq!(buffer.scanned, 9);
+        // Nor after the bytes have moved.
+        let room = buffer.room().1;
+        buffer.bytes.extend_from_slice(&vec![b'x'; room - 1]);
+        assert_eq!(buffer.line(1 << 20), Next::Incomplete);
+        let unread = buffer.unread().len();
+        assert!(buffer.room().1 >= MIN_ROOM);
+        assert_eq!((buffer.pos, buffer.scanned), (0, unread));
+    }
+
+    #[test]
+    fn room_is_made_once() {
+        let mut buffer = holding(b"x\n");
+        assert_eq!(buffer.bytes.capacity(), CAPACITY);
+        for _ in 0..10_000 {
+            assert!(matches!(buffer.line(8), Next::Line(_)));
+            buffer.room().0.extend_from_slice(b"some\n");
+        }
+        assert_eq!(buffer.bytes.capacity(), CAPACITY);
+    }
+}

@@ -300,3 +300,39 @@ fn keys_are_found_in_any_order() {
         assert_eq!(found, next, "{key} from {from}");
     }
 }
+
+#[test]
+fn a_list_starts_with_its_own_first_key() {
+    let mut pipeline = Pipeline::new(LIMITS);
+    let (one, other) = ([key(b"a"), key(b"bc")], [key(b"abc")]);
+    for keys in [&one[..], &other] {
+        pipeline
+            .submit(1, &Command::GetMany { keys, cas: false })
+            .unwrap();
+    }
+    let n = pipeline.unsent().len();
+    pipeline.sent(n);
+    // After the `a` of the first list the search would go on in the middle of `abc`.
+    receive(&mut pipeline, b"VALUE a 0 0\r\n\r\nEND\r\n");
+    let replies = receive(&mut pipeline, b"VALUE c 0 0\r\n\r\nEND\r\n");
+    assert_eq!(show(&replies[0].1), BAD_KEY);
+}
+
+#[test]
+fn large_buffers_are_not_kept() {
+    let mut decoder = Decoder::new(LIMITS);
+    decoder.recycle(Vec::with_capacity(MAX_SPARE + 1));
+    assert_eq!(decoder.spare.bytes.capacity(), 0);
+    decoder.recycle(Vec::with_capacity(MAX_SPARE));
+    assert_eq!(decoder.spare.bytes.capacity(), MAX_SPARE);
+    decoder.shrink();
+    assert_eq!(decoder.spare.bytes.capacity(), IDLE_SPARE);
+}
+
+#[test]
+fn a_failure_takes_the_place_of_the_reply() {
+    let mut decoder = Decoder::new(LIMITS);
+    decoder.fail(Malformed::NoMemory);
+    let failed = malformed(Malformed::NoMemory);
+    assert_eq!(decoder.reply(Kind::Ok, b""), Some(failed));
+}

@@ -34,6 +34,7 @@ fn storage() {
                     "line SERVER_ERROR object too large for cache",
                     Quiet,
                 ),
+                ("SERVER_ERROR\r\n", "line SERVER_ERROR", Quiet),
                 ("SERVER_ERRORS\r\n", "line SERVER_ERRORS", Broken),
                 ("ERROR\r\n", "line ERROR", Broken),
                 (
@@ -266,5 +267,18 @@ fn lines_are_bounded() {
             (want, then),
             "{line:?}"
         );
+    }
+}
+
+#[test]
+fn statistics_are_bounded_one_by_one() {
+    let reply = format!("{}END\r\n", "STAT x 1\r\n".repeat(20_000));
+    let mut pipeline = Pipeline::new(LIMITS);
+    for _ in 0..3 {
+        pipeline.submit(1, &Command::Stats { args: None }).unwrap();
+        let n = pipeline.unsent().len();
+        pipeline.sent(n);
+        let replies = receive(&mut pipeline, reply.as_bytes());
+        assert!(matches!(&replies[0].1, Reply::Stats(lines) if lines.len() == 20_000));
     }
 }
