@@ -1,4 +1,34 @@
 //! A native `resty.memcached` for nginx and ngx_lua.
+//!
+//! Data flows one way, from the Lua surface to the protocol and back:
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | `module`, `conf` | what nginx sees: the module, its hooks and directives |
+//! | `lua` | what Lua sees: methods, arguments, results |
+//! | `transport` | connections on nginx's event loop, sessions, keepalive pools |
+//! | [`upstream`] | pool policy, pure |
+//! | [`protocol`] | memcached's text protocol, pure and sans-io |
+//! | `ngx_lua` | the ABI of ngx_lua, and nothing else knows it |
+//! | `nginx` | the few nginx facilities that need a Rust face |
+//!
+//! The pure rooms hold no `unsafe` and know neither nginx nor Lua; they are
+//! all there is without the feature `nginx`, and what `cargo test` tests. The
+//! others run inside nginx only, and the suites in `t/` test them there.
 
 pub mod protocol;
 pub mod upstream;
+
+// a test binary has no nginx and no Lua to link with
+#[cfg(all(feature = "nginx", not(test)))]
+mod conf;
+#[cfg(all(feature = "nginx", not(test)))]
+mod lua;
+#[cfg(all(feature = "nginx", not(test)))]
+mod module;
+#[cfg(all(feature = "nginx", not(test)))]
+mod nginx;
+#[cfg(all(feature = "nginx", not(test)))]
+mod ngx_lua;
+#[cfg(all(feature = "nginx", not(test)))]
+mod transport;

@@ -1,0 +1,220 @@
+//! memcached commands. The first argument of each is where the command goes:
+//! a `sock`, or an open pipeline.
+//!
+//! Keys come as `key, escape`: with `escape` the default transform is applied
+//! while the command is encoded.
+
+use std::ffi::c_int;
+
+use mlua::ffi::{lua_State, lua_objlen, lua_pop, lua_rawgeti_, lua_toboolean, lua_tonumber};
+use nginx_sys::NGX_LOG_INFO;
+
+use super::handle::{self, Kind};
+use super::pipeline;
+use super::results::{Shape, begun};
+use super::stack::{CANNOT_YIELD, Stack};
+use crate::nginx;
+use crate::protocol::{Arith, Command, Key, Refused, Verb};
+use crate::transport::{self, Error, Rejected, What, not_connected};
+
+/// Storage commands, as the glue numbers them.
+const VERBS: [Verb; 6] = [
+    Verb::Set,
+    Verb::Add,
+    Verb::Replace,
+    Verb::Append,
+    Verb::Prepend,
+    Verb::Cas,
+];
+
+/// Sends a command, or adds it to an open pipeline.
+fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
+    if let Some(id) = handle::read(stack, 1, Kind::Pipeline) {
+        return pipeline::queue(stack, id, shape, command);
+    }
+    let request = stack.request();
+    let Some(key) = handle::session(stack, 1) else {
+        return stack.failure(
+            Shape::nils(shape),
+            not_connected(request, "send", Error::Closed),
+        );
+    };
+    if !stack.is_yieldable() {
+        stack.raise(format_args!("{CANNOT_YIELD}"));
+    }
+    let result = transport::with(|worker| worker.submit(key, request, What::Command(command)));
+    if let Ok(Err(Rejected::Refused(refused))) = &result {
+        log_refused(stack, refused);
+    }
+    begun(stack, shape, key, request, result)
+}
+
+/// Tells the operator what was not sent, and why.
+pub fn log_refused(stack: Stack, refused: &Refused) {
+    let request = stack.request();
+    // SAFETY: the running request has a connection with a log.
+    unsafe {
+        nginx::log(
+            NGX_LOG_INFO,
+            (*(*request.as_ptr()).connection).log,
+            0,
+            format_args!("lua memcached command refused: {}", refused.why),
+        );
+    }
+}
+
+/// The key at `index`, and at the next index whether to escape it. A
+/// transform that returned nil gives an empty key.
+fn key<'a>(stack: Stack, index: c_int) -> Key<'a> {
+    Key {
+        bytes: stack.optional_text(index, "key").unwrap_or_default(),
+        escape: flag(stack, index + 1),
+    }
+}
+
+fn flag(stack: Stack, index: c_int) -> bool {
+    // SAFETY: a running C function's state.
+    unsafe { lua_toboolean(stack.state(), index) != 0 }
+}
+
+/// `get(target, key, escape)`
+pub unsafe extern "C-unwind" fn get<const CAS: bool>(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    let shape = if CAS { Shape::GETS } else { Shape::GET };
+    run(
+        stack,
+        shape,
+        &Command::Get {
+            key: key(stack, 2),
+            cas: CAS,
+        },
+    )
+}
+
+/// `get_many(sock, keys, escape, cas)`; the keys are strings in an array.
+pub unsafe extern "C-unwind" fn get_many(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    stack.check_table(2);
+    let escape = flag(stack, 3);
+    let cas = flag(stack, 4);
+    // SAFETY: a table is at index 2.
+    let len = unsafe { lua_objlen(state, 2) };
+    let mut keys = Vec::with_capacity(len);
+    for at in 1..=len {
+        let Ok(at) = c_int::try_from(at) else { break };
+        // SAFETY: a table is at index 2, whose elements are strings and stay
+        // in it; a number's text would not outlive the pop.
+        unsafe {
+            lua_rawgeti_(state, 2, at);
+            if stack.kind(-1) == mlua::ffi::LUA_TNUMBER {
+                stack.raise(format_args!("bad key argument (string expected)"));
+            }
+            keys.push(Key {
+                bytes: stack.optional_text(-1, "key").unwrap_or_default(),
+                escape,
+            });
+            lua_pop(state, 1);
+        }
+    }
+    let shape = if escape { Shape::MANY } else { Shape::MANY_RAW };
+    run(stack, shape, &Command::GetMany { keys: &keys, cas })
+}
+
+/// `store(target, verb, key, escape, value, exptime, flags, cas_unique?)`
+pub unsafe extern "C-unwind" fn store(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    // SAFETY: as above.
+    let number = unsafe { lua_tonumber(state, 2) } as usize;
+    let Some(verb) = VERBS.get(number) else {
+        stack.raise(format_args!("bad storage command"))
+    };
+    run(
+        stack,
+        Shape::LINE,
+        &Command::Store {
+            verb: *verb,
+            key: key(stack, 3),
+            value: stack.required_text(5, "value"),
+            exptime: stack.required_text(6, "exptime"),
+            flags: stack.required_text(7, "flags"),
+            cas_unique: stack.optional_text(8, "cas unique"),
+        },
+    )
+}
+
+/// `delete(target, key, escape)`
+pub unsafe extern "C-unwind" fn delete(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    run(stack, Shape::LINE, &Command::Delete { key: key(stack, 2) })
+}
+
+/// `incr(target, key, escape, delta)`, and `decr`
+pub unsafe extern "C-unwind" fn arith<const INCR: bool>(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    run(
+        stack,
+        Shape::LINE,
+        &Command::Arith {
+            op: if INCR { Arith::Incr } else { Arith::Decr },
+            key: key(stack, 2),
+            delta: stack.optional_text(4, "delta"),
+        },
+    )
+}
+
+/// `touch(target, key, escape, exptime)`
+pub unsafe extern "C-unwind" fn touch(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    run(
+        stack,
+        Shape::LINE,
+        &Command::Touch {
+            key: key(stack, 2),
+            exptime: stack.optional_text(4, "exptime"),
+        },
+    )
+}
+
+/// `flush_all(target, time?)`
+pub unsafe extern "C-unwind" fn flush_all(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    let delay = stack.optional_text(2, "time");
+    run(stack, Shape::LINE, &Command::FlushAll { delay })
+}
+
+/// `stats(target, args?)`
+pub unsafe extern "C-unwind" fn stats(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    let args = stack.optional_text(2, "args");
+    run(stack, Shape::LINE, &Command::Stats { args })
+}
+
+/// `server_version(target)`
+pub unsafe extern "C-unwind" fn version(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    run(stack, Shape::LINE, &Command::Version)
+}
+
+/// `verbosity(target, level)`
+pub unsafe extern "C-unwind" fn verbosity(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    let level = stack.optional_text(2, "level");
+    run(stack, Shape::LINE, &Command::Verbosity { level })
+}
+
+/// `quit(target)`
+pub unsafe extern "C-unwind" fn quit(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    run(stack, Shape::QUIT, &Command::Quit)
+}

@@ -1,0 +1,352 @@
+//! Connecting, keepalive, timeouts and closing: the methods of `sock` that
+//! cosockets have, with their arguments, results and errors.
+
+use std::ffi::{CStr, c_int};
+
+use mlua::ffi::{
+    LUA_TNIL, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE, lua_State, lua_getfield_, lua_isnumber,
+    lua_pop, lua_pushnumber, lua_rawseti_, lua_settop, lua_tointeger_, lua_tonumber,
+};
+
+use super::handle::{
+    self, CONNECT_TIMEOUT_INDEX, READ_TIMEOUT_INDEX, SEND_TIMEOUT_INDEX, session_or_new,
+};
+use super::results::{Shape, begun};
+use super::stack::{CANNOT_YIELD, Stack};
+use crate::ngx_lua::Settings;
+use crate::transport::{self, Begun, Error, KeepaliveError, Peer, Timeouts};
+
+/// `check_phase()`: raises where cosockets are disabled.
+pub unsafe extern "C-unwind" fn check_phase(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    require_phase(stack);
+    0
+}
+
+fn require_phase(stack: Stack) {
+    let request = stack.request();
+    // SAFETY: the request is the one whose Lua code runs.
+    let allowed = transport::with(|worker| unsafe { worker.semaphores.check_phase(request) });
+    if let Err(text) = allowed {
+        stack.raise(format_args!("{text}"));
+    }
+}
+
+/// Options of `connect`.
+#[derive(Default)]
+struct Options {
+    pool: Option<Vec<u8>>,
+    pool_size: Option<usize>,
+    backlog: Option<usize>,
+}
+
+/// `connect(sock, host, port?, options?)`
+pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    let top = stack.top();
+    if !(2..=4).contains(&top) {
+        stack.raise(format_args!(
+            "ngx.socket connect: expecting 2, 3, or 4 arguments (including the object), but seen {top}"
+        ));
+    }
+    let request = stack.request();
+    if !stack.is_yieldable() {
+        require_phase(stack);
+    }
+    stack.check_table(1);
+    let Some(host) = stack.text(2) else {
+        stack.raise(format_args!(
+            "bad argument #1 to 'connect' (string expected, got {})",
+            stack.type_name(2)
+        ))
+    };
+    let options = match stack.kind(top) {
+        LUA_TTABLE => options(stack, top),
+        _ => Options::default(),
+    };
+    // the port is a third argument that is neither the options nor absent
+    let has_port = top >= 3 && !(top == 3 && stack.kind(3) == LUA_TTABLE);
+    // SAFETY: a running C function's state.
+    let port = if has_port && unsafe { lua_isnumber(state, 3) } != 0 {
+        // SAFETY: as above.
+        let port = unsafe { lua_tointeger_(state, 3) } as i32;
+        match u16::try_from(port) {
+            Ok(port) => Some(port),
+            Err(_) => return stack.failure(1, format_args!("bad port number: {port}")),
+        }
+    } else if host
+        .get(..5)
+        .is_some_and(|start| start.eq_ignore_ascii_case(b"unix:"))
+    {
+        None
+    } else {
+        return stack.failure(1, "missing the port number");
+    };
+    let pool = match (options.pool, port) {
+        (Some(pool), _) => pool,
+        (None, Some(_)) => [host, b":", stack.text(3).unwrap_or_default()].concat(),
+        (None, None) => host.to_vec(),
+    };
+    let key = session_or_new(stack, 1);
+    let peer = Peer {
+        host,
+        port: port.unwrap_or(0),
+        pool: &pool,
+        pool_size: options.pool_size,
+        backlog: options.backlog,
+    };
+    let result = transport::with(|worker| worker.connect(key, request, peer));
+    if matches!(&result, Ok(Ok(Begun::Waiting))) && !stack.is_yieldable() {
+        transport::with(|worker| worker.abort(key));
+        stack.raise(format_args!("{CANNOT_YIELD}"));
+    }
+    begun(stack, Shape::CONNECT, key, request, result)
+}
+
+/// The options table at `index`.
+fn options(stack: Stack, index: c_int) -> Options {
+    let mut options = Options::default();
+    field(stack, index, c"pool_size", |kind| match kind {
+        LUA_TNUMBER | LUA_TSTRING if integer(stack).is_some() => {
+            let size = integer(stack).unwrap_or(0);
+            match usize::try_from(size) {
+                Ok(size) if size > 0 => options.pool_size = Some(size),
+                _ => bad_option(
+                    stack,
+                    index,
+                    format_args!("bad \"pool_size\" option value: {size}"),
+                ),
+            }
+        }
+        LUA_TNIL => {}
+        _ => bad_option(
+            stack,
+            index,
+            format_args!("bad \"pool_size\" option type: {}", stack.type_name(-1)),
+        ),
+    });
+    field(stack, index, c"backlog", |_| {
+        let Some(backlog) = integer(stack) else {
+            return;
+        };
+        match usize::try_from(backlog) {
+            Ok(backlog) => options.backlog = Some(backlog),
+            Err(_) => bad_option(
+                stack,
+                index,
+                format_args!("bad \"backlog\" option value: {backlog}"),
+            ),
+        }
+    });
+    if options.backlog.is_some() && options.pool_size.is_none() {
+        // SAFETY: the running request.
+        let settings = unsafe { Settings::of(stack.request()) };
+        let size = settings.map(|settings| settings.pool_size());
+        options.pool_size = size.and_then(|size| usize::try_from(size).ok());
+    }
+    field(stack, index, c"pool", |kind| match kind {
+        LUA_TNUMBER | LUA_TSTRING => options.pool = stack.text(-1).map(<[u8]>::to_vec),
+        LUA_TNIL => {}
+        _ => bad_option(
+            stack,
+            index,
+            format_args!("bad \"pool\" option type: {}", stack.type_name(-1)),
+        ),
+    });
+    options
+}
+
+/// Looks at a field of the table at `index`, on top of the stack meanwhile.
+fn field(stack: Stack, index: c_int, name: &CStr, look: impl FnOnce(c_int)) {
+    // SAFETY: a running C function's state with a table at `index`.
+    unsafe { lua_getfield_(stack.state(), index, name.as_ptr()) };
+    look(stack.kind(-1));
+    // SAFETY: the field is on top.
+    unsafe { lua_pop(stack.state(), 1) };
+}
+
+/// The number on top of the stack, as an integer.
+fn integer(stack: Stack) -> Option<i64> {
+    // SAFETY: a running C function's state.
+    unsafe {
+        (lua_isnumber(stack.state(), -1) != 0).then(|| lua_tointeger_(stack.state(), -1) as i64)
+    }
+}
+
+fn bad_option(stack: Stack, index: c_int, text: std::fmt::Arguments<'_>) -> ! {
+    stack.raise(format_args!(
+        "bad argument #{} to 'connect' ({text})",
+        index - 1
+    ))
+}
+
+/// A timeout in milliseconds; what is no number counts as 0.
+fn timeout(stack: Stack, index: c_int) -> usize {
+    // SAFETY: a running C function's state.
+    let ms = unsafe { lua_tonumber(stack.state(), index) } as i64;
+    match i32::try_from(ms) {
+        Ok(ms) if ms >= 0 => ms.unsigned_abs() as usize,
+        _ => stack.raise(format_args!("bad timeout value")),
+    }
+}
+
+/// `settimeout(sock, ms)`
+pub unsafe extern "C-unwind" fn settimeout(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    if stack.top() != 2 {
+        stack.raise(format_args!(
+            "ngx.socket settimeout: expecting 2 arguments (including the object) but seen {}",
+            stack.top()
+        ));
+    }
+    let ms = timeout(stack, 2);
+    store_timeouts(
+        stack,
+        Timeouts {
+            connect: ms,
+            send: ms,
+            read: ms,
+        },
+    )
+}
+
+/// `settimeouts(sock, connect, send, read)`
+pub unsafe extern "C-unwind" fn settimeouts(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    if stack.top() != 4 {
+        stack.raise(format_args!(
+            "ngx.socket settimeout: expecting 4 arguments (including the object) but seen {}",
+            stack.top()
+        ));
+    }
+    store_timeouts(
+        stack,
+        Timeouts {
+            connect: timeout(stack, 2),
+            send: timeout(stack, 3),
+            read: timeout(stack, 4),
+        },
+    )
+}
+
+/// Keeps them in `sock`, for connections to come, and tells the session.
+fn store_timeouts(stack: Stack, timeouts: Timeouts) -> c_int {
+    let session = handle::session(stack, 1);
+    for (index, ms) in [
+        (CONNECT_TIMEOUT_INDEX, timeouts.connect),
+        (SEND_TIMEOUT_INDEX, timeouts.send),
+        (READ_TIMEOUT_INDEX, timeouts.read),
+    ] {
+        // SAFETY: a table is at index 1.
+        unsafe {
+            lua_pushnumber(stack.state(), ms as f64);
+            lua_rawseti_(stack.state(), 1, index);
+        }
+    }
+    if let Some(key) = session {
+        transport::with(|worker| worker.set_timeouts(key, timeouts));
+    }
+    0
+}
+
+/// `setkeepalive(sock, timeout?, pool_size?)`
+pub unsafe extern "C-unwind" fn setkeepalive(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    let top = stack.top();
+    if !(1..=3).contains(&top) {
+        stack.raise(format_args!(
+            "expecting 1 to 3 arguments (including the object), but got {top}"
+        ));
+    }
+    let Some(key) = handle::session(stack, 1) else {
+        return stack.failure(1, Error::Closed);
+    };
+    // SAFETY: a running C function's state; absent arguments become nil.
+    unsafe { lua_settop(state, 3) };
+    let argument = |index: c_int| -> Option<i64> {
+        if stack.is_none_or_nil(index) {
+            return None;
+        }
+        // SAFETY: as above.
+        if unsafe { lua_isnumber(state, index) } == 0 {
+            stack.raise(format_args!(
+                "bad argument #{} to 'setkeepalive' (number expected, got {})",
+                index - 1,
+                stack.type_name(index)
+            ));
+        }
+        // SAFETY: as above.
+        Some(unsafe { lua_tointeger_(state, index) } as i64)
+    };
+    let (timeout, pool_size) = (argument(2), argument(3));
+    let request = stack.request();
+    let result = transport::with(|worker| {
+        // a negative time is over at once
+        let timeout = timeout.map(|ms| usize::try_from(ms).unwrap_or(1));
+        worker.set_keepalive(key, request, timeout, pool_size)
+    });
+    match result {
+        Ok(Ok(())) => {
+            stack.push_integer(1);
+            1
+        }
+        Ok(Err(KeepaliveError::BadPoolSize(size))) => stack.raise(format_args!(
+            "bad argument #{} to 'setkeepalive' ({})",
+            top - 1,
+            KeepaliveError::BadPoolSize(size)
+        )),
+        Ok(Err(error)) => stack.failure(1, error),
+        Err(denied) => stack.raise(format_args!("{denied}")),
+    }
+}
+
+fn require_only_self(stack: Stack, verb: &str) {
+    if stack.top() != 1 {
+        stack.raise(format_args!(
+            "expecting 1 argument (including the object){verb} {}",
+            stack.top()
+        ));
+    }
+}
+
+/// `getreusedtimes(sock)`
+pub unsafe extern "C-unwind" fn getreusedtimes(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    require_only_self(stack, ", but got");
+    let times = match handle::session(stack, 1) {
+        Some(key) => transport::with(|worker| worker.reused_times(key)),
+        None => Err(Error::Closed),
+    };
+    match times {
+        Ok(times) => {
+            stack.push_integer(times as i64);
+            1
+        }
+        Err(error) => stack.failure(1, error),
+    }
+}
+
+/// `close(sock)`
+pub unsafe extern "C-unwind" fn close(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    require_only_self(stack, " but seen");
+    let request = stack.request();
+    let Some(key) = handle::session(stack, 1) else {
+        return stack.failure(1, Error::Closed);
+    };
+    match transport::with(|worker| worker.close(key, request)) {
+        Ok(Ok(())) => {
+            stack.push_integer(1);
+            1
+        }
+        Ok(Err(error)) => stack.failure(1, error),
+        Err(denied) => stack.raise(format_args!("{denied}")),
+    }
+}

@@ -1,0 +1,406 @@
+-- The methods of resty.memcached over the native functions in `native`. What
+-- has to be Lua is here: fields of the object, key transforms (which may
+-- yield or raise, and have done so before anything is sent), open pipelines.
+local native = ...
+
+local escape_uri, unescape_uri = ngx.escape_uri, ngx.unescape_uri
+local concat = table.concat
+local rawget, setmetatable, type = rawget, setmetatable, type
+
+local check_phase = native.check_phase
+local connect, finish_connect = native.connect, native.finish_connect
+local settimeout, settimeouts = native.settimeout, native.settimeouts
+local setkeepalive, getreusedtimes = native.setkeepalive, native.getreusedtimes
+local close = native.close
+local send, finish_send = native.send, native.finish_send
+local receive, finish_receive = native.receive, native.finish_receive
+local get, finish_get = native.get, native.finish_get
+local gets, finish_gets = native.gets, native.finish_gets
+local get_many, finish_many = native.get_many, native.finish_many
+local finish_many_raw = native.finish_many_raw
+local store, delete = native.store, native.delete
+local incr, decr, touch = native.incr, native.decr, native.touch
+local flush_all, stats = native.flush_all, native.stats
+local server_version, verbosity = native.server_version, native.verbosity
+local finish_line = native.finish_line
+local quit, finish_quit = native.quit, native.finish_quit
+local new_pipeline, pipeline_length = native.new_pipeline, native.pipeline_length
+local commit, finish_commit = native.commit, native.finish_commit
+
+local SET, ADD, REPLACE, APPEND, PREPEND, CAS = 0, 1, 2, 3, 4, 5
+
+local NO_TLS = "TLS is not supported yet"
+
+-- memc.sock, for commands of the user's own
+
+local Sock = {}
+local sock_mt = { __index = Sock }
+
+function Sock.connect(self, ...)
+    return finish_connect(self, connect(self, ...))
+end
+
+function Sock.send(self, ...)
+    return finish_send(self, send(self, ...))
+end
+
+function Sock.receive(self, ...)
+    return finish_receive(self, receive(self, ...))
+end
+
+function Sock.sslhandshake()
+    return nil, NO_TLS
+end
+
+Sock.settimeout = settimeout
+Sock.settimeouts = settimeouts
+Sock.setkeepalive = setkeepalive
+Sock.getreusedtimes = getreusedtimes
+Sock.close = close
+
+-- the module
+
+local _M = { _VERSION = native.version }
+local mt = { __index = _M }
+
+function _M.new(_, opts)
+    check_phase()
+
+    local escape_key, unescape_key = escape_uri, unescape_uri
+    local transform = opts and opts.key_transform
+    if transform then
+        escape_key, unescape_key = transform[1], transform[2]
+        if not escape_key or not unescape_key then
+            return nil, "expecting key_transform = { escape, unescape } table"
+        end
+    end
+
+    return setmetatable({
+        sock = setmetatable({}, sock_mt),
+        escape_key = escape_key,
+        unescape_key = unescape_key,
+    }, mt)
+end
+
+-- A key as the native functions take it: text, and whether to escape it. The
+-- default transform is theirs to apply; of another one only the first result
+-- counts.
+local function wire_key(self, key)
+    local escape = self.escape_key
+    if escape == escape_uri then
+        if type(key) == "string" then
+            return key, true
+        end
+        return escape_uri(key), false
+    end
+    return (escape(key)), false
+end
+
+function _M.set_timeouts(self, connect_timeout, send_timeout, read_timeout)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    settimeouts(sock, connect_timeout, send_timeout, read_timeout)
+    return 1
+end
+
+function _M.set_timeout(self, timeout)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    settimeouts(sock, timeout, timeout, timeout)
+    return 1
+end
+
+function _M.connect(self, ...)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    return finish_connect(sock, connect(sock, ...))
+end
+
+function _M.sslhandshake(self)
+    if not self.sock then
+        return nil, "not initialized"
+    end
+    return nil, NO_TLS
+end
+
+function _M.set_keepalive(self, ...)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    return setkeepalive(sock, ...)
+end
+
+function _M.get_reused_times(self)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    return getreusedtimes(sock)
+end
+
+function _M.close(self)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    return close(sock)
+end
+
+-- retrieval
+
+-- The keys of a list are escaped natively if they are strings as they stand.
+local function wire_keys(self, keys, count)
+    local escape = self.escape_key
+    if escape == escape_uri then
+        local plain = true
+        for i = 1, count do
+            if type(keys[i]) ~= "string" or rawget(keys, i) == nil then
+                plain = false
+                break
+            end
+        end
+        if plain then
+            return keys, true
+        end
+    end
+    local wired = {}
+    for i = 1, count do
+        local key = escape(keys[i])
+        local kind = type(key)
+        if kind == "number" then
+            key = "" .. key
+        elseif kind == "nil" then
+            key = ""
+        elseif kind ~= "string" then
+            error("bad key argument (string or number expected, got " .. kind .. ")", 3)
+        end
+        wired[i] = key
+    end
+    return wired, false
+end
+
+local function unescape_results(unescape, found, err)
+    if not found then
+        return nil, err
+    end
+    local results = {}
+    for i = 1, #found, 2 do
+        results[unescape(found[i])] = found[i + 1]
+    end
+    return results
+end
+
+local function get_list(self, keys, cas)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    local count = #keys
+    if count == 0 then
+        return {}, nil
+    end
+    local wired, native_escape = wire_keys(self, keys, count)
+    if native_escape then
+        return finish_many(sock, get_many(sock, wired, true, cas))
+    end
+    return unescape_results(self.unescape_key,
+        finish_many_raw(sock, get_many(sock, wired, false, cas)))
+end
+
+function _M.get(self, key)
+    if type(key) == "table" then
+        return get_list(self, key, false)
+    end
+    local sock = self.sock
+    if not sock then
+        return nil, nil, "not initialized"
+    end
+    local text, escape = wire_key(self, key)
+    return finish_get(sock, get(rawget(self, "_reqs") or sock, text, escape))
+end
+
+function _M.gets(self, key)
+    if type(key) == "table" then
+        return get_list(self, key, true)
+    end
+    local sock = self.sock
+    if not sock then
+        return nil, nil, nil, "not initialized"
+    end
+    local text, escape = wire_key(self, key)
+    return finish_gets(sock, gets(sock, text, escape))
+end
+
+-- storage
+
+local function joined(value)
+    local parts = {}
+    for i = 1, #value do
+        local part = value[i]
+        parts[i] = type(part) == "table" and joined(part) or part
+    end
+    return concat(parts)
+end
+
+local function storage(self, verb, key, value, exptime, flags)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    if type(value) == "table" then
+        value = joined(value)
+    end
+    local text, escape = wire_key(self, key)
+    return finish_line(sock, store(rawget(self, "_reqs") or sock, verb,
+        text, escape, value, exptime or 0, flags or 0))
+end
+
+function _M.set(self, key, value, exptime, flags)
+    return storage(self, SET, key, value, exptime, flags)
+end
+
+function _M.add(self, key, value, exptime, flags)
+    return storage(self, ADD, key, value, exptime, flags)
+end
+
+function _M.replace(self, key, value, exptime, flags)
+    return storage(self, REPLACE, key, value, exptime, flags)
+end
+
+function _M.append(self, key, value, exptime, flags)
+    return storage(self, APPEND, key, value, exptime, flags)
+end
+
+function _M.prepend(self, key, value, exptime, flags)
+    return storage(self, PREPEND, key, value, exptime, flags)
+end
+
+function _M.cas(self, key, value, cas_unique, exptime, flags)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    local text, escape = wire_key(self, key)
+    return finish_line(sock, store(sock, CAS,
+        text, escape, value, exptime or 0, flags or 0, cas_unique))
+end
+
+-- other commands
+
+function _M.delete(self, key)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    local text, escape = wire_key(self, key)
+    return finish_line(sock, delete(rawget(self, "_reqs") or sock, text, escape))
+end
+
+function _M.incr(self, key, delta)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    local text, escape = wire_key(self, key)
+    return finish_line(sock, incr(rawget(self, "_reqs") or sock, text, escape, delta))
+end
+
+function _M.decr(self, key, delta)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    local text, escape = wire_key(self, key)
+    return finish_line(sock, decr(rawget(self, "_reqs") or sock, text, escape, delta))
+end
+
+function _M.touch(self, key, exptime)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    local text, escape = wire_key(self, key)
+    return finish_line(sock, touch(rawget(self, "_reqs") or sock, text, escape, exptime))
+end
+
+function _M.flush_all(self, time)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    return finish_line(sock, flush_all(sock, time or nil))
+end
+
+function _M.stats(self, args)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    return finish_line(sock, stats(rawget(self, "_reqs") or sock, args or nil))
+end
+
+function _M.version(self)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    return finish_line(sock, server_version(sock))
+end
+
+function _M.quit(self)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    return finish_quit(sock, quit(sock))
+end
+
+function _M.verbosity(self, level)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    return finish_line(sock, verbosity(rawget(self, "_reqs") or sock, level))
+end
+
+-- pipelines
+
+function _M.init_pipeline(self, n)
+    if self._reqs then
+        return "already init pipeline"
+    end
+    if n and type(n) ~= "number" then
+        return "bad n arg: number expected, but got " .. type(n)
+    end
+    self._reqs = new_pipeline()
+    return nil
+end
+
+function _M.cancel_pipeline(self)
+    self._reqs = nil
+end
+
+function _M.commit_pipeline(self)
+    local pipeline = rawget(self, "_reqs")
+    self._reqs = nil
+    if not pipeline then
+        return nil, "no pipeline"
+    end
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    if pipeline_length(pipeline) == 0 then
+        return nil, "no more cmds"
+    end
+    return finish_commit(pipeline, sock, commit(sock, pipeline))
+end
+
+return _M

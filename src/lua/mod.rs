@@ -1,0 +1,94 @@
+//! What Lua sees: the module `resty.memcached`.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `glue.lua` | methods: object fields, key transforms, open pipelines |
+//! | `stack` | arguments and results on the Lua stack, raising errors |
+//! | `handle` | what Lua objects hold of ours: generational ids |
+//! | `connection` | connecting, keepalive, timeouts, closing |
+//! | `commands` | memcached commands |
+//! | `pipeline` | open pipelines |
+//! | `raw` | `sock:send` and `sock:receive` |
+//! | `results` | outcomes to Lua values |
+//!
+//! A method that has to wait is two C functions, because ngx_lua's semaphore
+//! decides what the first one returns once it was resumed: `start` sends and
+//! yields, `finish` fetches the result. The glue calls
+//! `finish(sock, start(sock, …))`; if `start` had its results at once, it
+//! returned them, and `finish` passes them on.
+
+mod commands;
+mod connection;
+mod handle;
+mod pipeline;
+mod raw;
+mod results;
+mod stack;
+
+use std::ffi::c_int;
+
+use mlua::ffi::{lua_CFunction, lua_State};
+use mlua::{Lua, Table};
+
+use results::Shape;
+
+/// The API version: that of the lua-resty-memcached whose API this is.
+const API_VERSION: &str = "0.17";
+
+const GLUE: &str = include_str!("glue.lua");
+
+/// `require "resty.memcached"`.
+pub unsafe extern "C-unwind" fn open(state: *mut lua_State) -> c_int {
+    // SAFETY: ngx_lua calls this with the state of the VM that requires it.
+    unsafe { Lua::entrypoint1(state, build) }
+}
+
+fn build(lua: &Lua) -> mlua::Result<Table> {
+    let native = lua.create_table()?;
+    for (name, function) in functions() {
+        // SAFETY: each is written to be called by Lua with any arguments.
+        native.set(name, unsafe { lua.create_c_function(function)? })?;
+    }
+    native.set("version", API_VERSION)?;
+    lua.load(GLUE).set_name("=resty.memcached").call(native)
+}
+
+fn functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {
+    [
+        ("check_phase", connection::check_phase as lua_CFunction),
+        ("connect", connection::connect),
+        ("finish_connect", results::finish::<{ Shape::CONNECT }>),
+        ("settimeout", connection::settimeout),
+        ("settimeouts", connection::settimeouts),
+        ("setkeepalive", connection::setkeepalive),
+        ("getreusedtimes", connection::getreusedtimes),
+        ("close", connection::close),
+        ("send", raw::send),
+        ("finish_send", results::finish::<{ Shape::SEND }>),
+        ("receive", raw::receive),
+        ("finish_receive", results::finish::<{ Shape::RECEIVE }>),
+        ("get", commands::get::<false>),
+        ("finish_get", results::finish::<{ Shape::GET }>),
+        ("gets", commands::get::<true>),
+        ("finish_gets", results::finish::<{ Shape::GETS }>),
+        ("get_many", commands::get_many),
+        ("finish_many", results::finish::<{ Shape::MANY }>),
+        ("finish_many_raw", results::finish::<{ Shape::MANY_RAW }>),
+        ("store", commands::store),
+        ("delete", commands::delete),
+        ("incr", commands::arith::<true>),
+        ("decr", commands::arith::<false>),
+        ("touch", commands::touch),
+        ("flush_all", commands::flush_all),
+        ("stats", commands::stats),
+        ("server_version", commands::version),
+        ("verbosity", commands::verbosity),
+        ("finish_line", results::finish::<{ Shape::LINE }>),
+        ("quit", commands::quit),
+        ("finish_quit", results::finish::<{ Shape::QUIT }>),
+        ("new_pipeline", pipeline::new),
+        ("pipeline_length", pipeline::length),
+        ("commit", pipeline::commit),
+        ("finish_commit", pipeline::finish_commit),
+    ]
+}

@@ -1,0 +1,211 @@
+//! Open pipelines: commands kept between `init_pipeline` and
+//! `commit_pipeline`. They belong to no connection, so one survives
+//! `set_keepalive` and a reconnect.
+
+use std::cell::RefCell;
+use std::ffi::c_int;
+
+use mlua::ffi::{LUA_TBOOLEAN, lua_State};
+use slotmap::{DefaultKey, Key, KeyData, SlotMap};
+
+use super::commands::log_refused;
+use super::handle::{self, Kind};
+use super::results::{Shape, new_table, push_reply, set_index, suspend};
+use super::stack::{CANNOT_YIELD, Stack};
+use crate::protocol::{Answer, Batch, Command, Reply};
+use crate::transport::{self, Begun, Error, Outcome, Slot, What, not_connected};
+
+/// The commands of an open pipeline, and how each answers.
+#[derive(Default)]
+struct Pipeline {
+    batch: Batch,
+    slots: Vec<Queued>,
+}
+
+/// A queued command: its place in the results.
+enum Queued {
+    /// It will be sent; its reply is presented in this shape.
+    Command(u8),
+    /// It will not; this is the answer, in this shape.
+    Refused(u8, Answer),
+}
+
+struct Pipelines(RefCell<Option<SlotMap<DefaultKey, Pipeline>>>);
+
+// SAFETY: Lua runs in one thread per process.
+unsafe impl Sync for Pipelines {}
+
+static PIPELINES: Pipelines = Pipelines(RefCell::new(None));
+
+/// Runs `f` with all open pipelines; `f` must not call Lua.
+fn with<R>(f: impl FnOnce(&mut SlotMap<DefaultKey, Pipeline>) -> R) -> R {
+    f(PIPELINES.0.borrow_mut().get_or_insert_default())
+}
+
+fn key(id: u64) -> DefaultKey {
+    KeyData::from_ffi(id).into()
+}
+
+/// The Lua object of a pipeline is gone.
+pub fn discard(id: u64) {
+    with(|pipelines| pipelines.remove(key(id)));
+}
+
+/// `new_pipeline()`
+pub unsafe extern "C-unwind" fn new(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    let key = with(|pipelines| pipelines.insert(Pipeline::default()));
+    handle::push(stack, Kind::Pipeline, key.data().as_ffi());
+    1
+}
+
+/// `pipeline_length(pipeline)`: number of commands in it
+pub unsafe extern "C-unwind" fn length(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    let id = handle::read(stack, 1, Kind::Pipeline);
+    let len = id.and_then(|id| with(|all| all.get(key(id)).map(|p| p.slots.len())));
+    stack.push_integer(len.unwrap_or(0) as i64);
+    1
+}
+
+/// Adds a command. A refused one keeps its place, so that it spoils no other.
+pub fn queue(stack: Stack, id: u64, shape: u8, command: &Command<'_>) -> c_int {
+    let refused = with(|pipelines| {
+        let pipeline = pipelines.get_mut(key(id))?;
+        match pipeline.batch.push(command) {
+            Ok(()) => {
+                pipeline.slots.push(Queued::Command(shape));
+                None
+            }
+            Err(refused) => {
+                let answer = refused.answer.clone();
+                pipeline.slots.push(Queued::Refused(shape, answer));
+                Some(refused)
+            }
+        }
+    });
+    if let Some(refused) = refused {
+        log_refused(stack, &refused);
+    }
+    stack.push_integer(1);
+    1
+}
+
+/// `commit(sock, pipeline)`
+pub unsafe extern "C-unwind" fn commit(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    let request = stack.request();
+    let Some(session) = handle::session(stack, 1) else {
+        return stack.failure(1, not_connected(request, "send", Error::Closed));
+    };
+    if !stack.is_yieldable() {
+        stack.raise(format_args!("{CANNOT_YIELD}"));
+    }
+    let Some(id) = handle::read(stack, 2, Kind::Pipeline) else {
+        stack.raise(format_args!("bad pipeline"))
+    };
+    let result = with(|pipelines| {
+        let Some(pipeline) = pipelines.get(key(id)) else {
+            return Ok(Err(Error::Unknown.to_string()));
+        };
+        transport::with(|worker| {
+            if pipeline.batch.is_empty() {
+                // all were refused
+                let ready = worker.check_ready(session, request)?;
+                let ready = ready.map(|()| Begun::Ready(Outcome::Replies(Vec::new(), None)));
+                return Ok(ready.map_err(|error| error.to_string()));
+            }
+            let begun = worker.submit(session, request, What::Batch(&pipeline.batch))?;
+            Ok(begun.map_err(|rejected| rejected.to_string()))
+        })
+    });
+    match result {
+        Ok(Ok(Begun::Waiting)) => suspend(stack, session, Slot::Reader, request),
+        Ok(Ok(Begun::Ready(outcome))) => push_outcome(stack, id, outcome),
+        Ok(Err(error)) => stack.failure(1, error),
+        Err::<_, transport::Denied>(denied) => stack.raise(format_args!("{denied}")),
+    }
+}
+
+/// `finish_commit(pipeline, sock, commit(sock, pipeline))`, see
+/// [`super::results::finish`]
+pub unsafe extern "C-unwind" fn finish_commit(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    if stack.kind(3) != LUA_TBOOLEAN {
+        return stack.top() - 2;
+    }
+    let outcome = match handle::session(stack, 2) {
+        Some(session) => transport::with(|worker| worker.take_outcome(session, Slot::Reader)),
+        None => Outcome::Failed(Error::Closed),
+    };
+    match handle::read(stack, 1, Kind::Pipeline) {
+        Some(id) => push_outcome(stack, id, outcome),
+        None => stack.failure(1, Error::Unknown),
+    }
+}
+
+/// The results of a pipeline: a table with a table for each command, holding
+/// what its method would have returned.
+fn push_outcome(stack: Stack, id: u64, outcome: Outcome) -> c_int {
+    let (replies, failure) = match outcome {
+        Outcome::Replies(replies, failure) => (replies, failure),
+        Outcome::Failed(error) => return stack.failure(1, error),
+        _ => return stack.failure(1, Error::Unknown),
+    };
+    let slots = with(|all| all.remove(key(id)).map(|pipeline| pipeline.slots));
+    let slots = slots.unwrap_or_default();
+    new_table(stack, slots.len(), 0);
+    let mut replies = replies.iter();
+    let mut failure = failure;
+    for (at, slot) in (1..).zip(&slots) {
+        match slot {
+            Queued::Refused(shape, answer) => push_failure(stack, *shape, answer),
+            Queued::Command(shape) => match replies.next() {
+                Some(reply) => push_slot(stack, *shape, reply),
+                None => {
+                    // those after the failed one found the connection closed
+                    let error = failure.take().unwrap_or_else(|| {
+                        not_connected(stack.request(), "receive", Error::Closed)
+                    });
+                    push_failure(stack, *shape, &error);
+                }
+            },
+        }
+        set_index(stack, at);
+    }
+    stack.push_nil();
+    2
+}
+
+fn push_slot(stack: Stack, shape: u8, reply: &Reply) {
+    match reply {
+        Reply::Miss => new_table(stack, 0, 0),
+        _ => {
+            let before = stack.top();
+            let count = push_reply(stack, shape, reply);
+            collect(stack, before, count);
+        }
+    }
+}
+
+fn push_failure(stack: Stack, shape: u8, error: &dyn std::fmt::Display) {
+    let before = stack.top();
+    let count = stack.failure(Shape::nils(shape), error);
+    collect(stack, before, count);
+}
+
+/// `{ … }` around the `count` values above `before`.
+fn collect(stack: Stack, before: c_int, count: c_int) {
+    new_table(stack, count.unsigned_abs() as usize, 0);
+    // SAFETY: a running C function's state; the table goes below the values,
+    // which are then popped into it from the last to the first.
+    unsafe { mlua::ffi::lua_insert(stack.state(), before + 1) };
+    for at in (1..=count).rev() {
+        // SAFETY: as above; the table is at a fixed index.
+        unsafe { mlua::ffi::lua_rawseti_(stack.state(), before + 1, at) };
+    }
+}

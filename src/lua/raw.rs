@@ -1,0 +1,160 @@
+//! `sock:send` and `sock:receive`, for users who speak the protocol
+//! themselves. Arguments, results and errors are those of cosockets.
+
+use std::ffi::c_int;
+
+use mlua::ffi::{
+    LUA_TBOOLEAN, LUA_TNIL, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE, lua_State, lua_checkstack,
+    lua_isnumber, lua_next, lua_pop, lua_pushnil, lua_rawgeti_, lua_toboolean, lua_tonumber,
+};
+
+use super::handle;
+use super::results::{Shape, begun};
+use super::stack::{CANNOT_YIELD, Stack};
+use crate::protocol::RawRead;
+use crate::transport::{self, Error, not_connected};
+
+/// How deeply tables may be nested in what is sent.
+const MAX_DEPTH: usize = 100;
+
+/// `sock:send(data)`
+pub unsafe extern "C-unwind" fn send(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    if stack.top() != 2 {
+        stack.raise(format_args!(
+            "expecting 2 arguments (including the object), but got {}",
+            stack.top()
+        ));
+    }
+    let request = stack.request();
+    let Some(key) = handle::session(stack, 1) else {
+        return stack.failure(1, not_connected(request, "send", Error::Closed));
+    };
+    let mut buffer = Vec::new();
+    let data: &[u8] = match stack.kind(2) {
+        LUA_TSTRING | LUA_TNUMBER => stack.text(2).unwrap_or_default(),
+        LUA_TNIL => b"nil",
+        // SAFETY: a running C function's state.
+        LUA_TBOOLEAN if unsafe { lua_toboolean(state, 2) } != 0 => b"true",
+        LUA_TBOOLEAN => b"false",
+        LUA_TTABLE => {
+            flatten(stack, 2, &mut buffer, 0);
+            &buffer
+        }
+        _ => stack.raise(format_args!(
+            "bad argument #1 to 'send' (string, number, boolean, nil, or array table expected, got {})",
+            stack.type_name(2)
+        )),
+    };
+    let result = transport::with(|worker| worker.send(key, request, data));
+    if matches!(&result, Ok(Ok(transport::Begun::Waiting))) && !stack.is_yieldable() {
+        transport::with(|worker| worker.abort(key));
+        stack.raise(format_args!("{CANNOT_YIELD}"));
+    }
+    begun(stack, Shape::SEND, key, request, result)
+}
+
+/// Appends the strings and numbers of an array, nested ones included.
+fn flatten(stack: Stack, table: c_int, out: &mut Vec<u8>, depth: usize) {
+    let state = stack.state();
+    // SAFETY: a running C function's state; room for what is pushed is made.
+    if depth > MAX_DEPTH || unsafe { lua_checkstack(state, 4) } == 0 {
+        stack.raise(format_args!(
+            "bad argument #1 to 'send' (table nested too deeply)"
+        ));
+    }
+    let mut max = 0;
+    // SAFETY: a table is at `table`, which is not changed while it is traversed.
+    unsafe {
+        lua_pushnil(state);
+        while lua_next(state, table) != 0 {
+            let number = lua_tonumber(state, -2);
+            if stack.kind(-2) != LUA_TNUMBER || number < 1.0 || number.fract() != 0.0 {
+                stack.raise(format_args!(
+                    "bad argument #1 to 'send' (non-array table found)"
+                ));
+            }
+            max = max.max(number as c_int);
+            lua_pop(state, 1);
+        }
+    }
+    for at in 1..=max {
+        // SAFETY: as above; the element is popped again.
+        unsafe { lua_rawgeti_(state, table, at) };
+        match stack.kind(-1) {
+            LUA_TSTRING | LUA_TNUMBER => out.extend(stack.text(-1).unwrap_or_default()),
+            LUA_TTABLE => flatten(stack, stack.top(), out, depth + 1),
+            _ => stack.raise(format_args!(
+                "bad argument #1 to 'send' (bad data type {} found)",
+                stack.type_name(-1)
+            )),
+        }
+        // SAFETY: as above.
+        unsafe { lua_pop(state, 1) };
+    }
+}
+
+/// `sock:receive(pattern?)`
+pub unsafe extern "C-unwind" fn receive(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    let top = stack.top();
+    if top != 1 && top != 2 {
+        stack.raise(format_args!(
+            "expecting 1 or 2 arguments (including the object), but got {top}"
+        ));
+    }
+    let request = stack.request();
+    let Some(key) = handle::session(stack, 1) else {
+        return stack.failure(1, not_connected(request, "receive", Error::Closed));
+    };
+    let want = if top == 2 {
+        pattern(stack)
+    } else {
+        RawRead::Line
+    };
+    if want == RawRead::Exact(0) {
+        let ready = transport::with(|worker| worker.check_ready(key, request));
+        match ready {
+            Ok(Ok(())) => stack.push_bytes(b""),
+            Ok(Err(error)) => return stack.failure(1, error),
+            Err(denied) => stack.raise(format_args!("{denied}")),
+        }
+        return 1;
+    }
+    let result = transport::with(|worker| worker.receive(key, request, want));
+    if matches!(&result, Ok(Ok(transport::Begun::Waiting))) && !stack.is_yieldable() {
+        transport::with(|worker| worker.abort(key));
+        stack.raise(format_args!("{CANNOT_YIELD}"));
+    }
+    begun(stack, Shape::RECEIVE, key, request, result)
+}
+
+/// What the second argument of `receive` asks for.
+fn pattern(stack: Stack) -> RawRead {
+    let bad = |text: std::fmt::Arguments<'_>| -> ! {
+        stack.raise(format_args!("bad argument #1 to 'receive' ({text})"))
+    };
+    // SAFETY: a running C function's state.
+    if unsafe { lua_isnumber(stack.state(), 2) } != 0 {
+        // SAFETY: as above.
+        let bytes = unsafe { lua_tonumber(stack.state(), 2) };
+        if bytes < 0.0 {
+            bad(format_args!("bad pattern argument"));
+        }
+        return RawRead::Exact(bytes as usize);
+    }
+    if stack.kind(2) != LUA_TSTRING {
+        bad(format_args!("bad pattern argument"));
+    }
+    match stack.text(2) {
+        Some(b"*l") => RawRead::Line,
+        Some(b"*a") => RawRead::All,
+        Some(text) => bad(format_args!(
+            "bad pattern argument: {}",
+            String::from_utf8_lossy(text)
+        )),
+        None => bad(format_args!("bad pattern argument")),
+    }
+}

@@ -1,0 +1,246 @@
+//! Outcomes to Lua values.
+
+use std::ffi::c_int;
+use std::fmt;
+
+use mlua::ffi::{LUA_TBOOLEAN, lua_State, lua_createtable, lua_rawset, lua_rawseti_, lua_yield};
+use nginx_sys::ngx_http_request_t;
+use std::ptr::NonNull;
+
+use super::handle;
+use super::stack::Stack;
+use crate::protocol::{Hit, Reply, Values, unescape_into};
+use crate::transport::{self, Begun, Denied, Outcome, SessionKey, Slot};
+
+/// Which values a method returns.
+pub struct Shape;
+
+impl Shape {
+    /// `1` or `nil, err`
+    pub const CONNECT: u8 = 0;
+    /// length or `nil, err`
+    pub const SEND: u8 = 1;
+    /// data or `nil, err, partial`
+    pub const RECEIVE: u8 = 2;
+    /// `value, flags` or `nil, nil, err`
+    pub const GET: u8 = 3;
+    /// `value, flags, cas` or `nil, nil, nil, err`
+    pub const GETS: u8 = 4;
+    /// A table by unescaped key, or `nil, err`
+    pub const MANY: u8 = 5;
+    /// An array of keys as sent, each followed by its item, or `nil, err`
+    pub const MANY_RAW: u8 = 6;
+    /// What a line says: `1`, a number, a version, statistics, or `nil, err`
+    pub const LINE: u8 = 7;
+    /// `1` or `nil, err`
+    pub const QUIT: u8 = 8;
+
+    /// How many nils precede an error.
+    pub fn nils(shape: u8) -> c_int {
+        match shape {
+            Shape::GET => 2,
+            Shape::GETS => 3,
+            _ => 1,
+        }
+    }
+
+    /// Where the session keeps operations of this shape.
+    pub fn slot(shape: u8) -> Slot {
+        match shape {
+            Shape::SEND | Shape::QUIT => Slot::Writer,
+            _ => Slot::Reader,
+        }
+    }
+}
+
+/// `finish(sock, start(sock, …))`: the results of `start` or, after it was
+/// resumed by the semaphore (whose first result is a boolean, as no result of
+/// a `start` is), those of the operation.
+pub unsafe extern "C-unwind" fn finish<const SHAPE: u8>(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    if stack.kind(2) != LUA_TBOOLEAN {
+        return stack.top() - 1;
+    }
+    match handle::session(stack, 1) {
+        Some(key) => {
+            let slot = Shape::slot(SHAPE);
+            let outcome = transport::with(|worker| worker.take_outcome(key, slot));
+            push(stack, SHAPE, key, outcome)
+        }
+        None => stack.failure(Shape::nils(SHAPE), transport::Error::Closed),
+    }
+}
+
+/// Ends a `start`: with its results, or by suspending the coroutine.
+pub fn begun<E: fmt::Display>(
+    stack: Stack,
+    shape: u8,
+    key: SessionKey,
+    request: NonNull<ngx_http_request_t>,
+    result: Result<Result<Begun, E>, Denied>,
+) -> c_int {
+    match result {
+        Ok(Ok(Begun::Ready(outcome))) => push(stack, shape, key, outcome),
+        Ok(Ok(Begun::Waiting)) => suspend(stack, key, Shape::slot(shape), request),
+        Ok(Err(error)) => stack.failure(Shape::nils(shape), error),
+        Err(denied) => stack.raise(format_args!("{denied}")),
+    }
+}
+
+/// Suspends the coroutine until the operation in `slot` is done.
+pub fn suspend(
+    stack: Stack,
+    key: SessionKey,
+    slot: Slot,
+    request: NonNull<ngx_http_request_t>,
+) -> c_int {
+    // SAFETY: the request is the one whose Lua code runs.
+    let waiting = transport::with(|worker| unsafe { worker.wait(key, slot, request) });
+    match waiting {
+        // SAFETY: the coroutine may yield; callers made sure.
+        Ok(()) => unsafe { lua_yield(stack.state(), 0) },
+        Err(text) => stack.raise(format_args!("{text}")),
+    }
+}
+
+fn push(stack: Stack, shape: u8, key: SessionKey, outcome: Outcome) -> c_int {
+    match outcome {
+        Outcome::Connected => {
+            stack.push_integer(1);
+            1
+        }
+        Outcome::Sent(bytes) => {
+            stack.push_integer(if shape == Shape::QUIT {
+                1
+            } else {
+                bytes as i64
+            });
+            1
+        }
+        Outcome::Received(data) => {
+            stack.push_bytes(&data);
+            1
+        }
+        Outcome::Interrupted(error, partial) => {
+            stack.failure(1, error);
+            stack.push_bytes(&partial);
+            3
+        }
+        Outcome::Reply(reply) => {
+            let pushed = push_reply(stack, shape, &reply);
+            transport::with(|worker| worker.recycle(key, reply));
+            pushed
+        }
+        Outcome::Failed(error) => stack.failure(Shape::nils(shape), error),
+        // only `commit` waits for replies of a pipeline
+        Outcome::Replies(..) => stack.failure(Shape::nils(shape), transport::Error::Unknown),
+    }
+}
+
+/// Pushes what a method returns for a reply; how many values that is.
+pub fn push_reply(stack: Stack, shape: u8, reply: &Reply) -> c_int {
+    match reply {
+        Reply::Value(value) => {
+            stack.push_bytes(&value.data);
+            stack.push_bytes(value.flags.as_bytes());
+            match value.cas {
+                Some(cas) if shape == Shape::GETS => {
+                    stack.push_bytes(cas.as_bytes());
+                    3
+                }
+                _ => 2,
+            }
+        }
+        Reply::Miss => {
+            let nils = Shape::nils(shape) + 1;
+            for _ in 0..nils {
+                stack.push_nil();
+            }
+            nils
+        }
+        Reply::Values(values) => {
+            push_values(stack, shape, values);
+            1
+        }
+        Reply::Done => {
+            stack.push_integer(1);
+            1
+        }
+        Reply::Number(digits) => {
+            stack.push_bytes(digits.as_bytes());
+            1
+        }
+        Reply::Version(text) => {
+            stack.push_bytes(text);
+            1
+        }
+        Reply::Stats(lines) => {
+            new_table(stack, lines.len(), 0);
+            for (at, line) in (1..).zip(lines) {
+                stack.push_bytes(line);
+                set_index(stack, at);
+            }
+            stack.push_nil();
+            2
+        }
+        Reply::Line(line) => {
+            let nils = Shape::nils(shape);
+            for _ in 0..nils {
+                stack.push_nil();
+            }
+            stack.push_bytes(line);
+            nils + 1
+        }
+        Reply::Malformed(malformed) => stack.failure(Shape::nils(shape), malformed),
+    }
+}
+
+fn push_values(stack: Stack, shape: u8, values: &Values) {
+    if shape == Shape::MANY_RAW {
+        new_table(stack, values.len() * 2, 0);
+        for (at, hit) in (1..).step_by(2).zip(values.iter()) {
+            stack.push_bytes(hit.key);
+            set_index(stack, at);
+            push_item(stack, &hit);
+            set_index(stack, at + 1);
+        }
+        return;
+    }
+    new_table(stack, 0, values.len());
+    let mut key = Vec::new();
+    for hit in values.iter() {
+        key.clear();
+        unescape_into(hit.key, &mut key);
+        stack.push_bytes(&key);
+        push_item(stack, &hit);
+        // SAFETY: a running C function's state with table, key and value on top.
+        unsafe { lua_rawset(stack.state(), -3) };
+    }
+}
+
+/// `{ value, flags [, cas] }`
+fn push_item(stack: Stack, hit: &Hit<'_>) {
+    new_table(stack, if hit.cas.is_some() { 3 } else { 2 }, 0);
+    stack.push_bytes(hit.data);
+    set_index(stack, 1);
+    stack.push_bytes(hit.flags.as_bytes());
+    set_index(stack, 2);
+    if let Some(cas) = hit.cas {
+        stack.push_bytes(cas.as_bytes());
+        set_index(stack, 3);
+    }
+}
+
+/// Pushes a table with room for so many elements and fields.
+pub fn new_table(stack: Stack, elements: usize, fields: usize) {
+    let size = |n: usize| c_int::try_from(n).unwrap_or(0);
+    // SAFETY: a running C function's state; callers keep the stack small.
+    unsafe { lua_createtable(stack.state(), size(elements), size(fields)) };
+}
+
+/// Pops a value into the table below it.
+pub fn set_index(stack: Stack, at: c_int) {
+    // SAFETY: a running C function's state with table and value on top.
+    unsafe { lua_rawseti_(stack.state(), -2, at) };
+}

@@ -1,0 +1,167 @@
+//! Arguments and results on the Lua stack, and errors raised in Lua.
+
+use std::ffi::{CStr, c_int};
+use std::fmt;
+
+use mlua::ffi::{
+    LUA_TNIL, LUA_TNONE, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE, lua_State, lua_concat, lua_error,
+    lua_gettop, lua_pushinteger, lua_pushlstring_, lua_pushnil, lua_tolstring, lua_type,
+    lua_typename, luaL_where,
+};
+use nginx_sys::ngx_http_request_t;
+use std::ptr::NonNull;
+
+use crate::ngx_lua;
+
+/// What lua_yield within a C function that cannot be suspended says.
+pub const CANNOT_YIELD: &str = "attempt to yield across C-call boundary";
+
+/// The Lua state of a running C function.
+///
+/// Holding one is the promise that the pointer is what Lua passed to the
+/// function that runs right now; the methods rely on it.
+#[derive(Clone, Copy)]
+pub struct Stack(*mut lua_State);
+
+impl Stack {
+    /// # Safety
+    ///
+    /// `state` is what Lua passed to the running C function, and the value
+    /// does not outlive its call.
+    pub unsafe fn new(state: *mut lua_State) -> Stack {
+        Stack(state)
+    }
+
+    pub fn state(self) -> *mut lua_State {
+        self.0
+    }
+
+    /// Number of values on the stack.
+    pub fn top(self) -> c_int {
+        // SAFETY: see the type.
+        unsafe { lua_gettop(self.0) }
+    }
+
+    /// `LUA_T*` of the value at `index`.
+    pub fn kind(self, index: c_int) -> c_int {
+        // SAFETY: see the type.
+        unsafe { lua_type(self.0, index) }
+    }
+
+    /// Name of the type of the value at `index`.
+    pub fn type_name(self, index: c_int) -> &'static str {
+        // SAFETY: see the type; type names are static.
+        let name = unsafe { CStr::from_ptr(lua_typename(self.0, self.kind(index))) };
+        name.to_str().unwrap_or("?")
+    }
+
+    pub fn is_none_or_nil(self, index: c_int) -> bool {
+        matches!(self.kind(index), LUA_TNONE | LUA_TNIL)
+    }
+
+    /// The text of a string or a number, which becomes a string in place.
+    ///
+    /// The slice stays valid while the value stays on the stack.
+    pub fn text<'a>(self, index: c_int) -> Option<&'a [u8]> {
+        match self.kind(index) {
+            LUA_TSTRING | LUA_TNUMBER => {
+                let mut len = 0;
+                // SAFETY: see the type; Lua strings are immutable and live
+                // while they are on the stack.
+                unsafe {
+                    let data = lua_tolstring(self.0, index, &mut len);
+                    Some(std::slice::from_raw_parts(data.cast(), len))
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// As [`Self::text`], with an error for anything else than nil.
+    pub fn optional_text<'a>(self, index: c_int, name: &str) -> Option<&'a [u8]> {
+        if self.is_none_or_nil(index) {
+            return None;
+        }
+        match self.text(index) {
+            Some(text) => Some(text),
+            None => self.raise(format_args!(
+                "bad {name} argument (string or number expected, got {})",
+                self.type_name(index)
+            )),
+        }
+    }
+
+    /// As [`Self::text`], with an error for anything else.
+    pub fn required_text<'a>(self, index: c_int, name: &str) -> &'a [u8] {
+        match self.optional_text(index, name) {
+            Some(text) => text,
+            None => self.raise(format_args!(
+                "bad {name} argument (string or number expected, got nil)"
+            )),
+        }
+    }
+
+    pub fn check_table(self, index: c_int) {
+        if self.kind(index) != LUA_TTABLE {
+            self.raise(format_args!(
+                "bad self argument (table expected, got {})",
+                self.type_name(index)
+            ))
+        }
+    }
+
+    pub fn push_bytes(self, bytes: &[u8]) {
+        // SAFETY: see the type; Lua copies the bytes. A C function has room
+        // for 20 values, and callers that push more see to it.
+        unsafe { lua_pushlstring_(self.0, bytes.as_ptr().cast(), bytes.len()) }
+    }
+
+    pub fn push_integer(self, n: i64) {
+        // SAFETY: as above.
+        unsafe { lua_pushinteger(self.0, n) }
+    }
+
+    pub fn push_nil(self) {
+        // SAFETY: as above.
+        unsafe { lua_pushnil(self.0) }
+    }
+
+    /// Results of a failed method: `nils` times nil, then the text.
+    pub fn failure(self, nils: c_int, error: impl fmt::Display) -> c_int {
+        for _ in 0..nils {
+            self.push_nil();
+        }
+        self.push_bytes(error.to_string().as_bytes());
+        nils + 1
+    }
+
+    /// Raises a Lua error: a string, with the position of the calling code.
+    pub fn raise(self, text: fmt::Arguments<'_>) -> ! {
+        // SAFETY: see the type. lua_error unwinds; what is alive in Rust
+        // frames is dropped.
+        unsafe {
+            luaL_where(self.0, 1);
+            match text.as_str() {
+                Some(text) => self.push_bytes(text.as_bytes()),
+                None => self.push_bytes(text.to_string().as_bytes()),
+            }
+            lua_concat(self.0, 2);
+            lua_error(self.0)
+        }
+    }
+
+    /// The request whose Lua code runs.
+    pub fn request(self) -> NonNull<ngx_http_request_t> {
+        // SAFETY: see the type.
+        match NonNull::new(unsafe { ngx_lua::request(self.0) }) {
+            Some(request) => request,
+            None => self.raise(format_args!("no request found")),
+        }
+    }
+
+    /// Whether the running coroutine may wait here.
+    pub fn is_yieldable(self) -> bool {
+        // SAFETY: see the type.
+        unsafe { ngx_lua::is_yieldable(self.0) }
+    }
+}

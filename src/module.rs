@@ -1,0 +1,59 @@
+//! What nginx sees of the module: its `ngx_module_t` and hooks.
+
+use nginx_sys::{
+    NGX_ERROR, NGX_HTTP_MODULE, NGX_LOG_EMERG, NGX_OK, ngx_conf_t, ngx_cycle_t, ngx_http_module_t,
+    ngx_int_t, ngx_module_t, ngx_uint_t,
+};
+
+use crate::{conf, lua, nginx, ngx_lua, transport};
+
+static MODULE_CONTEXT: ngx_http_module_t = ngx_http_module_t {
+    preconfiguration: Some(preconfiguration),
+    postconfiguration: None,
+    create_main_conf: None,
+    init_main_conf: None,
+    create_srv_conf: None,
+    merge_srv_conf: None,
+    create_loc_conf: Some(conf::create_loc_conf),
+    merge_loc_conf: Some(conf::merge_loc_conf),
+};
+
+ngx::ngx_modules!(ngx_http_lua_memcached_module);
+
+/// The module, as `load_module` finds it.
+#[unsafe(no_mangle)]
+pub static mut ngx_http_lua_memcached_module: ngx_module_t = ngx_module_t {
+    ctx: &raw const MODULE_CONTEXT as *mut _,
+    commands: (&raw mut conf::COMMANDS).cast(),
+    type_: NGX_HTTP_MODULE as ngx_uint_t,
+    init_module: Some(init_module),
+    exit_process: Some(exit_process),
+    ..ngx_module_t::default()
+};
+
+/// Registers the Lua module with ngx_lua. Later than here, `require` inside
+/// `init_by_lua*` would not find it.
+unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
+    let failed = match ngx_lua::discover() {
+        Err(missing) => missing.to_string(),
+        // SAFETY: nginx passes the configuration being read.
+        Ok(()) if unsafe { ngx_lua::preload(cf, c"resty.memcached", lua::open) } => {
+            return NGX_OK as ngx_int_t;
+        }
+        Ok(()) => "cannot register resty.memcached with ngx_http_lua_module".into(),
+    };
+    // SAFETY: the configuration has a log.
+    unsafe { nginx::log(NGX_LOG_EMERG, (*cf).log, 0, format_args!("{failed}")) };
+    NGX_ERROR as ngx_int_t
+}
+
+/// With `master_process off` a reload happens in the worker itself: what is
+/// tied to the old cycle has to go before it does.
+unsafe extern "C" fn init_module(_cycle: *mut ngx_cycle_t) -> ngx_int_t {
+    transport::release_semaphores();
+    NGX_OK as ngx_int_t
+}
+
+unsafe extern "C" fn exit_process(_cycle: *mut ngx_cycle_t) {
+    transport::shut_down();
+}

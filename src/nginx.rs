@@ -1,0 +1,135 @@
+//! The few nginx facilities that need a Rust face: logging, error texts, and
+//! timers that belong to no connection.
+
+use std::ffi::c_void;
+use std::fmt;
+use std::mem::MaybeUninit;
+
+use nginx_sys::{
+    NGX_MAX_ERROR_STR, ngx_add_timer, ngx_connection_t, ngx_del_timer, ngx_err_t, ngx_event_t,
+    ngx_log_error_core, ngx_log_t, ngx_msec_t, ngx_strerror, ngx_uint_t,
+};
+
+/// Milliseconds, as nginx counts them.
+pub type Msec = ngx_msec_t;
+
+/// Writes one line to `log` if its level lets it through.
+///
+/// # Safety
+///
+/// `log` is a valid log, e.g. that of a live connection or of the cycle.
+pub unsafe fn log(level: u32, log: *mut ngx_log_t, err: ngx_err_t, args: fmt::Arguments<'_>) {
+    // SAFETY: valid by this function's contract.
+    if unsafe { (*log).log_level } < level as ngx_uint_t {
+        return;
+    }
+    let mut buf = [MaybeUninit::uninit(); NGX_MAX_ERROR_STR as usize];
+    let text = ngx::log::write_fmt(&mut buf, args);
+    // SAFETY: the log is valid; `%*s` reads exactly `len` bytes.
+    unsafe {
+        ngx_log_error_core(
+            level as ngx_uint_t,
+            log,
+            err,
+            c"%*s".as_ptr(),
+            text.len(),
+            text.as_ptr(),
+        );
+    }
+}
+
+/// The text of an errno as cosockets give it: nginx's, in lower case.
+pub fn error_text(errno: ngx_err_t) -> String {
+    let mut buf = [0u8; NGX_MAX_ERROR_STR as usize];
+    // SAFETY: the buffer is as long as we say; the result points into it.
+    let len = unsafe {
+        let start = buf.as_mut_ptr();
+        ngx_strerror(errno, start, buf.len()).offset_from(start)
+    };
+    let text = buf.get(..len.unsigned_abs()).unwrap_or_default();
+    String::from_utf8_lossy(text).to_lowercase()
+}
+
+/// The errno of the last failed call.
+pub fn last_errno() -> ngx_err_t {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+/// A timer that belongs to no connection; it carries a 64-bit id.
+///
+/// nginx's debug log reads `ev->data` as a connection to print its fd, so the
+/// event's data is a connection that is none, as nginx's own fake ones are.
+pub struct Timer {
+    cell: Box<TimerCell>,
+}
+
+struct TimerCell {
+    event: ngx_event_t,
+    connection: ngx_connection_t,
+}
+
+impl Timer {
+    /// A timer that will call `handler`, unarmed.
+    ///
+    /// # Safety
+    ///
+    /// `log` outlives the timer (the cycle's does).
+    pub unsafe fn new(
+        handler: unsafe extern "C" fn(*mut ngx_event_t),
+        id: u64,
+        log: *mut ngx_log_t,
+    ) -> Timer {
+        // SAFETY: both are C structs for which all zeros is the initial state.
+        let mut cell: Box<TimerCell> = Box::new(unsafe { std::mem::zeroed() });
+        cell.connection.fd = -1;
+        cell.connection.data = id as usize as *mut c_void;
+        cell.event.data = (&raw mut cell.connection).cast();
+        cell.event.handler = Some(handler);
+        cell.event.log = log;
+        Timer { cell }
+    }
+
+    /// Arms the timer, `delay` from now.
+    pub fn start(&mut self, delay: Msec) {
+        // SAFETY: the event lives in a box, hence at a stable address, until
+        // drop takes it out of the timer tree.
+        unsafe { ngx_add_timer(&raw mut self.cell.event, delay) };
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        if self.cell.event.timer_set() != 0 {
+            // SAFETY: the timer is armed.
+            unsafe { ngx_del_timer(&raw mut self.cell.event) };
+        }
+    }
+}
+
+/// The id of the timer or connection that an event belongs to.
+///
+/// # Safety
+///
+/// `event` is one that nginx passed to a handler of this module, so its data
+/// is a connection (or a timer's stand-in for one).
+pub unsafe fn event_id(event: *mut ngx_event_t) -> u64 {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let connection = (*event).data.cast::<ngx_connection_t>();
+        (*connection).data as usize as u64
+    }
+}
+
+/// Deletes an event's timer if it is armed.
+///
+/// # Safety
+///
+/// `event` is a valid event.
+pub unsafe fn stop_timer(event: *mut ngx_event_t) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        if (*event).timer_set() != 0 {
+            ngx_del_timer(event);
+        }
+    }
+}

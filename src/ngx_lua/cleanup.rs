@@ -1,0 +1,67 @@
+//! Handlers that run when a request ends.
+
+use std::ffi::c_void;
+use std::ptr::NonNull;
+
+use nginx_sys::{ngx_http_cleanup_pt, ngx_http_cleanup_t, ngx_http_request_t};
+
+unsafe extern "C" {
+    // Both recycle entries, so that a request (or a timer) that comes by many
+    // times does not grow.
+    fn ngx_http_lua_cleanup_add(r: *mut ngx_http_request_t, size: usize)
+    -> *mut ngx_http_cleanup_t;
+    fn ngx_http_lua_cleanup_free(r: *mut ngx_http_request_t, cleanup: *mut ngx_http_cleanup_pt);
+}
+
+/// A handler registered with a request. It must be either [`Self::cancel`]led
+/// or, once it ran, [`forgotten`](std::mem::forget).
+#[derive(Debug)]
+pub struct Cleanup {
+    request: NonNull<ngx_http_request_t>,
+    entry: NonNull<ngx_http_cleanup_t>,
+}
+
+impl Cleanup {
+    /// Registers `handler(id)` to run at the end of `request`; for a
+    /// subrequest at the end of its main request. `None`: no memory.
+    ///
+    /// # Safety
+    ///
+    /// `request` is a live request.
+    pub unsafe fn register(
+        request: NonNull<ngx_http_request_t>,
+        handler: unsafe extern "C" fn(*mut c_void),
+        id: u64,
+    ) -> Option<Cleanup> {
+        // SAFETY: the request is live; a new entry is ours to fill.
+        unsafe {
+            let entry = NonNull::new(ngx_http_lua_cleanup_add(request.as_ptr(), 0))?;
+            (*entry.as_ptr()).handler = Some(handler);
+            (*entry.as_ptr()).data = id as usize as *mut c_void;
+            Some(Cleanup { request, entry })
+        }
+    }
+
+    /// The request it was registered with.
+    pub fn request(&self) -> NonNull<ngx_http_request_t> {
+        self.request
+    }
+
+    /// Takes the handler back.
+    ///
+    /// # Safety
+    ///
+    /// The handler did not run yet; hence the request is still live.
+    pub unsafe fn cancel(self) {
+        // SAFETY: the entry lives as long as the request. ngx_lua cannot
+        // unlink it when the request has lost its context (after ngx.exec),
+        // so the handler goes first.
+        unsafe {
+            (*self.entry.as_ptr()).handler = None;
+            ngx_http_lua_cleanup_free(
+                self.request.as_ptr(),
+                &raw mut (*self.entry.as_ptr()).handler,
+            );
+        }
+    }
+}

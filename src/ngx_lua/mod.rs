@@ -1,0 +1,68 @@
+//! The one place that knows the ABI of ngx_lua (lua-nginx-module).
+//!
+//! Only symbols that every version since 0.10.23 exports are used, and no
+//! header of ngx_lua is needed: directives are read through its command table.
+
+mod cleanup;
+mod semaphore;
+mod settings;
+
+use std::ffi::{CStr, c_char, c_int};
+
+use mlua::ffi::{lua_CFunction, lua_State};
+use nginx_sys::{NGX_OK, ngx_conf_t, ngx_http_request_t, ngx_int_t, ngx_module_t};
+
+pub use cleanup::Cleanup;
+pub use semaphore::{Semaphore, Semaphores, Wait};
+pub use settings::{Settings, discover};
+
+unsafe extern "C" {
+    static mut ngx_http_lua_module: ngx_module_t;
+
+    fn ngx_http_lua_get_request(state: *mut lua_State) -> *mut ngx_http_request_t;
+
+    fn ngx_http_lua_add_package_preload(
+        cf: *mut ngx_conf_t,
+        package: *const c_char,
+        func: lua_CFunction,
+    ) -> ngx_int_t;
+}
+
+unsafe extern "C-unwind" {
+    // exported by LuaJIT, though declared in no header of Lua 5.1
+    fn lua_isyieldable(state: *mut lua_State) -> c_int;
+}
+
+/// The request whose Lua code runs on `state`; null outside of requests
+/// (`init_by_lua*`).
+///
+/// # Safety
+///
+/// `state` is the state a C function was called with.
+pub unsafe fn request(state: *mut lua_State) -> *mut ngx_http_request_t {
+    // SAFETY: by this function's contract.
+    unsafe { ngx_http_lua_get_request(state) }
+}
+
+/// Whether the running coroutine may yield here, i.e. no C function or
+/// metamethod that cannot be suspended is between it and its resume.
+///
+/// # Safety
+///
+/// As for [`request`].
+pub unsafe fn is_yieldable(state: *mut lua_State) -> bool {
+    // SAFETY: by this function's contract.
+    unsafe { lua_isyieldable(state) != 0 }
+}
+
+/// Makes `require(package)` call `open` in every Lua VM of this configuration.
+/// Has to be called in preconfiguration, or `init_by_lua*` does not see it.
+///
+/// # Safety
+///
+/// `cf` is the configuration being read.
+pub unsafe fn preload(cf: *mut ngx_conf_t, package: &'static CStr, open: lua_CFunction) -> bool {
+    // SAFETY: ngx_lua keeps the name's pointer, which is static.
+    let rc = unsafe { ngx_http_lua_add_package_preload(cf, package.as_ptr(), open) };
+    rc == NGX_OK as ngx_int_t
+}

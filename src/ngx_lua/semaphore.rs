@@ -1,0 +1,207 @@
+//! How a coroutine waits: the semaphores behind `ngx.semaphore`.
+//!
+//! `ngx_http_lua_ffi_sema_post` only queues a posted event, so Lua never runs
+//! inside one of our event handlers.
+
+use std::ffi::{c_char, c_int};
+use std::ptr::{self, NonNull};
+
+use nginx_sys::{
+    NGX_AGAIN, NGX_DECLINED, NGX_OK, ngx_cycle, ngx_cycle_t, ngx_http_request_t, ngx_int_t, u_char,
+};
+
+#[repr(C)]
+struct RawSemaphore {
+    _opaque: [u8; 0],
+}
+
+unsafe extern "C" {
+    fn ngx_http_lua_ffi_sema_new(
+        semaphore: *mut *mut RawSemaphore,
+        resources: c_int,
+        errmsg: *mut *mut c_char,
+    ) -> c_int;
+    fn ngx_http_lua_ffi_sema_post(semaphore: *mut RawSemaphore, resources: c_int) -> c_int;
+    fn ngx_http_lua_ffi_sema_wait(
+        r: *mut ngx_http_request_t,
+        semaphore: *mut RawSemaphore,
+        wait_ms: c_int,
+        err: *mut u_char,
+        errlen: *mut usize,
+    ) -> c_int;
+    fn ngx_http_lua_ffi_sema_count(semaphore: *mut RawSemaphore) -> c_int;
+    fn ngx_http_lua_ffi_sema_gc(semaphore: *mut RawSemaphore);
+}
+
+/// A semaphore of ngx_lua with no resource, for one waiter at a time.
+#[derive(Debug)]
+pub struct Semaphore {
+    raw: NonNull<RawSemaphore>,
+    cycle: *mut ngx_cycle_t,
+}
+
+/// What came of asking to wait.
+#[derive(Debug)]
+pub enum Wait {
+    /// The coroutine is queued; the C function has to yield now.
+    Queued,
+    /// A post was pending.
+    Done,
+    /// It could wait, but was told to do so for no time at all.
+    Declined,
+    /// It may not wait in this phase; ngx_lua's own text says why.
+    Refused(String),
+}
+
+impl Semaphore {
+    fn new() -> Option<Semaphore> {
+        let mut raw = ptr::null_mut();
+        let mut errmsg = ptr::null_mut();
+        // SAFETY: both out pointers are valid; the cycle is set while nginx runs.
+        unsafe {
+            if ngx_http_lua_ffi_sema_new(&mut raw, 0, &mut errmsg) != NGX_OK as c_int {
+                return None;
+            }
+            Some(Semaphore {
+                raw: NonNull::new(raw)?,
+                cycle: ngx_cycle,
+            })
+        }
+    }
+
+    /// Makes the running coroutine of `request` wait for [`Self::post`]. There
+    /// is no timeout of use here: operations have their own.
+    ///
+    /// # Safety
+    ///
+    /// `request` is the one whose Lua code runs right now.
+    pub unsafe fn wait(&self, request: NonNull<ngx_http_request_t>) -> Wait {
+        // SAFETY: by this function's contract.
+        unsafe { self.wait_ms(request, c_int::MAX) }
+    }
+
+    unsafe fn wait_ms(&self, request: NonNull<ngx_http_request_t>, wait_ms: c_int) -> Wait {
+        let mut text = [0u8; 256];
+        let mut len = text.len();
+        // SAFETY: the semaphore is live; at most `len` bytes of text are written.
+        let rc = unsafe {
+            ngx_http_lua_ffi_sema_wait(
+                request.as_ptr(),
+                self.raw.as_ptr(),
+                wait_ms,
+                text.as_mut_ptr(),
+                &mut len,
+            )
+        };
+        match rc as ngx_int_t {
+            rc if rc == NGX_AGAIN as ngx_int_t => Wait::Queued,
+            rc if rc == NGX_OK as ngx_int_t => Wait::Done,
+            rc if rc == NGX_DECLINED as ngx_int_t => Wait::Declined,
+            _ => Wait::Refused(
+                String::from_utf8_lossy(text.get(..len).unwrap_or_default()).into_owned(),
+            ),
+        }
+    }
+
+    /// Wakes the waiting coroutine, once the current event handler is done.
+    pub fn post(&self) {
+        // SAFETY: the semaphore is live.
+        unsafe { ngx_http_lua_ffi_sema_post(self.raw.as_ptr(), 1) };
+    }
+
+    /// Posts not consumed minus waiting coroutines: -1 while a coroutine
+    /// waits, 0 when it was woken (or is gone), 1 when it was killed between
+    /// the post and its waking.
+    pub fn count(&self) -> i32 {
+        // SAFETY: the semaphore is live.
+        unsafe { ngx_http_lua_ffi_sema_count(self.raw.as_ptr()) }
+    }
+
+    fn free(self) {
+        // SAFETY: the semaphore is live and given up here.
+        unsafe { ngx_http_lua_ffi_sema_gc(self.raw.as_ptr()) };
+    }
+
+    fn is_current(&self) -> bool {
+        // SAFETY: reading nginx's global of the running cycle.
+        self.cycle == unsafe { ngx_cycle }
+    }
+}
+
+/// The worker's stock of semaphores.
+#[derive(Debug, Default)]
+pub struct Semaphores {
+    free: Vec<Semaphore>,
+    /// Given back while a coroutine still waited, or after a post that nobody
+    /// took: not to be reused as they are.
+    limbo: Vec<Semaphore>,
+    probe: Option<Semaphore>,
+}
+
+impl Semaphores {
+    /// An unused semaphore; `None`: no memory.
+    pub fn take(&mut self) -> Option<Semaphore> {
+        while let Some(semaphore) = self.free.pop() {
+            // those of an older cycle live in memory that goes with it
+            if semaphore.is_current() && semaphore.count() == 0 {
+                return Some(semaphore);
+            }
+            self.give(semaphore);
+        }
+        self.sweep();
+        Semaphore::new()
+    }
+
+    /// Takes a semaphore back.
+    pub fn give(&mut self, semaphore: Semaphore) {
+        match semaphore.count() {
+            0 if semaphore.is_current() => self.free.push(semaphore),
+            // a coroutine of an ending request is still queued
+            count if count < 0 => self.limbo.push(semaphore),
+            _ => semaphore.free(),
+        }
+    }
+
+    fn sweep(&mut self) {
+        for semaphore in std::mem::take(&mut self.limbo) {
+            self.give(semaphore);
+        }
+    }
+
+    /// Whether the running phase of `request` may wait: `Err` is ngx_lua's own
+    /// text, e.g. `API disabled in the context of log_by_lua*`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Semaphore::wait`].
+    pub unsafe fn check_phase(
+        &mut self,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Result<(), String> {
+        let probe = match self.probe.take() {
+            Some(probe) if probe.is_current() => Some(probe),
+            other => {
+                other.into_iter().for_each(Semaphore::free);
+                Semaphore::new()
+            }
+        };
+        let Some(probe) = probe else {
+            return Err("no memory".into());
+        };
+        // SAFETY: by this function's contract.
+        let wait = unsafe { probe.wait_ms(request, 0) };
+        self.probe = Some(probe);
+        match wait {
+            Wait::Refused(text) => Err(text),
+            Wait::Queued | Wait::Done | Wait::Declined => Ok(()),
+        }
+    }
+
+    /// Gives all semaphores back to ngx_lua, which reports those it misses
+    /// when its cycle ends.
+    pub fn free_all(&mut self) {
+        self.sweep();
+        let all = self.free.drain(..).chain(self.limbo.drain(..));
+        all.chain(self.probe.take()).for_each(Semaphore::free);
+    }
+}

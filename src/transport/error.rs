@@ -1,0 +1,63 @@
+//! Why an operation on a connection failed. Display is the text Lua sees;
+//! the texts are those of ngx_lua's cosockets.
+
+use nginx_sys::ngx_err_t;
+
+use crate::nginx;
+
+/// An operation that did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Not connected (any more), or the peer closed the connection.
+    #[error("closed")]
+    Closed,
+    /// A connect, send or read timeout expired.
+    #[error("timeout")]
+    Timeout,
+    /// Memory ran out.
+    #[error("no memory")]
+    NoMemory,
+    /// Another coroutine is connecting this object.
+    #[error("socket busy connecting")]
+    BusyConnecting,
+    /// Another coroutine waits for data on this object.
+    #[error("socket busy reading")]
+    BusyReading,
+    /// Another coroutine is sending on this object.
+    #[error("socket busy writing")]
+    BusyWriting,
+    /// The pool and its backlog are full.
+    #[error("too many waiting connect operations")]
+    TooManyWaiting,
+    /// `set_keepalive` with received bytes that nobody read.
+    #[error("unread data in buffer")]
+    UnreadData,
+    /// `set_keepalive` on a connection that failed.
+    #[error("invalid connection")]
+    InvalidConnection,
+    /// `set_keepalive` on a connection whose peer closed it or sent something.
+    #[error("connection in dubious state")]
+    Dubious,
+    /// Bytes were there before the command was sent: they answer something else.
+    #[error("bad reply: unsolicited data")]
+    Unsolicited,
+    /// An error of the operating system, nginx's text in lower case.
+    #[error("{}", nginx::error_text(*.0))]
+    Os(ngx_err_t),
+    /// An error without a reason.
+    #[error("error")]
+    Unknown,
+    /// A host that cannot be parsed or resolved.
+    #[error("{0}")]
+    Host(String),
+}
+
+impl Error {
+    /// From an errno; 0 stands for a failure without one.
+    pub fn from_errno(errno: ngx_err_t) -> Error {
+        match errno {
+            0 => Error::Unknown,
+            errno => Error::Os(errno),
+        }
+    }
+}

@@ -1,0 +1,634 @@
+//! Commands and raw data out, replies and raw data in.
+
+use std::ptr::NonNull;
+
+use nginx_sys::{
+    NGX_ERROR, NGX_OK, ngx_add_timer, ngx_connection_t, ngx_handle_read_event,
+    ngx_handle_write_event, ngx_http_request_t, ngx_int_t,
+};
+
+use super::Error;
+use super::connect::log_socket_error;
+use super::link::{Link, Owner};
+use super::op::{Begun, Op, Outcome, Slot, Status, Work, take_data};
+use super::session::{Denied, State};
+use super::worker::{LinkKey, SessionKey, Worker};
+use crate::nginx::{self, stop_timer};
+use crate::ngx_lua::{Settings, Wait};
+use crate::protocol::{Batch, Command, RawRead, RawReader, Refused, Reply};
+
+/// What a session is to send and to wait for.
+#[derive(Clone, Copy)]
+pub enum What<'a> {
+    /// One command with its reply (`quit` has none).
+    Command(&'a Command<'a>),
+    /// An open pipeline's commands.
+    Batch(&'a Batch),
+}
+
+/// Why nothing was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum Rejected {
+    /// The session cannot send.
+    #[error(transparent)]
+    Failed(#[from] Error),
+    /// The command must not be sent.
+    #[error("{}", .0.answer)]
+    Refused(Refused),
+}
+
+/// How a round of receiving ended.
+enum Received {
+    /// Nothing more for now.
+    Blocked,
+    /// The link is gone.
+    Gone,
+}
+
+impl Worker {
+    /// Sends commands on behalf of `request`.
+    ///
+    /// # Errors
+    ///
+    /// Outer: the session belongs to another active request. Inner: all else;
+    /// nothing was sent or the connection failed.
+    pub fn submit(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+        what: What<'_>,
+    ) -> Result<Result<Begun, Rejected>, Denied> {
+        Ok(match self.connected(key, request)? {
+            Ok(link) => self.submit_to(key, link, what),
+            Err(error) => Err(not_connected(request, "send", error).into()),
+        })
+    }
+
+    /// Whether `request` could send a command now. Errors as with
+    /// [`Self::submit`].
+    pub fn check_ready(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Result<Result<(), Error>, Denied> {
+        Ok(match self.connected(key, request)? {
+            Ok(_) => self.check_idle(key),
+            Err(error) => Err(not_connected(request, "send", error)),
+        })
+    }
+
+    fn submit_to(
+        &mut self,
+        session: SessionKey,
+        key: LinkKey,
+        what: What<'_>,
+    ) -> Result<Begun, Rejected> {
+        self.check_idle(session)?;
+        self.check_in_step(key)?;
+        let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
+        let link = self.links.get_mut(key).ok_or(Error::Closed)?;
+        let work = match what {
+            What::Command(command) => {
+                if let Err(refused) = link.pipeline.submit(session, command) {
+                    self.semaphores.give(semaphore);
+                    return Err(Rejected::Refused(refused));
+                }
+                link.quitting = matches!(command, Command::Quit);
+                Work::Command
+            }
+            What::Batch(batch) => {
+                link.pipeline.submit_batch(session, batch);
+                Work::Pipeline {
+                    replies: Vec::with_capacity(batch.len()),
+                    expected: batch.len(),
+                }
+            }
+        };
+        let work = if link.quitting {
+            // nothing comes back; it is done when it is sent
+            Work::Send { bytes: 0 }
+        } else {
+            work
+        };
+        let slot = match work {
+            Work::Send { .. } => Slot::Writer,
+            _ => Slot::Reader,
+        };
+        self.start(session, key, slot, Op::new(semaphore, work))
+            .map_err(Rejected::Failed)
+    }
+
+    /// Sends raw bytes on behalf of `request`. Errors as with [`Self::submit`].
+    pub fn send(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+        bytes: &[u8],
+    ) -> Result<Result<Begun, Error>, Denied> {
+        let link = match self.connected(key, request)? {
+            Ok(link) => link,
+            Err(error) => return Ok(Err(not_connected(request, "send", error))),
+        };
+        Ok(self.send_on(key, link, bytes))
+    }
+
+    fn send_on(&mut self, key: SessionKey, link: LinkKey, bytes: &[u8]) -> Result<Begun, Error> {
+        // a coroutine that reads does not keep another one from sending
+        match self.check_idle(key) {
+            Ok(()) | Err(Error::BusyReading) => {}
+            Err(error) => return Err(error),
+        }
+        let session = self.sessions.get(key).ok_or(Error::Closed)?;
+        if session.writer.is_some() {
+            return Err(Error::BusyWriting);
+        }
+        if bytes.is_empty() {
+            return Ok(Begun::Ready(Outcome::Sent(0)));
+        }
+        let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
+        let state = self.links.get_mut(link).ok_or(Error::Closed)?;
+        state.pipeline.send_raw(bytes);
+        let work = Work::Send { bytes: bytes.len() };
+        self.start(key, link, Slot::Writer, Op::new(semaphore, work))
+    }
+
+    /// Receives raw bytes on behalf of `request`. Errors as with [`Self::submit`].
+    pub fn receive(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+        want: RawRead,
+    ) -> Result<Result<Begun, Error>, Denied> {
+        let link = match self.connected(key, request)? {
+            Ok(link) => link,
+            Err(error) => return Ok(Err(not_connected(request, "receive", error))),
+        };
+        Ok(self.receive_on(key, link, want))
+    }
+
+    fn receive_on(
+        &mut self,
+        key: SessionKey,
+        link: LinkKey,
+        want: RawRead,
+    ) -> Result<Begun, Error> {
+        // a coroutine that sends raw data does not keep another one from reading
+        self.check_reader(key)?;
+        let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
+        let work = Work::Receive(RawReader::new(want));
+        self.start(key, link, Slot::Reader, Op::new(semaphore, work))
+    }
+
+    /// Puts an operation under way. If it is complete at once, its result is
+    /// returned and nobody has to wait.
+    fn start(
+        &mut self,
+        key: SessionKey,
+        link: LinkKey,
+        slot: Slot,
+        op: Op,
+    ) -> Result<Begun, Error> {
+        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
+        *session.slot(slot) = Some(op);
+        self.flush(link);
+        self.read_if_due(link);
+        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
+        let entry = session.slot(slot);
+        match entry.as_ref().map(Op::status) {
+            Some(Status::Pending) => Ok(Begun::Waiting),
+            _ => match entry.take().map(Op::into_outcome) {
+                Some((outcome, semaphore)) => {
+                    self.semaphores.give(semaphore);
+                    match outcome {
+                        Outcome::Failed(error) => Err(error),
+                        outcome => Ok(Begun::Ready(outcome)),
+                    }
+                }
+                None => Err(Error::Closed),
+            },
+        }
+    }
+
+    /// Makes the running coroutine wait for the operation in `slot`.
+    ///
+    /// # Errors
+    ///
+    /// ngx_lua's text if waiting is not possible here; the connection is
+    /// closed then, since nobody will take its reply.
+    ///
+    /// # Safety
+    ///
+    /// `request` is the one whose Lua code runs right now.
+    pub unsafe fn wait(
+        &mut self,
+        key: SessionKey,
+        slot: Slot,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Result<(), String> {
+        let op = self.sessions.get_mut(key).map(|session| session.slot(slot));
+        let Some(Some(op)) = op else {
+            return Err(Error::Closed.to_string());
+        };
+        // SAFETY: by this function's contract.
+        match unsafe { op.wait(request) } {
+            Wait::Queued => Ok(()),
+            Wait::Refused(text) => {
+                self.disconnect(key, State::Closed);
+                Err(text)
+            }
+            Wait::Done | Wait::Declined => {
+                self.disconnect(key, State::Closed);
+                Err(Error::Unknown.to_string())
+            }
+        }
+    }
+
+    /// Before a command is sent there must be nothing that could be taken for
+    /// its reply, and the connection must be open.
+    fn check_in_step(&mut self, key: LinkKey) -> Result<(), Error> {
+        let link = self.links.get_mut(key).ok_or(Error::Closed)?;
+        if link.quitting {
+            return Err(Error::Closed);
+        }
+        let error = if !link.pipeline.is_quiet() {
+            Some(Error::Unsolicited)
+        } else if link.is_readable() {
+            match link.receive() {
+                Some(Ok(0)) => Some(Error::Closed),
+                Some(Ok(_)) => Some(Error::Unsolicited),
+                Some(Err(error)) => Some(error),
+                None => None,
+            }
+        } else {
+            None
+        };
+        match error {
+            Some(error) => {
+                self.fail(key, error.clone(), State::Broken { reused: 0 });
+                Err(error)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Sends what is to be sent, as far as the socket takes it.
+    fn flush(&mut self, key: LinkKey) {
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        let Owner::Session { session: owner, .. } = link.owner else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(owner) else {
+            return;
+        };
+        let c = link.connection.as_ptr();
+        let ok = NGX_OK as ngx_int_t;
+        // SAFETY: the link's connection is open; its send function reads at
+        // most `len` bytes.
+        let result = unsafe {
+            loop {
+                let unsent = link.pipeline.unsent();
+                if unsent.is_empty() {
+                    stop_timer((*c).write);
+                    break match ngx_handle_write_event((*c).write, 0) {
+                        rc if rc == ok => Ok(true),
+                        _ => Err(Error::Unknown),
+                    };
+                }
+                let sent = (*c).send.map_or(NGX_ERROR as isize, |send| {
+                    send(c, unsent.as_ptr().cast_mut(), unsent.len())
+                });
+                if sent > 0 {
+                    link.pipeline.sent(sent.unsigned_abs());
+                } else if sent == NGX_ERROR as isize {
+                    break Err(Error::from_errno(nginx::last_errno()));
+                } else {
+                    stop_timer((*c).write);
+                    ngx_add_timer((*c).write, session.send_timeout());
+                    let lowat = session
+                        .request()
+                        .and_then(|request| Settings::of(request))
+                        .map_or(0, |settings| settings.send_lowat());
+                    break match ngx_handle_write_event((*c).write, lowat) {
+                        rc if rc == ok => Ok(false),
+                        _ => Err(Error::Unknown),
+                    };
+                }
+            }
+        };
+        match result {
+            Ok(true) => {
+                if let Some(op) = &mut session.writer {
+                    let bytes = match op.work_mut() {
+                        Some(Work::Send { bytes }) => *bytes,
+                        _ => 0,
+                    };
+                    op.finish(Outcome::Sent(bytes));
+                }
+            }
+            Ok(false) => {}
+            Err(error) => self.fail(key, error, State::Broken { reused: 0 }),
+        }
+    }
+
+    /// Takes what has been received already and arms the read event and the
+    /// read timeout, if an operation waits for data.
+    fn read_if_due(&mut self, key: LinkKey) {
+        let reading = |worker: &Worker| {
+            let owner = worker.links.get(key).map(|link| link.owner);
+            match owner {
+                Some(Owner::Session { session, .. }) => worker
+                    .sessions
+                    .get(session)
+                    .and_then(|session| session.reader.as_ref())
+                    .is_some_and(|op| op.status() == Status::Pending),
+                _ => false,
+            }
+        };
+        if !reading(self) {
+            return;
+        }
+        self.deliver(key);
+        if reading(self) {
+            self.read(key);
+        }
+    }
+
+    /// Receives until the socket has nothing more or the operation is done.
+    fn read(&mut self, key: LinkKey) {
+        match self.receive_all(key) {
+            Received::Gone => {}
+            Received::Blocked => {
+                let Some(link) = self.links.get_mut(key) else {
+                    return;
+                };
+                let Owner::Session { session, .. } = link.owner else {
+                    return;
+                };
+                let Some(session) = self.sessions.get(session) else {
+                    return;
+                };
+                let pending = session
+                    .reader
+                    .as_ref()
+                    .is_some_and(|op| op.status() == Status::Pending);
+                let c = link.connection.as_ptr();
+                // SAFETY: the link's connection is open.
+                let rc = unsafe {
+                    stop_timer((*c).read);
+                    if pending && link.pipeline.unsent().is_empty() {
+                        ngx_add_timer((*c).read, session.read_timeout());
+                    } else if pending {
+                        // the peer answers before it has read all: no stall
+                        stop_timer((*c).write);
+                        ngx_add_timer((*c).write, session.send_timeout());
+                    }
+                    ngx_handle_read_event((*c).read, 0)
+                };
+                if rc != NGX_OK as ngx_int_t {
+                    self.fail(key, Error::Unknown, State::Broken { reused: 0 });
+                }
+            }
+        }
+    }
+
+    fn receive_all(&mut self, key: LinkKey) -> Received {
+        loop {
+            let Some(link) = self.links.get_mut(key) else {
+                return Received::Gone;
+            };
+            if !link.is_readable() {
+                return Received::Blocked;
+            }
+            let error = match link.receive() {
+                None => return Received::Blocked,
+                Some(Ok(0)) => Error::Closed,
+                Some(Ok(_)) => {
+                    self.deliver(key);
+                    continue;
+                }
+                Some(Err(error)) => error,
+            };
+            self.fail(key, error, State::Broken { reused: 0 });
+            return Received::Gone;
+        }
+    }
+
+    /// Hands received bytes to whom they belong.
+    fn deliver(&mut self, key: LinkKey) {
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        while let Some((session, reply)) = link.pipeline.next_reply() {
+            if let Some(op) = self
+                .sessions
+                .get_mut(session)
+                .and_then(|s| s.reader.as_mut())
+            {
+                accept(op, reply);
+            }
+        }
+        if link.pipeline.is_broken() {
+            self.fail(key, Error::Closed, State::Broken { reused: 0 });
+            return;
+        }
+        let Owner::Session { session, .. } = link.owner else {
+            return;
+        };
+        let op = self
+            .sessions
+            .get_mut(session)
+            .and_then(|s| s.reader.as_mut());
+        if let Some(op) = op
+            && link.pipeline.in_flight() == 0
+            && let Some(Work::Receive(reader)) = op.work_mut()
+        {
+            let (taken, complete) = reader.feed(link.pipeline.buffered());
+            link.pipeline.consume(taken);
+            if complete {
+                let data = take_data(reader);
+                op.finish(Outcome::Received(data));
+            }
+        }
+    }
+
+    /// A read event of a link in use.
+    pub(super) fn on_readable(&mut self, key: LinkKey) {
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        let Owner::Session { session, .. } = link.owner else {
+            return;
+        };
+        let c = link.connection.as_ptr();
+        // SAFETY: the link's connection is open.
+        let timed_out = unsafe {
+            let timed_out = (*(*c).read).timedout() != 0;
+            (*(*c).read).set_timedout(0);
+            timed_out
+        };
+        let Some(session) = self.sessions.get_mut(session) else {
+            return;
+        };
+        if timed_out {
+            log_socket_error(
+                session.request(),
+                format_args!("lua tcp socket read timed out"),
+            );
+            // as with cosockets, a raw receive can be tried again
+            match &mut session.reader {
+                Some(op) if op.is_raw_receive() => op.fail(Error::Timeout, false),
+                _ => self.fail(key, Error::Timeout, State::Closed),
+            }
+            return;
+        }
+        // SAFETY: as above.
+        let shutting_down = unsafe { (*c).close() != 0 && (*c).error() != 0 };
+        if shutting_down {
+            // worker_shutdown_timeout
+            self.fail(key, Error::Closed, State::Broken { reused: 0 });
+            return;
+        }
+        let pending = |op: &Op| op.status() == Status::Pending;
+        if session.reader.as_ref().is_some_and(pending) {
+            self.read(key);
+        } else {
+            // nobody reads now; the event stays noted as ready
+            // SAFETY: as above.
+            unsafe { ngx_handle_read_event((*c).read, 0) };
+        }
+    }
+
+    /// A write event of a link in use.
+    pub(super) fn on_writable(&mut self, key: LinkKey) {
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        let c = link.connection.as_ptr();
+        // SAFETY: the link's connection is open.
+        if unsafe { (*(*c).write).timedout() } != 0 {
+            if let Owner::Session { session, .. } = link.owner {
+                let request = self.sessions.get(session).and_then(|s| s.request());
+                log_socket_error(request, format_args!("lua tcp socket write timed out"));
+            }
+            self.fail(key, Error::Timeout, State::Broken { reused: 0 });
+            return;
+        }
+        if link.pipeline.unsent().is_empty() {
+            return;
+        }
+        self.flush(key);
+        let sent = self
+            .links
+            .get(key)
+            .is_some_and(|link| link.pipeline.unsent().is_empty());
+        if sent {
+            self.read_if_due(key);
+        }
+    }
+
+    /// A link failed: it closes, and those who waited get the error. `state`
+    /// is how its session goes on.
+    pub(super) fn fail(&mut self, key: LinkKey, error: Error, state: State) {
+        let Some(link) = self.links.get(key) else {
+            return;
+        };
+        let writing = !link.pipeline.unsent().is_empty();
+        let reused = link.reused;
+        if let Owner::Session { session, .. } = link.owner
+            && let Some(session) = self.sessions.get_mut(session)
+        {
+            session.state = match state {
+                State::Broken { .. } => State::Broken { reused },
+                state => state,
+            };
+            let ops = [&mut session.reader, &mut session.writer];
+            for op in ops.into_iter().flatten() {
+                op.fail(error.clone(), writing);
+            }
+        }
+        self.close_link(key);
+    }
+
+    /// Closes a link and lets the pool know that there is room.
+    pub(super) fn close_link(&mut self, key: LinkKey) {
+        if let Some(link) = self.links.remove(key) {
+            let pool = link.pool;
+            drop(link);
+            if let Some(pool) = pool {
+                self.release(pool);
+            }
+        }
+    }
+}
+
+/// Logs the use of a closed connection, in the words of cosockets, which log
+/// alerts look for.
+pub fn not_connected(request: NonNull<ngx_http_request_t>, action: &str, error: Error) -> Error {
+    if error == Error::Closed {
+        log_socket_error(
+            Some(request),
+            format_args!(
+                "attempt to {action} data on a closed socket: u:{0:016X}, c:{0:016X}, ft:0 eof:0",
+                0
+            ),
+        );
+    }
+    error
+}
+
+/// Adds a reply to the operation that waits for it.
+fn accept(op: &mut Op, reply: Reply) {
+    match op.work_mut() {
+        Some(Work::Command) => op.finish(Outcome::Reply(reply)),
+        Some(Work::Pipeline { replies, expected }) => {
+            replies.push(reply);
+            if replies.len() == *expected {
+                let replies = std::mem::take(replies);
+                op.finish(Outcome::Replies(replies, None));
+            }
+        }
+        _ => {}
+    }
+}
+
+impl Link {
+    /// Whether the socket may have something to read.
+    fn is_readable(&self) -> bool {
+        let c: *mut ngx_connection_t = self.connection.as_ptr();
+        // SAFETY: the link's connection is open.
+        unsafe { (*(*c).read).ready() != 0 || (*(*c).read).active() == 0 }
+    }
+
+    /// One read from the socket into the pipeline: how many bytes came, 0 at
+    /// the end of the stream; `None` if there is nothing now.
+    fn receive(&mut self) -> Option<Result<usize, Error>> {
+        let c = self.connection.as_ptr();
+        let target = self.pipeline.read_buf();
+        if target.max == 0 {
+            return Some(Err(Error::NoMemory));
+        }
+        let room = target.buf.spare_capacity_mut();
+        let len = target.max.min(room.len());
+        // SAFETY: the connection is open; its receive function fills at most
+        // `len` bytes of the spare capacity, and tells how many.
+        unsafe {
+            let got = match (*c).recv {
+                Some(recv) => recv(c, room.as_mut_ptr().cast(), len),
+                None => NGX_ERROR as isize,
+            };
+            match got {
+                got if got >= 0 => {
+                    let got = got.unsigned_abs();
+                    target.buf.set_len(target.buf.len() + got);
+                    Some(Ok(got))
+                }
+                got if got == NGX_ERROR as isize => {
+                    Some(Err(Error::from_errno(nginx::last_errno())))
+                }
+                _ => None,
+            }
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Idle connections: into a pool, watched there, and out again.
+
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+use nginx_sys::{
+    NGX_OK, ngx_add_timer, ngx_connection_t, ngx_cycle, ngx_exiting, ngx_handle_read_event,
+    ngx_http_request_t, ngx_int_t, ngx_log_t, ngx_terminate,
+};
+
+use super::Error;
+use super::link::Owner;
+use super::session::{Denied, State};
+use super::worker::{LinkKey, PoolKey, SessionKey, Worker};
+use crate::conf::LocConf;
+use crate::nginx::{self, Msec, stop_timer};
+use crate::ngx_lua::Settings;
+
+/// Why a connection was not pooled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeepaliveError {
+    /// Returned in Lua.
+    #[error(transparent)]
+    Failed(#[from] Error),
+    /// Raised in Lua: there is no pool yet, and this is no size for one.
+    #[error("bad \"pool_size\" option value: {0}")]
+    BadPoolSize(i64),
+}
+
+impl Worker {
+    /// `setkeepalive`: gives a session's connection to its pool, for at most
+    /// `timeout` milliseconds of idleness (0: for ever; `None`: as the
+    /// location says). `pool_size` matters only if the pool is created now.
+    ///
+    /// # Errors
+    ///
+    /// Outer: the session belongs to another active request. Inner: all else;
+    /// the session keeps its connection unless the error is `Dubious`.
+    pub fn set_keepalive(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+        timeout: Option<Msec>,
+        pool_size: Option<i64>,
+    ) -> Result<Result<(), KeepaliveError>, Denied> {
+        Ok(match self.connected(key, request)? {
+            Ok(link) => self.pool_link(key, link, request, timeout, pool_size),
+            Err(error) => Err(error.into()),
+        })
+    }
+
+    fn pool_link(
+        &mut self,
+        key: SessionKey,
+        link_key: LinkKey,
+        request: NonNull<ngx_http_request_t>,
+        timeout: Option<Msec>,
+        pool_size: Option<i64>,
+    ) -> Result<(), KeepaliveError> {
+        let link = self.links.get_mut(link_key).ok_or(Error::Closed)?;
+        let c = link.connection.as_ptr();
+        // SAFETY: the link's connection is open.
+        if link.quitting || unsafe { has_ended(c) } {
+            return Err(Error::Closed.into());
+        }
+        self.check_idle(key)?;
+        let link = self.links.get_mut(link_key).ok_or(Error::Closed)?;
+        if !link.pipeline.buffered().is_empty() {
+            return Err(Error::UnreadData.into());
+        }
+        // SAFETY: as above; the request is the running one.
+        let settings = unsafe {
+            if !link.pipeline.is_quiet() || has_failed(c) {
+                return Err(Error::InvalidConnection.into());
+            }
+            if ngx_handle_read_event((*c).read, 0) != NGX_OK as ngx_int_t {
+                return Err(Error::InvalidConnection.into());
+            }
+            if ngx_exiting != 0 || ngx_terminate != 0 {
+                self.disconnect(key, State::Closed);
+                return Ok(());
+            }
+            Settings::of(request).ok_or(Error::Unknown)?
+        };
+        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
+        let name = session.pool_name.clone().ok_or(Error::Closed)?;
+        let pool = match self.pool_names.get(&name) {
+            Some(pool) => *pool,
+            None => {
+                let size = pool_size.unwrap_or(settings.pool_size() as i64);
+                match usize::try_from(size) {
+                    Ok(size) if size > 0 => self.create_pool(name, size, None),
+                    _ => return Err(KeepaliveError::BadPoolSize(size)),
+                }
+            }
+        };
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.state = State::Closed;
+        }
+        let link = self.links.get_mut(link_key).ok_or(Error::Closed)?;
+        let counted = link.pool == Some(pool);
+        link.pipeline.shrink();
+        // SAFETY: the link's connection is open; the cycle's log outlives it.
+        let readable = unsafe {
+            (*c).set_idle(1);
+            set_log(c, (*ngx_cycle).log);
+            stop_timer((*c).read);
+            stop_timer((*c).write);
+            let timeout = timeout.unwrap_or(settings.keepalive_timeout());
+            if timeout != 0 {
+                ngx_add_timer((*c).read, timeout);
+            }
+            (*(*c).read).ready() != 0
+        };
+        self.put_idle(pool, link_key, counted);
+        if readable && !self.is_alive(link_key) {
+            self.evict(link_key);
+            return Err(Error::Dubious.into());
+        }
+        self.resume_waiting(pool);
+        Ok(())
+    }
+
+    /// Makes a link idle in a pool; the least recently used one goes if there
+    /// is no room.
+    pub(super) fn put_idle(&mut self, pool: PoolKey, key: LinkKey, counted: bool) {
+        if let Some(link) = self.links.get_mut(key) {
+            link.owner = Owner::Pool(pool);
+            link.pool = Some(pool);
+        }
+        let evicted = self
+            .pools
+            .get_mut(pool)
+            .and_then(|named| named.pool.put(key, counted));
+        if let Some(evicted) = evicted {
+            // the pool does not count it any more
+            self.links.remove(evicted);
+        }
+    }
+
+    /// Hands an idle link to a session.
+    pub(super) fn take_idle(&mut self, key: LinkKey, owner: SessionKey) {
+        let (Some(link), Some(session)) = (self.links.get_mut(key), self.sessions.get_mut(owner))
+        else {
+            return;
+        };
+        link.owner = Owner::Session {
+            session: owner,
+            connecting: false,
+        };
+        link.reused += 1;
+        session.state = State::Linked(key);
+        let c = link.connection.as_ptr();
+        if let Some(request) = session.request() {
+            // SAFETY: the link's connection is open, the request live.
+            unsafe {
+                (*c).set_idle(0);
+                set_log(c, (*(*request.as_ptr()).connection).log);
+                stop_timer((*c).read);
+                if let Some(conf) = LocConf::of(request) {
+                    link.pipeline.set_max_value(conf.max_value_size());
+                }
+            }
+        }
+    }
+
+    /// An event of an idle link: its time is over, the worker exits, or the
+    /// peer closed or sent something; then it goes. Or it was nothing.
+    pub(super) fn on_idle_event(&mut self, key: LinkKey) {
+        if !self.is_alive(key) {
+            self.evict(key);
+        }
+    }
+
+    fn is_alive(&self, key: LinkKey) -> bool {
+        let Some(link) = self.links.get(key) else {
+            return false;
+        };
+        let c = link.connection.as_ptr();
+        let mut byte = 0u8;
+        // SAFETY: the link's connection is open; one byte is peeked at most.
+        unsafe {
+            if (*c).close() != 0 || (*(*c).read).timedout() != 0 {
+                return false;
+            }
+            let n = libc::recv((*c).fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK);
+            if n == -1 && nginx::last_errno() == libc::EAGAIN {
+                (*(*c).read).set_ready(0);
+                return ngx_handle_read_event((*c).read, 0) == NGX_OK as ngx_int_t;
+            }
+        }
+        false
+    }
+
+    fn evict(&mut self, key: LinkKey) {
+        let Some(link) = self.links.remove(key) else {
+            return;
+        };
+        let Owner::Pool(pool) = link.owner else {
+            return;
+        };
+        drop(link);
+        if let Some(named) = self.pools.get_mut(pool) {
+            named.pool.remove(&key);
+        }
+        self.resume_waiting(pool);
+    }
+
+    /// A counted connection is gone; those who wait for it may go on.
+    pub(super) fn release(&mut self, pool: PoolKey) {
+        self.release_only(pool);
+        self.resume_waiting(pool);
+    }
+
+    pub(super) fn release_only(&mut self, pool: PoolKey) {
+        if let Some(named) = self.pools.get_mut(pool) {
+            named.pool.release();
+        }
+    }
+
+    /// A pool that counts nothing goes, and with it its size and backlog.
+    pub(super) fn drop_unused_pool(&mut self, pool: PoolKey) {
+        let unused = |named: &super::worker::NamedPool| named.pool.is_unused();
+        if self.pools.get(pool).is_some_and(unused)
+            && let Some(named) = self.pools.remove(pool)
+        {
+            let name: Rc<[u8]> = named.name;
+            self.pool_names.remove(&name);
+        }
+    }
+
+    /// Closes all idle connections.
+    pub(super) fn close_idle(&mut self) {
+        self.links
+            .retain(|_, link| !matches!(link.owner, Owner::Pool(_)));
+        self.pools.clear();
+        self.pool_names.clear();
+    }
+}
+
+/// The peer has closed, and nginx knows.
+///
+/// # Safety
+///
+/// `c` is open.
+unsafe fn has_ended(c: *mut ngx_connection_t) -> bool {
+    // SAFETY: by this function's contract.
+    unsafe { (*(*c).read).eof() != 0 || (*(*c).read).pending_eof() != 0 }
+}
+
+/// # Safety
+///
+/// `c` is open.
+unsafe fn has_failed(c: *mut ngx_connection_t) -> bool {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let (read, write) = ((*c).read, (*c).write);
+        (*read).error() != 0
+            || (*read).timedout() != 0
+            || (*write).error() != 0
+            || (*write).timedout() != 0
+    }
+}
+
+/// # Safety
+///
+/// `c` is open; `log` outlives its use of it.
+unsafe fn set_log(c: *mut ngx_connection_t, log: *mut ngx_log_t) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        (*c).log = log;
+        (*(*c).read).log = log;
+        (*(*c).write).log = log;
+    }
+}

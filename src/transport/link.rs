@@ -1,0 +1,60 @@
+//! A connection to a server: its nginx connection and what is under way on it.
+
+use std::ptr::NonNull;
+
+use nginx_sys::{ngx_close_connection, ngx_connection_t};
+
+use super::address::Address;
+use super::worker::{PoolKey, SessionKey};
+use crate::protocol::Pipeline;
+
+/// Whose link it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// In use by a session; `connecting` until the connection stands.
+    Session {
+        session: SessionKey,
+        connecting: bool,
+    },
+    /// Idle in a pool.
+    Pool(PoolKey),
+}
+
+/// An open connection. Dropping it closes it.
+pub(super) struct Link {
+    pub(super) connection: Connection,
+    pub(super) pipeline: Pipeline<SessionKey>,
+    pub(super) owner: Owner,
+    /// The pool that counts this connection, idle or not.
+    pub(super) pool: Option<PoolKey>,
+    /// The peer's.
+    pub(super) address: Address,
+    /// How often it was taken out of a pool.
+    pub(super) reused: u64,
+    /// `quit` was sent; nothing may follow.
+    pub(super) quitting: bool,
+}
+
+/// An nginx connection that is closed when dropped.
+pub(super) struct Connection(NonNull<ngx_connection_t>);
+
+impl Connection {
+    /// # Safety
+    ///
+    /// `connection` is open and nobody else closes it.
+    pub(super) unsafe fn from_raw(connection: NonNull<ngx_connection_t>) -> Connection {
+        Connection(connection)
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut ngx_connection_t {
+        self.0.as_ptr()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // SAFETY: it is open until here; nginx deletes its timers and its
+        // events, posted ones included.
+        unsafe { ngx_close_connection(self.0.as_ptr()) };
+    }
+}

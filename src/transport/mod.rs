@@ -1,0 +1,51 @@
+//! Connections on nginx's event loop: connecting, sending, receiving, and the
+//! worker's keepalive pools.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `worker` | the worker's state and its generational ids |
+//! | `session` | a Lua object's side: ownership, busy checks, closing |
+//! | `op` | what a coroutine waits for, and its result |
+//! | `link` | one connection and the exchanges under way on it |
+//! | `address` | hosts and ports to socket addresses |
+//! | `connect` | pools' admission, connecting |
+//! | `io` | commands and raw data out, replies in, timeouts |
+//! | `keepalive` | idle connections |
+//! | `events` | nginx's handlers: where events come in |
+//! | `error` | why an operation failed |
+//!
+//! Nothing here runs Lua. A coroutine that waits is woken through its
+//! semaphore, after the event handler has returned.
+
+mod address;
+mod connect;
+mod error;
+mod events;
+mod io;
+mod keepalive;
+mod link;
+mod op;
+mod session;
+mod worker;
+
+pub use connect::Peer;
+pub use error::Error;
+pub use io::{Rejected, What, not_connected};
+pub use keepalive::KeepaliveError;
+pub use op::{Begun, Outcome, Slot};
+pub use session::{Denied, Timeouts};
+pub use worker::{SessionKey, with};
+
+/// Gives ngx_lua's semaphores back, so that it does not miss them when its
+/// cycle ends.
+pub fn release_semaphores() {
+    with(|worker| worker.semaphores.free_all());
+}
+
+/// The worker process ends.
+pub fn shut_down() {
+    with(|worker| {
+        worker.close_idle();
+        worker.semaphores.free_all();
+    });
+}

@@ -1,0 +1,324 @@
+//! A session: one Lua object's side of a connection, and the operations that
+//! its coroutines wait for.
+
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+use nginx_sys::ngx_http_request_t;
+
+use super::Error;
+use super::op::{Op, Outcome, Slot, Status};
+use super::worker::{LinkKey, PoolKey, SessionKey, Worker};
+use crate::nginx::{Msec, Timer};
+use crate::ngx_lua::{Cleanup, Settings};
+use crate::protocol::Reply;
+
+/// Timeouts of an object, in milliseconds; 0 stands for the location's
+/// `lua_socket_*_timeout`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timeouts {
+    /// Of a connect, and of waiting for a place in a full pool.
+    pub connect: Msec,
+    /// Between two successful writes.
+    pub send: Msec,
+    /// Between two successful reads.
+    pub read: Msec,
+}
+
+/// One Lua object's side of a connection.
+#[derive(Default)]
+pub(super) struct Session {
+    /// Registered with the request that the object belongs to.
+    pub(super) cleanup: Option<Cleanup>,
+    pub(super) state: State,
+    pub(super) timeouts: Timeouts,
+    /// Name of the pool that `setkeepalive` goes to.
+    pub(super) pool_name: Option<Rc<[u8]>>,
+    /// Connecting, or waiting for replies or for raw data.
+    pub(super) reader: Option<Op>,
+    /// Waiting for raw data to go out.
+    pub(super) writer: Option<Op>,
+}
+
+/// How a session stands.
+#[derive(Default)]
+pub(super) enum State {
+    /// Not connected.
+    #[default]
+    Closed,
+    /// Waits for a place in a full pool.
+    Queued {
+        pool: PoolKey,
+        host: Vec<u8>,
+        port: u16,
+        _timer: Timer,
+    },
+    /// Connecting or connected.
+    Linked(LinkKey),
+    /// The connection failed and is gone, but Lua did not call `close()` yet:
+    /// the call will succeed once, as it does with cosockets.
+    Broken { reused: u64 },
+}
+
+impl Session {
+    pub(super) fn link(&self) -> Option<LinkKey> {
+        match self.state {
+            State::Linked(link) => Some(link),
+            _ => None,
+        }
+    }
+
+    /// A timeout of the object, else of the location.
+    fn timeout(&self, own: Msec, setting: fn(&Settings) -> Msec) -> Msec {
+        if own != 0 {
+            return own;
+        }
+        // SAFETY: a session's request is live.
+        let settings = self.request().and_then(|r| unsafe { Settings::of(r) });
+        settings.map_or(own, |settings| setting(&settings))
+    }
+
+    pub(super) fn connect_timeout(&self) -> Msec {
+        self.timeout(self.timeouts.connect, Settings::connect_timeout)
+    }
+
+    pub(super) fn send_timeout(&self) -> Msec {
+        self.timeout(self.timeouts.send, Settings::send_timeout)
+    }
+
+    pub(super) fn read_timeout(&self) -> Msec {
+        self.timeout(self.timeouts.read, Settings::read_timeout)
+    }
+
+    pub(super) fn slot(&mut self, slot: Slot) -> &mut Option<Op> {
+        match slot {
+            Slot::Reader => &mut self.reader,
+            Slot::Writer => &mut self.writer,
+        }
+    }
+
+    pub(super) fn request(&self) -> Option<NonNull<ngx_http_request_t>> {
+        self.cleanup.as_ref().map(Cleanup::request)
+    }
+}
+
+/// Use by another active request than the object's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// Raised in Lua.
+    #[error("bad request")]
+    BadRequest,
+}
+
+impl Worker {
+    /// A new session, not connected.
+    pub fn new_session(&mut self, timeouts: Timeouts) -> SessionKey {
+        self.sessions.insert(Session {
+            timeouts,
+            ..Session::default()
+        })
+    }
+
+    /// Forgets a session whose Lua object is gone.
+    pub fn drop_session(&mut self, key: SessionKey) {
+        self.disconnect(key, State::Closed);
+        if let Some(session) = self.sessions.remove(key)
+            && let Some(cleanup) = session.cleanup
+        {
+            // SAFETY: a handler that ran has left no cleanup here.
+            unsafe { cleanup.cancel() };
+        }
+    }
+
+    /// The request that a session belongs to has ended.
+    pub(super) fn request_ended(&mut self, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            // its memory goes with the request
+            std::mem::forget(session.cleanup.take());
+        }
+        self.disconnect(key, State::Closed);
+    }
+
+    /// Changes the timeouts of later operations.
+    pub fn set_timeouts(&mut self, key: SessionKey, timeouts: Timeouts) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.timeouts = timeouts;
+        }
+    }
+
+    /// The link of a connected session that `request` may use now.
+    ///
+    /// # Errors
+    ///
+    /// Outer: it belongs to another active request. Inner: it is not
+    /// connected.
+    pub(super) fn connected(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Result<Result<LinkKey, Error>, Denied> {
+        self.reap(key);
+        let Some(session) = self.sessions.get(key) else {
+            return Ok(Err(Error::Closed));
+        };
+        match session.state {
+            State::Closed | State::Broken { .. } => Ok(Err(Error::Closed)),
+            _ if session.request() != Some(request) => Err(Denied::BadRequest),
+            State::Queued { .. } => Ok(Err(Error::BusyConnecting)),
+            State::Linked(link) => Ok(Ok(link)),
+        }
+    }
+
+    /// Whether `request` may connect this session: it belongs to no other
+    /// active request.
+    pub(super) fn may_connect(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Result<(), Denied> {
+        self.reap(key);
+        match self.sessions.get(key).and_then(Session::request) {
+            Some(owner) if owner != request => Err(Denied::BadRequest),
+            _ => Ok(()),
+        }
+    }
+
+    /// What another coroutine is doing with the session, if anything.
+    pub(super) fn check_idle(&self, key: SessionKey) -> Result<(), Error> {
+        let Some(session) = self.sessions.get(key) else {
+            return Ok(());
+        };
+        if let State::Queued { .. } = session.state {
+            return Err(Error::BusyConnecting);
+        }
+        self.check_reader(key)?;
+        match session.writer {
+            Some(_) => Err(Error::BusyWriting),
+            None => Ok(()),
+        }
+    }
+
+    /// As [`Self::check_idle`], for what only needs to read.
+    pub(super) fn check_reader(&self, key: SessionKey) -> Result<(), Error> {
+        let Some(session) = self.sessions.get(key) else {
+            return Ok(());
+        };
+        let Some(op) = &session.reader else {
+            return Ok(());
+        };
+        if op.is_connect() {
+            return Err(Error::BusyConnecting);
+        }
+        let unsent = session
+            .link()
+            .and_then(|link| self.links.get(link))
+            .is_some_and(|link| !link.pipeline.unsent().is_empty());
+        Err(if unsent {
+            Error::BusyWriting
+        } else {
+            Error::BusyReading
+        })
+    }
+
+    /// Nobody tells us when ngx_lua kills a waiting light thread; its
+    /// semaphore shows it. The connection closes, as a cosocket's does.
+    fn reap(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let abandoned = |op: &Option<Op>| op.as_ref().is_some_and(Op::is_abandoned);
+        if abandoned(&session.reader) || abandoned(&session.writer) {
+            self.disconnect(key, State::Closed);
+        }
+    }
+
+    /// Ends what a session has: its place in a queue, its link, its pending
+    /// operations. Nobody is woken; those who waited are gone or told already.
+    pub(super) fn disconnect(&mut self, key: SessionKey, state: State) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let was = std::mem::replace(&mut session.state, state);
+        let ops = [session.reader.take(), session.writer.take()];
+        for op in ops.into_iter().flatten() {
+            self.semaphores.give(op.into_semaphore());
+        }
+        match was {
+            State::Queued { pool, .. } => self.leave_queue(pool, key),
+            State::Linked(link) => self.close_link(link),
+            State::Closed | State::Broken { .. } => {}
+        }
+    }
+
+    /// Gives up a session's connection and what is under way on it.
+    pub fn abort(&mut self, key: SessionKey) {
+        self.disconnect(key, State::Closed);
+    }
+
+    /// Gives the buffers of a reply back, for the next one.
+    pub fn recycle(&mut self, key: SessionKey, reply: Reply) {
+        let link = self.sessions.get(key).and_then(Session::link);
+        if let Some(link) = link.and_then(|link| self.links.get_mut(link)) {
+            match reply {
+                Reply::Value(value) => link.pipeline.recycle(value.data),
+                Reply::Values(values) => link.pipeline.recycle_values(values),
+                _ => {}
+            }
+        }
+    }
+
+    /// `close()`. Outer error: not this request's.
+    pub fn close(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Result<Result<(), Error>, Denied> {
+        self.reap(key);
+        if let Some(session) = self.sessions.get_mut(key)
+            && let State::Broken { .. } = session.state
+        {
+            session.state = State::Closed;
+            return Ok(Ok(()));
+        }
+        match self.connected(key, request)? {
+            Err(error) => Ok(Err(error)),
+            Ok(_) => Ok(self.check_idle(key).map(|()| {
+                self.disconnect(key, State::Closed);
+            })),
+        }
+    }
+
+    /// How often the session's connection was taken out of a pool.
+    pub fn reused_times(&self, key: SessionKey) -> Result<u64, Error> {
+        match self.sessions.get(key).map(|session| &session.state) {
+            Some(State::Linked(link)) => {
+                let link = self.links.get(*link);
+                link.map(|link| link.reused).ok_or(Error::Closed)
+            }
+            Some(State::Broken { reused }) => Ok(*reused),
+            _ => Err(Error::Closed),
+        }
+    }
+
+    /// Takes the result of the operation that the resumed coroutine waited for.
+    pub fn take_outcome(&mut self, key: SessionKey, slot: Slot) -> Outcome {
+        let outcome = self.sessions.get_mut(key).and_then(|session| {
+            let op = session.slot(slot);
+            match op.as_ref().map(Op::status) {
+                Some(Status::Done) => op.take(),
+                _ => None,
+            }
+        });
+        match outcome.map(Op::into_outcome) {
+            Some((outcome, semaphore)) => {
+                self.semaphores.give(semaphore);
+                outcome
+            }
+            None => {
+                // resumed without a result: nobody else may get it later
+                self.disconnect(key, State::Closed);
+                Outcome::Failed(Error::Closed)
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The state of one worker process: sessions, links and pools, found by
+//! generational ids only. A stale id, in an nginx event or in a Lua object,
+//! finds nothing instead of freed memory.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use slotmap::{Key, KeyData, SlotMap, new_key_type};
+
+use super::link::Link;
+use super::session::Session;
+use crate::ngx_lua::Semaphores;
+use crate::upstream::Pool;
+
+new_key_type! {
+    /// A Lua object's side of a connection.
+    pub struct SessionKey;
+    /// A connection.
+    pub struct LinkKey;
+    /// A keepalive pool.
+    pub struct PoolKey;
+}
+
+impl SessionKey {
+    /// The id as nginx and Lua carry it.
+    pub fn to_bits(self) -> u64 {
+        self.data().as_ffi()
+    }
+
+    /// From [`Self::to_bits`]; any other number finds no session.
+    pub fn from_bits(bits: u64) -> SessionKey {
+        KeyData::from_ffi(bits).into()
+    }
+}
+
+impl LinkKey {
+    /// As [`SessionKey::to_bits`].
+    pub fn to_bits(self) -> u64 {
+        self.data().as_ffi()
+    }
+
+    /// As [`SessionKey::from_bits`].
+    pub fn from_bits(bits: u64) -> LinkKey {
+        KeyData::from_ffi(bits).into()
+    }
+}
+
+// ids travel in pointers
+const _: () = assert!(size_of::<usize>() == size_of::<u64>());
+
+/// A pool under its name.
+#[derive(Debug)]
+pub(super) struct NamedPool {
+    pub(super) name: Rc<[u8]>,
+    pub(super) pool: Pool<LinkKey, SessionKey>,
+}
+
+/// Everything a worker process has.
+#[derive(Default)]
+pub struct Worker {
+    pub(super) sessions: SlotMap<SessionKey, Session>,
+    pub(super) links: SlotMap<LinkKey, Link>,
+    pub(super) pools: SlotMap<PoolKey, NamedPool>,
+    pub(super) pool_names: HashMap<Rc<[u8]>, PoolKey>,
+    /// What coroutines wait on.
+    pub semaphores: Semaphores,
+}
+
+struct Cell(RefCell<Option<Worker>>);
+
+// SAFETY: nginx handles events and Lua in one thread per process, and no
+// other thread (of a thread pool) comes here.
+unsafe impl Sync for Cell {}
+
+static WORKER: Cell = Cell(RefCell::new(None));
+
+/// Runs `f` with the worker's state.
+///
+/// `f` must call nothing that may run Lua: Lua may collect garbage, and a
+/// collected handle comes back here. (It would panic, not corrupt anything.)
+pub fn with<R>(f: impl FnOnce(&mut Worker) -> R) -> R {
+    let mut cell = WORKER.0.borrow_mut();
+    f(cell.get_or_insert_with(Worker::default))
+}
