@@ -50,7 +50,7 @@ unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
 /// With `master_process off` a reload happens in the worker itself: what is
 /// tied to the old cycle has to go before it does.
 unsafe extern "C" fn init_module(_cycle: *mut ngx_cycle_t) -> ngx_int_t {
-    transport::release_semaphores();
+    transport::forget_cycle();
     NGX_OK as ngx_int_t
 }
 

@@ -97,6 +97,14 @@ impl Timer {
     }
 }
 
+impl Timer {
+    /// As [`Self::start`], but a worker that exits does not wait for it.
+    pub fn start_cancelable(&mut self, delay: Msec) {
+        self.cell.event.set_cancelable(1);
+        self.start(delay);
+    }
+}
+
 impl Drop for Timer {
     fn drop(&mut self) {
         if self.cell.event.timer_set() != 0 {

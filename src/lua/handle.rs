@@ -5,9 +5,10 @@
 use std::ffi::{c_int, c_void};
 
 use mlua::ffi::{
-    LUA_REGISTRYINDEX, LUA_TUSERDATA, lua_State, lua_createtable, lua_newuserdata, lua_objlen,
-    lua_pop, lua_pushcclosure, lua_pushlightuserdata, lua_pushvalue, lua_rawget_, lua_rawgeti_,
-    lua_rawset, lua_rawseti_, lua_setfield, lua_setmetatable, lua_touserdata, lua_type,
+    LUA_REGISTRYINDEX, LUA_TFUNCTION, LUA_TUSERDATA, lua_State, lua_createtable, lua_getfield_,
+    lua_newuserdata, lua_objlen, lua_pop, lua_pushcclosure, lua_pushlightuserdata, lua_pushvalue,
+    lua_rawget_, lua_rawgeti_, lua_rawset, lua_rawseti_, lua_setfield, lua_setmetatable,
+    lua_touserdata, lua_type,
 };
 
 use super::pipeline;
@@ -109,7 +110,24 @@ pub fn session(stack: Stack, index: c_int) -> Option<SessionKey> {
         lua_rawgeti_(stack.state(), index, HANDLE_INDEX);
         let id = read(stack, -1, Kind::Session);
         lua_pop(stack.state(), 1);
+        if id.is_none() {
+            check_sock(stack, index);
+        }
         id.map(SessionKey::from_bits)
+    }
+}
+
+/// Raises if the table at `index` is no `sock`: it has not its methods.
+fn check_sock(stack: Stack, index: c_int) {
+    // SAFETY: a table is at `index`; one slot is used and freed.
+    let is_sock = unsafe {
+        lua_getfield_(stack.state(), index, c"setkeepalive".as_ptr());
+        let kind = lua_type(stack.state(), -1);
+        lua_pop(stack.state(), 1);
+        kind == LUA_TFUNCTION
+    };
+    if !is_sock {
+        stack.raise(format_args!("bad sock (it has no method 'setkeepalive')"));
     }
 }
 

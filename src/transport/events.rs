@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use nginx_sys::{ngx_event_t, ngx_http_log_ctx_t, ngx_http_request_t};
 
 use super::link::Owner;
-use super::worker::{LinkKey, SessionKey, with};
+use super::worker::{LinkKey, SessionKey, Worker, with};
 use crate::nginx;
 
 /// Read and write events of all links.
@@ -45,6 +45,11 @@ pub(super) unsafe extern "C" fn on_queue_timeout(event: *mut ngx_event_t) {
     // SAFETY: nginx passes the live event of one of our timers.
     let id = unsafe { nginx::event_id(event) };
     with(|worker| worker.on_queue_timeout(SessionKey::from_bits(id)));
+}
+
+/// Time to look for killed light threads.
+pub(super) unsafe extern "C" fn on_watch(_: *mut ngx_event_t) {
+    with(Worker::on_watch);
 }
 
 /// The request that a session belongs to ends.

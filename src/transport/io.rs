@@ -231,7 +231,10 @@ impl Worker {
         };
         // SAFETY: by this function's contract.
         match unsafe { op.wait(request) } {
-            Wait::Queued => Ok(()),
+            Wait::Queued => {
+                self.watch_waiters();
+                Ok(())
+            }
             Wait::Refused(text) => {
                 self.disconnect(key, State::Closed);
                 Err(text)
@@ -335,22 +338,11 @@ impl Worker {
     /// Takes what has been received already and arms the read event and the
     /// read timeout, if an operation waits for data.
     fn read_if_due(&mut self, key: LinkKey) {
-        let reading = |worker: &Worker| {
-            let owner = worker.links.get(key).map(|link| link.owner);
-            match owner {
-                Some(Owner::Session { session, .. }) => worker
-                    .sessions
-                    .get(session)
-                    .and_then(|session| session.reader.as_ref())
-                    .is_some_and(|op| op.status() == Status::Pending),
-                _ => false,
-            }
-        };
-        if !reading(self) {
+        if self.pending_reader(key).is_none() {
             return;
         }
         self.deliver(key);
-        if reading(self) {
+        if self.pending_reader(key).is_some() {
             self.read(key);
         }
     }
@@ -403,16 +395,43 @@ impl Worker {
             }
             let error = match link.receive() {
                 None => return Received::Blocked,
+                Some(Ok(0)) if self.finish_read_all(key) => return Received::Blocked,
                 Some(Ok(0)) => Error::Closed,
                 Some(Ok(_)) => {
                     self.deliver(key);
-                    continue;
+                    if self.pending_reader(key).is_some() {
+                        continue;
+                    }
+                    // what else there is, an end of the stream included, is
+                    // the next operation's
+                    return Received::Blocked;
                 }
                 Some(Err(error)) => error,
             };
             self.fail(key, error, State::Broken { reused: 0 });
             return Received::Gone;
         }
+    }
+
+    /// The end of the stream completes a raw read of all there is, and leaves
+    /// the connection to be closed by its owner.
+    fn finish_read_all(&mut self, key: LinkKey) -> bool {
+        match self.pending_reader(key) {
+            Some(op) if op.reads_all() => {
+                op.fail(Error::Closed, false);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The operation that waits for data on a link in use.
+    fn pending_reader(&mut self, key: LinkKey) -> Option<&mut Op> {
+        let Owner::Session { session, .. } = self.links.get(key)?.owner else {
+            return None;
+        };
+        let op = self.sessions.get_mut(session)?.reader.as_mut()?;
+        (op.status() == Status::Pending).then_some(op)
     }
 
     /// Hands received bytes to whom they belong.
@@ -490,8 +509,7 @@ impl Worker {
             self.fail(key, Error::Closed, State::Broken { reused: 0 });
             return;
         }
-        let pending = |op: &Op| op.status() == Status::Pending;
-        if session.reader.as_ref().is_some_and(pending) {
+        if self.pending_reader(key).is_some() {
             self.read(key);
         } else {
             // nobody reads now; the event stays noted as ready
@@ -598,7 +616,10 @@ impl Link {
     fn is_readable(&self) -> bool {
         let c: *mut ngx_connection_t = self.connection.as_ptr();
         // SAFETY: the link's connection is open.
-        unsafe { (*(*c).read).ready() != 0 || (*(*c).read).active() == 0 }
+        unsafe {
+            let read = (*c).read;
+            (*read).ready() != 0 || (*read).eof() != 0 || (*read).active() == 0
+        }
     }
 
     /// One read from the socket into the pipeline: how many bytes came, 0 at

@@ -36,16 +36,20 @@ pub use op::{Begun, Outcome, Slot};
 pub use session::{Denied, Timeouts};
 pub use worker::{SessionKey, with};
 
-/// Gives ngx_lua's semaphores back, so that it does not miss them when its
-/// cycle ends.
-pub fn release_semaphores() {
-    with(|worker| worker.semaphores.free_all());
+/// Lets go of what belongs to an nginx cycle: its log, and ngx_lua's
+/// semaphores, which it would miss when the cycle ends.
+pub fn forget_cycle() {
+    with(|worker| {
+        worker.watch = None;
+        worker.semaphores.free_all();
+    });
 }
 
 /// The worker process ends.
 pub fn shut_down() {
     with(|worker| {
         worker.close_idle();
+        worker.watch = None;
         worker.semaphores.free_all();
     });
 }

@@ -107,6 +107,13 @@ impl Op {
         matches!(self.progress, Progress::Pending(Work::Receive(_)))
     }
 
+    pub(super) fn reads_all(&self) -> bool {
+        match &self.progress {
+            Progress::Pending(Work::Receive(reader)) => reader.want() == RawRead::All,
+            _ => false,
+        }
+    }
+
     /// The pending work, to be carried on.
     pub(super) fn work_mut(&mut self) -> Option<&mut Work> {
         match &mut self.progress {

@@ -7,11 +7,15 @@ use std::rc::Rc;
 use nginx_sys::ngx_http_request_t;
 
 use super::Error;
+use super::events::on_watch;
 use super::op::{Op, Outcome, Slot, Status};
 use super::worker::{LinkKey, PoolKey, SessionKey, Worker};
 use crate::nginx::{Msec, Timer};
 use crate::ngx_lua::{Cleanup, Settings};
 use crate::protocol::Reply;
+
+/// How often killed light threads are looked for, in milliseconds.
+const WATCH_INTERVAL: Msec = 100;
 
 /// Timeouts of an object, in milliseconds; 0 stands for the location's
 /// `lua_socket_*_timeout`.
@@ -220,8 +224,42 @@ impl Worker {
         })
     }
 
-    /// Nobody tells us when ngx_lua kills a waiting light thread; its
-    /// semaphore shows it. The connection closes, as a cosocket's does.
+    /// Nobody tells us when ngx_lua kills a waiting light thread, but its
+    /// semaphore shows it. The object finds out when it is used next; for
+    /// those that are not, a timer looks now and then while coroutines wait.
+    pub(super) fn watch_waiters(&mut self) {
+        if self.watch.is_none() {
+            // SAFETY: the cycle's log lives until `forget_cycle`.
+            let log = unsafe { (*nginx_sys::ngx_cycle).log };
+            // SAFETY: as above.
+            let mut timer = unsafe { Timer::new(on_watch, 0, log) };
+            timer.start_cancelable(WATCH_INTERVAL);
+            self.watch = Some(timer);
+        }
+    }
+
+    /// Closes the connections of killed light threads.
+    pub(super) fn on_watch(&mut self) {
+        self.watch = None;
+        let (mut waiting, mut abandoned) = (false, Vec::new());
+        for (key, session) in &self.sessions {
+            for op in [&session.reader, &session.writer].into_iter().flatten() {
+                waiting = true;
+                if op.is_abandoned() {
+                    abandoned.push(key);
+                }
+            }
+        }
+        for key in abandoned {
+            self.disconnect(key, State::Closed);
+        }
+        if waiting {
+            self.watch_waiters();
+        }
+    }
+
+    /// Closes the connection if the light thread that used it was killed, as
+    /// a cosocket's is.
     fn reap(&mut self, key: SessionKey) {
         let Some(session) = self.sessions.get(key) else {
             return;

@@ -10,6 +10,7 @@ use slotmap::{Key, KeyData, SlotMap, new_key_type};
 
 use super::link::Link;
 use super::session::Session;
+use crate::nginx::Timer;
 use crate::ngx_lua::Semaphores;
 use crate::upstream::Pool;
 
@@ -65,6 +66,8 @@ pub struct Worker {
     pub(super) pool_names: HashMap<Rc<[u8]>, PoolKey>,
     /// What coroutines wait on.
     pub semaphores: Semaphores,
+    /// Runs while coroutines wait.
+    pub(super) watch: Option<Timer>,
 }
 
 struct Cell(RefCell<Option<Worker>>);
