@@ -63,11 +63,11 @@ pub fn log_refused(stack: Stack, refused: &Refused) {
     }
 }
 
-/// The key at `index`, and at the next index whether to escape it. A
-/// transform that returned nil gives an empty key.
+/// The key at `index`, and at the next index whether to escape it. Raises if
+/// a transform returned neither a string nor a number.
 fn key<'a>(stack: Stack, index: c_int) -> Key<'a> {
     Key {
-        bytes: stack.optional_text(index, "key").unwrap_or_default(),
+        bytes: stack.required_text(index, "key"),
         escape: flag(stack, index + 1),
     }
 }

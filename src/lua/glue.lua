@@ -5,7 +5,7 @@ local native = ...
 
 local escape_uri, unescape_uri = ngx.escape_uri, ngx.unescape_uri
 local concat = table.concat
-local rawget, setmetatable, type = rawget, setmetatable, type
+local error, rawget, setmetatable, type = error, rawget, setmetatable, type
 
 local check_phase = native.check_phase
 local connect, finish_connect = native.connect, native.finish_connect
@@ -176,8 +176,6 @@ local function wire_keys(self, keys, count)
         local kind = type(key)
         if kind == "number" then
             key = "" .. key
-        elseif kind == "nil" then
-            key = ""
         elseif kind ~= "string" then
             error("bad key argument (string or number expected, got " .. kind .. ")", 3)
         end

@@ -200,10 +200,15 @@ fn push_failure(stack: Stack, shape: u8, error: &dyn std::fmt::Display) {
 
 /// `{ … }` around the `count` values above `before`.
 ///
-/// The room is what the Lua expression `{ f() }` makes, so that `#` finds the
-/// same border in `{ nil, nil, err }` as it does there.
+/// The room is what LuaJIT makes for the expression `{ f() }`, so that `#`
+/// finds the same border in `{ nil, err }` or `{ nil, nil, err }` as it does
+/// there.
 fn collect(stack: Stack, before: c_int, count: c_int) {
-    new_table(stack, count.unsigned_abs() as usize + 1, 0);
+    let room = match count.unsigned_abs() as usize {
+        0..=2 => 2,
+        count => count + 1,
+    };
+    new_table(stack, room, 0);
     // SAFETY: a running C function's state; the table goes below the values,
     // which are then popped into it from the last to the first.
     unsafe { mlua::ffi::lua_insert(stack.state(), before + 1) };
