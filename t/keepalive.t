@@ -458,8 +458,8 @@ three: "expecting 1 to 3 arguments (including the object), but got 4"
                 local m = kit.new()
                 local ok, err = m:connect("127.0.0.1", kit.port, opts)
                 -- which of the two gets the kept connection is not promised
-                order[#order + 1] = name .. " " .. kit.vals(ok, err)
-                    .. " " .. kit.in_step(m)
+                local line = name .. " " .. kit.vals(ok, err) .. " " .. kit.in_step(m)
+                order[#order + 1] = line
                 m:set_keepalive()
             end
             local t1 = ngx.thread.spawn(wait, "first")
