@@ -61,7 +61,7 @@ __DATA__
 GET /t
 --- response_body eval
 my $bad = 'nil, "CLIENT_ERROR bad command line format"' . "\n";
-join "", (map { "$_ 251 bytes: $bad" } qw( set add replace append prepend cas )),
+CORE::join "", (map { "$_ 251 bytes: $bad" } qw( set add replace append prepend cas )),
     "84 spaces: $bad",
     (map { "$_: nil, \"ERROR\"\n" } "empty key", "nil key", "false key", "cas empty key"),
     (map { my $what = $_; "$what: $bad" }
@@ -209,7 +209,7 @@ lua memcached command refused:
 --- request
 GET /t
 --- response_body eval
-my $lines = join "", map { "$_\n" } "set exptime: nil bad exptime:", "set flags: nil bad flags:",
+my $lines = CORE::join "", map { "$_\n" } "set exptime: nil bad exptime:", "set flags: nil bad flags:",
     "cas exptime: nil bad exptime:", "cas flags: nil bad flags:", "cas unique: nil bad cas unique:",
     "incr: nil bad delta:", "decr: nil bad delta:", "touch: nil bad exptime:",
     "flush_all: nil bad time:", "verbosity: nil bad level:";

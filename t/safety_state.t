@@ -98,7 +98,7 @@ wrong: 0
             } })
             same:set("inner", "x")
             kit.show("on the same object", same:set("outer", "y"), same:get("is_x"))
-            kit.show("in step", kit.in_step(m), kit.in_step(inner), kit.in_step(deep), kit.in_step(same))
+            kit.show("in step", (m:get("alias")), kit.in_step(inner), kit.in_step(deep), kit.in_step(same))
         }
     }
 --- request
@@ -111,7 +111,7 @@ multi-get: {target={"v", "0"}}
 seen: "1", "0"
 two deep: 1, "v", "0"
 on the same object: 1, "y", "0"
-in step: "yes", "yes", "yes", "yes"
+in step: "v", "yes", "yes", "yes"
 --- no_error_log
 [error]
 [alert]
@@ -154,10 +154,10 @@ in step: "yes", "yes", "yes", "yes"
 --- request
 GET /t
 --- response_body eval
-my $raises = join "", map { my $type = $_; map { qq{$_ $type: "raised a string"\n} }
+my $raises = CORE::join "", map { my $type = $_; map { qq{$_ $type: "raised a string"\n} }
     qw( get gets set delete incr touch cas multi-get ) } qw( nil boolean table function );
 qq{set: 1\nget: "v", "0"\nmulti-get: {["a b"]={"v", "0"}}\ngets: "v"\nincr: 1, "3"\ndelete: 1
-pipeline: {{"1", "0"}, {1}}, nil\n} . $raises . qq{in step: "yes", 1, "v", "0"\n};
+pipeline: {{"3", "0"}, {1}}, nil\n} . $raises . qq{in step: "yes", 1, "v", "0"\n};
 --- no_error_log
 [error]
 [alert]
