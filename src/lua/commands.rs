@@ -92,7 +92,8 @@ pub unsafe extern "C-unwind" fn get<const CAS: bool>(state: *mut lua_State) -> c
     )
 }
 
-/// `get_many(sock, keys, escape, cas)`; the keys are strings in an array.
+/// `get_many(sock, keys, escape, cas, unescape)`; the keys are strings in an
+/// array. With `unescape` the keys of the result are unescaped natively.
 pub unsafe extern "C-unwind" fn get_many(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
@@ -118,7 +119,11 @@ pub unsafe extern "C-unwind" fn get_many(state: *mut lua_State) -> c_int {
             lua_pop(state, 1);
         }
     }
-    let shape = if escape { Shape::MANY } else { Shape::MANY_RAW };
+    let shape = if flag(stack, 5) {
+        Shape::MANY
+    } else {
+        Shape::MANY_RAW
+    };
     run(stack, shape, &Command::GetMany { keys: &keys, cas })
 }
 

@@ -204,12 +204,13 @@ local function get_list(self, keys, cas)
     if count == 0 then
         return {}, nil
     end
-    local wired, native_escape = wire_keys(self, keys, count)
-    if native_escape then
-        return finish_many(sock, get_many(sock, wired, true, cas))
+    local wired, escape = wire_keys(self, keys, count)
+    local unescape = self.unescape_key
+    if unescape == unescape_uri then
+        return finish_many(sock, get_many(sock, wired, escape, cas, true))
     end
-    return unescape_results(self.unescape_key,
-        finish_many_raw(sock, get_many(sock, wired, false, cas)))
+    return unescape_results(unescape,
+        finish_many_raw(sock, get_many(sock, wired, escape, cas, false)))
 end
 
 function _M.get(self, key)

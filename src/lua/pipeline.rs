@@ -80,7 +80,7 @@ pub fn queue(stack: Stack, id: u64, shape: u8, command: &Command<'_>) -> c_int {
                 None
             }
             Err(refused) => {
-                let answer = refused.answer.clone();
+                let answer = refused.answer;
                 pipeline.slots.push(Queued::Refused(shape, answer));
                 Some(refused)
             }

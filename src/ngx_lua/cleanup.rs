@@ -13,8 +13,8 @@ unsafe extern "C" {
     fn ngx_http_lua_cleanup_free(r: *mut ngx_http_request_t, cleanup: *mut ngx_http_cleanup_pt);
 }
 
-/// A handler registered with a request. It must be either [`Self::cancel`]led
-/// or, once it ran, [`forgotten`](std::mem::forget).
+/// A handler registered with a request. Dropping this takes nothing back;
+/// [`Self::cancel`] does.
 #[derive(Debug)]
 pub struct Cleanup {
     request: NonNull<ngx_http_request_t>,

@@ -137,8 +137,8 @@ impl Worker {
     /// The request that a session belongs to has ended.
     pub(super) fn request_ended(&mut self, key: SessionKey) {
         if let Some(session) = self.sessions.get_mut(key) {
-            // its memory goes with the request
-            std::mem::forget(session.cleanup.take());
+            // it is running, and goes with the request
+            session.cleanup = None;
         }
         self.disconnect(key, State::Closed);
     }
