@@ -55,5 +55,6 @@ unsafe extern "C" fn init_module(_cycle: *mut ngx_cycle_t) -> ngx_int_t {
 }
 
 unsafe extern "C" fn exit_process(_cycle: *mut ngx_cycle_t) {
+    lua::discard_all();
     transport::shut_down();
 }

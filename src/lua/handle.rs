@@ -95,7 +95,7 @@ unsafe extern "C-unwind" fn collect(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls a finalizer with its userdata.
     let stack = unsafe { Stack::new(state) };
     if let Some(id) = read(stack, 1, Kind::Session) {
-        transport::with(|worker| worker.drop_session(SessionKey::from_bits(id)));
+        transport::with_existing(|worker| worker.drop_session(SessionKey::from_bits(id)));
     } else if let Some(id) = read(stack, 1, Kind::Pipeline) {
         pipeline::discard(id);
     }

@@ -30,6 +30,7 @@ use std::ffi::c_int;
 use mlua::ffi::{lua_CFunction, lua_State};
 use mlua::{Lua, Table};
 
+pub use pipeline::discard_all;
 use results::Shape;
 
 /// The API version: that of the lua-resty-memcached whose API this is.

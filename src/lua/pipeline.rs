@@ -46,6 +46,11 @@ fn key(id: u64) -> DefaultKey {
     KeyData::from_ffi(id).into()
 }
 
+/// The worker process ends.
+pub fn discard_all() {
+    PIPELINES.0.take();
+}
+
 /// The Lua object of a pipeline is gone.
 pub fn discard(id: u64) {
     with(|pipelines| pipelines.remove(key(id)));

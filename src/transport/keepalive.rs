@@ -229,12 +229,16 @@ impl Worker {
         }
     }
 
-    /// Closes all idle connections.
-    pub(super) fn close_idle(&mut self) {
-        self.links
-            .retain(|_, link| !matches!(link.owner, Owner::Pool(_)));
-        self.pools.clear();
-        self.pool_names.clear();
+    /// Closes all connections and frees all semaphores.
+    pub(super) fn close_all(&mut self) {
+        self.watch = None;
+        self.links.clear();
+        for (_, session) in self.sessions.drain() {
+            for op in [session.reader, session.writer].into_iter().flatten() {
+                self.semaphores.give(op.into_semaphore());
+            }
+        }
+        self.semaphores.free_all();
     }
 }
 

@@ -34,7 +34,7 @@ pub use io::{Rejected, What, not_connected};
 pub use keepalive::KeepaliveError;
 pub use op::{Begun, Outcome, Slot};
 pub use session::{Denied, Timeouts};
-pub use worker::{SessionKey, with};
+pub use worker::{SessionKey, with, with_existing};
 
 /// Lets go of what belongs to an nginx cycle: its log, and ngx_lua's
 /// semaphores, which it would miss when the cycle ends.
@@ -45,11 +45,8 @@ pub fn forget_cycle() {
     });
 }
 
-/// The worker process ends.
+/// The worker process ends: everything goes, before ngx_lua counts its
+/// semaphores and the module is unloaded.
 pub fn shut_down() {
-    with(|worker| {
-        worker.close_idle();
-        worker.watch = None;
-        worker.semaphores.free_all();
-    });
+    worker::end(|worker| worker.close_all());
 }

@@ -86,3 +86,20 @@ pub fn with<R>(f: impl FnOnce(&mut Worker) -> R) -> R {
     let mut cell = WORKER.0.borrow_mut();
     f(cell.get_or_insert_with(Worker::default))
 }
+
+/// As [`with`], but does nothing if there is no state (any more): at exit the
+/// Lua VM, and with it the last handles, is collected later.
+pub fn with_existing(f: impl FnOnce(&mut Worker)) {
+    if let Some(worker) = WORKER.0.borrow_mut().as_mut() {
+        f(worker);
+    }
+}
+
+/// Takes the worker's state away, after `f` has seen it. What comes later
+/// finds nothing.
+pub(super) fn end(f: impl FnOnce(&mut Worker)) {
+    let worker = WORKER.0.borrow_mut().take();
+    if let Some(mut worker) = worker {
+        f(&mut worker);
+    }
+}
