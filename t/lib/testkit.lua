@@ -16,6 +16,7 @@ long tk_recv(int, void *, size_t, int) __asm__("recv");
 long tk_send(int, const void *, size_t, int) __asm__("send");
 int tk_shutdown(int, int) __asm__("shutdown");
 int tk_close(int) __asm__("close");
+int tk_kill(int, int) __asm__("kill");
 ]]
 
 local C = ffi.C
@@ -189,6 +190,20 @@ function _M.http(port, path, secs)
     local answer = assert(sock:receive("*a"))
     sock:close()
     return (answer:gsub("^.-\r\n\r\n", ""):gsub("\n$", ""))
+end
+
+local function slurp(path)
+    local file = assert(io.open(path))
+    local text = file:read("*a")
+    file:close()
+    return text
+end
+
+-- SIGHUP for the master; the suite has said master_on().
+function _M.reload()
+    local master = slurp("/proc/self/stat"):match("%) %S (%d+)")
+    assert(slurp("/proc/" .. master .. "/comm") == "nginx\n", "no master process")
+    C.tk_kill(tonumber(master), 1)
 end
 
 -- What one block's locations share across their requests.
