@@ -76,7 +76,8 @@ function _M.new(_, opts)
     end
 
     return setmetatable({
-        sock = setmetatable({}, sock_mt),
+        -- room for the handle and the timeouts, see handle.rs
+        sock = setmetatable({ false, 0, 0, 0 }, sock_mt),
         escape_key = escape_key,
         unescape_key = unescape_key,
     }, mt)

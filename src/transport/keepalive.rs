@@ -84,8 +84,13 @@ impl Worker {
         };
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
         let name = session.pool_name.clone().ok_or(Error::Closed)?;
-        let pool = match self.pool_names.get(&name) {
-            Some(pool) => *pool,
+        let counted_by = link.pool.filter(|pool| {
+            let named = self.pools.get(*pool);
+            named.is_some_and(|named| Rc::ptr_eq(&named.name, &name))
+        });
+        let found = counted_by.or_else(|| self.pool_names.get(&name).copied());
+        let pool = match found {
+            Some(pool) => pool,
             None => {
                 let size = pool_size.unwrap_or(settings.pool_size() as i64);
                 match usize::try_from(size) {
