@@ -3,9 +3,9 @@
 use std::ptr::NonNull;
 
 use nginx_sys::{
-    NGX_OK, ngx_create_pool, ngx_destroy_pool, ngx_http_core_loc_conf_t, ngx_http_core_module,
-    ngx_http_request_t, ngx_inet_get_port, ngx_int_t, ngx_parse_url, ngx_pool_t, ngx_sock_ntop,
-    ngx_str_t, ngx_url_t, sockaddr, sockaddr_storage, socklen_t, u_char,
+    NGX_OK, ngx_create_pool, ngx_destroy_pool, ngx_http_request_t, ngx_inet_get_port, ngx_int_t,
+    ngx_parse_url, ngx_pool_t, ngx_sock_ntop, ngx_str_t, ngx_url_t, sockaddr, sockaddr_storage,
+    socklen_t, u_char,
 };
 
 use super::Error;
@@ -20,6 +20,13 @@ pub(super) struct Address {
     len: socklen_t,
 }
 
+/// What a host turned out to be.
+pub(super) enum Parsed {
+    Address(Address),
+    /// A name to be looked up.
+    Name,
+}
+
 /// Memory for one parse: connecting often must not grow the request's pool.
 struct ScratchPool(NonNull<ngx_pool_t>);
 
@@ -31,12 +38,12 @@ impl Drop for ScratchPool {
 }
 
 impl Address {
-    /// The address of `host`, an IP address or `unix:/path`. A port within
-    /// `host` goes before `port`.
+    /// The address of `host`, if it is an IP address or `unix:/path`. A port
+    /// within it goes before `port`.
     ///
     /// # Errors
     ///
-    /// What nginx's parser finds wrong, or that the host is a name.
+    /// What nginx's parser finds wrong.
     ///
     /// # Safety
     ///
@@ -45,7 +52,7 @@ impl Address {
         host: &[u8],
         port: u16,
         request: NonNull<ngx_http_request_t>,
-    ) -> Result<Address, Error> {
+    ) -> Result<Parsed, Error> {
         // SAFETY: the request is live and has a connection with a log; the
         // text is copied into the pool and ends with NUL as nginx expects;
         // what the parser allocates is copied before the pool goes.
@@ -63,9 +70,11 @@ impl Address {
             url.default_port = port;
             url.set_no_resolve(1);
             let rc = ngx_parse_url(pool.0.as_ptr(), &mut url);
-            let name = String::from_utf8_lossy(host);
             if rc != NGX_OK as ngx_int_t {
-                let mut text = format!("failed to parse host name \"{name}\"");
+                let mut text = format!(
+                    "failed to parse host name \"{}\"",
+                    String::from_utf8_lossy(host)
+                );
                 if !url.err.is_null() {
                     text.push_str(": ");
                     text.push_str(&std::ffi::CStr::from_ptr(url.err).to_string_lossy());
@@ -73,16 +82,20 @@ impl Address {
                 return Err(Error::Host(text));
             }
             if url.addrs.is_null() || (*url.addrs).sockaddr.is_null() {
-                return Err(Error::Host(unresolvable(&name, request)));
+                return Ok(Parsed::Name);
             }
-            Ok(Address::copy((*url.addrs).sockaddr, (*url.addrs).socklen))
+            let first = url.addrs;
+            Ok(Parsed::Address(Address::copy(
+                (*first).sockaddr,
+                (*first).socklen,
+            )))
         }
     }
 
     /// # Safety
     ///
     /// `len` bytes at `address` are a socket address.
-    unsafe fn copy(address: *const sockaddr, len: socklen_t) -> Address {
+    pub(super) unsafe fn copy(address: *const sockaddr, len: socklen_t) -> Address {
         // SAFETY: all zeros is a valid sockaddr_storage; it is large enough
         // for every address family.
         unsafe {
@@ -98,6 +111,20 @@ impl Address {
                 len: len as socklen_t,
             }
         }
+    }
+
+    /// The same address with another port.
+    pub(super) fn with_port(mut self, port: u16) -> Address {
+        let address = self.as_ptr();
+        // SAFETY: the storage holds a complete address of its family.
+        unsafe {
+            match i32::from((*address).sa_family) {
+                libc::AF_INET => (*address.cast::<libc::sockaddr_in>()).sin_port = port.to_be(),
+                libc::AF_INET6 => (*address.cast::<libc::sockaddr_in6>()).sin6_port = port.to_be(),
+                _ => {}
+            }
+        }
+        self
     }
 
     pub(super) fn as_ptr(&mut self) -> *mut sockaddr {
@@ -127,25 +154,5 @@ impl Address {
         let len =
             unsafe { ngx_sock_ntop(self.as_ptr(), self.len, text.as_mut_ptr(), text.len(), port) };
         String::from_utf8_lossy(text.get(..len).unwrap_or_default()).into_owned()
-    }
-}
-
-/// Why a host name does not resolve.
-///
-/// # Safety
-///
-/// `request` is live.
-unsafe fn unresolvable(name: &str, request: NonNull<ngx_http_request_t>) -> String {
-    // SAFETY: every request has nginx's core configuration.
-    unsafe {
-        let conf = *(*request.as_ptr())
-            .loc_conf
-            .add(ngx_http_core_module.ctx_index);
-        let resolver = (*conf.cast::<ngx_http_core_loc_conf_t>()).resolver;
-        if resolver.is_null() || (*resolver).connections.nelts == 0 {
-            format!("no resolver defined to resolve \"{name}\"")
-        } else {
-            format!("host names are not supported yet: \"{name}\" is not an address")
-        }
     }
 }

@@ -1,41 +1,20 @@
-//! Commands and raw data out, replies and raw data in.
+//! Bytes out and in: sending, receiving, timeouts and failures of a link.
 
 use std::ptr::NonNull;
 
 use nginx_sys::{
-    NGX_ERROR, NGX_OK, ngx_add_timer, ngx_connection_t, ngx_handle_read_event,
+    NGX_ERROR, NGX_LOG_ERR, NGX_OK, ngx_add_timer, ngx_connection_t, ngx_handle_read_event,
     ngx_handle_write_event, ngx_http_request_t, ngx_int_t,
 };
 
 use super::Error;
-use super::connect::log_socket_error;
 use super::link::{Link, Owner};
-use super::op::{Begun, Op, Outcome, Slot, Status, Work, take_data};
-use super::session::{Denied, State};
-use super::worker::{LinkKey, SessionKey, Worker};
+use super::op::{Op, Outcome, Status, Work, take_data};
+use super::session::State;
+use super::worker::{LinkKey, Worker};
 use crate::nginx::{self, stop_timer};
-use crate::ngx_lua::{Settings, Wait};
-use crate::protocol::{Batch, Command, RawRead, RawReader, Refused, Reply};
-
-/// What a session is to send and to wait for.
-#[derive(Clone, Copy)]
-pub enum What<'a> {
-    /// One command with its reply (`quit` has none).
-    Command(&'a Command<'a>),
-    /// An open pipeline's commands.
-    Batch(&'a Batch),
-}
-
-/// Why nothing was sent.
-#[derive(Debug, thiserror::Error)]
-pub enum Rejected {
-    /// The session cannot send.
-    #[error(transparent)]
-    Failed(#[from] Error),
-    /// The command must not be sent.
-    #[error("{}", .0.answer)]
-    Refused(Refused),
-}
+use crate::ngx_lua::Settings;
+use crate::protocol::Reply;
 
 /// How a round of receiving ended.
 enum Received {
@@ -46,236 +25,8 @@ enum Received {
 }
 
 impl Worker {
-    /// Sends commands on behalf of `request`.
-    ///
-    /// # Errors
-    ///
-    /// Outer: the session belongs to another active request. Inner: all else;
-    /// nothing was sent or the connection failed.
-    pub fn submit(
-        &mut self,
-        key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
-        what: What<'_>,
-    ) -> Result<Result<Begun, Rejected>, Denied> {
-        Ok(match self.connected(key, request)? {
-            Ok(link) => self.submit_to(key, link, what),
-            Err(error) => Err(not_connected(request, "send", error).into()),
-        })
-    }
-
-    /// Whether `request` could send a command now. Errors as with
-    /// [`Self::submit`].
-    pub fn check_ready(
-        &mut self,
-        key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
-    ) -> Result<Result<(), Error>, Denied> {
-        Ok(match self.connected(key, request)? {
-            Ok(_) => self.check_idle(key),
-            Err(error) => Err(not_connected(request, "send", error)),
-        })
-    }
-
-    fn submit_to(
-        &mut self,
-        session: SessionKey,
-        key: LinkKey,
-        what: What<'_>,
-    ) -> Result<Begun, Rejected> {
-        self.check_idle(session)?;
-        self.check_in_step(key)?;
-        let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
-        let link = self.links.get_mut(key).ok_or(Error::Closed)?;
-        let work = match what {
-            What::Command(command) => {
-                if let Err(refused) = link.pipeline.submit(session, command) {
-                    self.semaphores.give(semaphore);
-                    return Err(Rejected::Refused(refused));
-                }
-                link.quitting = matches!(command, Command::Quit);
-                Work::Command
-            }
-            What::Batch(batch) => {
-                link.pipeline.submit_batch(session, batch);
-                Work::Pipeline {
-                    replies: Vec::with_capacity(batch.len()),
-                    expected: batch.len(),
-                }
-            }
-        };
-        let work = if link.quitting {
-            // nothing comes back; it is done when it is sent
-            Work::Send { bytes: 0 }
-        } else {
-            work
-        };
-        let slot = match work {
-            Work::Send { .. } => Slot::Writer,
-            _ => Slot::Reader,
-        };
-        self.start(session, key, slot, Op::new(semaphore, work))
-            .map_err(Rejected::Failed)
-    }
-
-    /// Sends raw bytes on behalf of `request`. Errors as with [`Self::submit`].
-    pub fn send(
-        &mut self,
-        key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
-        bytes: &[u8],
-    ) -> Result<Result<Begun, Error>, Denied> {
-        let link = match self.connected(key, request)? {
-            Ok(link) => link,
-            Err(error) => return Ok(Err(not_connected(request, "send", error))),
-        };
-        Ok(self.send_on(key, link, bytes))
-    }
-
-    fn send_on(&mut self, key: SessionKey, link: LinkKey, bytes: &[u8]) -> Result<Begun, Error> {
-        // a coroutine that reads does not keep another one from sending
-        match self.check_idle(key) {
-            Ok(()) | Err(Error::BusyReading) => {}
-            Err(error) => return Err(error),
-        }
-        let session = self.sessions.get(key).ok_or(Error::Closed)?;
-        if session.writer.is_some() {
-            return Err(Error::BusyWriting);
-        }
-        if bytes.is_empty() {
-            return Ok(Begun::Ready(Outcome::Sent(0)));
-        }
-        let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
-        let state = self.links.get_mut(link).ok_or(Error::Closed)?;
-        state.pipeline.send_raw(bytes);
-        let work = Work::Send { bytes: bytes.len() };
-        self.start(key, link, Slot::Writer, Op::new(semaphore, work))
-    }
-
-    /// Receives raw bytes on behalf of `request`. Errors as with [`Self::submit`].
-    pub fn receive(
-        &mut self,
-        key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
-        want: RawRead,
-    ) -> Result<Result<Begun, Error>, Denied> {
-        let link = match self.connected(key, request)? {
-            Ok(link) => link,
-            Err(error) => return Ok(Err(not_connected(request, "receive", error))),
-        };
-        Ok(self.receive_on(key, link, want))
-    }
-
-    fn receive_on(
-        &mut self,
-        key: SessionKey,
-        link: LinkKey,
-        want: RawRead,
-    ) -> Result<Begun, Error> {
-        // a coroutine that sends raw data does not keep another one from reading
-        self.check_reader(key)?;
-        let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
-        let work = Work::Receive(RawReader::new(want));
-        self.start(key, link, Slot::Reader, Op::new(semaphore, work))
-    }
-
-    /// Puts an operation under way. If it is complete at once, its result is
-    /// returned and nobody has to wait.
-    fn start(
-        &mut self,
-        key: SessionKey,
-        link: LinkKey,
-        slot: Slot,
-        op: Op,
-    ) -> Result<Begun, Error> {
-        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
-        *session.slot(slot) = Some(op);
-        self.flush(link);
-        self.read_if_due(link);
-        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
-        let entry = session.slot(slot);
-        match entry.as_ref().map(Op::status) {
-            Some(Status::Pending) => Ok(Begun::Waiting),
-            _ => match entry.take().map(Op::into_outcome) {
-                Some((outcome, semaphore)) => {
-                    self.semaphores.give(semaphore);
-                    match outcome {
-                        Outcome::Failed(error) => Err(error),
-                        outcome => Ok(Begun::Ready(outcome)),
-                    }
-                }
-                None => Err(Error::Closed),
-            },
-        }
-    }
-
-    /// Makes the running coroutine wait for the operation in `slot`.
-    ///
-    /// # Errors
-    ///
-    /// ngx_lua's text if waiting is not possible here; the connection is
-    /// closed then, since nobody will take its reply.
-    ///
-    /// # Safety
-    ///
-    /// `request` is the one whose Lua code runs right now.
-    pub unsafe fn wait(
-        &mut self,
-        key: SessionKey,
-        slot: Slot,
-        request: NonNull<ngx_http_request_t>,
-    ) -> Result<(), String> {
-        let op = self.sessions.get_mut(key).map(|session| session.slot(slot));
-        let Some(Some(op)) = op else {
-            return Err(Error::Closed.to_string());
-        };
-        // SAFETY: by this function's contract.
-        match unsafe { op.wait(request) } {
-            Wait::Queued => {
-                self.watch_waiters();
-                Ok(())
-            }
-            Wait::Refused(text) => {
-                self.disconnect(key, State::Closed);
-                Err(text)
-            }
-            Wait::Done | Wait::Declined => {
-                self.disconnect(key, State::Closed);
-                Err(Error::Unknown.to_string())
-            }
-        }
-    }
-
-    /// Before a command is sent there must be nothing that could be taken for
-    /// its reply, and the connection must be open.
-    fn check_in_step(&mut self, key: LinkKey) -> Result<(), Error> {
-        let link = self.links.get_mut(key).ok_or(Error::Closed)?;
-        if link.quitting {
-            return Err(Error::Closed);
-        }
-        let error = if !link.pipeline.is_quiet() {
-            Some(Error::Unsolicited)
-        } else if link.is_readable() {
-            match link.receive() {
-                Some(Ok(0)) => Some(Error::Closed),
-                Some(Ok(_)) => Some(Error::Unsolicited),
-                Some(Err(error)) => Some(error),
-                None => None,
-            }
-        } else {
-            None
-        };
-        match error {
-            Some(error) => {
-                self.fail(key, error.clone(), State::Broken { reused: 0 });
-                Err(error)
-            }
-            None => Ok(()),
-        }
-    }
-
     /// Sends what is to be sent, as far as the socket takes it.
-    fn flush(&mut self, key: LinkKey) {
+    pub(super) fn flush(&mut self, key: LinkKey) {
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
@@ -337,7 +88,7 @@ impl Worker {
 
     /// Takes what has been received already and arms the read event and the
     /// read timeout, if an operation waits for data.
-    fn read_if_due(&mut self, key: LinkKey) {
+    pub(super) fn read_if_due(&mut self, key: LinkKey) {
         if self.pending_reader(key).is_none() {
             return;
         }
@@ -581,21 +332,6 @@ impl Worker {
     }
 }
 
-/// Logs the use of a closed connection, in the words of cosockets, which log
-/// alerts look for.
-pub fn not_connected(request: NonNull<ngx_http_request_t>, action: &str, error: Error) -> Error {
-    if error == Error::Closed {
-        log_socket_error(
-            Some(request),
-            format_args!(
-                "attempt to {action} data on a closed socket: u:{0:016X}, c:{0:016X}, ft:0 eof:0",
-                0
-            ),
-        );
-    }
-    error
-}
-
 /// Adds a reply to the operation that waits for it.
 fn accept(op: &mut Op, reply: Reply) {
     match op.work_mut() {
@@ -613,7 +349,7 @@ fn accept(op: &mut Op, reply: Reply) {
 
 impl Link {
     /// Whether the socket may have something to read.
-    fn is_readable(&self) -> bool {
+    pub(super) fn is_readable(&self) -> bool {
         let c: *mut ngx_connection_t = self.connection.as_ptr();
         // SAFETY: the link's connection is open.
         unsafe {
@@ -624,7 +360,7 @@ impl Link {
 
     /// One read from the socket into the pipeline: how many bytes came, 0 at
     /// the end of the stream; `None` if there is nothing now.
-    fn receive(&mut self) -> Option<Result<usize, Error>> {
+    pub(super) fn receive(&mut self) -> Option<Result<usize, Error>> {
         let c = self.connection.as_ptr();
         let target = self.pipeline.read_buf();
         if target.max == 0 {
@@ -650,6 +386,20 @@ impl Link {
                 }
                 _ => None,
             }
+        }
+    }
+}
+
+/// Logs what cosockets log, unless `lua_socket_log_errors` is off.
+pub(super) fn log_socket_error(
+    request: Option<NonNull<ngx_http_request_t>>,
+    text: std::fmt::Arguments<'_>,
+) {
+    let Some(request) = request else { return };
+    // SAFETY: a session's request is live.
+    unsafe {
+        if Settings::of(request).is_some_and(|settings| settings.log_errors()) {
+            nginx::log(NGX_LOG_ERR, (*(*request.as_ptr()).connection).log, 0, text);
         }
     }
 }

@@ -8,8 +8,11 @@
 //! | `op` | what a coroutine waits for, and its result |
 //! | `link` | one connection and the exchanges under way on it |
 //! | `address` | hosts and ports to socket addresses |
-//! | `connect` | pools' admission, connecting |
-//! | `io` | commands and raw data out, replies in, timeouts |
+//! | `resolve` | names to addresses |
+//! | `connect` | a pool's admission and its queue |
+//! | `open` | opening a connection |
+//! | `submit` | commands and raw data, begun on behalf of a request |
+//! | `io` | bytes out and in, timeouts, failures |
 //! | `keepalive` | idle connections |
 //! | `events` | nginx's handlers: where events come in |
 //! | `error` | why an operation failed |
@@ -25,15 +28,19 @@ mod io;
 mod keepalive;
 mod link;
 mod op;
+mod open;
+mod resolve;
 mod session;
+mod submit;
 mod worker;
 
 pub use connect::Peer;
 pub use error::Error;
-pub use io::{Rejected, What, not_connected};
+
 pub use keepalive::KeepaliveError;
 pub use op::{Begun, Outcome, Slot};
 pub use session::{Denied, Timeouts};
+pub use submit::{Rejected, What, not_connected};
 pub use worker::{SessionKey, with, with_existing};
 
 /// Lets go of what belongs to an nginx cycle: its log, and ngx_lua's

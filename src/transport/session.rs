@@ -9,6 +9,7 @@ use nginx_sys::ngx_http_request_t;
 use super::Error;
 use super::events::on_watch;
 use super::op::{Op, Outcome, Slot, Status};
+use super::resolve::Resolution;
 use super::worker::{LinkKey, PoolKey, SessionKey, Worker};
 use crate::nginx::{Msec, Timer};
 use crate::ngx_lua::{Cleanup, Settings};
@@ -56,6 +57,12 @@ pub(super) enum State {
         host: Vec<u8>,
         port: u16,
         _timer: Timer,
+    },
+    /// The host's name is being looked up.
+    Resolving {
+        resolution: Box<Resolution>,
+        port: u16,
+        pool: Option<PoolKey>,
     },
     /// Connecting or connected.
     Linked(LinkKey),
@@ -168,7 +175,7 @@ impl Worker {
         match session.state {
             State::Closed | State::Broken { .. } => Ok(Err(Error::Closed)),
             _ if session.request() != Some(request) => Err(Denied::BadRequest),
-            State::Queued { .. } => Ok(Err(Error::BusyConnecting)),
+            State::Queued { .. } | State::Resolving { .. } => Ok(Err(Error::BusyConnecting)),
             State::Linked(link) => Ok(Ok(link)),
         }
     }
@@ -192,7 +199,7 @@ impl Worker {
         let Some(session) = self.sessions.get(key) else {
             return Ok(());
         };
-        if let State::Queued { .. } = session.state {
+        if let State::Queued { .. } | State::Resolving { .. } = session.state {
             return Err(Error::BusyConnecting);
         }
         self.check_reader(key)?;
@@ -283,6 +290,11 @@ impl Worker {
         }
         match was {
             State::Queued { pool, .. } => self.leave_queue(pool, key),
+            State::Resolving { pool, .. } => {
+                if let Some(pool) = pool {
+                    self.release(pool);
+                }
+            }
             State::Linked(link) => self.close_link(link),
             State::Closed | State::Broken { .. } => {}
         }

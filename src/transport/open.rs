@@ -1,0 +1,314 @@
+//! Opening a connection: name, address, socket.
+
+use std::ffi::c_void;
+use std::ptr::NonNull;
+
+use nginx_sys::{
+    NGX_AGAIN, NGX_OK, ngx_add_timer, ngx_connection_error,
+    ngx_connection_log_error_e_NGX_ERROR_ERR as NGX_ERROR_ERR, ngx_connection_t,
+    ngx_event_connect_peer, ngx_event_get_peer, ngx_handle_read_event, ngx_handle_write_event,
+    ngx_http_core_loc_conf_t, ngx_http_core_module, ngx_http_request_t, ngx_int_t,
+    ngx_peer_connection_t, ngx_str_t, ngx_tcp_nodelay,
+};
+
+use super::Error;
+use super::address::{Address, Parsed};
+use super::events::on_connection_event;
+use super::io::log_socket_error;
+use super::link::{Connection, Link, Owner};
+use super::op::{Begun, Op, Outcome, Work};
+use super::resolve::Resolution;
+use super::session::State;
+use super::worker::{LinkKey, PoolKey, SessionKey, Worker};
+use crate::conf::LocConf;
+use crate::nginx::{self, stop_timer};
+use crate::ngx_lua::Settings;
+use crate::protocol::{Limits, Pipeline};
+
+/// Longest reply line accepted, in bytes. memcached's own limit on keys makes
+/// the longest regular line much shorter.
+const MAX_LINE: usize = 2048;
+
+/// How far opening a connection has got.
+pub(super) enum Opened {
+    /// It stands.
+    Connected,
+    /// A name is being looked up, or the handshake of TCP is under way.
+    Pending,
+}
+
+impl Worker {
+    /// Opens a connection for a connect operation. On failure the session is
+    /// closed, and what the pool counted is still counted.
+    pub(super) fn begin_open(
+        &mut self,
+        key: SessionKey,
+        host: &[u8],
+        port: u16,
+        pool: Option<PoolKey>,
+    ) -> Result<Begun, Error> {
+        if let Opened::Connected = self.open(key, host, port, pool)? {
+            return Ok(Begun::Ready(Outcome::Connected));
+        }
+        let op = self.new_op(Work::Connect);
+        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
+        match op {
+            Ok(op) => {
+                session.reader = Some(op);
+                Ok(Begun::Waiting)
+            }
+            Err(error) => {
+                let link = session.link();
+                session.state = State::Closed;
+                link.and_then(|link| self.links.remove(link));
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens a connection to a host. On failure as with [`Self::begin_open`].
+    pub(super) fn open(
+        &mut self,
+        key: SessionKey,
+        host: &[u8],
+        port: u16,
+        pool: Option<PoolKey>,
+    ) -> Result<Opened, Error> {
+        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
+        let request = session.request().ok_or(Error::Closed)?;
+        // SAFETY: a session's request is live.
+        match unsafe { Address::parse(host, port, request)? } {
+            Parsed::Address(address) => self.open_address(key, address, pool),
+            Parsed::Name => {
+                // SAFETY: as above.
+                let mut resolution = unsafe { Resolution::start(host, key.to_bits(), request)? };
+                if let Some(answer) = resolution.take_answer() {
+                    return self.open_address(key, answer?.with_port(port), pool);
+                }
+                session.state = State::Resolving {
+                    resolution,
+                    port,
+                    pool,
+                };
+                Ok(Opened::Pending)
+            }
+        }
+    }
+
+    /// A name was looked up, or could not be.
+    pub(super) fn on_resolved(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let (mut resolution, port, pool) = match std::mem::take(&mut session.state) {
+            State::Resolving {
+                resolution,
+                port,
+                pool,
+            } => (resolution, port, pool),
+            other => {
+                session.state = other;
+                return;
+            }
+        };
+        let abandoned = session.reader.as_ref().is_none_or(Op::is_abandoned);
+        let answer = resolution.take_answer().unwrap_or(Err(Error::Unknown));
+        drop(resolution);
+        let opened = match answer {
+            Ok(_) if abandoned => Err(Error::Closed),
+            Ok(address) => self.open_address(key, address.with_port(port), pool),
+            Err(error) => Err(error),
+        };
+        let outcome = match opened {
+            Ok(Opened::Pending) => return,
+            Ok(Opened::Connected) => Outcome::Connected,
+            Err(error) => {
+                if let Some(pool) = pool {
+                    self.release(pool);
+                }
+                Outcome::Failed(error)
+            }
+        };
+        if let Some(op) = self.sessions.get_mut(key).and_then(|s| s.reader.as_mut()) {
+            op.finish(outcome);
+        }
+    }
+
+    fn open_address(
+        &mut self,
+        key: SessionKey,
+        mut address: Address,
+        pool: Option<PoolKey>,
+    ) -> Result<Opened, Error> {
+        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
+        let request = session.request().ok_or(Error::Closed)?;
+        // SAFETY: the request is live while the session has it; so are its
+        // connection, log and configuration.
+        unsafe {
+            let text = address.text();
+            let mut name = ngx_str_t {
+                len: text.len(),
+                data: text.as_ptr().cast_mut(),
+            };
+            let log = (*(*request.as_ptr()).connection).log;
+            let mut peer: ngx_peer_connection_t = std::mem::zeroed();
+            peer.sockaddr = address.as_ptr();
+            peer.socklen = address.len();
+            peer.name = &mut name;
+            peer.get = Some(ngx_event_get_peer);
+            peer.log = log;
+            peer.set_log_error(NGX_ERROR_ERR as _);
+            let rc = ngx_event_connect_peer(&mut peer);
+            let errno = nginx::last_errno();
+            let connection = match NonNull::new(peer.connection) {
+                Some(connection) if rc == NGX_OK as ngx_int_t || rc == NGX_AGAIN as ngx_int_t => {
+                    connection
+                }
+                _ => return Err(Error::from_errno(errno)),
+            };
+            let connecting = rc == NGX_AGAIN as ngx_int_t;
+            let max_value = LocConf::of(request).map_or(usize::MAX, LocConf::max_value_size);
+            let link = self.links.insert(Link {
+                connection: Connection::from_raw(connection),
+                pipeline: Pipeline::new(Limits {
+                    max_line: MAX_LINE,
+                    max_value,
+                }),
+                owner: Owner::Session {
+                    session: key,
+                    connecting,
+                },
+                pool,
+                address,
+                reused: 0,
+                quitting: false,
+            });
+            let c = connection.as_ptr();
+            (*c).data = link.to_bits() as usize as *mut c_void;
+            (*(*c).read).handler = Some(on_connection_event);
+            (*(*c).write).handler = Some(on_connection_event);
+            session.state = State::Linked(link);
+            if connecting {
+                ngx_add_timer((*c).write, session.connect_timeout());
+                return Ok(Opened::Pending);
+            }
+            match settle(c, request) {
+                Ok(()) => Ok(Opened::Connected),
+                Err(error) => {
+                    session.state = State::Closed;
+                    self.links.remove(link);
+                    Err(error)
+                }
+            }
+        }
+    }
+
+    /// A connect in progress succeeded, failed or timed out.
+    pub(super) fn on_connected(&mut self, key: LinkKey) {
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        let Owner::Session { session, .. } = link.owner else {
+            return;
+        };
+        let Some(request) = self.sessions.get(session).and_then(|s| s.request()) else {
+            return;
+        };
+        let c = link.connection.as_ptr();
+        // SAFETY: the link's connection is open, the request live.
+        let result = unsafe {
+            if (*(*c).write).timedout() != 0 {
+                Err(Error::Timeout)
+            } else {
+                stop_timer((*c).write);
+                match socket_error(c) {
+                    0 => settle(c, request),
+                    errno => {
+                        if Settings::of(request).is_some_and(|s| s.log_errors()) {
+                            ngx_connection_error(
+                                c,
+                                errno,
+                                c"connect() failed".as_ptr().cast_mut().cast(),
+                            );
+                        }
+                        Err(Error::from_errno(errno))
+                    }
+                }
+            }
+        };
+        match result {
+            Ok(()) => {
+                link.owner = Owner::Session {
+                    session,
+                    connecting: false,
+                };
+                if let Some(op) = self
+                    .sessions
+                    .get_mut(session)
+                    .and_then(|s| s.reader.as_mut())
+                {
+                    op.finish(Outcome::Connected);
+                }
+            }
+            Err(error) => {
+                if error == Error::Timeout {
+                    let peer = link.address.text_and_port();
+                    log_socket_error(
+                        Some(request),
+                        format_args!("lua tcp socket connect timed out, when connecting to {peer}"),
+                    );
+                }
+                self.fail(key, error, State::Closed);
+            }
+        }
+    }
+}
+
+/// A connection was established: nothing is waited for until it is used, or a
+/// level-triggered event method would spin.
+///
+/// # Safety
+///
+/// `c` is open, `request` live.
+unsafe fn settle(
+    c: *mut ngx_connection_t,
+    request: NonNull<ngx_http_request_t>,
+) -> Result<(), Error> {
+    // SAFETY: by this function's contract; every request has nginx's core
+    // configuration.
+    unsafe {
+        let conf = *(*request.as_ptr())
+            .loc_conf
+            .add(ngx_http_core_module.ctx_index);
+        let ok = NGX_OK as ngx_int_t;
+        if (*conf.cast::<ngx_http_core_loc_conf_t>()).tcp_nodelay != 0 && ngx_tcp_nodelay(c) != ok {
+            return Err(Error::Unknown);
+        }
+        if ngx_handle_write_event((*c).write, 0) != ok || ngx_handle_read_event((*c).read, 0) != ok
+        {
+            return Err(Error::Unknown);
+        }
+    }
+    Ok(())
+}
+
+/// The pending error of a socket; 0: none.
+///
+/// # Safety
+///
+/// `c` is open.
+unsafe fn socket_error(c: *mut ngx_connection_t) -> i32 {
+    let mut errno: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: both out parameters are valid, the descriptor is open.
+    let rc = unsafe {
+        libc::getsockopt(
+            (*c).fd,
+            libc::SOL_SOCKET,
+            libc::SO_ERROR,
+            (&raw mut errno).cast(),
+            &mut len,
+        )
+    };
+    if rc == -1 { nginx::last_errno() } else { errno }
+}
