@@ -34,6 +34,7 @@ pub static mut ngx_http_lua_memcached_module: ngx_module_t = ngx_module_t {
 /// Registers the Lua module with ngx_lua. Later than here, `require` inside
 /// `init_by_lua*` would not find it.
 unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
+    conf::begin();
     let failed = match ngx_lua::discover() {
         Err(missing) => missing.to_string(),
         // SAFETY: nginx passes the configuration being read.

@@ -5,9 +5,10 @@
 //! while the command is encoded.
 
 use std::ffi::c_int;
+use std::ptr::NonNull;
 
 use mlua::ffi::{lua_State, lua_objlen, lua_pop, lua_rawgeti_, lua_toboolean, lua_tonumber};
-use nginx_sys::NGX_LOG_INFO;
+use nginx_sys::{NGX_LOG_INFO, ngx_http_request_t};
 
 use super::handle::{self, Kind};
 use super::pipeline;
@@ -15,7 +16,7 @@ use super::results::{Shape, begun};
 use super::stack::{CANNOT_YIELD, Stack};
 use crate::nginx;
 use crate::protocol::{Arith, Command, Key, Refused, Verb};
-use crate::transport::{self, Error, Rejected, What, not_connected};
+use crate::transport::{self, Error, Rejected, SessionKey, What, not_connected};
 
 /// Storage commands, as the glue numbers them.
 const VERBS: [Verb; 6] = [
@@ -40,13 +41,28 @@ fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
         );
     };
     if !stack.is_yieldable() {
-        stack.raise(format_args!("{CANNOT_YIELD}"));
+        return cannot_wait(stack, shape, key, request);
     }
     let result = transport::with(|worker| worker.submit(key, request, What::Command(command)));
     if let Ok(Err(Rejected::Refused(refused))) = &result {
         log_refused(stack, refused);
     }
     begun(stack, shape, key, request, result)
+}
+
+/// What a command gives where the coroutine cannot wait for its reply: nothing
+/// is sent.
+pub fn cannot_wait(
+    stack: Stack,
+    shape: u8,
+    key: SessionKey,
+    request: NonNull<ngx_http_request_t>,
+) -> c_int {
+    match transport::with(|worker| worker.check_ready(key, request)) {
+        Ok(Err(error)) => stack.failure(Shape::nils(shape), error),
+        Err(denied) => stack.raise(format_args!("{denied}")),
+        Ok(Ok(())) => stack.raise(format_args!("{CANNOT_YIELD}")),
+    }
 }
 
 /// Tells the operator what was not sent, and why.

@@ -3,15 +3,20 @@
 -- yield or raise, and have done so before anything is sent), open pipelines.
 local native = ...
 
+local ffi = require "ffi"
+
 local escape_uri, unescape_uri = ngx.escape_uri, ngx.unescape_uri
 local concat = table.concat
-local error, rawget, setmetatable, type = error, rawget, setmetatable, type
+local error, rawget, select, setmetatable = error, rawget, select, setmetatable
+local tonumber, type = tonumber, type
 
 local check_phase = native.check_phase
 local connect, finish_connect = native.connect, native.finish_connect
 local settimeout, settimeouts = native.settimeout, native.settimeouts
 local setkeepalive, getreusedtimes = native.setkeepalive, native.getreusedtimes
 local close = native.close
+local sslhandshake, finish_handshake = native.sslhandshake, native.finish_handshake
+local free_session = native.free_session
 local send, finish_send = native.send, native.finish_send
 local receive, finish_receive = native.receive, native.finish_receive
 local get, finish_get = native.get, native.finish_get
@@ -28,8 +33,6 @@ local new_pipeline, pipeline_length = native.new_pipeline, native.pipeline_lengt
 local commit, finish_commit = native.commit, native.finish_commit
 
 local SET, ADD, REPLACE, APPEND, PREPEND, CAS = 0, 1, 2, 3, 4, 5
-
-local NO_TLS = "TLS is not supported yet"
 
 -- memc.sock, for commands of the user's own
 
@@ -48,8 +51,75 @@ function Sock.receive(self, ...)
     return finish_receive(self, receive(self, ...))
 end
 
-function Sock.sslhandshake()
-    return nil, NO_TLS
+-- Fields of `sock` beside those that handle.rs uses.
+local CERTIFICATE, KEY = 5, 6
+
+-- A pointer of ngx_lua's FFI functions as the native functions take it.
+local function address(pointer)
+    if type(pointer) ~= "cdata" then
+        return 0
+    end
+    return tonumber(ffi.cast("uintptr_t", ffi.cast("void *", pointer)))
+end
+
+-- What the native function returns instead of an address for the session that
+-- it was given.
+local SAME_SESSION = 1
+
+local function handshake_result(wanted, found, err)
+    if not found then
+        return nil, err
+    end
+    if wanted == false then
+        if found ~= 0 then
+            free_session(found)
+        end
+        return true
+    end
+    if found == SAME_SESSION then
+        return wanted
+    end
+    local session = ffi.cast("void *", found)
+    if found == 0 then
+        return session
+    end
+    return ffi.gc(session, function()
+        free_session(found)
+    end)
+end
+
+local function handshake(sock, session, server_name, verify, status, ...)
+    local extra = select("#", ...)
+    if not sock or extra > 0 then
+        error("ngx.socket sslhandshake: expecting 1 ~ 5 arguments (including the object), but seen "
+            .. (sock and 5 + extra or 0), 2)
+    end
+    if server_name and type(server_name) ~= "string" then
+        error("bad server name argument (string expected, got " .. type(server_name) .. ")", 2)
+    end
+    return handshake_result(session, finish_handshake(sock, sslhandshake(sock,
+        address(session), server_name or nil, verify, status,
+        address(sock[CERTIFICATE]), address(sock[KEY]))))
+end
+
+Sock.sslhandshake = handshake
+
+function Sock.setclientcert(self, cert, key)
+    if not cert and not key then
+        self[CERTIFICATE], self[KEY] = nil, nil
+        return true
+    end
+    if not cert or not key then
+        return nil, "client certificate must be supplied with corresponding private key"
+    end
+    if type(cert) ~= "cdata" then
+        return nil, "bad cert arg: cdata expected, got " .. type(cert)
+    end
+    if type(key) ~= "cdata" then
+        return nil, "bad pkey arg: cdata expected, got " .. type(key)
+    end
+    self[CERTIFICATE], self[KEY] = cert, key
+    return true
 end
 
 Sock.settimeout = settimeout
@@ -123,11 +193,12 @@ function _M.connect(self, ...)
     return finish_connect(sock, connect(sock, ...))
 end
 
-function _M.sslhandshake(self)
-    if not self.sock then
+function _M.sslhandshake(self, ...)
+    local sock = self.sock
+    if not sock then
         return nil, "not initialized"
     end
-    return nil, NO_TLS
+    return handshake(sock, ...)
 end
 
 function _M.set_keepalive(self, ...)

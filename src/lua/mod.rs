@@ -9,6 +9,7 @@
 //! | `commands` | memcached commands |
 //! | `pipeline` | open pipelines |
 //! | `raw` | `sock:send` and `sock:receive` |
+//! | `tls` | `sock:sslhandshake` |
 //! | `results` | outcomes to Lua values |
 //!
 //! A method that has to wait is two C functions, because ngx_lua's semaphore
@@ -24,6 +25,11 @@ mod pipeline;
 mod raw;
 mod results;
 mod stack;
+#[cfg(ngx_feature = "http_ssl")]
+mod tls;
+#[cfg(not(ngx_feature = "http_ssl"))]
+#[path = "tls_absent.rs"]
+mod tls;
 
 use std::ffi::c_int;
 
@@ -64,6 +70,9 @@ fn functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {
         ("setkeepalive", connection::setkeepalive),
         ("getreusedtimes", connection::getreusedtimes),
         ("close", connection::close),
+        ("sslhandshake", tls::sslhandshake),
+        ("finish_handshake", results::finish::<{ Shape::HANDSHAKE }>),
+        ("free_session", tls::free_session),
         ("send", raw::send),
         ("finish_send", results::finish::<{ Shape::SEND }>),
         ("receive", raw::receive),

@@ -8,10 +8,10 @@ use std::ffi::c_int;
 use mlua::ffi::{LUA_TBOOLEAN, lua_State};
 use slotmap::{DefaultKey, Key, KeyData, SlotMap};
 
-use super::commands::log_refused;
+use super::commands::{cannot_wait, log_refused};
 use super::handle::{self, Kind};
 use super::results::{Shape, new_table, push_reply, set_index, suspend};
-use super::stack::{CANNOT_YIELD, Stack};
+use super::stack::Stack;
 use crate::protocol::{Answer, Batch, Command, Reply};
 use crate::transport::{self, Begun, Error, Outcome, Slot, What, not_connected};
 
@@ -107,7 +107,7 @@ pub unsafe extern "C-unwind" fn commit(state: *mut lua_State) -> c_int {
         return stack.failure(1, not_connected(request, "send", Error::Closed));
     };
     if !stack.is_yieldable() {
-        stack.raise(format_args!("{CANNOT_YIELD}"));
+        return cannot_wait(stack, Shape::LINE, session, request);
     }
     let Some(id) = handle::read(stack, 2, Kind::Pipeline) else {
         stack.raise(format_args!("bad pipeline"))

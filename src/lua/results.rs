@@ -35,6 +35,9 @@ impl Shape {
     /// `1` or `nil, err`
     pub const QUIT: u8 = 8;
 
+    /// The address of a TLS session (0: none) or `nil, err`
+    pub const HANDSHAKE: u8 = 9;
+
     /// How many nils precede an error.
     pub fn nils(shape: u8) -> c_int {
         match shape {
@@ -108,6 +111,11 @@ fn push(stack: Stack, shape: u8, key: SessionKey, outcome: Outcome) -> c_int {
     match outcome {
         Outcome::Connected => {
             stack.push_integer(1);
+            1
+        }
+        Outcome::Handshaken => {
+            let session = transport::with(|worker| worker.tls_session(key));
+            stack.push_number(session.addr() as f64);
             1
         }
         Outcome::Sent(bytes) => {

@@ -5,8 +5,8 @@ use std::fmt;
 
 use mlua::ffi::{
     LUA_TNIL, LUA_TNONE, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE, lua_State, lua_concat, lua_error,
-    lua_gettop, lua_pushinteger, lua_pushlstring_, lua_pushnil, lua_tolstring, lua_type,
-    lua_typename, luaL_where,
+    lua_gettop, lua_pushinteger, lua_pushlstring_, lua_pushnil, lua_pushnumber, lua_tolstring,
+    lua_type, lua_typename, luaL_where,
 };
 use nginx_sys::ngx_http_request_t;
 use std::ptr::NonNull;
@@ -119,6 +119,11 @@ impl Stack {
     pub fn push_integer(self, n: i64) {
         // SAFETY: as above.
         unsafe { lua_pushinteger(self.0, n) }
+    }
+
+    pub fn push_number(self, n: f64) {
+        // SAFETY: as above.
+        unsafe { lua_pushnumber(self.0, n) }
     }
 
     pub fn push_nil(self) {

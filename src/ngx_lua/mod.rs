@@ -6,6 +6,8 @@
 mod cleanup;
 mod semaphore;
 mod settings;
+#[cfg(ngx_feature = "http_ssl")]
+mod tls_settings;
 
 use std::ffi::{CStr, c_char, c_int};
 
@@ -15,6 +17,8 @@ use nginx_sys::{NGX_OK, ngx_conf_t, ngx_http_request_t, ngx_int_t, ngx_module_t}
 pub use cleanup::Cleanup;
 pub use semaphore::{Semaphore, Semaphores, Wait};
 pub use settings::{Settings, discover};
+#[cfg(ngx_feature = "http_ssl")]
+pub use tls_settings::TlsSettings;
 
 unsafe extern "C" {
     static mut ngx_http_lua_module: ngx_module_t;

@@ -50,7 +50,8 @@ pub fn discover() -> Result<(), MissingDirective> {
     Ok(())
 }
 
-fn offset(name: &'static str) -> Result<usize, MissingDirective> {
+/// Where ngx_lua's configuration of a location keeps a directive's value.
+pub(super) fn offset(name: &'static str) -> Result<usize, MissingDirective> {
     // SAFETY: ngx_lua's command table is static and ends with an empty name.
     unsafe {
         let mut command: *const ngx_command_t = ngx_http_lua_module.commands;

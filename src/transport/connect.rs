@@ -11,6 +11,7 @@ use super::io::log_socket_error;
 use super::op::{Begun, Op, Outcome, Work};
 use super::open::Opened;
 use super::session::{Denied, State};
+use super::tls::TlsIdentity;
 use super::worker::{LinkKey, NamedPool, PoolKey, SessionKey, Worker};
 use crate::nginx::Timer;
 use crate::ngx_lua::Cleanup;
@@ -58,7 +59,7 @@ impl Worker {
         request: NonNull<ngx_http_request_t>,
         peer: Peer<'_>,
     ) -> Result<Begun, Error> {
-        let pool = self.find_pool(peer);
+        let pool = self.find_pool(peer, request);
         let name = match pool.and_then(|pool| self.pools.get(pool)) {
             Some(named) => named.name.clone(),
             None => peer.pool.into(),
@@ -90,24 +91,44 @@ impl Worker {
         }
     }
 
-    fn find_pool(&mut self, peer: Peer<'_>) -> Option<PoolKey> {
-        if let Some(pool) = self.pool_names.get(peer.pool) {
+    /// The pool that a connect goes to, if there is one or is to be one.
+    fn find_pool(
+        &mut self,
+        peer: Peer<'_>,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Option<PoolKey> {
+        let name = || Rc::<[u8]>::from(peer.pool);
+        let habit = if self.tls_habits.is_empty() {
+            None
+        } else {
+            self.tls_habits.get(&(name(), location(request))).cloned()
+        };
+        let found = match &habit {
+            Some(tls) => self.tls_pools.get(&(name(), tls.clone())),
+            None => self.pool_names.get(peer.pool),
+        };
+        if let Some(pool) = found {
             return Some(*pool);
         }
-        Some(self.create_pool(peer.pool.into(), peer.pool_size?, peer.backlog))
+        Some(self.create_pool(name(), habit, peer.pool_size?, peer.backlog))
     }
 
     pub(super) fn create_pool(
         &mut self,
         name: Rc<[u8]>,
+        tls: Option<Rc<TlsIdentity>>,
         size: usize,
         backlog: Option<usize>,
     ) -> PoolKey {
         let pool = self.pools.insert(NamedPool {
             name: name.clone(),
+            tls: tls.clone(),
             pool: Pool::new(size, backlog),
         });
-        self.pool_names.insert(name, pool);
+        match tls {
+            Some(tls) => self.tls_pools.insert((name, tls), pool),
+            None => self.pool_names.insert(name, pool),
+        };
         pool
     }
 
@@ -236,4 +257,10 @@ impl Worker {
         }
         !over
     }
+}
+
+/// What tells locations apart: the address of their configuration.
+pub(super) fn location(request: NonNull<ngx_http_request_t>) -> usize {
+    // SAFETY: a session's request is live.
+    unsafe { (*request.as_ptr()).loc_conf.addr() }
 }

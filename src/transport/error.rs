@@ -41,6 +41,12 @@ pub enum Error {
     /// Bytes were there before the command was sent: they answer something else.
     #[error("bad reply: unsolicited data")]
     Unsolicited,
+    /// What is wrong with TLS, or with the peer's certificate.
+    #[error("{0}")]
+    Tls(String),
+    /// nginx or ngx_lua was built without TLS.
+    #[error("TLS is not supported by this nginx")]
+    NoTls,
     /// An error of the operating system, nginx's text in lower case.
     #[error("{}", nginx::error_text(*.0))]
     Os(ngx_err_t),

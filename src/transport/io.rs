@@ -217,6 +217,7 @@ impl Worker {
             let (taken, complete) = reader.feed(link.pipeline.buffered());
             link.pipeline.consume(taken);
             if complete {
+                link.unanswered = false;
                 let data = take_data(reader);
                 op.finish(Outcome::Received(data));
             }

@@ -9,6 +9,7 @@ use nginx_sys::{
 };
 
 use super::Error;
+use super::connect::location;
 use super::link::Owner;
 use super::session::{Denied, State};
 use super::worker::{LinkKey, PoolKey, SessionKey, Worker};
@@ -82,28 +83,24 @@ impl Worker {
             }
             Settings::of(request).ok_or(Error::Unknown)?
         };
-        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
-        let name = session.pool_name.clone().ok_or(Error::Closed)?;
-        let counted_by = link.pool.filter(|pool| {
-            let named = self.pools.get(*pool);
-            named.is_some_and(|named| Rc::ptr_eq(&named.name, &name))
-        });
-        let found = counted_by.or_else(|| self.pool_names.get(&name).copied());
-        let pool = match found {
-            Some(pool) => pool,
-            None => {
-                let size = pool_size.unwrap_or(settings.pool_size() as i64);
-                match usize::try_from(size) {
-                    Ok(size) if size > 0 => self.create_pool(name, size, None),
-                    _ => return Err(KeepaliveError::BadPoolSize(size)),
-                }
-            }
-        };
+        if link.unanswered {
+            // a reply may come at any time, and the next user would get it
+            // SAFETY: as above.
+            let dubious = unsafe { (*(*c).read).ready() != 0 } && !self.is_alive(link_key);
+            self.disconnect(key, State::Closed);
+            return if dubious {
+                Err(Error::Dubious.into())
+            } else {
+                Ok(())
+            };
+        }
+        let counting = link.pool;
+        let pool = self.pool_for(key, link_key, request, pool_size, settings)?;
         if let Some(session) = self.sessions.get_mut(key) {
             session.state = State::Closed;
         }
         let link = self.links.get_mut(link_key).ok_or(Error::Closed)?;
-        let counted = link.pool == Some(pool);
+        let counted = counting == Some(pool);
         link.pipeline.shrink();
         // SAFETY: the link's connection is open; the cycle's log outlives it.
         let readable = unsafe {
@@ -118,12 +115,62 @@ impl Worker {
             (*(*c).read).ready() != 0
         };
         self.put_idle(pool, link_key, counted);
+        if let Some(other) = counting.filter(|_| !counted) {
+            self.release(other);
+        }
         if readable && !self.is_alive(link_key) {
             self.evict(link_key);
             return Err(Error::Dubious.into());
         }
         self.resume_waiting(pool);
         Ok(())
+    }
+
+    /// The pool of a session's connection, made now if there is none. Plain
+    /// connections and those of each TLS identity have their own.
+    fn pool_for(
+        &mut self,
+        key: SessionKey,
+        link: LinkKey,
+        request: NonNull<ngx_http_request_t>,
+        pool_size: Option<i64>,
+        settings: Settings,
+    ) -> Result<PoolKey, KeepaliveError> {
+        let session = self.sessions.get(key).ok_or(Error::Closed)?;
+        let link = self.links.get(link).ok_or(Error::Closed)?;
+        let name = session.pool_name.clone().ok_or(Error::Closed)?;
+        let tls = link.tls.clone();
+        let counting = link.pool.and_then(|pool| self.pools.get(pool));
+        if tls.is_some() || !self.tls_habits.is_empty() {
+            let place = (name.clone(), location(request));
+            match tls.clone() {
+                Some(tls) => self.tls_habits.insert(place, tls),
+                None => self.tls_habits.remove(&place),
+            };
+        }
+        if let Some(counting) = counting
+            && Rc::ptr_eq(&counting.name, &name)
+            && counting.tls == tls
+            && let Some(pool) = link.pool
+        {
+            return Ok(pool);
+        }
+        let found = match &tls {
+            Some(tls) => self.tls_pools.get(&(name.clone(), tls.clone())),
+            None => self.pool_names.get(&name),
+        };
+        if let Some(pool) = found {
+            return Ok(*pool);
+        }
+        // what `connect` said of the pool goes for it with TLS as well
+        let (size, backlog) = match counting {
+            Some(counting) => (counting.pool.size() as i64, counting.pool.backlog()),
+            None => (pool_size.unwrap_or(settings.pool_size() as i64), None),
+        };
+        match usize::try_from(size) {
+            Ok(size) if size > 0 => Ok(self.create_pool(name, tls, size, backlog)),
+            _ => Err(KeepaliveError::BadPoolSize(size)),
+        }
     }
 
     /// Makes a link idle in a pool; the least recently used one goes if there
@@ -177,8 +224,8 @@ impl Worker {
         }
     }
 
-    fn is_alive(&self, key: LinkKey) -> bool {
-        let Some(link) = self.links.get(key) else {
+    fn is_alive(&mut self, key: LinkKey) -> bool {
+        let Some(link) = self.links.get_mut(key) else {
             return false;
         };
         let c = link.connection.as_ptr();
@@ -187,6 +234,11 @@ impl Worker {
         unsafe {
             if (*c).close() != 0 || (*(*c).read).timedout() != 0 {
                 return false;
+            }
+            if link.tls.is_some() {
+                // what came may be TLS's own, e.g. a session ticket
+                return link.receive().is_none()
+                    && ngx_handle_read_event((*c).read, 0) == NGX_OK as ngx_int_t;
             }
             let n = libc::recv((*c).fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK);
             if n == -1 && nginx::last_errno() == libc::EAGAIN {
@@ -229,8 +281,10 @@ impl Worker {
         if self.pools.get(pool).is_some_and(unused)
             && let Some(named) = self.pools.remove(pool)
         {
-            let name: Rc<[u8]> = named.name;
-            self.pool_names.remove(&name);
+            match named.tls {
+                Some(tls) => self.tls_pools.remove(&(named.name, tls)),
+                None => self.pool_names.remove(&named.name),
+            };
         }
     }
 
@@ -278,6 +332,9 @@ unsafe fn set_log(c: *mut ngx_connection_t, log: *mut ngx_log_t) {
     // SAFETY: by this function's contract.
     unsafe {
         (*c).log = log;
+        if !(*c).pool.is_null() {
+            (*(*c).pool).log = log;
+        }
         (*(*c).read).log = log;
         (*(*c).write).log = log;
     }

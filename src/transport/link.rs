@@ -1,10 +1,12 @@
 //! A connection to a server: its nginx connection and what is under way on it.
 
 use std::ptr::NonNull;
+use std::rc::Rc;
 
 use nginx_sys::{ngx_close_connection, ngx_connection_t};
 
 use super::address::Address;
+use super::tls::{self, Pending, TlsIdentity};
 use super::worker::{PoolKey, SessionKey};
 use crate::protocol::Pipeline;
 
@@ -31,6 +33,13 @@ pub(super) struct Link {
     pub(super) address: Address,
     /// How often it was taken out of a pool.
     pub(super) reused: u64,
+    /// What a TLS connection was made with; `None`: it is plain.
+    pub(super) tls: Option<Rc<TlsIdentity>>,
+    /// The handshake to be done, or under way.
+    pub(super) handshake: Option<Pending>,
+    /// Raw bytes were sent and nothing raw was received since: a reply may
+    /// be under way.
+    pub(super) unanswered: bool,
     /// `quit` was sent; nothing may follow.
     pub(super) quitting: bool,
 }
@@ -53,6 +62,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        tls::shut_down(self);
         // SAFETY: it is open until here; nginx deletes its timers and its
         // events, posted ones included.
         unsafe { ngx_close_connection(self.0.as_ptr()) };

@@ -11,6 +11,7 @@
 //! | `resolve` | names to addresses |
 //! | `connect` | a pool's admission and its queue |
 //! | `open` | opening a connection |
+//! | `tls` | TLS handshakes and identities |
 //! | `submit` | commands and raw data, begun on behalf of a request |
 //! | `io` | bytes out and in, timeouts, failures |
 //! | `keepalive` | idle connections |
@@ -32,6 +33,11 @@ mod open;
 mod resolve;
 mod session;
 mod submit;
+#[cfg(ngx_feature = "http_ssl")]
+mod tls;
+#[cfg(not(ngx_feature = "http_ssl"))]
+#[path = "tls_absent.rs"]
+mod tls;
 mod worker;
 
 pub use connect::Peer;
@@ -41,6 +47,7 @@ pub use keepalive::KeepaliveError;
 pub use op::{Begun, Outcome, Slot};
 pub use session::{Denied, Timeouts};
 pub use submit::{Rejected, What, not_connected};
+pub use tls::Handshake;
 pub use worker::{SessionKey, with, with_existing};
 
 /// Lets go of what belongs to an nginx cycle: its log, and ngx_lua's
@@ -48,6 +55,7 @@ pub use worker::{SessionKey, with, with_existing};
 pub fn forget_cycle() {
     with(|worker| {
         worker.watch = None;
+        worker.tls_habits.clear();
         worker.semaphores.free_all();
     });
 }

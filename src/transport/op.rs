@@ -23,6 +23,8 @@ pub enum Slot {
 pub enum Outcome {
     /// The connection stands.
     Connected,
+    /// TLS is established.
+    Handshaken,
     /// The reply to a single command.
     Reply(Reply),
     /// The replies to a pipeline, as many as came before it failed, if it did.
@@ -99,7 +101,8 @@ impl Op {
     pub(super) fn is_connect(&self) -> bool {
         matches!(
             self.progress,
-            Progress::Pending(Work::Connect) | Progress::Done(Outcome::Connected)
+            Progress::Pending(Work::Connect)
+                | Progress::Done(Outcome::Connected | Outcome::Handshaken)
         )
     }
 

@@ -134,7 +134,7 @@ impl Worker {
         }
     }
 
-    fn open_address(
+    pub(super) fn open_address(
         &mut self,
         key: SessionKey,
         mut address: Address,
@@ -180,7 +180,10 @@ impl Worker {
                 },
                 pool,
                 address,
+                tls: None,
+                handshake: None,
                 reused: 0,
+                unanswered: false,
                 quitting: false,
             });
             let c = connection.as_ptr();
@@ -242,13 +245,7 @@ impl Worker {
                     session,
                     connecting: false,
                 };
-                if let Some(op) = self
-                    .sessions
-                    .get_mut(session)
-                    .and_then(|s| s.reader.as_mut())
-                {
-                    op.finish(Outcome::Connected);
-                }
+                self.go_on_with_handshake(key);
             }
             Err(error) => {
                 if error == Error::Timeout {
@@ -260,6 +257,18 @@ impl Worker {
                 }
                 self.fail(key, error, State::Closed);
             }
+        }
+    }
+}
+
+impl Worker {
+    /// Tells the coroutine that waits for a link to be connected.
+    pub(super) fn finish_connect(&mut self, key: LinkKey, outcome: Outcome) {
+        if let Some(Owner::Session { session, .. }) = self.links.get(key).map(|link| link.owner)
+            && let Some(session) = self.sessions.get_mut(session)
+            && let Some(op) = &mut session.reader
+        {
+            op.finish(outcome);
         }
     }
 }

@@ -175,7 +175,8 @@ impl Worker {
         match session.state {
             State::Closed | State::Broken { .. } => Ok(Err(Error::Closed)),
             _ if session.request() != Some(request) => Err(Denied::BadRequest),
-            State::Queued { .. } | State::Resolving { .. } => Ok(Err(Error::BusyConnecting)),
+            // as with cosockets, there is no connection yet to be busy
+            State::Resolving { .. } | State::Queued { .. } => Ok(Err(Error::Closed)),
             State::Linked(link) => Ok(Ok(link)),
         }
     }

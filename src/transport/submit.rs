@@ -136,6 +136,7 @@ impl Worker {
         let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
         let state = self.links.get_mut(link).ok_or(Error::Closed)?;
         state.pipeline.send_raw(bytes);
+        state.unanswered = true;
         let work = Work::Send { bytes: bytes.len() };
         self.start(key, link, Slot::Writer, Op::new(semaphore, work))
     }

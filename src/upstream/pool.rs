@@ -141,6 +141,16 @@ impl<I: PartialEq, W: PartialEq> Pool<I, W> {
         self.connections == 0
     }
 
+    /// How many idle connections it keeps.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// How many connect operations may wait; `None`: they never have to.
+    pub fn backlog(&self) -> Option<usize> {
+        self.backlog
+    }
+
     /// The idle connections, most recently used first.
     pub fn idle(&self) -> impl Iterator<Item = &I> {
         self.idle.iter()

@@ -1,4 +1,7 @@
-//! The module's own directives.
+//! The module's own directives, and what is made of ngx_lua's.
+
+#[cfg(ngx_feature = "http_ssl")]
+mod tls;
 
 use std::ffi::{c_char, c_void};
 use std::ptr::{self, NonNull};
@@ -22,6 +25,8 @@ const UNSET: usize = usize::MAX;
 #[derive(Debug)]
 pub struct LocConf {
     max_value_size: usize,
+    #[cfg(ngx_feature = "http_ssl")]
+    ssl: *mut nginx_sys::ngx_ssl_t,
 }
 
 impl LocConf {
@@ -44,6 +49,13 @@ impl LocConf {
     /// server, in bytes.
     pub fn max_value_size(&self) -> usize {
         self.max_value_size
+    }
+
+    /// The SSL context of ngx_lua's `lua_ssl_*` directives; `None` if the
+    /// loaded ngx_lua has none of them.
+    #[cfg(ngx_feature = "http_ssl")]
+    pub fn ssl(&self) -> Option<NonNull<nginx_sys::ngx_ssl_t>> {
+        NonNull::new(self.ssl)
     }
 }
 
@@ -75,6 +87,15 @@ pub static mut COMMANDS: [ngx_command_t; 2] = [
     },
 ];
 
+/// `NGX_CONF_ERROR`
+const ERROR: *mut c_char = usize::MAX as *mut c_char;
+
+/// To be called when the reading of a configuration begins.
+pub fn begin() {
+    #[cfg(ngx_feature = "http_ssl")]
+    tls::begin();
+}
+
 /// `create_loc_conf`
 pub unsafe extern "C" fn create_loc_conf(cf: *mut ngx_conf_t) -> *mut c_void {
     // SAFETY: nginx passes the configuration being read; its pool gives
@@ -84,6 +105,8 @@ pub unsafe extern "C" fn create_loc_conf(cf: *mut ngx_conf_t) -> *mut c_void {
         if !conf.is_null() {
             conf.write(LocConf {
                 max_value_size: UNSET,
+                #[cfg(ngx_feature = "http_ssl")]
+                ssl: ptr::null_mut(),
             });
         }
         conf.cast()
@@ -92,7 +115,7 @@ pub unsafe extern "C" fn create_loc_conf(cf: *mut ngx_conf_t) -> *mut c_void {
 
 /// `merge_loc_conf`
 pub unsafe extern "C" fn merge_loc_conf(
-    _cf: *mut ngx_conf_t,
+    cf: *mut ngx_conf_t,
     parent: *mut c_void,
     child: *mut c_void,
 ) -> *mut c_char {
@@ -104,5 +127,13 @@ pub unsafe extern "C" fn merge_loc_conf(
             size => size,
         };
     }
+    #[cfg(ngx_feature = "http_ssl")]
+    // SAFETY: this is `merge_loc_conf`.
+    match unsafe { tls::context(cf) } {
+        Some(context) => child.ssl = context,
+        None => return ERROR,
+    }
+    #[cfg(not(ngx_feature = "http_ssl"))]
+    let _ = cf;
     ptr::null_mut() // NGX_CONF_OK
 }

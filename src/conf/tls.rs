@@ -1,0 +1,160 @@
+//! SSL contexts of locations, made of ngx_lua's `lua_ssl_*` directives.
+
+use std::cell::RefCell;
+use std::ptr::{self, NonNull};
+
+use nginx_sys::{
+    NGX_LOG_EMERG, NGX_OK, SSL_CTX_set_cipher_list, ngx_array_t, ngx_conf_t, ngx_int_t,
+    ngx_keyval_t, ngx_pcalloc, ngx_pool_cleanup_add, ngx_ssl_certificates, ngx_ssl_cleanup_ctx,
+    ngx_ssl_conf_commands, ngx_ssl_create, ngx_ssl_crl, ngx_ssl_error, ngx_ssl_t,
+    ngx_ssl_trusted_certificate, ngx_str_t,
+};
+
+use crate::ngx_lua::TlsSettings;
+
+/// What a context is made of, as text: locations with equal values share one.
+type Recipe = Vec<u8>;
+
+/// The contexts of the configuration that is being read.
+struct Contexts(RefCell<Vec<(Recipe, NonNull<ngx_ssl_t>)>>);
+
+// SAFETY: nginx reads its configuration in one thread.
+unsafe impl Sync for Contexts {}
+
+static CONTEXTS: Contexts = Contexts(RefCell::new(Vec::new()));
+
+/// A new configuration begins; contexts of an older one are not its own.
+pub fn begin() {
+    CONTEXTS.0.borrow_mut().clear();
+}
+
+/// The context for the location that is being merged; null if the loaded
+/// ngx_lua has no TLS. `None`: it cannot be made, and why was logged.
+///
+/// # Safety
+///
+/// As for [`TlsSettings::being_merged`].
+pub unsafe fn context(cf: *mut ngx_conf_t) -> Option<*mut ngx_ssl_t> {
+    // SAFETY: by this function's contract.
+    let Some(settings) = (unsafe { TlsSettings::being_merged(cf) }) else {
+        return Some(ptr::null_mut());
+    };
+    // SAFETY: the settings' arrays and strings live in the configuration.
+    let recipe = unsafe { recipe(&settings) };
+    let known = CONTEXTS
+        .0
+        .borrow()
+        .iter()
+        .find_map(|(other, context)| (*other == recipe).then_some(*context));
+    if let Some(context) = known {
+        return Some(context.as_ptr());
+    }
+    // SAFETY: by this function's contract.
+    let context = unsafe { create(cf, settings)? };
+    CONTEXTS.0.borrow_mut().push((recipe, context));
+    Some(context.as_ptr())
+}
+
+/// # Safety
+///
+/// The settings are those of a configuration that exists.
+unsafe fn recipe(settings: &TlsSettings) -> Recipe {
+    let mut recipe = format!("{} {} ", settings.protocols, settings.verify_depth).into_bytes();
+    let mut add = |text: &ngx_str_t| {
+        recipe.extend_from_slice(format!("{}:", text.len).as_bytes());
+        recipe.extend_from_slice(text.as_bytes());
+    };
+    add(&settings.ciphers);
+    add(&settings.trusted_certificate);
+    add(&settings.crl);
+    // SAFETY: by this function's contract; the element types are those of
+    // the directives' slot functions.
+    unsafe {
+        for pair in elements::<ngx_keyval_t>(settings.conf_commands) {
+            add(&pair.key);
+            add(&pair.value);
+        }
+        for files in [settings.certificates, settings.certificate_keys] {
+            elements::<ngx_str_t>(files).iter().for_each(&mut add);
+        }
+    }
+    recipe
+}
+
+/// # Safety
+///
+/// `array` is null or holds elements of type `T`.
+unsafe fn elements<'a, T>(array: *mut ngx_array_t) -> &'a [T] {
+    if array.is_null() {
+        return &[];
+    }
+    // SAFETY: by this function's contract.
+    unsafe { std::slice::from_raw_parts((*array).elts.cast(), (*array).nelts) }
+}
+
+/// Makes a context, step by step as ngx_lua does.
+///
+/// # Safety
+///
+/// As for [`TlsSettings::being_merged`].
+unsafe fn create(cf: *mut ngx_conf_t, mut settings: TlsSettings) -> Option<NonNull<ngx_ssl_t>> {
+    let ok = NGX_OK as ngx_int_t;
+    // SAFETY: the configuration being read has a pool and a log, and the
+    // settings are its own.
+    unsafe {
+        let context = NonNull::new(ngx_pcalloc((*cf).pool, size_of::<ngx_ssl_t>()))?;
+        let context = context.cast::<ngx_ssl_t>();
+        let ssl = context.as_ptr();
+        (*ssl).log = (*cf).log;
+        if ngx_ssl_create(ssl, settings.protocols, ptr::null_mut()) != ok {
+            return None;
+        }
+        let cleanup = ngx_pool_cleanup_add((*cf).pool, 0);
+        if cleanup.is_null() {
+            ngx_ssl_cleanup_ctx(ssl.cast());
+            return None;
+        }
+        (*cleanup).handler = Some(ngx_ssl_cleanup_ctx);
+        (*cleanup).data = ssl.cast();
+        if SSL_CTX_set_cipher_list((*ssl).ctx, settings.ciphers.data.cast()) == 0 {
+            ngx_ssl_error(
+                NGX_LOG_EMERG as usize,
+                (*cf).log,
+                0,
+                c"SSL_CTX_set_cipher_list(\"%V\") failed"
+                    .as_ptr()
+                    .cast_mut(),
+                &raw const settings.ciphers,
+            );
+            return None;
+        }
+        if !settings.certificates.is_null()
+            && !settings.certificate_keys.is_null()
+            && ngx_ssl_certificates(
+                cf,
+                ssl,
+                settings.certificates,
+                settings.certificate_keys,
+                ptr::null_mut(),
+            ) != ok
+        {
+            return None;
+        }
+        if settings.trusted_certificate.len != 0
+            && ngx_ssl_trusted_certificate(
+                cf,
+                ssl,
+                &mut settings.trusted_certificate,
+                settings.verify_depth,
+            ) != ok
+        {
+            return None;
+        }
+        if ngx_ssl_crl(cf, ssl, &mut settings.crl) != ok
+            || ngx_ssl_conf_commands(cf, ssl, settings.conf_commands) != ok
+        {
+            return None;
+        }
+        Some(context)
+    }
+}

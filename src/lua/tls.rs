@@ -1,0 +1,74 @@
+//! `sock:sslhandshake`. Sessions, certificates and keys of ngx_lua are FFI
+//! pointers; the glue passes them as addresses.
+
+use std::ffi::{c_int, c_void};
+use std::ptr;
+
+use mlua::ffi::{lua_State, lua_toboolean, lua_tonumber};
+use nginx_sys::{SSL_SESSION, SSL_SESSION_free};
+
+use super::handle;
+use super::results::{Shape, begun};
+use super::stack::{CANNOT_YIELD, Stack};
+use crate::transport::{self, Begun, Denied, Error, Handshake, Outcome};
+
+/// Instead of the address of a session: the one that was passed.
+const SAME_SESSION: f64 = 1.0;
+
+/// `sslhandshake(sock, session, server_name, verify, status, cert, key)`
+pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    let request = stack.request();
+    let Some(key) = handle::session(stack, 1) else {
+        stack.raise(format_args!("socket is never created nor connected"))
+    };
+    // SAFETY: a running C function's state.
+    let flag = |index| unsafe { lua_toboolean(state, index) } != 0;
+    let handshake = Handshake {
+        session: address::<SSL_SESSION>(stack, 2),
+        server_name: stack.optional_text(3, "server name").map(<[u8]>::to_vec),
+        verify: flag(4),
+        status_request: flag(5),
+        certificates: address::<c_void>(stack, 6),
+        key: address::<c_void>(stack, 7),
+    };
+    let resumed = !handshake.session.is_null();
+    let result = transport::with(|worker| worker.handshake(key, request, handshake));
+    if matches!(&result, Ok(Ok(Begun::Waiting))) && !stack.is_yieldable() {
+        transport::with(|worker| worker.abort(key));
+        stack.raise(format_args!("{CANNOT_YIELD}"));
+    }
+    match result {
+        // cosockets return this one here, and raise it elsewhere
+        Err(Denied::BadRequest) => stack.failure(1, Denied::BadRequest),
+        Ok(Ok(Begun::Ready(Outcome::Connected))) if resumed => {
+            stack.push_number(SAME_SESSION);
+            1
+        }
+        Ok(Ok(Begun::Ready(Outcome::Connected))) => {
+            let result = Ok(Ok::<_, Error>(Begun::Ready(Outcome::Handshaken)));
+            begun(stack, Shape::HANDSHAKE, key, request, result)
+        }
+        result => begun(stack, Shape::HANDSHAKE, key, request, result),
+    }
+}
+
+/// `free_session(address)`
+pub unsafe extern "C-unwind" fn free_session(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    let session = address::<SSL_SESSION>(stack, 1);
+    if !session.is_null() {
+        // SAFETY: the glue frees what `sslhandshake` returned, once.
+        unsafe { SSL_SESSION_free(session) };
+    }
+    0
+}
+
+/// An address that the glue has taken from an FFI pointer, or null.
+fn address<T>(stack: Stack, index: c_int) -> *mut T {
+    // SAFETY: a running C function's state.
+    let address = unsafe { lua_tonumber(stack.state(), index) };
+    ptr::with_exposed_provenance_mut(address as usize)
+}

@@ -1,0 +1,27 @@
+//! In the place of `tls`, for an nginx that was built without TLS.
+
+use std::ffi::c_int;
+
+use mlua::ffi::lua_State;
+
+use super::handle;
+use super::results::{Shape, begun};
+use super::stack::Stack;
+use crate::transport::{self, Handshake};
+
+/// `sslhandshake(sock, …)`: always refused
+pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    let request = stack.request();
+    let Some(key) = handle::session(stack, 1) else {
+        stack.raise(format_args!("socket is never created nor connected"))
+    };
+    let result = transport::with(|worker| worker.handshake(key, request, Handshake));
+    begun(stack, Shape::HANDSHAKE, key, request, result)
+}
+
+/// `free_session(address)`: there are none
+pub unsafe extern "C-unwind" fn free_session(_: *mut lua_State) -> c_int {
+    0
+}
