@@ -38,7 +38,7 @@ unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
     let failed = match ngx_lua::discover() {
         Err(missing) => missing.to_string(),
         // SAFETY: nginx passes the configuration being read.
-        Ok(()) if unsafe { ngx_lua::preload(cf, c"resty.memcached", lua::open) } => {
+        Ok(()) if unsafe { ngx_lua::preload(cf, lua::NAME, lua::open) } => {
             return NGX_OK as ngx_int_t;
         }
         Ok(()) => "cannot register resty.memcached with ngx_http_lua_module".into(),

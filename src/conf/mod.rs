@@ -1,5 +1,6 @@
 //! The module's own directives, and what is made of ngx_lua's.
 
+mod alias;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls;
 
@@ -60,7 +61,7 @@ impl LocConf {
 }
 
 /// The command table: `lua_memcached_*`.
-pub static mut COMMANDS: [ngx_command_t; 2] = [
+pub static mut COMMANDS: [ngx_command_t; 3] = [
     ngx_command_t {
         name: ngx_str_t {
             len: "lua_memcached_max_value_size".len(),
@@ -71,6 +72,17 @@ pub static mut COMMANDS: [ngx_command_t; 2] = [
         set: Some(ngx_conf_set_size_slot),
         conf: NGX_HTTP_LOC_CONF_OFFSET,
         offset: std::mem::offset_of!(LocConf, max_value_size),
+        post: ptr::null_mut(),
+    },
+    ngx_command_t {
+        name: ngx_str_t {
+            len: "lua_memcached_alias".len(),
+            data: c"lua_memcached_alias".as_ptr().cast_mut().cast(),
+        },
+        type_: (NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1) as ngx_uint_t,
+        set: Some(alias::set),
+        conf: 0,
+        offset: 0,
         post: ptr::null_mut(),
     },
     // ngx_null_command
@@ -92,6 +104,7 @@ const ERROR: *mut c_char = usize::MAX as *mut c_char;
 
 /// To be called when the reading of a configuration begins.
 pub fn begin() {
+    alias::begin();
     #[cfg(ngx_feature = "http_ssl")]
     tls::begin();
 }

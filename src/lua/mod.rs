@@ -31,9 +31,11 @@ mod tls;
 #[path = "tls_absent.rs"]
 mod tls;
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 
-use mlua::ffi::{lua_CFunction, lua_State};
+use mlua::ffi::{
+    LUA_GLOBALSINDEX, lua_CFunction, lua_State, lua_call, lua_getfield_, lua_pushstring_,
+};
 use mlua::{Lua, Table};
 
 pub use pipeline::discard_all;
@@ -42,12 +44,28 @@ use results::Shape;
 /// The API version: that of the lua-resty-memcached whose API this is.
 const API_VERSION: &str = "0.17";
 
+/// What Lua code requires.
+pub const NAME: &CStr = c"resty.memcached";
+
 const GLUE: &str = include_str!("glue.lua");
 
 /// `require "resty.memcached"`.
 pub unsafe extern "C-unwind" fn open(state: *mut lua_State) -> c_int {
     // SAFETY: ngx_lua calls this with the state of the VM that requires it.
     unsafe { Lua::entrypoint1(state, build) }
+}
+
+/// `require` of an alias: the same table, so that what is changed in one is
+/// changed in the other.
+pub unsafe extern "C-unwind" fn open_alias(state: *mut lua_State) -> c_int {
+    // SAFETY: as above; `require` is a global of every VM, and calling it
+    // needs two slots of the stack.
+    unsafe {
+        lua_getfield_(state, LUA_GLOBALSINDEX, c"require".as_ptr());
+        lua_pushstring_(state, NAME.as_ptr());
+        lua_call(state, 1, 1);
+    }
+    1
 }
 
 fn build(lua: &Lua) -> mlua::Result<Table> {

@@ -60,13 +60,14 @@ pub unsafe fn is_yieldable(state: *mut lua_State) -> bool {
 }
 
 /// Makes `require(package)` call `open` in every Lua VM of this configuration.
-/// Has to be called in preconfiguration, or `init_by_lua*` does not see it.
+/// Has to be called before ngx_lua's postconfiguration, or `init_by_lua*` does
+/// not see it.
 ///
 /// # Safety
 ///
-/// `cf` is the configuration being read.
-pub unsafe fn preload(cf: *mut ngx_conf_t, package: &'static CStr, open: lua_CFunction) -> bool {
-    // SAFETY: ngx_lua keeps the name's pointer, which is static.
+/// `cf` is the configuration being read, and `package` lives as long as it.
+pub unsafe fn preload(cf: *mut ngx_conf_t, package: &CStr, open: lua_CFunction) -> bool {
+    // SAFETY: by this function's contract; ngx_lua keeps the name's pointer.
     let rc = unsafe { ngx_http_lua_add_package_preload(cf, package.as_ptr(), open) };
     rc == NGX_OK as ngx_int_t
 }
