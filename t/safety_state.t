@@ -441,3 +441,46 @@ set_keepalive: 1
 --- no_error_log
 [error]
 [alert]
+
+
+
+=== TEST 9: a connection with a raw command's reply under way is not pooled
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local served = 0
+            local srv = kit.fake(function(c)
+                served = served + 1
+                while c:line() do
+                    ngx.sleep(0.05)
+                    c:send("VERSION " .. served .. "\r\n")
+                end
+            end)
+            local opts = { pool = "raw" }
+            local m = kit.connect(srv.port, opts)
+            kit.show("raw", m.sock:send("version\r\n"))
+            kit.show("set_keepalive", m:set_keepalive())
+            kit.show("get_reused_times", m:get_reused_times())
+            m = kit.connect(srv.port, opts)
+            kit.show("another connection", m:get_reused_times(), m:version())
+            kit.show("raw and its reply", m.sock:send("version\r\n"), m.sock:receive())
+            kit.show("set_keepalive", m:set_keepalive())
+            m = kit.connect(srv.port, opts)
+            kit.show("the same connection", m:get_reused_times(), m:version())
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+raw: 9
+set_keepalive: 1
+get_reused_times: nil, "closed"
+another connection: 0, "2"
+raw and its reply: 9, "VERSION 2"
+set_keepalive: 1
+the same connection: 1, "2"
+--- no_error_log
+[error]
+[alert]

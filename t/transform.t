@@ -259,3 +259,37 @@ get: "v", "0"
 in step: "yes"
 --- no_error_log
 [error]
+
+
+
+=== TEST 6: only one of the two functions is changed
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local keys = { "a b", "c" }
+            local m = kit.fresh{ key_transform = {
+                ngx.escape_uri, function(key) return "[" .. key .. "]" end } }
+            m:set("a b", 1)
+            m:set("c", 2)
+            local got = m:get(keys)
+            kit.show("own unescape", got["[a%20b]"], got["[c]"], got["a b"])
+            got = m:gets(keys)
+            kit.show("gets", got["[a%20b]"][1], got["[c]"][1])
+            m = kit.connect(nil, nil, { key_transform = {
+                function(key) return "own_" .. key:gsub(" ", "+") end, ngx.unescape_uri } })
+            m:set("a b", 3)
+            got = m:get(keys)
+            kit.show("own escape", got["own_a b"], got["own_c"])
+            kit.show("in step", kit.in_step(m))
+        }
+    }
+--- request
+GET /t
+--- response_body
+own unescape: {"1", "0"}, {"2", "0"}, nil
+gets: "1", "2"
+own escape: {"3", "0"}, nil
+in step: "yes"
+--- no_error_log
+[error]
