@@ -180,6 +180,9 @@ closed: true
             kit.show("send", sort(function() return m.sock:send("version\r\n") end))
             kit.show("receive", m.sock:receive() ~= nil)
             m:close()
+            kit.show("closed get", sort(function() return m:get("k") end))
+            kit.show("closed set", sort(function() return m:set("k", "v") end))
+            kit.show("closed version", sort(function() return m:version() end))
             kit.show("closed receive", sort(function() return m.sock:receive() end))
         }
     }
@@ -202,9 +205,12 @@ no such socket: "nil, \"no such file or directory\""
 unix: "1"
 send: "9"
 receive: true
+closed get: "nil, nil, \"closed\""
+closed set: "nil, \"closed\""
+closed version: "nil, \"closed\""
 closed receive: "nil, \"closed\""
 --- error_log
-attempt to receive data on a closed socket
+attempt to send data on a closed socket
 
 
 
