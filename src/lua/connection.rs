@@ -14,6 +14,7 @@ use super::handle::{
 use super::results::{Shape, begun};
 use super::stack::{CANNOT_YIELD, Stack};
 use crate::ngx_lua::Settings;
+use crate::protocol::Digits;
 use crate::transport::{self, Begun, Error, KeepaliveError, Peer, Timeouts};
 
 /// `check_phase()`: raises where cosockets are disabled.
@@ -86,7 +87,7 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
     };
     let pool = match (options.pool, port) {
         (Some(pool), _) => pool,
-        (None, Some(_)) => [host, b":", stack.text(3).unwrap_or_default()].concat(),
+        (None, Some(port)) => pool_name(host, port),
         (None, None) => host.to_vec(),
     };
     let key = session_or_new(stack, 1);
@@ -103,6 +104,16 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
         stack.raise(format_args!("{CANNOT_YIELD}"));
     }
     begun(stack, Shape::CONNECT, key, request, result)
+}
+
+/// `host:port`, as cosockets name pools.
+fn pool_name(host: &[u8], port: u16) -> Vec<u8> {
+    let port = Digits::from(u64::from(port));
+    let mut name = Vec::with_capacity(host.len() + 1 + port.as_bytes().len());
+    name.extend_from_slice(host);
+    name.push(b':');
+    name.extend_from_slice(port.as_bytes());
+    name
 }
 
 /// The options table at `index`.

@@ -167,22 +167,38 @@ local function wire_key(self, key)
     return (escape(key)), false
 end
 
-function _M.set_timeouts(self, connect_timeout, send_timeout, read_timeout)
+-- A timeout as cosockets take it: what is no number counts as 0.
+local function milliseconds(timeout)
+    if type(timeout) ~= "number" then
+        timeout = tonumber(timeout) or 0
+    end
+    if not (timeout > -1 and timeout < 2147483648) then
+        error("bad timeout value", 4)
+    end
+    return timeout < 1 and 0 or timeout - timeout % 1
+end
+
+local function set_timeouts(self, connect_timeout, send_timeout, read_timeout)
     local sock = self.sock
     if not sock then
         return nil, "not initialized"
     end
-    settimeouts(sock, connect_timeout, send_timeout, read_timeout)
+    if sock[1] == false then
+        -- never connected: only kept, without a call
+        sock[2], sock[3], sock[4] = milliseconds(connect_timeout),
+            milliseconds(send_timeout), milliseconds(read_timeout)
+    else
+        settimeouts(sock, connect_timeout, send_timeout, read_timeout)
+    end
     return 1
 end
 
+function _M.set_timeouts(self, connect_timeout, send_timeout, read_timeout)
+    return set_timeouts(self, connect_timeout, send_timeout, read_timeout)
+end
+
 function _M.set_timeout(self, timeout)
-    local sock = self.sock
-    if not sock then
-        return nil, "not initialized"
-    end
-    settimeouts(sock, timeout, timeout, timeout)
-    return 1
+    return set_timeouts(self, timeout, timeout, timeout)
 end
 
 function _M.connect(self, ...)

@@ -5,10 +5,10 @@
 use std::ffi::{c_int, c_void};
 
 use mlua::ffi::{
-    LUA_REGISTRYINDEX, LUA_TFUNCTION, LUA_TUSERDATA, lua_State, lua_createtable, lua_getfield_,
-    lua_newuserdata, lua_objlen, lua_pop, lua_pushcclosure, lua_pushlightuserdata, lua_pushvalue,
-    lua_rawget_, lua_rawgeti_, lua_rawset, lua_rawseti_, lua_setfield, lua_setmetatable,
-    lua_touserdata, lua_type,
+    LUA_REGISTRYINDEX, LUA_TBOOLEAN, LUA_TFUNCTION, LUA_TUSERDATA, lua_State, lua_createtable,
+    lua_getfield_, lua_newuserdata, lua_objlen, lua_pop, lua_pushcclosure, lua_pushlightuserdata,
+    lua_pushvalue, lua_rawget_, lua_rawgeti_, lua_rawset, lua_rawseti_, lua_setfield,
+    lua_setmetatable, lua_touserdata, lua_type,
 };
 
 use super::pipeline;
@@ -109,8 +109,10 @@ pub fn session(stack: Stack, index: c_int) -> Option<SessionKey> {
     unsafe {
         lua_rawgeti_(stack.state(), index, HANDLE_INDEX);
         let id = read(stack, -1, Kind::Session);
+        // the glue makes each `sock` with false in the handle's place
+        let fresh = id.is_none() && lua_type(stack.state(), -1) == LUA_TBOOLEAN;
         lua_pop(stack.state(), 1);
-        if id.is_none() {
+        if id.is_none() && !fresh {
             check_sock(stack, index);
         }
         id.map(SessionKey::from_bits)

@@ -74,28 +74,48 @@ pub(super) struct Header<'a> {
 impl<'a> Header<'a> {
     /// `None` if the line is anything but a VALUE with exactly the fields asked for.
     pub fn parse(line: &'a [u8], cas: bool) -> Option<Self> {
-        let mut fields = line.split(|&byte| byte == b' ');
-        if fields.next()? != b"VALUE" {
+        let rest = line.strip_prefix(b"VALUE ")?;
+        let (key, rest) = rest.split_at_checked(memchr::memchr(b' ', rest)?)?;
+        if key.is_empty() {
             return None;
         }
-        let key = fields.next().filter(|key| !key.is_empty())?;
-        let flags = Digits::parse(fields.next()?)?;
-        let len = fields.next()?;
-        let cas = match cas {
-            true => Some(Digits::parse(fields.next()?)?),
-            false => None,
+        let (flags, rest) = field(rest)?;
+        let (len, rest) = field(rest)?;
+        let (cas, rest) = match cas {
+            true => field(rest).map(|(cas, rest)| (Some(cas), rest))?,
+            false => (None, rest),
         };
-        if fields.next().is_some() || len.is_empty() || !len.iter().all(u8::is_ascii_digit) {
+        if !rest.is_empty() {
             return None;
         }
-        let len = std::str::from_utf8(len).ok()?.parse().ok();
         Some(Header {
             key,
-            flags,
-            len,
-            cas,
+            flags: Digits::parse(flags)?,
+            len: number(len),
+            cas: match cas {
+                Some(cas) => Some(Digits::parse(cas)?),
+                None => None,
+            },
         })
     }
+}
+
+/// A space and the digits behind it, and what follows.
+fn field(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let text = text.strip_prefix(b" ")?;
+    let len = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    match len {
+        0 => None,
+        len => text.split_at_checked(len),
+    }
+}
+
+/// The number of these digits, unless it is beyond 64 bits.
+fn number(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0u64, |number, digit| {
+        let digit = u64::from(digit.wrapping_sub(b'0'));
+        number.checked_mul(10)?.checked_add(digit)
+    })
 }
 
 /// Whether the line belongs into a `stats` reply before its END.
