@@ -496,3 +496,52 @@ GET /t
 pending
 --- no_shutdown_error_log
 [alert]
+
+
+
+=== TEST 10: the VM of a request goes while its look-up is pending
+--- http_config eval: "lua_code_cache off;" . $::HttpConfig
+--- config
+    resolver 127.0.0.1:$TEST_NGINX_DNS_PORT ipv6=off;
+    resolver_timeout 400ms;
+    location = /exit {
+        content_by_lua_block {
+            ngx.thread.spawn(function() kit.new():connect(ngx.var.arg_name, kit.port) end)
+            ngx.print("exit")
+            ngx.exit(200)
+        }
+    }
+    location = /abort {
+        lua_check_client_abort on;
+        content_by_lua_block { kit.new():connect(ngx.var.arg_name, kit.port) }
+    }
+    location = /whole {
+        content_by_lua_block {
+            local m = kit.new()
+            ngx.print((m:connect(ngx.var.arg_name, kit.port)), " ", kit.in_step(m))
+        }
+    }
+    location = /t {
+        content_by_lua_block {
+            local before = kit.stat("curr_connections")
+            for _, name in ipairs{ "slow.test", "never.test" } do
+                kit.show("exit", kit.http($TEST_NGINX_SERVER_PORT, "/exit?name=a10." .. name))
+                kit.http($TEST_NGINX_SERVER_PORT, "/abort?name=b10." .. name, 0.03)
+            end
+            collectgarbage()
+            kit.show("whole", kit.http($TEST_NGINX_SERVER_PORT, "/whole?name=a10.slow.test"))
+            ngx.sleep(0.5)
+            kit.show("connections", kit.stat("curr_connections") - before)
+            kit.show("in step", kit.in_step(kit.connect()))
+        }
+    }
+--- request
+GET /t
+--- response_body
+exit: "exit"
+exit: "exit"
+whole: "1 yes"
+connections: 0
+in step: "yes"
+--- error_log
+lua_code_cache is off
