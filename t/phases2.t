@@ -372,15 +372,15 @@ it gets the connection: true, 1, 1, "yes"
                 return ngx.thread.spawn(function() return key, m:get(key) end)
             end
             local never = get("0_never", 5000)
-            kit.show("a value", ngx.thread.wait(get("200_value", 1000), get("20_value", 1000), never))
-            kit.show("a timeout", ngx.thread.wait(get("200_value", 1000), get("300_value", 20), never))
-            kit.show("an end", ngx.thread.wait(get("200_value", 1000), get("20_close", 1000), never))
+            kit.show("a value", ngx.thread.wait(get("500_value", 2000), get("20_value", 1000), never))
+            kit.show("a timeout", ngx.thread.wait(get("500_value", 2000), get("300_value", 20), never))
+            kit.show("an end", ngx.thread.wait(get("500_value", 2000), get("20_close", 1000), never))
             kit.show("kill", ngx.thread.kill(never))
             local real = kit.fresh()
             real:set("k", "real")
-            kit.show("a real one", ngx.thread.wait(get("200_value", 1000),
+            kit.show("a real one", ngx.thread.wait(get("500_value", 2000),
                 ngx.thread.spawn(function() return real:get("k") end)))
-            kit.show("a sleep", ngx.thread.wait(get("200_value", 1000),
+            kit.show("a sleep", ngx.thread.wait(get("500_value", 2000),
                 ngx.thread.spawn(function() ngx.sleep(0.02) return "slept" end)))
             kit.show("in step", kit.in_step(real))
             srv:close()
