@@ -39,9 +39,16 @@ local SET, ADD, REPLACE, APPEND, PREPEND, CAS = 0, 1, 2, 3, 4, 5
 local Sock = {}
 local sock_mt = { __index = Sock }
 
-function Sock.connect(self, ...)
-    return finish_connect(self, connect(self, ...))
+-- Fields of `sock` beside those that handle.rs uses: where it is connected
+-- to, and a client certificate.
+local HOST, PORT, CERTIFICATE, KEY = 5, 6, 7, 8
+
+local function connect_sock(sock, ...)
+    sock[HOST], sock[PORT] = ...
+    return finish_connect(sock, connect(sock, ...))
 end
+
+Sock.connect = connect_sock
 
 function Sock.send(self, ...)
     return finish_send(self, send(self, ...))
@@ -50,9 +57,6 @@ end
 function Sock.receive(self, ...)
     return finish_receive(self, receive(self, ...))
 end
-
--- Fields of `sock` beside those that handle.rs uses.
-local CERTIFICATE, KEY = 5, 6
 
 -- A pointer of ngx_lua's FFI functions as the native functions take it.
 local function address(pointer)
@@ -99,7 +103,7 @@ local function handshake(sock, session, server_name, verify, status, ...)
     end
     return handshake_result(session, finish_handshake(sock, sslhandshake(sock,
         address(session), server_name or nil, verify, status,
-        address(sock[CERTIFICATE]), address(sock[KEY]))))
+        address(sock[CERTIFICATE]), address(sock[KEY]), sock[HOST], tonumber(sock[PORT]) or 0)))
 end
 
 Sock.sslhandshake = handshake
@@ -146,8 +150,8 @@ function _M.new(_, opts)
     end
 
     return setmetatable({
-        -- room for the handle and the timeouts, see handle.rs
-        sock = setmetatable({ false, 0, 0, 0 }, sock_mt),
+        -- room for the handle and the timeouts, see handle.rs, and for the peer
+        sock = setmetatable({ false, 0, 0, 0, false, false }, sock_mt),
         escape_key = escape_key,
         unescape_key = unescape_key,
     }, mt)
@@ -206,7 +210,7 @@ function _M.connect(self, ...)
     if not sock then
         return nil, "not initialized"
     end
-    return finish_connect(sock, connect(sock, ...))
+    return connect_sock(sock, ...)
 end
 
 function _M.sslhandshake(self, ...)

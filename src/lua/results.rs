@@ -114,7 +114,7 @@ fn push(stack: Stack, shape: u8, key: SessionKey, outcome: Outcome) -> c_int {
             1
         }
         Outcome::Handshaken => {
-            let session = transport::with(|worker| worker.tls_session(key));
+            let session = transport::with(|worker| worker.lend_tls_session(key));
             stack.push_number(session.addr() as f64);
             1
         }

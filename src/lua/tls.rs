@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 
 use mlua::ffi::{lua_State, lua_toboolean, lua_tonumber};
-use nginx_sys::{SSL_SESSION, SSL_SESSION_free};
+use nginx_sys::SSL_SESSION;
 
 use super::handle;
 use super::results::{Shape, begun};
@@ -15,7 +15,7 @@ use crate::transport::{self, Begun, Denied, Error, Handshake, Outcome};
 /// Instead of the address of a session: the one that was passed.
 const SAME_SESSION: f64 = 1.0;
 
-/// `sslhandshake(sock, session, server_name, verify, status, cert, key)`
+/// `sslhandshake(sock, session, server_name, verify, status, cert, key, host, port)`
 pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
@@ -25,11 +25,16 @@ pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
     };
     // SAFETY: a running C function's state.
     let flag = |index| unsafe { lua_toboolean(state, index) } != 0;
+    let session = address::<SSL_SESSION>(stack, 2);
+    // SAFETY: a running C function's state.
+    let port = unsafe { lua_tonumber(state, 9) };
     let handshake = Handshake {
-        session: address::<SSL_SESSION>(stack, 2),
+        session: transport::with(|worker| worker.known_tls_session(session)),
         server_name: stack.optional_text(3, "server name").map(<[u8]>::to_vec),
         verify: flag(4),
         status_request: flag(5),
+        host: stack.text(8).unwrap_or_default().to_vec(),
+        port: port as u16,
         certificates: address::<c_void>(stack, 6),
         key: address::<c_void>(stack, 7),
     };
@@ -59,10 +64,7 @@ pub unsafe extern "C-unwind" fn free_session(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
     let session = address::<SSL_SESSION>(stack, 1);
-    if !session.is_null() {
-        // SAFETY: the glue frees what `sslhandshake` returned, once.
-        unsafe { SSL_SESSION_free(session) };
-    }
+    transport::with_existing(|worker| worker.take_back_tls_session(session));
     0
 }
 

@@ -295,7 +295,12 @@ impl<'o> Line<'o> {
             self.out.extend_from_slice(b"\r\n");
         }
         let (start, end) = self.keys.unwrap_or((self.begin, self.begin));
-        Expect { kind, start, end }
+        Expect {
+            kind,
+            begin: self.begin,
+            start,
+            end,
+        }
     }
 }
 

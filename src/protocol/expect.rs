@@ -4,6 +4,8 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Expect {
     pub(super) kind: Kind,
+    /// First byte of the command in the buffer given to `encode`.
+    pub(super) begin: usize,
     /// First byte of the keys in the buffer given to `encode`; without keys, of the command.
     pub(super) start: usize,
     /// Behind the last byte of the keys, which are separated by single spaces.
@@ -19,6 +21,7 @@ impl Expect {
     /// The same, for a text that moved `by` bytes to the back.
     pub(super) fn moved(self, by: usize) -> Self {
         Expect {
+            begin: self.begin.saturating_add(by),
             start: self.start.saturating_add(by),
             end: self.end.saturating_add(by),
             ..self

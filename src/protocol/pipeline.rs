@@ -42,6 +42,8 @@ pub struct ReadBuf<'a> {
 struct Flight<T> {
     tag: T,
     kind: Kind,
+    /// Where its command begins in the stream of sent bytes.
+    begin: u64,
     /// Its keys, or only its beginning, as positions in the stream of sent bytes.
     start: u64,
     end: u64,
@@ -108,6 +110,7 @@ impl<T: Copy> Pipeline<T> {
             self.flights.push_back(Flight {
                 tag,
                 kind: expect.kind,
+                begin: self.base + expect.begin as u64,
                 start: self.base + expect.start as u64,
                 end: self.base + expect.end as u64,
             });
@@ -123,6 +126,28 @@ impl<T: Copy> Pipeline<T> {
     /// What is to be sent next.
     pub fn unsent(&self) -> &[u8] {
         self.out.get(self.sent..).unwrap_or_default()
+    }
+
+    /// As many whole commands of [`unsent`](Self::unsent) as are at most `most` bytes, but at
+    /// least one: what goes into one TLS record or, if a command is longer, into records of its
+    /// own. memcached 1.6 does not notice what TLS holds back of a record that ends a large value.
+    pub fn unsent_commands(&self, most: usize) -> &[u8] {
+        let from = self.base + self.sent as u64;
+        let mut end = None;
+        let waiting = self.flights.partition_point(|flight| flight.begin <= from);
+        for flight in self.flights.range(waiting..) {
+            let len = flight.begin - from;
+            if end.is_some() && len > most as u64 {
+                break;
+            }
+            end = Some(len);
+        }
+        let unsent = self.unsent();
+        let all_fits = unsent.len() <= most;
+        match end.and_then(|len| usize::try_from(len).ok()) {
+            Some(len) if !all_fits => unsent.get(..len).unwrap_or(unsent),
+            _ => unsent,
+        }
     }
 
     /// Notes that the first `n` bytes of [`unsent`](Self::unsent) were sent. To be called before

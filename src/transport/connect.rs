@@ -4,18 +4,19 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 
 use nginx_sys::ngx_http_request_t;
+use slotmap::SlotMap;
 
 use super::Error;
 use super::events::{on_queue_timeout, on_request_end};
 use super::io::log_socket_error;
+use super::link::Link;
 use super::op::{Begun, Op, Outcome, Work};
 use super::open::Opened;
-use super::session::{Denied, State};
-use super::tls::TlsIdentity;
+use super::session::{Denied, Session, State};
 use super::worker::{LinkKey, NamedPool, PoolKey, SessionKey, Worker};
 use crate::nginx::Timer;
 use crate::ngx_lua::Cleanup;
-use crate::upstream::{Admission, Pool};
+use crate::upstream::{Admission, Fitness, Pool};
 
 /// Where to connect to.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +60,7 @@ impl Worker {
         request: NonNull<ngx_http_request_t>,
         peer: Peer<'_>,
     ) -> Result<Begun, Error> {
-        let pool = self.find_pool(peer, request);
+        let pool = self.find_pool(peer);
         let name = match pool.and_then(|pool| self.pools.get(pool)) {
             Some(named) => named.name.clone(),
             None => peer.pool.into(),
@@ -74,9 +75,20 @@ impl Worker {
         let Some(pool) = pool else {
             return self.begin_open(key, peer.host, peer.port, None);
         };
-        match self.pools.get_mut(pool).map(|named| named.pool.admit()) {
+        let links = &self.links;
+        let admission = self.pools.get_mut(pool).map(|named| {
+            let tls = named.tls;
+            named
+                .pool
+                .admit(|link| fitness(links, tls, *link, peer.host, peer.port))
+        });
+        match admission {
             Some(Admission::Reuse(link)) => {
                 self.take_idle(link, key);
+                Ok(Begun::Ready(Outcome::Connected))
+            }
+            Some(Admission::Undecided) => {
+                self.postpone(key, pool, peer.host, peer.port);
                 Ok(Begun::Ready(Outcome::Connected))
             }
             Some(Admission::Wait) => self.enqueue(key, pool, peer),
@@ -91,45 +103,80 @@ impl Worker {
         }
     }
 
-    /// The pool that a connect goes to, if there is one or is to be one.
-    fn find_pool(
-        &mut self,
-        peer: Peer<'_>,
-        request: NonNull<ngx_http_request_t>,
-    ) -> Option<PoolKey> {
-        let name = || Rc::<[u8]>::from(peer.pool);
-        let habit = if self.tls_habits.is_empty() {
-            None
-        } else {
-            self.tls_habits.get(&(name(), location(request))).cloned()
-        };
-        let found = match &habit {
-            Some(tls) => self.tls_pools.get(&(name(), tls.clone())),
-            None => self.pool_names.get(peer.pool),
-        };
-        if let Some(pool) = found {
+    fn find_pool(&mut self, peer: Peer<'_>) -> Option<PoolKey> {
+        if let Some(pool) = self.pool_names.get(peer.pool) {
             return Some(*pool);
         }
-        Some(self.create_pool(name(), habit, peer.pool_size?, peer.backlog))
+        Some(self.create_pool(peer.pool.into(), peer.pool_size?, peer.backlog))
     }
 
     pub(super) fn create_pool(
         &mut self,
         name: Rc<[u8]>,
-        tls: Option<Rc<TlsIdentity>>,
         size: usize,
         backlog: Option<usize>,
     ) -> PoolKey {
         let pool = self.pools.insert(NamedPool {
             name: name.clone(),
-            tls: tls.clone(),
+            tls: false,
             pool: Pool::new(size, backlog),
         });
-        match tls {
-            Some(tls) => self.tls_pools.insert((name, tls), pool),
-            None => self.pool_names.insert(name, pool),
-        };
+        self.pool_names.insert(name, pool);
         pool
+    }
+
+    /// Marks a session as connected by one of a pool's TLS connections to a
+    /// host, if it will do its handshake, or else to be connected anew. Until
+    /// then nothing is opened.
+    fn postpone(&mut self, key: SessionKey, pool: PoolKey, host: &[u8], port: u16) {
+        let Some(named) = self.pools.get(pool) else {
+            return;
+        };
+        let to_host = |link: &&LinkKey| {
+            self.links
+                .get(**link)
+                .is_some_and(|l| l.is_tls_to(host, port))
+        };
+        let model = named.pool.idle().find(to_host);
+        if let Some(model) = model.and_then(|model| self.links.get(*model))
+            && let Some(session) = self.sessions.get_mut(key)
+        {
+            session.state = State::Postponed {
+                pool,
+                address: model.address,
+            };
+        }
+    }
+
+    /// Opens the plain connection of a session that was postponed.
+    pub(super) fn open_postponed(&mut self, key: SessionKey) -> Result<(), Error> {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Ok(());
+        };
+        let State::Postponed { pool, address } = session.state else {
+            return Ok(());
+        };
+        session.state = State::Closed;
+        self.claim(pool);
+        match self.open_address(key, address, Some(pool)) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                self.release(pool);
+                Err(error)
+            }
+        }
+    }
+
+    /// Counts a connection to be opened for a session that was postponed.
+    pub(super) fn claim(&mut self, pool: PoolKey) {
+        let evicted = self
+            .pools
+            .get_mut(pool)
+            .and_then(|named| named.pool.claim());
+        if let Some(evicted) = evicted {
+            // the pool does not count it any more
+            self.links.remove(evicted);
+        }
     }
 
     pub(super) fn new_op(&mut self, work: Work) -> Result<Op, Error> {
@@ -195,11 +242,22 @@ impl Worker {
 
     /// A pool has room again: whoever waits longest gets it.
     pub(super) fn resume_waiting(&mut self, pool: PoolKey) {
-        while let Some((waiter, admission)) = self
-            .pools
-            .get_mut(pool)
-            .and_then(|named| named.pool.resume())
-        {
+        loop {
+            let (links, sessions) = (&self.links, &self.sessions);
+            let resumed = self.pools.get_mut(pool).and_then(|named| {
+                let tls = named.tls;
+                let target = named
+                    .pool
+                    .next_waiting()
+                    .and_then(|waiter| sessions.get(*waiter));
+                let (host, port) = target.map_or((&[][..], 0), Session::queued_for);
+                named
+                    .pool
+                    .resume(|link| fitness(links, tls, *link, host, port))
+            });
+            let Some((waiter, admission)) = resumed else {
+                break;
+            };
             if self.resume_connect(waiter, pool, admission) {
                 break;
             }
@@ -232,6 +290,7 @@ impl Worker {
         let Some((host, port)) = queued.filter(|_| !abandoned) else {
             match admission {
                 Admission::Reuse(link) => self.put_idle(pool, link, true),
+                Admission::Undecided => {}
                 _ => self.release_only(pool),
             }
             return false;
@@ -239,6 +298,10 @@ impl Worker {
         let started = match admission {
             Admission::Reuse(link) => {
                 self.take_idle(link, key);
+                Ok(Opened::Connected)
+            }
+            Admission::Undecided => {
+                self.postpone(key, pool, &host, port);
                 Ok(Opened::Connected)
             }
             _ => self.open(key, &host, port, Some(pool)),
@@ -259,8 +322,21 @@ impl Worker {
     }
 }
 
-/// What tells locations apart: the address of their configuration.
-pub(super) fn location(request: NonNull<ngx_http_request_t>) -> usize {
-    // SAFETY: a session's request is live.
-    unsafe { (*request.as_ptr()).loc_conf.addr() }
+/// Whether an idle connection is what a connect to a host wants: a plain one
+/// is, as far as it is known now; a TLS one to that host may turn out to be.
+fn fitness(
+    links: &SlotMap<LinkKey, Link>,
+    tls: bool,
+    link: LinkKey,
+    host: &[u8],
+    port: u16,
+) -> Fitness {
+    if !tls {
+        return Fitness::Fits;
+    }
+    match links.get(link) {
+        Some(link) if link.tls.is_none() => Fitness::Fits,
+        Some(link) if link.is_tls_to(host, port) => Fitness::MayFit,
+        _ => Fitness::Unfit,
+    }
 }

@@ -16,6 +16,9 @@ use crate::nginx::{self, stop_timer};
 use crate::ngx_lua::Settings;
 use crate::protocol::Reply;
 
+/// Most data of a TLS record, in bytes (RFC 8446, 5.1).
+const MAX_RECORD: usize = 16384;
+
 /// How a round of receiving ended.
 enum Received {
     /// Nothing more for now.
@@ -30,7 +33,12 @@ impl Worker {
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
-        let Owner::Session { session: owner, .. } = link.owner else {
+        // while it is connecting, what there is to send waits
+        let Owner::Session {
+            session: owner,
+            connecting: false,
+        } = link.owner
+        else {
             return;
         };
         let Some(session) = self.sessions.get_mut(owner) else {
@@ -42,7 +50,10 @@ impl Worker {
         // most `len` bytes.
         let result = unsafe {
             loop {
-                let unsent = link.pipeline.unsent();
+                let unsent = match link.tls {
+                    None => link.pipeline.unsent(),
+                    Some(_) => link.pipeline.unsent_commands(MAX_RECORD),
+                };
                 if unsent.is_empty() {
                     stop_timer((*c).write);
                     break match ngx_handle_write_event((*c).write, 0) {
@@ -89,7 +100,8 @@ impl Worker {
     /// Takes what has been received already and arms the read event and the
     /// read timeout, if an operation waits for data.
     pub(super) fn read_if_due(&mut self, key: LinkKey) {
-        if self.pending_reader(key).is_none() {
+        let connecting = self.links.get(key).is_some_and(Link::is_connecting);
+        if connecting || self.pending_reader(key).is_none() {
             return;
         }
         self.deliver(key);
@@ -349,6 +361,16 @@ fn accept(op: &mut Op, reply: Reply) {
 }
 
 impl Link {
+    fn is_connecting(&self) -> bool {
+        matches!(
+            self.owner,
+            Owner::Session {
+                connecting: true,
+                ..
+            }
+        )
+    }
+
     /// Whether the socket may have something to read.
     pub(super) fn is_readable(&self) -> bool {
         let c: *mut ngx_connection_t = self.connection.as_ptr();

@@ -4,12 +4,12 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 
 use nginx_sys::{
-    NGX_OK, ngx_add_timer, ngx_connection_t, ngx_cycle, ngx_exiting, ngx_handle_read_event,
-    ngx_http_request_t, ngx_int_t, ngx_log_t, ngx_terminate,
+    NGX_OK, ngx_add_timer, ngx_connection_log_error_e_NGX_ERROR_ERR as NGX_ERROR_ERR,
+    ngx_connection_log_error_e_NGX_ERROR_INFO as NGX_ERROR_INFO, ngx_connection_t, ngx_cycle,
+    ngx_exiting, ngx_handle_read_event, ngx_http_request_t, ngx_int_t, ngx_log_t, ngx_terminate,
 };
 
 use super::Error;
-use super::connect::location;
 use super::link::Owner;
 use super::session::{Denied, State};
 use super::worker::{LinkKey, PoolKey, SessionKey, Worker};
@@ -44,6 +44,11 @@ impl Worker {
         timeout: Option<Msec>,
         pool_size: Option<i64>,
     ) -> Result<Result<(), KeepaliveError>, Denied> {
+        if self.is_postponed(key, request) {
+            // what would be pooled is there already
+            self.disconnect(key, State::Closed);
+            return Ok(Ok(()));
+        }
         Ok(match self.connected(key, request)? {
             Ok(link) => self.pool_link(key, link, request, timeout, pool_size),
             Err(error) => Err(error.into()),
@@ -95,7 +100,7 @@ impl Worker {
             };
         }
         let counting = link.pool;
-        let pool = self.pool_for(key, link_key, request, pool_size, settings)?;
+        let pool = self.pool_for(key, link_key, pool_size, settings)?;
         if let Some(session) = self.sessions.get_mut(key) {
             session.state = State::Closed;
         }
@@ -105,6 +110,8 @@ impl Worker {
         // SAFETY: the link's connection is open; the cycle's log outlives it.
         let readable = unsafe {
             (*c).set_idle(1);
+            // what happens to it now is no error of anybody
+            (*c).set_log_error(NGX_ERROR_INFO as _);
             set_log(c, (*ngx_cycle).log);
             stop_timer((*c).read);
             stop_timer((*c).write);
@@ -126,51 +133,37 @@ impl Worker {
         Ok(())
     }
 
-    /// The pool of a session's connection, made now if there is none. Plain
-    /// connections and those of each TLS identity have their own.
+    /// The pool of a session's connection, made now if there is none.
     fn pool_for(
         &mut self,
         key: SessionKey,
         link: LinkKey,
-        request: NonNull<ngx_http_request_t>,
         pool_size: Option<i64>,
         settings: Settings,
     ) -> Result<PoolKey, KeepaliveError> {
         let session = self.sessions.get(key).ok_or(Error::Closed)?;
         let link = self.links.get(link).ok_or(Error::Closed)?;
         let name = session.pool_name.clone().ok_or(Error::Closed)?;
-        let tls = link.tls.clone();
-        let counting = link.pool.and_then(|pool| self.pools.get(pool));
-        if tls.is_some() || !self.tls_habits.is_empty() {
-            let place = (name.clone(), location(request));
-            match tls.clone() {
-                Some(tls) => self.tls_habits.insert(place, tls),
-                None => self.tls_habits.remove(&place),
-            };
-        }
-        if let Some(counting) = counting
-            && Rc::ptr_eq(&counting.name, &name)
-            && counting.tls == tls
-            && let Some(pool) = link.pool
-        {
-            return Ok(pool);
-        }
-        let found = match &tls {
-            Some(tls) => self.tls_pools.get(&(name.clone(), tls.clone())),
-            None => self.pool_names.get(&name),
+        let tls = link.tls.is_some();
+        let counting = link.pool.filter(|pool| {
+            let named = self.pools.get(*pool);
+            named.is_some_and(|named| Rc::ptr_eq(&named.name, &name))
+        });
+        let found = counting.or_else(|| self.pool_names.get(&name).copied());
+        let pool = match found {
+            Some(pool) => pool,
+            None => {
+                let size = pool_size.unwrap_or(settings.pool_size() as i64);
+                match usize::try_from(size) {
+                    Ok(size) if size > 0 => self.create_pool(name, size, None),
+                    _ => return Err(KeepaliveError::BadPoolSize(size)),
+                }
+            }
         };
-        if let Some(pool) = found {
-            return Ok(*pool);
+        if let Some(named) = self.pools.get_mut(pool) {
+            named.tls |= tls;
         }
-        // what `connect` said of the pool goes for it with TLS as well
-        let (size, backlog) = match counting {
-            Some(counting) => (counting.pool.size() as i64, counting.pool.backlog()),
-            None => (pool_size.unwrap_or(settings.pool_size() as i64), None),
-        };
-        match usize::try_from(size) {
-            Ok(size) if size > 0 => Ok(self.create_pool(name, tls, size, backlog)),
-            _ => Err(KeepaliveError::BadPoolSize(size)),
-        }
+        Ok(pool)
     }
 
     /// Makes a link idle in a pool; the least recently used one goes if there
@@ -207,6 +200,7 @@ impl Worker {
             // SAFETY: the link's connection is open, the request live.
             unsafe {
                 (*c).set_idle(0);
+                (*c).set_log_error(NGX_ERROR_ERR as _);
                 set_log(c, (*(*request.as_ptr()).connection).log);
                 stop_timer((*c).read);
                 if let Some(conf) = LocConf::of(request) {
@@ -281,10 +275,7 @@ impl Worker {
         if self.pools.get(pool).is_some_and(unused)
             && let Some(named) = self.pools.remove(pool)
         {
-            match named.tls {
-                Some(tls) => self.tls_pools.remove(&(named.name, tls)),
-                None => self.pool_names.remove(&named.name),
-            };
+            self.pool_names.remove(&named.name);
         }
     }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use nginx_sys::{ngx_close_connection, ngx_connection_t};
 
 use super::address::Address;
-use super::tls::{self, Pending, TlsIdentity};
+use super::tls::{self, Pending, Tls};
 use super::worker::{PoolKey, SessionKey};
 use crate::protocol::Pipeline;
 
@@ -33,8 +33,8 @@ pub(super) struct Link {
     pub(super) address: Address,
     /// How often it was taken out of a pool.
     pub(super) reused: u64,
-    /// What a TLS connection was made with; `None`: it is plain.
-    pub(super) tls: Option<Rc<TlsIdentity>>,
+    /// What a TLS connection was made with and to; `None`: it is plain.
+    pub(super) tls: Option<Rc<Tls>>,
     /// The handshake to be done, or under way.
     pub(super) handshake: Option<Pending>,
     /// Raw bytes were sent and nothing raw was received since: a reply may

@@ -55,7 +55,6 @@ pub use worker::{SessionKey, with, with_existing};
 pub fn forget_cycle() {
     with(|worker| {
         worker.watch = None;
-        worker.tls_habits.clear();
         worker.semaphores.free_all();
     });
 }

@@ -89,6 +89,7 @@ impl Worker {
                     resolution,
                     port,
                     pool,
+                    handshake: None,
                 };
                 Ok(Opened::Pending)
             }
@@ -100,12 +101,13 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let (mut resolution, port, pool) = match std::mem::take(&mut session.state) {
+        let (mut resolution, port, pool, handshake) = match std::mem::take(&mut session.state) {
             State::Resolving {
                 resolution,
                 port,
                 pool,
-            } => (resolution, port, pool),
+                handshake,
+            } => (resolution, port, pool, handshake),
             other => {
                 session.state = other;
                 return;
@@ -119,10 +121,14 @@ impl Worker {
             Ok(address) => self.open_address(key, address.with_port(port), pool),
             Err(error) => Err(error),
         };
-        let outcome = match opened {
-            Ok(Opened::Pending) => return,
-            Ok(Opened::Connected) => Outcome::Connected,
-            Err(error) => {
+        let link = self.sessions.get(key).and_then(|session| session.link());
+        if let Some(link) = link.and_then(|link| self.links.get_mut(link)) {
+            link.handshake = handshake;
+        }
+        let outcome = match (opened, link) {
+            (Ok(Opened::Connected), Some(link)) => return self.go_on_with_handshake(link),
+            (Ok(_), _) => return,
+            (Err(error), _) => {
                 if let Some(pool) = pool {
                     self.release(pool);
                 }
@@ -262,13 +268,23 @@ impl Worker {
 }
 
 impl Worker {
-    /// Tells the coroutine that waits for a link to be connected.
+    /// Tells the coroutine that waits for a link to be connected; or sends
+    /// what has waited for that, if the connection had been postponed.
     pub(super) fn finish_connect(&mut self, key: LinkKey, outcome: Outcome) {
-        if let Some(Owner::Session { session, .. }) = self.links.get(key).map(|link| link.owner)
-            && let Some(session) = self.sessions.get_mut(session)
-            && let Some(op) = &mut session.reader
+        let Some(Owner::Session { session, .. }) = self.links.get(key).map(|link| link.owner)
+        else {
+            return;
+        };
+        match self
+            .sessions
+            .get_mut(session)
+            .and_then(|s| s.reader.as_mut())
         {
-            op.finish(outcome);
+            Some(op) if op.is_connect() => op.finish(outcome),
+            _ => {
+                self.flush(key);
+                self.read_if_due(key);
+            }
         }
     }
 }

@@ -7,9 +7,11 @@ use std::rc::Rc;
 use nginx_sys::ngx_http_request_t;
 
 use super::Error;
+use super::address::Address;
 use super::events::on_watch;
 use super::op::{Op, Outcome, Slot, Status};
 use super::resolve::Resolution;
+use super::tls::Pending;
 use super::worker::{LinkKey, PoolKey, SessionKey, Worker};
 use crate::nginx::{Msec, Timer};
 use crate::ngx_lua::{Cleanup, Settings};
@@ -63,7 +65,11 @@ pub(super) enum State {
         resolution: Box<Resolution>,
         port: u16,
         pool: Option<PoolKey>,
+        handshake: Option<Pending>,
     },
+    /// Connected, as far as Lua is told. Nothing is open yet: the handshake
+    /// will show which of the pool's connections can be used, if it is done.
+    Postponed { pool: PoolKey, address: Address },
     /// Connecting or connected.
     Linked(LinkKey),
     /// The connection failed and is gone, but Lua did not call `close()` yet:
@@ -76,6 +82,14 @@ impl Session {
         match self.state {
             State::Linked(link) => Some(link),
             _ => None,
+        }
+    }
+
+    /// Where a queued session wants to connect to.
+    pub(super) fn queued_for(&self) -> (&[u8], u16) {
+        match &self.state {
+            State::Queued { host, port, .. } => (host, *port),
+            _ => (&[], 0),
         }
     }
 
@@ -157,7 +171,8 @@ impl Worker {
         }
     }
 
-    /// The link of a connected session that `request` may use now.
+    /// The link of a connected session that `request` may use now. It may
+    /// still be connecting, if it was postponed until now.
     ///
     /// # Errors
     ///
@@ -177,8 +192,24 @@ impl Worker {
             _ if session.request() != Some(request) => Err(Denied::BadRequest),
             // as with cosockets, there is no connection yet to be busy
             State::Resolving { .. } | State::Queued { .. } => Ok(Err(Error::Closed)),
+            State::Postponed { .. } => match self.open_postponed(key) {
+                Ok(()) => self.connected(key, request),
+                Err(error) => Ok(Err(error)),
+            },
             State::Linked(link) => Ok(Ok(link)),
         }
+    }
+
+    /// Whether `request` uses a session whose connection is postponed.
+    pub(super) fn is_postponed(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+    ) -> bool {
+        let session = self.sessions.get(key);
+        session.is_some_and(|session| {
+            matches!(session.state, State::Postponed { .. }) && session.request() == Some(request)
+        })
     }
 
     /// Whether `request` may connect this session: it belongs to no other
@@ -297,7 +328,7 @@ impl Worker {
                 }
             }
             State::Linked(link) => self.close_link(link),
-            State::Closed | State::Broken { .. } => {}
+            State::Closed | State::Broken { .. } | State::Postponed { .. } => {}
         }
     }
 
@@ -331,6 +362,10 @@ impl Worker {
             session.state = State::Closed;
             return Ok(Ok(()));
         }
+        if self.is_postponed(key, request) {
+            self.disconnect(key, State::Closed);
+            return Ok(Ok(()));
+        }
         match self.connected(key, request)? {
             Err(error) => Ok(Err(error)),
             Ok(_) => Ok(self.check_idle(key).map(|()| {
@@ -343,9 +378,16 @@ impl Worker {
     pub fn reused_times(&self, key: SessionKey) -> Result<u64, Error> {
         match self.sessions.get(key).map(|session| &session.state) {
             Some(State::Linked(link)) => {
-                let link = self.links.get(*link);
-                link.map(|link| link.reused).ok_or(Error::Closed)
+                let link = self.links.get(*link).ok_or(Error::Closed)?;
+                // code that asks for it to see whether a handshake is due must
+                // not take a plain connection for one that has done it
+                let mixed = |pool| self.pools.get(pool).is_some_and(|named| named.tls);
+                Ok(match link.tls {
+                    None if link.pool.is_some_and(mixed) => 0,
+                    _ => link.reused,
+                })
             }
+            Some(State::Postponed { .. }) => Ok(0),
             Some(State::Broken { reused }) => Ok(*reused),
             _ => Err(Error::Closed),
         }

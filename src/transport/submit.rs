@@ -59,6 +59,9 @@ impl Worker {
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
     ) -> Result<Result<(), Error>, Denied> {
+        if self.is_postponed(key, request) {
+            return Ok(self.check_idle(key));
+        }
         Ok(match self.connected(key, request)? {
             Ok(_) => self.check_idle(key),
             Err(error) => Err(not_connected(request, "send", error)),

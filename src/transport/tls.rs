@@ -7,22 +7,23 @@ use std::rc::Rc;
 use nginx_sys::{
     ERR_clear_error, EVP_PKEY, EVP_sha256, NGX_AGAIN, NGX_OK, NGX_SSL_BUFFER, NGX_SSL_CLIENT,
     OPENSSL_STACK, OPENSSL_sk_num, OPENSSL_sk_value, SSL_CTRL_CHAIN_CERT,
-    SSL_CTRL_SET_TLSEXT_HOSTNAME, SSL_CTRL_SET_TLSEXT_STATUS_REQ_TYPE, SSL_SESSION, SSL_ctrl,
-    SSL_get_verify_result, SSL_use_PrivateKey, SSL_use_certificate, TLSEXT_NAMETYPE_host_name,
-    TLSEXT_STATUSTYPE_ocsp, X509, X509_V_OK, X509_digest, X509_verify_cert_error_string,
-    ngx_add_timer, ngx_connection_t, ngx_create_pool, ngx_destroy_pool, ngx_http_request_t,
-    ngx_int_t, ngx_ssl_check_host, ngx_ssl_create_connection, ngx_ssl_get_session,
-    ngx_ssl_handshake, ngx_ssl_set_session, ngx_ssl_shutdown, ngx_ssl_t, ngx_str_t,
+    SSL_CTRL_SET_TLSEXT_HOSTNAME, SSL_CTRL_SET_TLSEXT_STATUS_REQ_TYPE, SSL_SESSION,
+    SSL_SESSION_free, SSL_ctrl, SSL_get_verify_result, SSL_use_PrivateKey, SSL_use_certificate,
+    TLSEXT_NAMETYPE_host_name, TLSEXT_STATUSTYPE_ocsp, X509, X509_V_OK, X509_digest,
+    X509_verify_cert_error_string, ngx_add_timer, ngx_connection_t, ngx_create_pool,
+    ngx_destroy_pool, ngx_http_request_t, ngx_int_t, ngx_ssl_check_host, ngx_ssl_create_connection,
+    ngx_ssl_get_session, ngx_ssl_handshake, ngx_ssl_set_session, ngx_ssl_shutdown, ngx_ssl_t,
+    ngx_str_t,
 };
 
 use super::Error;
 use super::events::on_connection_event;
 use super::io::log_socket_error;
-use super::link::{Connection, Owner};
+use super::link::{Connection, Link, Owner};
 use super::op::{Begun, Op, Outcome, Work};
 use super::open::Opened;
 use super::session::{Denied, State};
-use super::worker::{LinkKey, SessionKey, Worker, with};
+use super::worker::{LinkKey, PoolKey, SessionKey, Worker, with};
 use crate::conf::LocConf;
 use crate::nginx::stop_timer;
 
@@ -40,16 +41,22 @@ pub struct Handshake {
     pub verify: bool,
     /// Whether to ask for an OCSP status.
     pub status_request: bool,
+    /// Where the object is connected to, as `connect` was told.
+    pub host: Vec<u8>,
+    /// The port that `connect` was told; 0 with a unix socket.
+    pub port: u16,
     /// A certificate of ours and its chain (`STACK_OF(X509)`), or null.
     pub certificates: *mut c_void,
     /// Its key, or null.
     pub key: *mut c_void,
 }
 
-/// What a TLS connection was made with: connections that differ in it are
-/// never mixed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct TlsIdentity {
+/// What a TLS connection was made with and to: connections that differ in it
+/// are never mixed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Tls {
+    host: Vec<u8>,
+    port: u16,
     /// The location's context: trusted certificates, protocols and so on.
     context: usize,
     server_name: Option<Vec<u8>>,
@@ -59,10 +66,10 @@ pub(super) struct TlsIdentity {
 }
 
 /// A handshake to be done, and what it makes of the connection.
-pub(super) type Pending = (Handshake, Rc<TlsIdentity>);
+pub(super) type Pending = (Handshake, Rc<Tls>);
 
 impl Handshake {
-    fn identity(&self, context: NonNull<ngx_ssl_t>) -> Result<TlsIdentity, Error> {
+    fn identity(&self, context: NonNull<ngx_ssl_t>) -> Result<Tls, Error> {
         let certificate = if self.certificates.is_null() {
             None
         } else {
@@ -76,7 +83,9 @@ impl Handshake {
             }
             Some(digest)
         };
-        Ok(TlsIdentity {
+        Ok(Tls {
+            host: self.host.clone(),
+            port: self.port,
             context: context.addr().get(),
             server_name: self.server_name.clone(),
             verify: self.verify,
@@ -100,16 +109,17 @@ impl Worker {
         request: NonNull<ngx_http_request_t>,
         handshake: Handshake,
     ) -> Result<Result<Begun, Error>, Denied> {
-        Ok(match self.connected(key, request)? {
-            Ok(link) => self.start_handshake(key, link, request, handshake),
-            Err(error) => Err(error),
-        })
+        if !self.is_postponed(key, request)
+            && let Err(error) = self.connected(key, request)?
+        {
+            return Ok(Err(error));
+        }
+        Ok(self.start_handshake(key, request, handshake))
     }
 
     fn start_handshake(
         &mut self,
         key: SessionKey,
-        link_key: LinkKey,
         request: NonNull<ngx_http_request_t>,
         handshake: Handshake,
     ) -> Result<Begun, Error> {
@@ -117,51 +127,100 @@ impl Worker {
         // SAFETY: the request is the running one.
         let conf = unsafe { LocConf::of(request) };
         let context = conf.and_then(LocConf::ssl).ok_or(Error::NoTls)?;
-        let bad_name =
-            |name: &[u8]| name.is_empty() || name.len() > MAX_SERVER_NAME || name.contains(&0);
-        if handshake.server_name.as_deref().is_some_and(bad_name) {
+        if handshake.server_name.as_deref().is_some_and(is_bad_name) {
             return Err(failed("SSL_set_tlsext_host_name failed"));
         }
-        let identity = handshake.identity(context)?;
-        let link = self.links.get_mut(link_key).ok_or(Error::Closed)?;
-        if link.quitting {
-            return Err(Error::Closed);
-        }
-        match &link.tls {
-            // nothing to do
-            Some(known) if **known == identity => return Ok(Begun::Ready(Outcome::Connected)),
-            None if link.reused == 0 => {
-                if !link.pipeline.is_quiet() {
-                    return Err(Error::Unsolicited);
+        let tls = Rc::new(handshake.identity(context)?);
+        let session = self.sessions.get(key).ok_or(Error::Closed)?;
+        let (link, pool) = match session.state {
+            State::Postponed { pool, .. } => (None, Some(pool)),
+            State::Linked(link) => (Some(link), self.links.get(link).and_then(|l| l.pool)),
+            _ => return Err(Error::Closed),
+        };
+        if let Some(link_key) = link
+            && let Some(link) = self.links.get_mut(link_key)
+        {
+            match &link.tls {
+                _ if link.quitting => return Err(Error::Closed),
+                // nothing to do
+                Some(known) if *known == tls => return Ok(Begun::Ready(Outcome::Connected)),
+                None if link.reused == 0 => {
+                    if !link.pipeline.is_quiet() {
+                        return Err(Error::Unsolicited);
+                    }
+                    link.handshake = Some((handshake, tls));
+                    let done = self.run_handshake(link_key);
+                    return self.begin_handshake(key, done);
                 }
-                link.handshake = Some((handshake, Rc::new(identity)));
-                let done = self.run_handshake(link_key);
-                return self.begin_handshake(key, done);
+                _ => {}
             }
-            _ => {}
         }
-        // another identity than asked for: a new connection to the same peer
-        let (address, pool) = (link.address, link.pool);
-        self.links.remove(link_key);
+        // one out of the pool that was made like that, or a new one
+        let links = &self.links;
+        let alike = |link: &LinkKey| {
+            links
+                .get(*link)
+                .is_some_and(|l| l.tls.as_ref() == Some(&tls))
+        };
+        let named = pool.and_then(|pool| self.pools.get_mut(pool));
+        let idle = named.and_then(|named| named.pool.take(alike));
+        if let Some(link) = link {
+            // its place in the pool goes to the other one, if that is new
+            self.links.remove(link);
+            if idle.is_some()
+                && let Some(pool) = pool
+            {
+                self.release_only(pool);
+            }
+        } else if idle.is_none()
+            && let Some(pool) = pool
+        {
+            self.claim(pool);
+        }
         if let Some(session) = self.sessions.get_mut(key) {
             session.state = State::Closed;
         }
-        let opened = self.open_address(key, address, pool);
-        let link = self.sessions.get(key).and_then(|session| session.link());
-        if let Some(link) = link.and_then(|link| self.links.get_mut(link)) {
-            link.handshake = Some((handshake, Rc::new(identity)));
+        if let Some(idle) = idle {
+            self.take_idle(idle, key);
+            return Ok(Begun::Ready(Outcome::Connected));
         }
-        let done = match (opened, link) {
-            (Ok(Opened::Connected), Some(link)) => self.run_handshake(link),
-            (Ok(_), _) => Ok(false),
-            (Err(error), _) => {
-                if let Some(pool) = pool {
-                    self.release(pool);
-                }
-                return Err(error);
+        let done = self.open_for_handshake(key, (handshake, tls), pool);
+        if done.is_err()
+            && let Some(pool) = pool
+        {
+            self.release(pool);
+            return done.map(|_| Begun::Waiting);
+        }
+        match done {
+            Ok(Opened::Pending) => self.begin_handshake(key, Ok(false)),
+            Ok(Opened::Connected) => {
+                let link = self.sessions.get(key).and_then(|session| session.link());
+                let done = link.map_or(Err(Error::Closed), |link| self.run_handshake(link));
+                self.begin_handshake(key, done)
             }
-        };
-        self.begin_handshake(key, done)
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens a connection and notes what handshake it is to do.
+    fn open_for_handshake(
+        &mut self,
+        key: SessionKey,
+        pending: Pending,
+        pool: Option<PoolKey>,
+    ) -> Result<Opened, Error> {
+        let host = pending.0.host.clone();
+        let opened = self.open(key, &host, pending.0.port, pool)?;
+        match self.sessions.get_mut(key).map(|session| &mut session.state) {
+            Some(State::Resolving { handshake, .. }) => *handshake = Some(pending),
+            Some(State::Linked(link)) => {
+                if let Some(link) = self.links.get_mut(*link) {
+                    link.handshake = Some(pending);
+                }
+            }
+            _ => {}
+        }
+        Ok(opened)
     }
 
     /// Makes an operation of a handshake that is under way.
@@ -277,18 +336,58 @@ impl Worker {
         }
     }
 
-    /// The TLS session of a session's connection, with a reference of its
-    /// own; null if there is none.
-    pub fn tls_session(&self, key: SessionKey) -> *mut SSL_SESSION {
+    /// Lends the TLS session of a session's connection to Lua, until
+    /// [`Self::take_back_tls_session`]; null if there is none.
+    pub fn lend_tls_session(&mut self, key: SessionKey) -> *mut SSL_SESSION {
         let link = self.sessions.get(key).and_then(|session| session.link());
-        match link.and_then(|link| self.links.get(link)) {
+        let session = match link.and_then(|link| self.links.get(link)) {
             // SAFETY: the link's connection is open and has its TLS part.
             Some(link) if link.tls.is_some() => unsafe {
                 ngx_ssl_get_session(link.connection.as_ptr())
             },
             _ => ptr::null_mut(),
+        };
+        if !session.is_null() {
+            *self.tls_sessions.entry(session.addr()).or_default() += 1;
+        }
+        session
+    }
+
+    /// Takes a TLS session back from Lua. Addresses of anything else are
+    /// ignored.
+    pub fn take_back_tls_session(&mut self, session: *mut SSL_SESSION) {
+        let Some(count) = self.tls_sessions.get_mut(&session.addr()) else {
+            return;
+        };
+        *count -= 1;
+        if *count == 0 {
+            self.tls_sessions.remove(&session.addr());
+        }
+        // SAFETY: it was lent with a reference of its own.
+        unsafe { SSL_SESSION_free(session) };
+    }
+
+    /// The session at an address that Lua passed, if it is one that it holds;
+    /// else null.
+    pub fn known_tls_session(&self, session: *mut SSL_SESSION) -> *mut SSL_SESSION {
+        match self.tls_sessions.contains_key(&session.addr()) {
+            true => session,
+            false => ptr::null_mut(),
         }
     }
+}
+
+impl Link {
+    /// Whether it is a TLS connection to this host.
+    pub(super) fn is_tls_to(&self, host: &[u8], port: u16) -> bool {
+        let tls = self.tls.as_ref();
+        tls.is_some_and(|tls| tls.host == host && tls.port == port)
+    }
+}
+
+/// Names that cannot go into SNI, or not into a log line.
+fn is_bad_name(name: &[u8]) -> bool {
+    name.is_empty() || name.len() > MAX_SERVER_NAME || name.iter().any(u8::is_ascii_control)
 }
 
 /// nginx's handshake is over, well or not.

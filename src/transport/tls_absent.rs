@@ -6,7 +6,7 @@ use std::rc::Rc;
 use nginx_sys::ngx_http_request_t;
 
 use super::Error;
-use super::link::Connection;
+use super::link::{Connection, Link};
 use super::op::{Begun, Outcome};
 use super::session::Denied;
 use super::worker::{LinkKey, SessionKey, Worker};
@@ -16,11 +16,11 @@ use super::worker::{LinkKey, SessionKey, Worker};
 pub struct Handshake;
 
 /// There are no TLS connections.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum TlsIdentity {}
+#[derive(Debug)]
+pub(super) enum Tls {}
 
 /// As in `tls`, never made.
-pub(super) type Pending = (Handshake, Rc<TlsIdentity>);
+pub(super) type Pending = (Handshake, Rc<Tls>);
 
 impl Worker {
     /// Always refused.
@@ -35,6 +35,12 @@ impl Worker {
 
     pub(super) fn go_on_with_handshake(&mut self, key: LinkKey) {
         self.finish_connect(key, Outcome::Connected);
+    }
+}
+
+impl Link {
+    pub(super) fn is_tls_to(&self, _: &[u8], _: u16) -> bool {
+        false
     }
 }
 

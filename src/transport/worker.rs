@@ -10,7 +10,6 @@ use slotmap::{Key, KeyData, SlotMap, new_key_type};
 
 use super::link::Link;
 use super::session::Session;
-use super::tls::TlsIdentity;
 use crate::nginx::Timer;
 use crate::ngx_lua::Semaphores;
 use crate::upstream::Pool;
@@ -55,8 +54,8 @@ const _: () = assert!(size_of::<usize>() == size_of::<u64>());
 #[derive(Debug)]
 pub(super) struct NamedPool {
     pub(super) name: Rc<[u8]>,
-    /// Its connections are made with this; `None`: they are plain.
-    pub(super) tls: Option<Rc<TlsIdentity>>,
+    /// TLS connections were given to it: its connections are not all alike.
+    pub(super) tls: bool,
     pub(super) pool: Pool<LinkKey, SessionKey>,
 }
 
@@ -66,14 +65,9 @@ pub struct Worker {
     pub(super) sessions: SlotMap<SessionKey, Session>,
     pub(super) links: SlotMap<LinkKey, Link>,
     pub(super) pools: SlotMap<PoolKey, NamedPool>,
-    /// Pools of plain connections.
     pub(super) pool_names: HashMap<Rc<[u8]>, PoolKey>,
-    /// Pools of TLS connections.
-    pub(super) tls_pools: HashMap<(Rc<[u8]>, Rc<TlsIdentity>), PoolKey>,
-    /// With what the code of a location (its configuration's address) last
-    /// made TLS connections of a pool name: Lua names a pool before it says
-    /// that it wants TLS.
-    pub(super) tls_habits: HashMap<(Rc<[u8]>, usize), Rc<TlsIdentity>>,
+    /// Addresses of the TLS sessions that Lua holds, and how often.
+    pub(super) tls_sessions: HashMap<usize, usize>,
     /// What coroutines wait on.
     pub semaphores: Semaphores,
     /// Runs while coroutines wait.

@@ -5,4 +5,4 @@
 
 mod pool;
 
-pub use pool::{Admission, Pool};
+pub use pool::{Admission, Fitness, Pool};

@@ -23,11 +23,26 @@ pub struct Pool<I, W> {
     waiting: VecDeque<W>,
 }
 
+/// Whether an idle connection is what a connect operation wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fitness {
+    /// It is.
+    Fits,
+    /// It may turn out to be.
+    MayFit,
+    /// It is not.
+    Unfit,
+}
+
 /// What a connect operation may do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Admission<I> {
     /// Take this idle connection; it stays counted.
     Reuse(I),
+    /// There are idle connections, but only of another kind than what may be
+    /// wanted: nothing is counted until it is known, see [`Pool::take`] and
+    /// [`Pool::claim`].
+    Undecided,
     /// Open a new connection; it is counted from now on.
     Connect,
     /// The pool is full: call [`Pool::enqueue`]; the wait is counted from now on.
@@ -50,10 +65,11 @@ impl<I: PartialEq, W: PartialEq> Pool<I, W> {
         }
     }
 
-    /// Decides about a new connect operation.
-    pub fn admit(&mut self) -> Admission<I> {
-        if let Some(item) = self.idle.pop_front() {
-            return Admission::Reuse(item);
+    /// Decides about a new connect operation. `fitness` says of an idle
+    /// connection whether it is what is wanted.
+    pub fn admit(&mut self, fitness: impl FnMut(&I) -> Fitness) -> Admission<I> {
+        if let Some(admission) = self.admit_idle(fitness) {
+            return admission;
         }
         match self.backlog {
             Some(backlog) if self.connections >= self.size.saturating_add(backlog) => {
@@ -70,20 +86,57 @@ impl<I: PartialEq, W: PartialEq> Pool<I, W> {
         }
     }
 
+    fn admit_idle(&mut self, mut fitness: impl FnMut(&I) -> Fitness) -> Option<Admission<I>> {
+        let mut undecided = false;
+        for at in 0..self.idle.len() {
+            match self.idle.get(at).map(&mut fitness) {
+                Some(Fitness::Fits) => return self.idle.remove(at).map(Admission::Reuse),
+                Some(Fitness::MayFit) => undecided = true,
+                Some(Fitness::Unfit) | None => {}
+            }
+        }
+        undecided.then_some(Admission::Undecided)
+    }
+
+    /// Takes an idle connection for one that was undecided; it stays counted.
+    pub fn take(&mut self, mut wanted: impl FnMut(&I) -> bool) -> Option<I> {
+        let at = self.idle.iter().position(&mut wanted)?;
+        self.idle.remove(at)
+    }
+
+    /// Counts a new connection for one that was undecided. If that is one too
+    /// many, an idle connection has to be closed, which is returned.
+    pub fn claim(&mut self) -> Option<I> {
+        self.connections += 1;
+        if self.backlog.is_none() || self.connections <= self.size {
+            return None;
+        }
+        let evicted = self.idle.pop_back();
+        if evicted.is_some() {
+            self.release();
+        }
+        evicted
+    }
+
     /// Queues an operation that was told to wait.
     pub fn enqueue(&mut self, waiter: W) {
         self.waiting.push_back(waiter);
     }
 
+    /// The operation that has waited longest.
+    pub fn next_waiting(&self) -> Option<&W> {
+        self.waiting.front()
+    }
+
     /// The operation that has waited longest and what it may do now that a
     /// connection was given back or closed. Never `Wait` or `Refuse`.
-    pub fn resume(&mut self) -> Option<(W, Admission<I>)> {
+    pub fn resume(&mut self, fitness: impl FnMut(&I) -> Fitness) -> Option<(W, Admission<I>)> {
         let waiter = self.waiting.pop_front()?;
         // its wait was counted, and so is what it gets instead
-        let admission = match self.idle.pop_front() {
-            Some(item) => {
-                self.connections = self.connections.saturating_sub(1);
-                Admission::Reuse(item)
+        let admission = match self.admit_idle(fitness) {
+            Some(admission) => {
+                self.release();
+                admission
             }
             None => Admission::Connect,
         };
@@ -141,16 +194,6 @@ impl<I: PartialEq, W: PartialEq> Pool<I, W> {
         self.connections == 0
     }
 
-    /// How many idle connections it keeps.
-    pub fn size(&self) -> usize {
-        self.size
-    }
-
-    /// How many connect operations may wait; `None`: they never have to.
-    pub fn backlog(&self) -> Option<usize> {
-        self.backlog
-    }
-
     /// The idle connections, most recently used first.
     pub fn idle(&self) -> impl Iterator<Item = &I> {
         self.idle.iter()
@@ -169,24 +212,71 @@ mod tests {
 
     type TestPool = Pool<u32, u32>;
 
+    fn any(_: &u32) -> Fitness {
+        Fitness::Fits
+    }
+
+    /// Even ids fit, odd ones may.
+    fn even(id: &u32) -> Fitness {
+        match id % 2 {
+            0 => Fitness::Fits,
+            _ => Fitness::MayFit,
+        }
+    }
+
+    #[test]
+    fn what_fits_goes_first_and_what_may_fit_is_left_undecided() {
+        let mut pool = TestPool::new(4, None);
+        for id in 1..=4 {
+            assert_eq!(pool.put(id, false), None);
+        }
+        assert_eq!(pool.admit(even), Admission::Reuse(4));
+        assert_eq!(pool.admit(even), Admission::Reuse(2));
+        assert_eq!(pool.admit(even), Admission::Undecided);
+        assert_eq!(pool.admit(|_| Fitness::Unfit), Admission::Connect);
+        assert_eq!(pool.connections(), 5);
+        assert_eq!(pool.take(|id| *id == 7), None);
+        assert_eq!(pool.take(|id| *id == 1), Some(1));
+        assert_eq!(pool.claim(), None);
+        assert_eq!(pool.connections(), 6);
+    }
+
+    #[test]
+    fn a_claim_beyond_the_size_closes_an_idle_connection() {
+        let mut pool = TestPool::new(2, Some(1));
+        for id in [1, 3] {
+            pool.put(id, false);
+        }
+        assert_eq!(pool.admit(even), Admission::Undecided);
+        assert_eq!(pool.claim(), Some(1));
+        assert_eq!(pool.connections(), 2);
+        // a waiter that finds only what may fit is not counted either
+        assert_eq!(pool.take(|_| true), Some(3));
+        assert_eq!(pool.admit(even), Admission::Wait);
+        pool.enqueue(7);
+        pool.put(3, true);
+        assert_eq!(pool.resume(even), Some((7, Admission::Undecided)));
+        assert_eq!(pool.connections(), 2);
+    }
+
     #[test]
     fn reuse_is_last_in_first_out() {
         let mut pool = TestPool::new(3, None);
         for _ in 1..=3 {
-            assert_eq!(pool.admit(), Admission::Connect);
+            assert_eq!(pool.admit(any), Admission::Connect);
         }
         for id in 1..=3 {
             assert_eq!(pool.put(id, true), None);
         }
-        assert_eq!(pool.admit(), Admission::Reuse(3));
-        assert_eq!(pool.admit(), Admission::Reuse(2));
+        assert_eq!(pool.admit(any), Admission::Reuse(3));
+        assert_eq!(pool.admit(any), Admission::Reuse(2));
     }
 
     #[test]
     fn a_full_pool_gives_up_the_least_recently_used() {
         let mut pool = TestPool::new(2, None);
-        pool.admit();
-        pool.admit();
+        pool.admit(any);
+        pool.admit(any);
         pool.put(1, true);
         pool.put(2, true);
         assert_eq!(pool.put(9, false), Some(1));
@@ -198,40 +288,40 @@ mod tests {
     fn without_a_backlog_connects_are_never_held_back() {
         let mut pool = TestPool::new(1, None);
         for _ in 0..10 {
-            assert_eq!(pool.admit(), Admission::Connect);
+            assert_eq!(pool.admit(any), Admission::Connect);
         }
     }
 
     #[test]
     fn a_backlog_queues_and_then_refuses() {
         let mut pool = TestPool::new(1, Some(1));
-        assert_eq!(pool.admit(), Admission::Connect);
-        assert_eq!(pool.admit(), Admission::Wait);
+        assert_eq!(pool.admit(any), Admission::Connect);
+        assert_eq!(pool.admit(any), Admission::Wait);
         pool.enqueue(7);
-        assert_eq!(pool.admit(), Admission::Refuse);
+        assert_eq!(pool.admit(any), Admission::Refuse);
         // the connection comes back: the waiter gets it
         assert_eq!(pool.put(1, true), None);
-        assert_eq!(pool.resume(), Some((7, Admission::Reuse(1))));
+        assert_eq!(pool.resume(any), Some((7, Admission::Reuse(1))));
         assert_eq!(pool.connections(), 1);
-        assert_eq!(pool.resume(), None);
+        assert_eq!(pool.resume(any), None);
     }
 
     #[test]
     fn a_closed_connection_lets_a_waiter_connect() {
         let mut pool = TestPool::new(1, Some(5));
-        pool.admit();
-        assert_eq!(pool.admit(), Admission::Wait);
+        pool.admit(any);
+        assert_eq!(pool.admit(any), Admission::Wait);
         pool.enqueue(7);
         pool.release();
-        assert_eq!(pool.resume(), Some((7, Admission::Connect)));
+        assert_eq!(pool.resume(any), Some((7, Admission::Connect)));
         assert_eq!(pool.connections(), 1);
     }
 
     #[test]
     fn an_abandoned_wait_is_not_counted() {
         let mut pool = TestPool::new(1, Some(5));
-        pool.admit();
-        pool.admit();
+        pool.admit(any);
+        pool.admit(any);
         pool.enqueue(7);
         assert!(pool.abandon(&7));
         assert!(!pool.abandon(&7));
@@ -242,8 +332,8 @@ mod tests {
     #[test]
     fn a_zero_backlog_refuses_at_once() {
         let mut pool = TestPool::new(1, Some(0));
-        assert_eq!(pool.admit(), Admission::Connect);
-        assert_eq!(pool.admit(), Admission::Refuse);
+        assert_eq!(pool.admit(any), Admission::Connect);
+        assert_eq!(pool.admit(any), Admission::Refuse);
     }
 
     proptest! {
@@ -264,11 +354,12 @@ mod tests {
                 match step {
                     0 | 1 => {
                         next += 1;
-                        match pool.admit() {
+                        match pool.admit(any) {
                             Admission::Reuse(id) => used.push(id),
                             Admission::Connect => used.push(next),
                             Admission::Wait => { pool.enqueue(next); waiting.push(next) }
                             Admission::Refuse => prop_assert!(backlog.is_some()),
+                            Admission::Undecided => prop_assert!(false, "all fit"),
                         }
                     }
                     2 => if let Some(id) = used.pop() {
@@ -288,7 +379,7 @@ mod tests {
                 while !waiting.is_empty()
                     && (pool.idle().next().is_some() || pool.connections() - waiting.len() < size)
                 {
-                    let Some((waiter, admission)) = pool.resume() else { break };
+                    let Some((waiter, admission)) = pool.resume(any) else { break };
                     prop_assert_eq!(waiting.remove(0), waiter);
                     used.push(match admission { Admission::Reuse(id) => id, _ => waiter });
                 }

@@ -365,3 +365,32 @@ fn never_idle(kept: usize) {
     pipeline.shrink();
     assert!(pipeline.out.capacity() <= IDLE_OUT);
 }
+
+#[test]
+fn records_end_where_commands_do() {
+    let mut pipeline = Pipeline::new(LIMITS);
+    for len in [10, 10, 100, 10] {
+        // "set k 0 0 10" CRLF, 10 bytes, CRLF: 26 bytes
+        assert!(pipeline.submit((), &set(&vec![b'v'; len])).is_ok());
+    }
+    let mut lens = Vec::new();
+    while !pipeline.unsent().is_empty() {
+        let len = pipeline.unsent_commands(60).len();
+        lens.push(len);
+        pipeline.sent(len);
+    }
+    assert_eq!(lens, [52, 117, 26]);
+
+    let mut pipeline = Pipeline::new(LIMITS);
+    for name in ["a", "b"] {
+        assert!(pipeline.submit((), &get(name)).is_ok());
+    }
+    assert_eq!(pipeline.unsent_commands(10), b"get a\r\n");
+    pipeline.sent(3);
+    assert_eq!(pipeline.unsent_commands(10), b" a\r\n");
+    assert_eq!(pipeline.unsent_commands(100), b" a\r\nget b\r\n");
+    pipeline.sent(4);
+    assert_eq!(pipeline.unsent_commands(1), b"get b\r\n");
+    pipeline.send_raw(b"raw");
+    assert_eq!(pipeline.unsent_commands(1), b"get b\r\nraw");
+}
