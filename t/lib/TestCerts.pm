@@ -7,6 +7,7 @@ use File::Path ();
 use File::Spec ();
 use File::Temp ();
 
+use TestEnv ();
 use TestEnv::Ports ();
 
 my $OWNER = $$;
@@ -94,6 +95,21 @@ sub dir {
         '-issuer', 'ca.pem', '-cert', 'good.pem', '-ndays', 30, '-respout', 'good.ocsp' );
     chmod 0644, glob "$DIR/*.key $DIR/*.pem";
     return $DIR;
+}
+
+# False when the suites run against a pure-Lua library that is too old for TLS.
+sub wanted {
+    my $lib = TestEnv::reference_lib() or return 1;
+    my $name = 'resty/memcached';
+    for ( 1 .. 2 ) {
+        my ($path) = grep { -e } map {"$_/$name.lua"} $lib, '/usr/share/lua/5.1' or last;
+        open my $file, '<', $path or last;
+        my $text = do { local $/; <$file> };
+        return 1 if $text =~ /sslhandshake/;
+        $text =~ /require\s*\(?\s*["']([\w.]+memcached)["']/ or last;    # a file that stands for another
+        ( $name = $1 ) =~ tr{.}{/};
+    }
+    return 0;
 }
 
 sub make {
@@ -261,6 +277,8 @@ C<web(NAME...)> is text for C<--- http_config>: a web server on TLS for each cer
 what it saw: F</> the server name and the version, F</id> the connection's number, F</reused>, F</cipher>,
 F</client>. As it runs in the worker under test it never answers within the client's own system call.
 C<lua_ports()> lists C<NAME = PORT> for Lua.
+
+C<wanted()> is false when the suites run against a pure-Lua library without sslhandshake.
 
 C<memcached_args(NAME, OPTION...)> is what C<TestEnv::start_memcached> takes as C<args>; further options
 go to memcached's C<-o>.

@@ -88,37 +88,62 @@ function _M.ask(memc, path)
     return sock:receive(tonumber(size))
 end
 
--- Between a client and a TLS server at `port`. rules(c, way, record, n) sees
--- the n-th record of a connection in either direction ("up" is from the
--- client), returns what goes on (nil: nothing), and may close c.
-function _M.relay(port, rules)
-    return kit.fake(function(c)
-        local up = ngx.socket.tcp()
-        up:settimeouts(1000, 1000, 60000)
-        assert(up:connect("127.0.0.1", port))
-        local down = ngx.thread.spawn(function()
-            for n = 1, math.huge do
-                local head = up:receive(5)
-                local body = head and up:receive(number(head, 4, 2))
-                if not body then break end
-                local data = rules(c, "down", head .. body, n)
-                if data then c:send(data) end
-            end
-            c:close()
-        end)
+-- Joins the connection c of a scripted server to the TLS server at `port`.
+-- rules(c, way, record, n) sees the n-th record in either direction ("up" is
+-- from the client), returns what goes on (nil: nothing), and may close c.
+-- Returns whether the client's first bytes were a record of TLS.
+function _M.join(c, port, rules)
+    while #c.input == 0 do
+        if not c:fill() then return nil end
+    end
+    if c.input:byte(1) ~= 22 then return false end
+    local up = ngx.socket.tcp()
+    up:settimeouts(1000, 1000, 60000)
+    assert(up:connect("127.0.0.1", port))
+    local down = ngx.thread.spawn(function()
         for n = 1, math.huge do
-            local record = _M.record(c)
-            if not record then break end
-            local data = rules(c, "up", record, n)
-            if data then up:send(data) end
+            local head = up:receive(5)
+            local body = head and up:receive(number(head, 4, 2))
+            if not body then break end
+            local data = rules(c, "down", head .. body, n)
+            if data then c:send(data) end
         end
-        ngx.thread.kill(down)
-        up:close()
+        c:close()
     end)
+    for n = 1, math.huge do
+        local record = _M.record(c)
+        if not record then break end
+        local data = rules(c, "up", record, n)
+        if data then up:send(data) end
+    end
+    ngx.thread.kill(down)
+    up:close()
+    return true
 end
 
--- Forwards everything.
-function _M.forward(_, _, record) return record end
+-- A server that does this with every connection.
+function _M.relay(port, rules)
+    return kit.fake(function(c) _M.join(c, port, rules) end)
+end
+
+-- A server that speaks what its client speaks: TLS through the server at
+-- `port`, or plain text, and then it answers each line with "VERSION plain".
+-- Its fields count the plain connections and the handshakes.
+function _M.both(port)
+    local srv = kit.listen()
+    srv.plain, srv.handshakes = 0, 0
+    local function rules(_, way, record)
+        if way == "down" and _M.messages(record)[2] then
+            srv.handshakes = srv.handshakes + 1
+        end
+        return record
+    end
+    return srv:serve(function(c)
+        if _M.join(c, port, rules) ~= false then return end
+        srv.plain = srv.plain + 1
+        while c:line() do c:send("VERSION plain\r\n") end
+    end)
+end
 
 -- The type of a handshake's first result, with what it is when it is plain.
 function _M.kind(...)
