@@ -233,3 +233,7 @@ wait_for_port() {
     done
     return 1
 }
+
+# What the suites need, besides what the build needs. openssl makes the TLS suites' certificates.
+# shellcheck disable=SC2034 # used by scripts that source this
+suite_packages=(nginx libnginx-mod-http-lua memcached openssl perl libtest-base-perl)

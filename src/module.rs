@@ -34,23 +34,34 @@ pub static mut ngx_http_lua_memcached_module: ngx_module_t = ngx_module_t {
 /// Registers the Lua module with ngx_lua. Later than here, `require` inside
 /// `init_by_lua*` would not find it.
 unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
-    conf::begin();
-    let failed = match ngx_lua::discover() {
-        Err(missing) => missing.to_string(),
-        // SAFETY: nginx passes the configuration being read.
-        Ok(()) if unsafe { ngx_lua::preload(cf, lua::NAME, lua::open) } => {
-            return NGX_OK as ngx_int_t;
-        }
-        Ok(()) => "cannot register resty.memcached with ngx_http_lua_module".into(),
+    conf::forget();
+    // SAFETY: nginx passes the configuration being read.
+    let Err(failed) = (unsafe { register(cf) }) else {
+        return NGX_OK as ngx_int_t;
     };
     // SAFETY: the configuration has a log.
     unsafe { nginx::log(NGX_LOG_EMERG, (*cf).log, 0, format_args!("{failed}")) };
     NGX_ERROR as ngx_int_t
 }
 
-/// With `master_process off` a reload happens in the worker itself: what is
-/// tied to the old cycle has to go before it does.
+/// The error is for the operator to read.
+unsafe fn register(cf: *mut ngx_conf_t) -> Result<(), String> {
+    // first of all: nothing of ngx_lua may be touched when it is not there
+    ngx_lua::check().map_err(|error| error.to_string())?;
+    ngx_lua::discover().map_err(|error| error.to_string())?;
+    // SAFETY: by the caller's contract.
+    if unsafe { ngx_lua::preload(cf, lua::NAME, lua::open) } {
+        Ok(())
+    } else {
+        Err("cannot register resty.memcached with ngx_http_lua_module".into())
+    }
+}
+
+/// The configuration is read. With `master_process off` this happens in the
+/// worker itself at a reload: what is tied to the old cycle has to go before
+/// it does.
 unsafe extern "C" fn init_module(_cycle: *mut ngx_cycle_t) -> ngx_int_t {
+    conf::forget();
     transport::forget_cycle();
     NGX_OK as ngx_int_t
 }

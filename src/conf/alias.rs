@@ -18,9 +18,9 @@ unsafe impl Sync for Aliases {}
 
 static ALIASES: Aliases = Aliases(RefCell::new(Vec::new()));
 
-/// A new configuration begins.
-pub fn begin() {
-    ALIASES.0.borrow_mut().clear();
+/// Forgets the aliases of a configuration.
+pub fn forget() {
+    ALIASES.0.take();
 }
 
 /// The directive's handler. It runs before ngx_lua's postconfiguration makes

@@ -102,11 +102,12 @@ pub static mut COMMANDS: [ngx_command_t; 3] = [
 /// `NGX_CONF_ERROR`
 const ERROR: *mut c_char = usize::MAX as *mut c_char;
 
-/// To be called when the reading of a configuration begins.
-pub fn begin() {
-    alias::begin();
+/// Forgets what was noted while a configuration was read. To be called before
+/// one is read (the last one may have failed) and after.
+pub fn forget() {
+    alias::forget();
     #[cfg(ngx_feature = "http_ssl")]
-    tls::begin();
+    tls::forget();
 }
 
 /// `create_loc_conf`

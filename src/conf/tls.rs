@@ -23,9 +23,9 @@ unsafe impl Sync for Contexts {}
 
 static CONTEXTS: Contexts = Contexts(RefCell::new(Vec::new()));
 
-/// A new configuration begins; contexts of an older one are not its own.
-pub fn begin() {
-    CONTEXTS.0.borrow_mut().clear();
+/// Forgets the contexts of a configuration, which owns them.
+pub fn forget() {
+    CONTEXTS.0.take();
 }
 
 /// The context for the location that is being merged; null if the loaded

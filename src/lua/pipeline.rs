@@ -53,7 +53,10 @@ pub fn discard_all() {
 
 /// The Lua object of a pipeline is gone.
 pub fn discard(id: u64) {
-    with(|pipelines| pipelines.remove(key(id)));
+    // at exit the last ones are collected when all are gone
+    if let Some(pipelines) = PIPELINES.0.borrow_mut().as_mut() {
+        pipelines.remove(key(id));
+    }
 }
 
 /// `new_pipeline()`

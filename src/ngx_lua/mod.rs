@@ -6,6 +6,7 @@
 mod cleanup;
 mod semaphore;
 mod settings;
+mod symbols;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls_settings;
 
@@ -17,6 +18,7 @@ use nginx_sys::{NGX_OK, ngx_conf_t, ngx_http_request_t, ngx_int_t, ngx_module_t}
 pub use cleanup::Cleanup;
 pub use semaphore::{Semaphore, Semaphores, Wait};
 pub use settings::{Settings, discover};
+pub use symbols::check;
 #[cfg(ngx_feature = "http_ssl")]
 pub use tls_settings::TlsSettings;
 

@@ -10,7 +10,7 @@ use nginx_sys::{
 };
 
 use super::Error;
-use super::link::Owner;
+use super::link::{Link, Owner};
 use super::session::{Denied, State};
 use super::worker::{LinkKey, PoolKey, SessionKey, Worker};
 use crate::conf::LocConf;
@@ -106,21 +106,8 @@ impl Worker {
         }
         let link = self.links.get_mut(link_key).ok_or(Error::Closed)?;
         let counted = counting == Some(pool);
-        link.pipeline.shrink();
-        // SAFETY: the link's connection is open; the cycle's log outlives it.
-        let readable = unsafe {
-            (*c).set_idle(1);
-            // what happens to it now is no error of anybody
-            (*c).set_log_error(NGX_ERROR_INFO as _);
-            set_log(c, (*ngx_cycle).log);
-            stop_timer((*c).read);
-            stop_timer((*c).write);
-            let timeout = timeout.unwrap_or(settings.keepalive_timeout());
-            if timeout != 0 {
-                ngx_add_timer((*c).read, timeout);
-            }
-            (*(*c).read).ready() != 0
-        };
+        let timeout = timeout.unwrap_or(settings.keepalive_timeout());
+        let readable = link.make_idle(timeout);
         self.put_idle(pool, link_key, counted);
         if let Some(other) = counting.filter(|_| !counted) {
             self.release(other);
@@ -164,6 +151,25 @@ impl Worker {
             named.tls |= tls;
         }
         Ok(pool)
+    }
+
+    /// Gives a plain connection that was taken from a pool, and turned out not
+    /// to be wanted, back to it. False if it cannot be pooled.
+    pub(super) fn put_back(&mut self, key: LinkKey, request: NonNull<ngx_http_request_t>) -> bool {
+        // SAFETY: the request is the running one.
+        let settings = unsafe { Settings::of(request) };
+        let (Some(link), Some(settings)) = (self.links.get_mut(key), settings) else {
+            return false;
+        };
+        let Some(pool) = link.pool else {
+            return false;
+        };
+        if link.tls.is_some() || link.unanswered || !link.pipeline.is_quiet() {
+            return false;
+        }
+        link.make_idle(settings.keepalive_timeout());
+        self.put_idle(pool, key, true);
+        true
     }
 
     /// Makes a link idle in a pool; the least recently used one goes if there
@@ -289,6 +295,28 @@ impl Worker {
             }
         }
         self.semaphores.free_all();
+    }
+}
+
+impl Link {
+    /// Prepares for being idle for at most `timeout` milliseconds (0: for
+    /// ever). Whether there is something to read already.
+    fn make_idle(&mut self, timeout: Msec) -> bool {
+        self.pipeline.shrink();
+        let c = self.connection.as_ptr();
+        // SAFETY: the link's connection is open; the cycle's log outlives it.
+        unsafe {
+            (*c).set_idle(1);
+            // what happens to it now is no error of anybody
+            (*c).set_log_error(NGX_ERROR_INFO as _);
+            set_log(c, (*ngx_cycle).log);
+            stop_timer((*c).read);
+            stop_timer((*c).write);
+            if timeout != 0 {
+                ngx_add_timer((*c).read, timeout);
+            }
+            (*(*c).read).ready() != 0
+        }
     }
 }
 

@@ -164,7 +164,10 @@ impl Worker {
         };
         let named = pool.and_then(|pool| self.pools.get_mut(pool));
         let idle = named.and_then(|named| named.pool.take(alike));
-        if let Some(link) = link {
+        let kept = link.is_some_and(|link| self.put_back(link, request));
+        if let Some(link) = link
+            && !kept
+        {
             // its place in the pool goes to the other one, if that is new
             self.links.remove(link);
             if idle.is_some()
