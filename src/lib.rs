@@ -16,6 +16,12 @@
 //! all there is without the feature `nginx`, and what `cargo test` tests. The
 //! others run inside nginx only, and the suites in `t/` test them there.
 
+// what only TLS uses
+#![cfg_attr(
+    all(feature = "nginx", not(ngx_feature = "http_ssl")),
+    allow(dead_code)
+)]
+
 pub mod protocol;
 pub mod upstream;
 

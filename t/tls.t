@@ -11,6 +11,8 @@ plan tests => repeat_each() * (3 * blocks());
 $ENV{TEST_NGINX_CERTS} = TestCerts::dir();
 our $Memcached  = TestEnv::start_memcached( args => TestCerts::memcached_args('good') );
 our $HttpConfig = TestEnv::http_config() . TestCerts::web(qw( good second )) . qq{
+    # the newest that every ngx_lua offers by default
+    lua_ssl_protocols TLSv1.2;
     init_by_lua_block {
         package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
         kit = require "testkit"

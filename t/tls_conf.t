@@ -280,7 +280,7 @@ another object: "session", "NONE "
 
 
 === TEST 7: memcached that wants a client certificate
---- http_config eval: $::HttpConfig
+--- http_config eval: "lua_ssl_protocols TLSv1.2;" . $::HttpConfig
 --- config
     lua_ssl_trusted_certificate $TEST_NGINX_CERTS/ca.pem;
     location = /t {

@@ -10,6 +10,8 @@ plan tests => repeat_each() * (4 * blocks());
 
 our $Certs = $ENV{TEST_NGINX_CERTS} = TestCerts::dir();
 our $HttpConfig = TestEnv::http_config() . TestCerts::web(qw( good cn expired notyet revoked other self deep )) . qq{
+    # the newest that every ngx_lua offers by default
+    lua_ssl_protocols TLSv1.2;
     init_by_lua_block {
         package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
         kit = require "testkit"

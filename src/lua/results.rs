@@ -9,6 +9,7 @@ use std::ptr::NonNull;
 
 use super::handle;
 use super::stack::Stack;
+use super::tls;
 use crate::protocol::{Hit, Reply, Values, unescape_into};
 use crate::transport::{self, Begun, Denied, Outcome, SessionKey, Slot};
 
@@ -114,8 +115,7 @@ fn push(stack: Stack, shape: u8, key: SessionKey, outcome: Outcome) -> c_int {
             1
         }
         Outcome::Handshaken => {
-            let session = transport::with(|worker| worker.lend_tls_session(key));
-            stack.push_number(session.addr() as f64);
+            stack.push_number(tls::lend_session(key));
             1
         }
         Outcome::Sent(bytes) => {

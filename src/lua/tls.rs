@@ -10,7 +10,7 @@ use nginx_sys::SSL_SESSION;
 use super::handle;
 use super::results::{Shape, begun};
 use super::stack::{CANNOT_YIELD, Stack};
-use crate::transport::{self, Begun, Denied, Error, Handshake, Outcome};
+use crate::transport::{self, Begun, Denied, Error, Handshake, Outcome, SessionKey};
 
 /// Instead of the address of a session: the one that was passed.
 const SAME_SESSION: f64 = 1.0;
@@ -57,6 +57,11 @@ pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
         }
         result => begun(stack, Shape::HANDSHAKE, key, request, result),
     }
+}
+
+/// The address of a connection's TLS session, for the glue to free.
+pub fn lend_session(key: SessionKey) -> f64 {
+    transport::with(|worker| worker.lend_tls_session(key)).addr() as f64
 }
 
 /// `free_session(address)`

@@ -7,7 +7,7 @@ use mlua::ffi::lua_State;
 use super::handle;
 use super::results::{Shape, begun};
 use super::stack::Stack;
-use crate::transport::{self, Handshake};
+use crate::transport::{self, Handshake, SessionKey};
 
 /// `sslhandshake(sock, …)`: always refused
 pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
@@ -19,6 +19,11 @@ pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
     };
     let result = transport::with(|worker| worker.handshake(key, request, Handshake));
     begun(stack, Shape::HANDSHAKE, key, request, result)
+}
+
+/// There are none.
+pub fn lend_session(_: SessionKey) -> f64 {
+    0.0
 }
 
 /// `free_session(address)`: there are none

@@ -64,6 +64,18 @@ sub port { return $_[0]{port} }
 sub pid  { return $_[0]{pid} }
 sub log  { return slurp("$_[0]{dir}/logs/error.log") }
 
+# Changes the configuration file: the code sees it in $_. To be followed by HUP.
+sub configure {
+    my ( $self, $change ) = @_;
+    my $path = "$self->{dir}/nginx.conf";
+    local $_ = slurp($path);
+    $change->();
+    open my $conf, '>', $path or die "LiveNginx: $!\n";
+    print {$conf} $_ or die "LiveNginx: $!\n";
+    close $conf or die "LiveNginx: $!\n";
+    return;
+}
+
 # From now on another master counts (after a change of binaries).
 sub follow { $_[0]{pid} = $_[1]; return }
 
