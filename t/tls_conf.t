@@ -325,6 +325,7 @@ $::HttpConfig . qq{
     }
 }
 --- config
+    lua_ssl_protocols TLSv1.2;
     lua_ssl_trusted_certificate $TEST_NGINX_CERTS/ca.pem;
     location = /t {
         content_by_lua_block {
