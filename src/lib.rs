@@ -4,7 +4,8 @@
 //!
 //! | room | what is in it |
 //! |---|---|
-//! | `module`, `conf` | what nginx sees: the module, its hooks and directives |
+//! | `module`, `directives`, `alias` | what nginx sees: the module, its hooks and directives |
+//! | `conf` | the configuration of locations |
 //! | `lua` | what Lua sees: methods, arguments, results |
 //! | `transport` | connections on nginx's event loop, sessions, keepalive pools |
 //! | [`upstream`] | pool policy, pure |
@@ -27,7 +28,11 @@ pub mod upstream;
 
 // a test binary has no nginx and no Lua to link with
 #[cfg(all(feature = "nginx", not(test)))]
+mod alias;
+#[cfg(all(feature = "nginx", not(test)))]
 mod conf;
+#[cfg(all(feature = "nginx", not(test)))]
+mod directives;
 #[cfg(all(feature = "nginx", not(test)))]
 mod lua;
 #[cfg(all(feature = "nginx", not(test)))]

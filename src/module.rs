@@ -5,7 +5,7 @@ use nginx_sys::{
     ngx_int_t, ngx_module_t, ngx_uint_t,
 };
 
-use crate::{conf, lua, nginx, ngx_lua, transport};
+use crate::{alias, conf, directives, lua, nginx, ngx_lua, transport};
 
 static MODULE_CONTEXT: ngx_http_module_t = ngx_http_module_t {
     preconfiguration: Some(preconfiguration),
@@ -24,7 +24,7 @@ ngx::ngx_modules!(ngx_http_lua_memcached_module);
 #[unsafe(no_mangle)]
 pub static mut ngx_http_lua_memcached_module: ngx_module_t = ngx_module_t {
     ctx: &raw const MODULE_CONTEXT as *mut _,
-    commands: (&raw mut conf::COMMANDS).cast(),
+    commands: (&raw mut directives::COMMANDS).cast(),
     type_: NGX_HTTP_MODULE as ngx_uint_t,
     init_module: Some(init_module),
     exit_process: Some(exit_process),
@@ -34,7 +34,10 @@ pub static mut ngx_http_lua_memcached_module: ngx_module_t = ngx_module_t {
 /// Registers the Lua module with ngx_lua. Later than here, `require` inside
 /// `init_by_lua*` would not find it.
 unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
+    alias::forget();
     conf::forget();
+    // SAFETY: nginx has set the index by now.
+    conf::set_index(unsafe { ngx_http_lua_memcached_module.ctx_index });
     // SAFETY: nginx passes the configuration being read.
     let Err(failed) = (unsafe { register(cf) }) else {
         return NGX_OK as ngx_int_t;
@@ -61,6 +64,7 @@ unsafe fn register(cf: *mut ngx_conf_t) -> Result<(), String> {
 /// worker itself at a reload: what is tied to the old cycle has to go before
 /// it does.
 unsafe extern "C" fn init_module(_cycle: *mut ngx_cycle_t) -> ngx_int_t {
+    alias::forget();
     conf::forget();
     transport::forget_cycle();
     NGX_OK as ngx_int_t

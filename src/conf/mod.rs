@@ -1,19 +1,17 @@
-//! The module's own directives, and what is made of ngx_lua's.
+//! The configuration of locations: what this module's directives say, and
+//! what is made of ngx_lua's.
 
-mod alias;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls;
 
 use std::ffi::{c_char, c_void};
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nginx_sys::{
-    NGX_CONF_TAKE1, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF,
-    NGX_HTTP_SRV_CONF, ngx_command_t, ngx_conf_set_size_slot, ngx_conf_t, ngx_http_request_t,
-    ngx_palloc, ngx_str_t, ngx_uint_t,
-};
+use nginx_sys::{ngx_conf_t, ngx_http_request_t, ngx_palloc};
 
-use crate::module::ngx_http_lua_memcached_module;
+/// Where in `loc_conf` arrays this module's configuration is.
+static INDEX: AtomicUsize = AtomicUsize::new(0);
 
 /// Bytes; well above memcached's default item size of 1 MiB.
 const DEFAULT_MAX_VALUE_SIZE: usize = 128 * 1024 * 1024;
@@ -41,7 +39,7 @@ impl LocConf {
         unsafe {
             let conf = *(*request.as_ptr())
                 .loc_conf
-                .add(ngx_http_lua_memcached_module.ctx_index);
+                .add(INDEX.load(Ordering::Relaxed));
             conf.cast::<LocConf>().as_ref()
         }
     }
@@ -60,52 +58,20 @@ impl LocConf {
     }
 }
 
-/// The command table: `lua_memcached_*`.
-pub static mut COMMANDS: [ngx_command_t; 3] = [
-    ngx_command_t {
-        name: ngx_str_t {
-            len: "lua_memcached_max_value_size".len(),
-            data: c"lua_memcached_max_value_size".as_ptr().cast_mut().cast(),
-        },
-        type_: (NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_CONF_TAKE1)
-            as ngx_uint_t,
-        set: Some(ngx_conf_set_size_slot),
-        conf: NGX_HTTP_LOC_CONF_OFFSET,
-        offset: std::mem::offset_of!(LocConf, max_value_size),
-        post: ptr::null_mut(),
-    },
-    ngx_command_t {
-        name: ngx_str_t {
-            len: "lua_memcached_alias".len(),
-            data: c"lua_memcached_alias".as_ptr().cast_mut().cast(),
-        },
-        type_: (NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1) as ngx_uint_t,
-        set: Some(alias::set),
-        conf: 0,
-        offset: 0,
-        post: ptr::null_mut(),
-    },
-    // ngx_null_command
-    ngx_command_t {
-        name: ngx_str_t {
-            len: 0,
-            data: ptr::null_mut(),
-        },
-        type_: 0,
-        set: None,
-        conf: 0,
-        offset: 0,
-        post: ptr::null_mut(),
-    },
-];
-
 /// `NGX_CONF_ERROR`
-const ERROR: *mut c_char = usize::MAX as *mut c_char;
+pub const ERROR: *mut c_char = usize::MAX as *mut c_char;
+
+/// Tells which index nginx gave the module. To be called before any request.
+pub fn set_index(index: usize) {
+    INDEX.store(index, Ordering::Relaxed);
+}
+
+/// Where a `LocConf` keeps `lua_memcached_max_value_size`, for the command table.
+pub const MAX_VALUE_SIZE_OFFSET: usize = std::mem::offset_of!(LocConf, max_value_size);
 
 /// Forgets what was noted while a configuration was read. To be called before
 /// one is read (the last one may have failed) and after.
 pub fn forget() {
-    alias::forget();
     #[cfg(ngx_feature = "http_ssl")]
     tls::forget();
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use nginx_sys::{ngx_close_connection, ngx_connection_t};
 
 use super::address::Address;
-use super::tls::{self, Pending, Tls};
+use super::handshake::{self, Pending, Tls};
 use super::worker::{PoolKey, SessionKey};
 use crate::protocol::Pipeline;
 
@@ -62,7 +62,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        tls::shut_down(self);
+        handshake::shut_down(self);
         // SAFETY: it is open until here; nginx deletes its timers and its
         // events, posted ones included.
         unsafe { ngx_close_connection(self.0.as_ptr()) };

@@ -11,7 +11,8 @@
 //! | `resolve` | names to addresses |
 //! | `connect` | a pool's admission and its queue |
 //! | `open` | opening a connection |
-//! | `tls` | TLS handshakes and identities |
+//! | `tls` | on which connection a TLS handshake is done |
+//! | `handshake` | OpenSSL's part of it, and TLS identities |
 //! | `submit` | commands and raw data, begun on behalf of a request |
 //! | `io` | bytes out and in, timeouts, failures |
 //! | `keepalive` | idle connections |
@@ -25,6 +26,11 @@ mod address;
 mod connect;
 mod error;
 mod events;
+#[cfg(ngx_feature = "http_ssl")]
+mod handshake;
+#[cfg(not(ngx_feature = "http_ssl"))]
+#[path = "handshake_absent.rs"]
+mod handshake;
 mod io;
 mod keepalive;
 mod link;
@@ -43,11 +49,11 @@ mod worker;
 pub use connect::Peer;
 pub use error::Error;
 
+pub use handshake::Handshake;
 pub use keepalive::KeepaliveError;
 pub use op::{Begun, Outcome, Slot};
 pub use session::{Denied, Timeouts};
 pub use submit::{Rejected, What, not_connected};
-pub use tls::Handshake;
 pub use worker::{SessionKey, with, with_existing};
 
 /// Lets go of what belongs to an nginx cycle: its log, and ngx_lua's

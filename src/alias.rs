@@ -7,7 +7,7 @@ use std::ptr;
 
 use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_str_t};
 
-use super::ERROR;
+use crate::conf::ERROR;
 use crate::{lua, ngx_lua};
 
 /// The aliases of the configuration that is being read.

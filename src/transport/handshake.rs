@@ -1,0 +1,257 @@
+//! TLS of one connection: what a handshake is asked for, OpenSSL's part of it,
+//! and what makes one TLS connection another than the next.
+
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr::{self, NonNull};
+use std::rc::Rc;
+
+use nginx_sys::{
+    ERR_clear_error, EVP_PKEY, EVP_sha256, NGX_OK, NGX_SSL_BUFFER, NGX_SSL_CLIENT, OPENSSL_STACK,
+    OPENSSL_sk_num, OPENSSL_sk_value, SSL_CTRL_CHAIN_CERT, SSL_CTRL_SET_TLSEXT_HOSTNAME,
+    SSL_CTRL_SET_TLSEXT_STATUS_REQ_TYPE, SSL_SESSION, SSL_ctrl, SSL_get_verify_result,
+    SSL_use_PrivateKey, SSL_use_certificate, TLSEXT_NAMETYPE_host_name, TLSEXT_STATUSTYPE_ocsp,
+    X509, X509_V_OK, X509_digest, X509_verify_cert_error_string, ngx_connection_t, ngx_create_pool,
+    ngx_destroy_pool, ngx_http_request_t, ngx_int_t, ngx_ssl_check_host, ngx_ssl_create_connection,
+    ngx_ssl_set_session, ngx_ssl_shutdown, ngx_ssl_t, ngx_str_t,
+};
+
+use super::Error;
+use super::io::log_socket_error;
+use super::link::{Connection, Link};
+
+/// Longest name of a server in SNI, in bytes.
+const MAX_SERVER_NAME: usize = 255;
+
+/// What a handshake is asked for (`tcpsock:sslhandshake`).
+#[derive(Clone, Debug)]
+pub struct Handshake {
+    /// A session to resume; null: none. Belongs to the caller, who waits.
+    pub session: *mut SSL_SESSION,
+    /// For SNI and, if verified, for the certificate to match.
+    pub server_name: Option<Vec<u8>>,
+    /// Whether the certificate must be good.
+    pub verify: bool,
+    /// Whether to ask for an OCSP status.
+    pub status_request: bool,
+    /// Where the object is connected to, as `connect` was told.
+    pub host: Vec<u8>,
+    /// The port that `connect` was told; 0 with a unix socket.
+    pub port: u16,
+    /// A certificate of ours and its chain (`STACK_OF(X509)`), or null.
+    pub certificates: *mut c_void,
+    /// Its key, or null.
+    pub key: *mut c_void,
+}
+
+/// What a TLS connection was made with and to: connections that differ in it
+/// are never mixed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Tls {
+    host: Vec<u8>,
+    port: u16,
+    /// The location's context: trusted certificates, protocols and so on.
+    pub(super) context: usize,
+    server_name: Option<Vec<u8>>,
+    verify: bool,
+    /// SHA-256 of our certificate.
+    certificate: Option<[u8; 32]>,
+}
+
+/// A handshake to be done, and what it makes of the connection.
+pub(super) type Pending = (Handshake, Rc<Tls>);
+
+impl Handshake {
+    pub(super) fn identity(&self, context: NonNull<ngx_ssl_t>) -> Result<Tls, Error> {
+        let certificate = if self.certificates.is_null() {
+            None
+        } else {
+            let mut digest = [0; 32];
+            // SAFETY: the caller's chain is live; a SHA-256 has 32 bytes.
+            unsafe {
+                let leaf = certificate(self.certificates, 0)?;
+                if X509_digest(leaf, EVP_sha256(), digest.as_mut_ptr(), ptr::null_mut()) == 0 {
+                    return Err(failed("ssl fetch client certificate from chain failed"));
+                }
+            }
+            Some(digest)
+        };
+        Ok(Tls {
+            host: self.host.clone(),
+            port: self.port,
+            context: context.addr().get(),
+            server_name: self.server_name.clone(),
+            verify: self.verify,
+            certificate,
+        })
+    }
+}
+
+impl Link {
+    /// Whether it is a TLS connection to this host.
+    pub(super) fn is_tls_to(&self, host: &[u8], port: u16) -> bool {
+        let tls = self.tls.as_ref();
+        tls.is_some_and(|tls| tls.host == host && tls.port == port)
+    }
+}
+
+/// Names that cannot go into SNI, or not into a log line.
+pub(super) fn is_bad_name(name: &[u8]) -> bool {
+    name.is_empty() || name.len() > MAX_SERVER_NAME || name.iter().any(u8::is_ascii_control)
+}
+
+/// Gives a connection its TLS part.
+///
+/// # Safety
+///
+/// `c` is open and has no TLS part; `context` and what `handshake` points to
+/// are live.
+pub(super) unsafe fn prepare(
+    c: *mut ngx_connection_t,
+    handshake: &Handshake,
+    context: *mut ngx_ssl_t,
+) -> Result<(), Error> {
+    let ok = NGX_OK as ngx_int_t;
+    // SAFETY: by this function's contract.
+    unsafe {
+        if (*c).pool.is_null() {
+            (*c).pool = ngx_create_pool(256, (*c).log);
+            if (*c).pool.is_null() {
+                return Err(Error::NoMemory);
+            }
+        }
+        let flags = (NGX_SSL_BUFFER | NGX_SSL_CLIENT) as usize;
+        if ngx_ssl_create_connection(context, c, flags) != ok {
+            return Err(failed("failed to create ssl connection"));
+        }
+        (*c).set_sendfile(0);
+        let ssl = (*(*c).ssl).connection;
+        if !handshake.session.is_null() && ngx_ssl_set_session(c, handshake.session) != ok {
+            return Err(failed("ssl set session failed"));
+        }
+        if !handshake.certificates.is_null() {
+            let chain = handshake.certificates;
+            if SSL_use_certificate(ssl, certificate(chain, 0)?) == 0 {
+                return Err(failed("ssl set client certificate failed"));
+            }
+            for at in 1..OPENSSL_sk_num(chain.cast()) {
+                // SSL_add1_chain_cert
+                let added = SSL_ctrl(
+                    ssl,
+                    SSL_CTRL_CHAIN_CERT as c_int,
+                    1,
+                    certificate(chain, at)?.cast(),
+                );
+                if added == 0 {
+                    return Err(failed("ssl set client intermediate certificate failed"));
+                }
+            }
+            if SSL_use_PrivateKey(ssl, handshake.key.cast::<EVP_PKEY>()) == 0 {
+                return Err(failed("ssl set client private key failed"));
+            }
+        }
+        if let Some(name) = &handshake.server_name {
+            let name = [name, &b"\0"[..]].concat();
+            // SSL_set_tlsext_host_name
+            let set = SSL_ctrl(
+                ssl,
+                SSL_CTRL_SET_TLSEXT_HOSTNAME as c_int,
+                TLSEXT_NAMETYPE_host_name as _,
+                name.as_ptr().cast_mut().cast(),
+            );
+            if set == 0 {
+                return Err(failed("SSL_set_tlsext_host_name failed"));
+            }
+        }
+        if handshake.status_request {
+            // SSL_set_tlsext_status_type
+            SSL_ctrl(
+                ssl,
+                SSL_CTRL_SET_TLSEXT_STATUS_REQ_TYPE as c_int,
+                TLSEXT_STATUSTYPE_ocsp as _,
+                ptr::null_mut(),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A certificate of a chain.
+///
+/// # Safety
+///
+/// `chain` is a live `STACK_OF(X509)`.
+unsafe fn certificate(chain: *mut c_void, at: c_int) -> Result<*mut X509, Error> {
+    // SAFETY: by this function's contract; an index out of range gives null.
+    let certificate = unsafe { OPENSSL_sk_value(chain.cast::<OPENSSL_STACK>(), at) };
+    if certificate.is_null() {
+        return Err(failed("invalid client certificate chain"));
+    }
+    Ok(certificate.cast())
+}
+
+/// Whether the peer's certificate is good, and the peer's.
+///
+/// # Safety
+///
+/// `c` has done its handshake; `request` is live.
+pub(super) unsafe fn verify(
+    c: *mut ngx_connection_t,
+    server_name: Option<&[u8]>,
+    request: Option<NonNull<ngx_http_request_t>>,
+) -> Result<(), Error> {
+    // SAFETY: by this function's contract; the texts of codes are static.
+    unsafe {
+        let code = SSL_get_verify_result((*(*c).ssl).connection);
+        if code != X509_V_OK as std::ffi::c_long {
+            let text = CStr::from_ptr(X509_verify_cert_error_string(code)).to_string_lossy();
+            log_socket_error(
+                request,
+                format_args!("lua ssl certificate verify error: ({code}: {text})"),
+            );
+            return Err(Error::Tls(format!("{code}: {text}")));
+        }
+        let Some(name) = server_name else {
+            return Ok(());
+        };
+        let mut text = ngx_str_t {
+            len: name.len(),
+            data: name.as_ptr().cast_mut(),
+        };
+        if ngx_ssl_check_host(c, &mut text) != NGX_OK as ngx_int_t {
+            log_socket_error(
+                request,
+                format_args!(
+                    "lua ssl certificate does not match host \"{}\"",
+                    String::from_utf8_lossy(name)
+                ),
+            );
+            return Err(failed("certificate host mismatch"));
+        }
+    }
+    Ok(())
+}
+
+/// An error of this text. OpenSSL's own errors are forgotten, or nginx would
+/// report them as stale later.
+pub(super) fn failed(text: &str) -> Error {
+    // SAFETY: may be called at any time.
+    unsafe { ERR_clear_error() };
+    Error::Tls(text.to_owned())
+}
+
+/// Ends the TLS part of a connection, without a farewell, as cosockets do.
+pub(super) fn shut_down(connection: &Connection) {
+    let c = connection.as_ptr();
+    // SAFETY: the connection is open; nginx frees what belongs to TLS.
+    unsafe {
+        if !(*c).ssl.is_null() {
+            (*(*c).ssl).set_no_wait_shutdown(1);
+            (*(*c).ssl).set_no_send_shutdown(1);
+            ngx_ssl_shutdown(c);
+        }
+        if !(*c).pool.is_null() {
+            ngx_destroy_pool((*c).pool);
+            (*c).pool = ptr::null_mut();
+        }
+    }
+}
