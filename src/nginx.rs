@@ -13,7 +13,8 @@ use nginx_sys::{
 /// Milliseconds, as nginx counts them.
 pub type Msec = ngx_msec_t;
 
-/// Writes one line to `log` if its level lets it through.
+/// Writes one line to `log` if its level lets it through. Control characters,
+/// which could make it look like several, become `?`.
 ///
 /// # Safety
 ///
@@ -25,6 +26,14 @@ pub unsafe fn log(level: u32, log: *mut ngx_log_t, err: ngx_err_t, args: fmt::Ar
     }
     let mut buf = [MaybeUninit::uninit(); NGX_MAX_ERROR_STR as usize];
     let text = ngx::log::write_fmt(&mut buf, args);
+    let printable: Vec<u8>;
+    let text = if text.iter().any(u8::is_ascii_control) {
+        let replace = |byte: &u8| if byte.is_ascii_control() { b'?' } else { *byte };
+        printable = text.iter().map(replace).collect();
+        &printable
+    } else {
+        text
+    };
     // SAFETY: the log is valid; `%*s` reads exactly `len` bytes.
     unsafe {
         ngx_log_error_core(

@@ -411,3 +411,27 @@ in step: "yes"
 --- no_error_log
 [error]
 [alert]
+
+
+
+=== TEST 9: a host with a line end forges no log line
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local opts = { pool = "forge", pool_size = 1, backlog = 1 }
+            local m = kit.connect(nil, opts)
+            local other = kit.new()
+            other:set_timeout(30)
+            kit.show("connect", other:connect("127.0.0.1\n2026/01/01 00:00:00 [alert] forged", kit.port, opts))
+            m:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+connect: nil, "timeout"
+--- error_log
+when trying to connect to 127.0.0.1?2026
+--- no_error_log
+[alert] forged,

@@ -70,7 +70,8 @@ end
 -- it was given.
 local SAME_SESSION = 1
 
-local function handshake_result(wanted, found, err)
+-- The certificate and its key are passed to be held while the handshake waits.
+local function handshake_result(wanted, _, _, found, err)
     if not found then
         return nil, err
     end
@@ -101,9 +102,10 @@ local function handshake(sock, session, server_name, verify, status, ...)
     if server_name and type(server_name) ~= "string" then
         error("bad server name argument (string expected, got " .. type(server_name) .. ")", 2)
     end
-    return handshake_result(session, finish_handshake(sock, sslhandshake(sock,
+    local certificate, key = sock[CERTIFICATE], sock[KEY]
+    return handshake_result(session, certificate, key, finish_handshake(sock, sslhandshake(sock,
         address(session), server_name or nil, verify, status,
-        address(sock[CERTIFICATE]), address(sock[KEY]), sock[HOST], tonumber(sock[PORT]) or 0)))
+        address(certificate), address(key), sock[HOST], tonumber(sock[PORT]) or 0)))
 end
 
 Sock.sslhandshake = handshake
