@@ -22,7 +22,7 @@ fail() {
 }
 
 # Prints the comment at the head of a script: its help text.
-usage() { sed -n '2,/^[^#]/{s/^# \{0,1\}//p;}' "$0"; }
+usage() { sed -n '2,/^[^#]/{/^# shellcheck/d;s/^# \{0,1\}//p;}' "$0"; }
 
 # ---- clean-up: commands run at exit, last one first ------------------------
 

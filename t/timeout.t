@@ -448,6 +448,7 @@ set: 1
                 kit.show("set_timeout " .. kit.fmt(bad), kit.raises(m.set_timeout, m, bad))
             end
             kit.show("bad timeout value", kit.raise_text(m.set_timeout, m, -1))
+            kit.show("nan", kit.raise_text(m.set_timeout, m, 0/0))
             kit.show("bad connect", kit.raise_text(m.set_timeouts, m, -1, 1, 1))
             kit.show("bad send", kit.raise_text(m.set_timeouts, m, 1, -1, 1))
             kit.show("bad read", kit.raise_text(m.set_timeouts, m, 1, 1, -1))
@@ -471,6 +472,7 @@ set_timeout 2147483648: "raised a string"
 set_timeout 1099511627776: "raised a string"
 set_timeout function: "returned 1"
 bad timeout value: "bad timeout value"
+nan: "bad timeout value"
 bad connect: "bad timeout value"
 bad send: "bad timeout value"
 bad read: "bad timeout value"

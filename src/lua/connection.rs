@@ -196,11 +196,11 @@ fn bad_option(stack: Stack, index: c_int, text: std::fmt::Arguments<'_>) -> ! {
 /// A timeout in milliseconds; what is no number counts as 0.
 fn timeout(stack: Stack, index: c_int) -> usize {
     // SAFETY: a running C function's state.
-    let ms = unsafe { lua_tonumber(stack.state(), index) } as i64;
-    match i32::try_from(ms) {
-        Ok(ms) if ms >= 0 => ms.unsigned_abs() as usize,
-        _ => stack.raise(format_args!("bad timeout value")),
+    let ms = unsafe { lua_tonumber(stack.state(), index) };
+    if ms > -1.0 && ms < 2_147_483_648.0 {
+        return ms as usize;
     }
+    stack.raise(format_args!("bad timeout value"))
 }
 
 /// `settimeout(sock, ms)`
