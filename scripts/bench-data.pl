@@ -31,6 +31,7 @@ my %workloads = (
     set         => [ 'stored-small', 1 ],
     'set-100k'  => [ 'stored-large', 1 ],
     'get-1m'    => [ 'huge',         1 ],
+    'pass-1m'   => [ 'huge',         1 ],
 );
 
 sub value {
@@ -115,6 +116,7 @@ sub check {
               $contestant eq 'empty'   ? $answer eq ''
             : $sets                    ? $answer eq "STORED\r\n"
             : $workload eq 'multi-get' ? $answer eq '100 values'
+            : $workload eq 'get-1m'    ? $answer eq '1048576 bytes'
             :                            $key && $answer eq value($key);
         $right or die "$path: not the right answer: " . substr( $answer, 0, 100 ) . "\n";
         if ( $contestant !~ /^(?:module|lua|shared)$/ ) {

@@ -24,6 +24,7 @@ my %titles = (
     'set'       => 'set 32 B',
     'set-100k'  => 'set 100 KB',
     'get-1m'    => 'get 1 MB',
+    'pass-1m'   => 'get 1 MB, sent to the client',
 );
 my @contestants = (
     [ module         => 'this module',       '#c2410c' ],
@@ -57,7 +58,7 @@ sub median {
 
 sub ratio { my ( $x, $y ) = @_; return $y ? $x / $y : 0 }
 
-# per_request ROUNDS, NAME: CPU seconds per 1000 requests over all rounds.
+# per_1000 ROUNDS, NAME: CPU seconds per 1000 requests over all rounds.
 sub per_1000 {
     my ( $rounds, $name ) = @_;
     my ( $cpu, $requests ) = ( 0, 0 );
@@ -199,7 +200,8 @@ for my $i ( 0 .. $#workloads ) {
 }
 open my $file, '>', $option{svg} or die "cannot write $option{svg}: $!\n";
 print {$file} <<"SVG";
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 $width $height" width="$width" height="$height" font-family="sans-serif" font-size="11" fill="#262626">
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 $width $height" width="$width" height="$height" font-family="sans-serif" font-size="11" fill="#262626" role="img">
+<title>Requests per second of each contestant, as ratios to the pure-Lua library</title>
 <rect width="$width" height="$height" fill="#ffffff"/>
 $svg</svg>
 SVG

@@ -75,7 +75,8 @@ local function close(memc)
     end
 end
 
--- `report` gets each key and value; what is measured does nothing with them.
+-- `report` gets each key and value. It is nil in what is measured, which looks at no
+-- more of an answer than shows that there was one: the same little for both libraries.
 local function workloads(memcached, report)
     local small, multi, huge, stored_small, stored_large = 0, 0, 0, 0, 0
 
@@ -84,7 +85,9 @@ local function workloads(memcached, report)
         if not value or #value ~= size then
             return give_up("get " .. key, err or "wrong value")
         end
-        report(key, value)
+        if report then
+            report(key, value)
+        end
         return value
     end
 
@@ -96,8 +99,18 @@ local function workloads(memcached, report)
             return give_up("set " .. key, err)
         end
         close(memc)
-        report(key, value)
+        if report then
+            report(key, value)
+        end
         ngx.print("STORED\r\n")
+    end
+
+    local function get_huge()
+        local memc = open(memcached)
+        huge = huge % 4 + 1
+        local value = get(memc, keys.huge[huge], 1048576)
+        close(memc)
+        return value
     end
 
     return {
@@ -129,12 +142,14 @@ local function workloads(memcached, report)
                 return give_up("multi-get", err)
             end
             close(memc)
-            for i = 1, 100 do
+            for i = report and 1 or 100, 100 do
                 local entry = found[batch[i]]
                 if not entry or #entry[1] ~= 100 then
                     return give_up("multi-get", "no or wrong " .. batch[i])
                 end
-                report(batch[i], entry[1])
+                if report then
+                    report(batch[i], entry[1])
+                end
             end
             ngx.print("100 values")
         end,
@@ -150,11 +165,11 @@ local function workloads(memcached, report)
         end,
 
         ["get-1m"] = function()
-            local memc = open(memcached)
-            huge = huge % 4 + 1
-            local value = get(memc, keys.huge[huge], 1048576)
-            close(memc)
-            ngx.print(value)
+            ngx.print(#get_huge(), " bytes")
+        end,
+
+        ["pass-1m"] = function()
+            ngx.print(get_huge())
         end,
     }
 end
@@ -165,7 +180,7 @@ local bench = {
     end,
 }
 for name, memcached in pairs(memcached_of) do
-    bench[name] = workloads(memcached, function() end)
+    bench[name] = workloads(memcached)
     bench[name .. "_check"] = workloads(memcached, function(key, value)
         ngx.print(key, "=", value, "\n")
     end)
