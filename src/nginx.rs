@@ -6,8 +6,9 @@ use std::fmt;
 use std::mem::MaybeUninit;
 
 use nginx_sys::{
-    NGX_MAX_ERROR_STR, ngx_add_timer, ngx_connection_t, ngx_del_timer, ngx_err_t, ngx_event_t,
-    ngx_log_error_core, ngx_log_t, ngx_msec_t, ngx_strerror, ngx_uint_t,
+    NGX_MAX_ERROR_STR, ngx_add_timer, ngx_connection_t, ngx_cycle, ngx_del_timer, ngx_err_t,
+    ngx_event_t, ngx_free_connection, ngx_get_connection, ngx_log_error_core, ngx_log_t,
+    ngx_msec_t, ngx_strerror, ngx_uint_t,
 };
 
 /// Milliseconds, as nginx counts them.
@@ -119,6 +120,52 @@ impl Drop for Timer {
         if self.cell.event.timer_set() != 0 {
             // SAFETY: the timer is armed.
             unsafe { ngx_del_timer(&raw mut self.cell.event) };
+        }
+    }
+}
+
+/// While this is alive, nginx does not close reusable connections to get a free
+/// one (`ngx_drain_connections`). Closing one ends a request, and that may run
+/// its `log_by_lua*` and our own clean-up, in the middle of whatever asked for
+/// the connection.
+pub struct HoldDraining {
+    reusable: ngx_uint_t,
+}
+
+impl HoldDraining {
+    /// Holds it until dropped.
+    pub fn new() -> HoldDraining {
+        // SAFETY: the cycle exists while nginx runs; this is its only thread.
+        unsafe {
+            let reusable = (*ngx_cycle).reusable_connections_n;
+            (*ngx_cycle).reusable_connections_n = 0;
+            HoldDraining { reusable }
+        }
+    }
+}
+
+impl Drop for HoldDraining {
+    fn drop(&mut self) {
+        // SAFETY: as above. What was counted meanwhile, up or down, counts.
+        unsafe {
+            let count = &raw mut (*ngx_cycle).reusable_connections_n;
+            *count = (*count).wrapping_add(self.reusable);
+        }
+    }
+}
+
+/// Has nginx make room for a new connection, where that may run any code. To be
+/// called before connecting, since it is held off then.
+pub fn make_room() {
+    // SAFETY: the cycle exists while nginx runs. A connection is taken and given
+    // back unused, which is what makes nginx drain; descriptor 0 stands for none.
+    unsafe {
+        let scarce = (*ngx_cycle).free_connection_n <= (*ngx_cycle).connection_n / 16;
+        if scarce && (*ngx_cycle).reusable_connections_n > 0 {
+            let connection = ngx_get_connection(0, (*ngx_cycle).log);
+            if !connection.is_null() {
+                ngx_free_connection(connection);
+            }
         }
     }
 }

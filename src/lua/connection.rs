@@ -13,6 +13,7 @@ use super::handle::{
 };
 use super::results::{Shape, begun};
 use super::stack::{CANNOT_YIELD, Stack};
+use crate::nginx;
 use crate::ngx_lua::Settings;
 use crate::protocol::Digits;
 use crate::transport::{self, Begun, Error, KeepaliveError, Peer, Timeouts};
@@ -98,6 +99,7 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
         pool_size: options.pool_size,
         backlog: options.backlog,
     };
+    nginx::make_room();
     let result = transport::with(|worker| worker.connect(key, request, peer));
     if matches!(&result, Ok(Ok(Begun::Waiting))) && !stack.is_yieldable() {
         transport::with(|worker| worker.abort(key));

@@ -10,6 +10,7 @@ use nginx_sys::SSL_SESSION;
 use super::handle;
 use super::results::{Shape, begun};
 use super::stack::{CANNOT_YIELD, Stack};
+use crate::nginx;
 use crate::transport::{self, Begun, Denied, Error, Handshake, Outcome, SessionKey};
 
 /// Instead of the address of a session: the one that was passed.
@@ -39,6 +40,7 @@ pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
         key: address::<c_void>(stack, 7),
     };
     let resumed = !handshake.session.is_null();
+    nginx::make_room();
     let result = transport::with(|worker| worker.handshake(key, request, handshake));
     if matches!(&result, Ok(Ok(Begun::Waiting))) && !stack.is_yieldable() {
         transport::with(|worker| worker.abort(key));

@@ -290,7 +290,6 @@ impl Worker {
         let Some((host, port)) = queued.filter(|_| !abandoned) else {
             match admission {
                 Admission::Reuse(link) => self.put_idle(pool, link, true),
-                Admission::Undecided => {}
                 _ => self.release_only(pool),
             }
             return false;

@@ -26,6 +26,9 @@ pub enum Error {
     /// Another coroutine is sending on this object.
     #[error("socket busy writing")]
     BusyWriting,
+    /// nginx has no free connection.
+    #[error("worker_connections are not enough")]
+    NoConnection,
     /// The pool and its backlog are full.
     #[error("too many waiting connect operations")]
     TooManyWaiting,

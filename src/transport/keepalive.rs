@@ -104,16 +104,13 @@ impl Worker {
         if let Some(session) = self.sessions.get_mut(key) {
             session.state = State::Closed;
         }
-        let link = self.links.get_mut(link_key).ok_or(Error::Closed)?;
         let counted = counting == Some(pool);
         let timeout = timeout.unwrap_or(settings.keepalive_timeout());
-        let readable = link.make_idle(timeout);
-        self.put_idle(pool, link_key, counted);
+        let alive = self.park(pool, link_key, counted, timeout);
         if let Some(other) = counting.filter(|_| !counted) {
             self.release(other);
         }
-        if readable && !self.is_alive(link_key) {
-            self.evict(link_key);
+        if !alive {
             return Err(Error::Dubious.into());
         }
         self.resume_waiting(pool);
@@ -154,7 +151,8 @@ impl Worker {
     }
 
     /// Gives a plain connection that was taken from a pool, and turned out not
-    /// to be wanted, back to it. False if it cannot be pooled.
+    /// to be wanted, back to it. Its session stays counted. False if it cannot
+    /// be pooled.
     pub(super) fn put_back(&mut self, key: LinkKey, request: NonNull<ngx_http_request_t>) -> bool {
         // SAFETY: the request is the running one.
         let settings = unsafe { Settings::of(request) };
@@ -164,11 +162,37 @@ impl Worker {
         let Some(pool) = link.pool else {
             return false;
         };
-        if link.tls.is_some() || link.unanswered || !link.pipeline.is_quiet() {
+        let c = link.connection.as_ptr();
+        // SAFETY: the link's connection is open.
+        let usable = unsafe {
+            !has_ended(c)
+                && !has_failed(c)
+                && ngx_handle_read_event((*c).read, 0) == NGX_OK as ngx_int_t
+                && ngx_exiting == 0
+                && ngx_terminate == 0
+        };
+        if !usable || link.quitting || link.tls.is_some() || link.unanswered {
             return false;
         }
-        link.make_idle(settings.keepalive_timeout());
-        self.put_idle(pool, key, true);
+        if !link.pipeline.is_quiet() {
+            return false;
+        }
+        self.park(pool, key, false, settings.keepalive_timeout());
+        true
+    }
+
+    /// Makes a link idle in a pool, for at most `timeout` milliseconds. False
+    /// if it turns out to be dead, and is gone then.
+    fn park(&mut self, pool: PoolKey, key: LinkKey, counted: bool, timeout: Msec) -> bool {
+        let readable = self
+            .links
+            .get_mut(key)
+            .is_some_and(|link| link.make_idle(timeout));
+        self.put_idle(pool, key, counted);
+        if readable && !self.is_alive(key) {
+            self.evict(key);
+            return false;
+        }
         true
     }
 

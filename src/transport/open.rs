@@ -164,12 +164,15 @@ impl Worker {
             peer.get = Some(ngx_event_get_peer);
             peer.log = log;
             peer.set_log_error(NGX_ERROR_ERR as _);
+            // it says nothing of it if there is no free connection
+            *libc::__errno_location() = 0;
             let rc = ngx_event_connect_peer(&mut peer);
             let errno = nginx::last_errno();
             let connection = match NonNull::new(peer.connection) {
                 Some(connection) if rc == NGX_OK as ngx_int_t || rc == NGX_AGAIN as ngx_int_t => {
                     connection
                 }
+                None if errno == 0 => return Err(Error::NoConnection),
                 _ => return Err(Error::from_errno(errno)),
             };
             let connecting = rc == NGX_AGAIN as ngx_int_t;

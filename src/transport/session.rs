@@ -69,6 +69,7 @@ pub(super) enum State {
     },
     /// Connected, as far as Lua is told. Nothing is open yet: the handshake
     /// will show which of the pool's connections can be used, if it is done.
+    /// The pool counts it.
     Postponed { pool: PoolKey, address: Address },
     /// Connecting or connected.
     Linked(LinkKey),
@@ -328,7 +329,8 @@ impl Worker {
                 }
             }
             State::Linked(link) => self.close_link(link),
-            State::Closed | State::Broken { .. } | State::Postponed { .. } => {}
+            State::Postponed { pool, .. } => self.release(pool),
+            State::Closed | State::Broken { .. } => {}
         }
     }
 

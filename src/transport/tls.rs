@@ -80,7 +80,13 @@ impl Worker {
                 _ => {}
             }
         }
-        // one out of the pool that was made like that, or a new one
+        // one out of the pool that was made like that, or a new one, in the
+        // place that is counted for what there is now
+        if let Some(link) = link
+            && !self.put_back(link, request)
+        {
+            self.links.remove(link);
+        }
         let links = &self.links;
         let alike = |link: &LinkKey| {
             links
@@ -89,18 +95,7 @@ impl Worker {
         };
         let named = pool.and_then(|pool| self.pools.get_mut(pool));
         let idle = named.and_then(|named| named.pool.take(alike));
-        let kept = link.is_some_and(|link| self.put_back(link, request));
-        if let Some(link) = link
-            && !kept
-        {
-            // its place in the pool goes to the other one, if that is new
-            self.links.remove(link);
-            if idle.is_some()
-                && let Some(pool) = pool
-            {
-                self.release_only(pool);
-            }
-        } else if idle.is_none()
+        if idle.is_none()
             && let Some(pool) = pool
         {
             self.claim(pool);

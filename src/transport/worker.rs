@@ -10,7 +10,7 @@ use slotmap::{Key, KeyData, SlotMap, new_key_type};
 
 use super::link::Link;
 use super::session::Session;
-use crate::nginx::Timer;
+use crate::nginx::{self, Timer};
 use crate::ngx_lua::Semaphores;
 use crate::upstream::Pool;
 
@@ -84,10 +84,12 @@ static WORKER: Cell = Cell(RefCell::new(None));
 
 /// Runs `f` with the worker's state.
 ///
-/// `f` must call nothing that may run Lua: Lua may collect garbage, and a
-/// collected handle comes back here. (It would panic, not corrupt anything.)
+/// `f` must call nothing that may run Lua: Lua may call methods and collect
+/// garbage, which comes back here. (It would panic, not corrupt anything.)
+/// That nginx does not run any while it looks for a free connection is seen to.
 pub fn with<R>(f: impl FnOnce(&mut Worker) -> R) -> R {
     let mut cell = WORKER.0.borrow_mut();
+    let _hold = nginx::HoldDraining::new();
     f(cell.get_or_insert_with(Worker::default))
 }
 
@@ -95,6 +97,7 @@ pub fn with<R>(f: impl FnOnce(&mut Worker) -> R) -> R {
 /// Lua VM, and with it the last handles, is collected later.
 pub fn with_existing(f: impl FnOnce(&mut Worker)) {
     if let Some(worker) = WORKER.0.borrow_mut().as_mut() {
+        let _hold = nginx::HoldDraining::new();
         f(worker);
     }
 }

@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 /// operation.
 ///
 /// `connections` counts what the pool is responsible for: idle connections,
-/// connections in use that were opened through the pool, and queued connect
-/// operations. A pool that counts nothing may be dropped; the next one under
+/// connections in use that were opened through the pool, undecided operations
+/// and queued ones. A pool that counts nothing may be dropped; the next one under
 /// the same name may then have another size.
 #[derive(Debug)]
 pub struct Pool<I, W> {
@@ -39,9 +39,10 @@ pub enum Fitness {
 pub enum Admission<I> {
     /// Take this idle connection; it stays counted.
     Reuse(I),
-    /// There are idle connections, but only of another kind than what may be
-    /// wanted: nothing is counted until it is known, see [`Pool::take`] and
-    /// [`Pool::claim`].
+    /// There are idle connections, but it is not known yet whether they are
+    /// what is wanted. The operation is counted meanwhile; later it is to
+    /// [`Pool::take`] one of them, [`Pool::claim`] a new one, or be
+    /// [`Pool::release`]d.
     Undecided,
     /// Open a new connection; it is counted from now on.
     Connect,
@@ -68,8 +69,14 @@ impl<I: PartialEq, W: PartialEq> Pool<I, W> {
     /// Decides about a new connect operation. `fitness` says of an idle
     /// connection whether it is what is wanted.
     pub fn admit(&mut self, fitness: impl FnMut(&I) -> Fitness) -> Admission<I> {
-        if let Some(admission) = self.admit_idle(fitness) {
-            return admission;
+        match self.admit_idle(fitness) {
+            Some(Admission::Undecided) if self.is_used_up() => {}
+            Some(Admission::Undecided) => {
+                self.connections += 1;
+                return Admission::Undecided;
+            }
+            Some(admission) => return admission,
+            None => {}
         }
         match self.backlog {
             Some(backlog) if self.connections >= self.size.saturating_add(backlog) => {
@@ -86,6 +93,12 @@ impl<I: PartialEq, W: PartialEq> Pool<I, W> {
         }
     }
 
+    /// Whether as many connections are in use as may be open at once.
+    fn is_used_up(&self) -> bool {
+        let unused = self.idle.len() + self.waiting.len();
+        self.backlog.is_some() && self.connections.saturating_sub(unused) >= self.size
+    }
+
     fn admit_idle(&mut self, mut fitness: impl FnMut(&I) -> Fitness) -> Option<Admission<I>> {
         let mut undecided = false;
         for at in 0..self.idle.len() {
@@ -98,16 +111,19 @@ impl<I: PartialEq, W: PartialEq> Pool<I, W> {
         undecided.then_some(Admission::Undecided)
     }
 
-    /// Takes an idle connection for one that was undecided; it stays counted.
+    /// Takes an idle connection in the place of what the caller has counted,
+    /// which is so no more.
     pub fn take(&mut self, mut wanted: impl FnMut(&I) -> bool) -> Option<I> {
         let at = self.idle.iter().position(&mut wanted)?;
-        self.idle.remove(at)
+        let item = self.idle.remove(at)?;
+        self.release();
+        Some(item)
     }
 
-    /// Counts a new connection for one that was undecided. If that is one too
-    /// many, an idle connection has to be closed, which is returned.
+    /// A new connection will be opened in the place of what the caller has
+    /// counted. If that is one too many, an idle connection has to be closed,
+    /// which is returned.
     pub fn claim(&mut self) -> Option<I> {
-        self.connections += 1;
         if self.backlog.is_none() || self.connections <= self.size {
             return None;
         }
@@ -133,13 +149,10 @@ impl<I: PartialEq, W: PartialEq> Pool<I, W> {
     pub fn resume(&mut self, fitness: impl FnMut(&I) -> Fitness) -> Option<(W, Admission<I>)> {
         let waiter = self.waiting.pop_front()?;
         // its wait was counted, and so is what it gets instead
-        let admission = match self.admit_idle(fitness) {
-            Some(admission) => {
-                self.release();
-                admission
-            }
-            None => Admission::Connect,
-        };
+        let admission = self.admit_idle(fitness).unwrap_or(Admission::Connect);
+        if let Admission::Reuse(_) = admission {
+            self.release();
+        }
         Some((waiter, admission))
     }
 
@@ -234,29 +247,42 @@ mod tests {
         assert_eq!(pool.admit(even), Admission::Reuse(2));
         assert_eq!(pool.admit(even), Admission::Undecided);
         assert_eq!(pool.admit(|_| Fitness::Unfit), Admission::Connect);
-        assert_eq!(pool.connections(), 5);
-        assert_eq!(pool.take(|id| *id == 7), None);
-        assert_eq!(pool.take(|id| *id == 1), Some(1));
-        assert_eq!(pool.claim(), None);
         assert_eq!(pool.connections(), 6);
+        assert_eq!(pool.take(|id| *id == 7), None);
+        assert_eq!(pool.connections(), 6);
+        // the one taken was counted as idle, and is so now in the other's place
+        assert_eq!(pool.take(|id| *id == 1), Some(1));
+        assert_eq!(pool.connections(), 5);
+        assert_eq!(pool.claim(), None);
     }
 
     #[test]
     fn a_claim_beyond_the_size_closes_an_idle_connection() {
         let mut pool = TestPool::new(2, Some(1));
-        for id in [1, 3] {
-            pool.put(id, false);
-        }
+        pool.put(1, false);
+        pool.put(3, false);
         assert_eq!(pool.admit(even), Admission::Undecided);
+        assert_eq!(pool.connections(), 3);
         assert_eq!(pool.claim(), Some(1));
         assert_eq!(pool.connections(), 2);
-        // a waiter that finds only what may fit is not counted either
-        assert_eq!(pool.take(|_| true), Some(3));
+        assert_eq!(pool.claim(), None);
+    }
+
+    #[test]
+    fn undecided_operations_take_room_and_leave_it() {
+        let mut pool = TestPool::new(1, Some(2));
+        pool.put(1, false);
+        assert_eq!(pool.admit(even), Admission::Undecided);
+        // the room is taken, whichever connection it will be
         assert_eq!(pool.admit(even), Admission::Wait);
         pool.enqueue(7);
-        pool.put(3, true);
+        assert_eq!(pool.admit(even), Admission::Refuse);
+        // it is given up: the one that waits is undecided in its place
+        pool.release();
         assert_eq!(pool.resume(even), Some((7, Admission::Undecided)));
         assert_eq!(pool.connections(), 2);
+        assert_eq!(pool.take(|_| true), Some(1));
+        assert_eq!(pool.connections(), 1);
     }
 
     #[test]
