@@ -484,3 +484,37 @@ the same connection: 1, "2"
 --- no_error_log
 [error]
 [alert]
+
+
+
+=== TEST 10: two light threads wait on one object, and one is killed
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local srv = kit.fake(function(c) ngx.sleep(1.2) end)
+            local m = kit.connect(srv.port)
+            m:set_timeout(2000)
+            local err
+            local reader = ngx.thread.spawn(function() err = select(2, m.sock:receive()) end)
+            local writer = ngx.thread.spawn(function() m.sock:send(("x"):rep(20000000)) end)
+            ngx.sleep(0.02)
+            kit.show("kill", ngx.thread.kill(writer))
+            local ms = kit.timed(ngx.thread.wait, reader)
+            kit.show("the other", err, ms < 1000)
+            kit.show("close", m:close())
+            srv:close()
+            m = kit.connect()
+            kit.show("in step", kit.in_step(m))
+        }
+    }
+--- request
+GET /t
+--- response_body
+kill: 1
+the other: "closed", true
+close: nil, "closed"
+in step: "yes"
+--- no_error_log
+[error]
+[alert]

@@ -349,3 +349,121 @@ without: "NONE ", 1
 --- no_error_log
 [error]
 [alert]
+
+
+
+=== TEST 9: whoever waits behind a connection that is not used gets its place
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local ways = {
+                close = function(m) return m:close() end,
+                set_keepalive = function(m) return m:set_keepalive() end,
+                handshake = function(m)
+                    local ok, err = m:sslhandshake(false)
+                    m:close()
+                    return ok, err
+                end,
+                plain = function(m) return (m:get("k")) == nil, m:close() end,
+            }
+            for _, way in ipairs{ "close", "set_keepalive", "handshake", "plain" } do
+                local opts = { pool = "behind" .. way, pool_size = 1, backlog = 3 }
+                local function connect()
+                    local m = kit.new()
+                    m:set_timeout(2000)
+                    assert(m:connect("127.0.0.1", tls.port, opts))
+                    return m
+                end
+                local first = connect()
+                assert(first:sslhandshake(false))
+                local done = {}
+                local function wait(name)
+                    local m = connect()
+                    local ok = ways[way](m)
+                    done[#done + 1] = name .. " " .. tostring(ok)
+                end
+                local a, b = ngx.thread.spawn(wait, "a"), ngx.thread.spawn(wait, "b")
+                ngx.sleep(0.02)
+                first:set_keepalive()
+                local ms = kit.timed(function() ngx.thread.wait(a) ngx.thread.wait(b) end)
+                kit.show(way, table.concat(done, ", "), ms < 1500)
+            end
+        }
+    }
+--- request
+GET /t
+--- response_body
+close: "a 1, b 1", true
+set_keepalive: "a 1, b 1", true
+handshake: "a true, b true", true
+plain: "a true, b true", true
+--- no_error_log
+queued connect timed out
+[alert]
+
+
+
+=== TEST 10: a plain connection that died is not put back
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local served = 0
+            local srv = kit.fake(function(c)
+                served = served + 1
+                ngx.sleep(0.1)
+                c:close()
+            end)
+            local opts = { pool = "dies" }
+            local m = kit.connect(srv.port, opts)
+            m:set_keepalive(60000)
+            m = kit.connect(srv.port, opts)
+            kit.show("reused", m:get_reused_times())
+            kit.show("gone", kit.eventually(function() return served == 1 end))
+            ngx.sleep(0.2)
+            m:sslhandshake(false)
+            m = kit.connect(srv.port, opts)
+            kit.show("another", m:get_reused_times())
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+reused: 1
+gone: true
+another: 0
+--- no_error_log
+[alert]
+[emerg]
+
+
+
+=== TEST 11: a connection opened for a command that was then refused is not pooled
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local opts = { pool = "refused" }
+            local m = kit.connect(tls.port, opts)
+            m:sslhandshake(false)
+            m:set_keepalive()
+            m = kit.connect(tls.port, opts)
+            kit.show("get", m:get(("k"):rep(300)))
+            kit.show("set_keepalive", m:set_keepalive())
+            m = kit.connect(tls.port, opts)
+            kit.show("handshake", m:sslhandshake(false))
+            kit.show("the one of before", m:get_reused_times(), kit.in_step(m))
+        }
+    }
+--- request
+GET /t
+--- response_body
+get: nil, nil, "CLIENT_ERROR bad command line format"
+set_keepalive: 1
+handshake: true
+the one of before: 1, "yes"
+--- no_error_log
+[error]
+[alert]

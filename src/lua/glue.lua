@@ -118,10 +118,11 @@ function Sock.setclientcert(self, cert, key)
     if not cert or not key then
         return nil, "client certificate must be supplied with corresponding private key"
     end
-    if type(cert) ~= "cdata" then
+    -- what ngx.ssl parses is untyped; other FFI values are surely no certificate
+    if not ffi.istype("void *", cert) then
         return nil, "bad cert arg: cdata expected, got " .. type(cert)
     end
-    if type(key) ~= "cdata" then
+    if not ffi.istype("void *", key) then
         return nil, "bad pkey arg: cdata expected, got " .. type(key)
     end
     self[CERTIFICATE], self[KEY] = cert, key

@@ -5,7 +5,8 @@ use std::ffi::c_int;
 
 use mlua::ffi::{
     LUA_TBOOLEAN, LUA_TNIL, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE, lua_State, lua_checkstack,
-    lua_isnumber, lua_next, lua_pop, lua_pushnil, lua_rawgeti_, lua_toboolean, lua_tonumber,
+    lua_isnumber, lua_next, lua_pop, lua_pushnil, lua_rawgeti_, lua_toboolean, lua_tointeger_,
+    lua_tonumber,
 };
 
 use super::handle;
@@ -138,12 +139,13 @@ fn pattern(stack: Stack) -> RawRead {
     };
     // SAFETY: a running C function's state.
     if unsafe { lua_isnumber(stack.state(), 2) } != 0 {
-        // SAFETY: as above.
-        let bytes = unsafe { lua_tonumber(stack.state(), 2) };
-        if bytes < 0.0 {
-            bad(format_args!("bad pattern argument"));
-        }
-        return RawRead::Exact(bytes as usize);
+        // SAFETY: as above. What is no integer becomes one as Lua does it:
+        // truncated, or the least there is.
+        let bytes = unsafe { lua_tointeger_(stack.state(), 2) };
+        return match usize::try_from(bytes) {
+            Ok(bytes) => RawRead::Exact(bytes),
+            Err(_) => bad(format_args!("bad pattern argument")),
+        };
     }
     if stack.kind(2) != LUA_TSTRING {
         bad(format_args!("bad pattern argument"));

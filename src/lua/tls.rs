@@ -2,7 +2,8 @@
 //! pointers; the glue passes them as addresses.
 
 use std::ffi::{c_int, c_void};
-use std::ptr;
+use std::ptr::{self, NonNull};
+use std::rc::Rc;
 
 use mlua::ffi::{lua_State, lua_toboolean, lua_tonumber};
 use nginx_sys::SSL_SESSION;
@@ -11,7 +12,7 @@ use super::handle;
 use super::results::{Shape, begun};
 use super::stack::{CANNOT_YIELD, Stack};
 use crate::nginx;
-use crate::transport::{self, Begun, Denied, Error, Handshake, Outcome, SessionKey};
+use crate::transport::{self, Begun, Certificate, Denied, Error, Handshake, Outcome, SessionKey};
 
 /// Instead of the address of a session: the one that was passed.
 const SAME_SESSION: f64 = 1.0;
@@ -36,10 +37,9 @@ pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
         status_request: flag(5),
         host: stack.text(8).unwrap_or_default().to_vec(),
         port: port as u16,
-        certificates: address::<c_void>(stack, 6),
-        key: address::<c_void>(stack, 7),
+        certificate: certificate(stack),
     };
-    let resumed = !handshake.session.is_null();
+    let resumed = handshake.session.is_some();
     nginx::make_room();
     let result = transport::with(|worker| worker.handshake(key, request, handshake));
     if matches!(&result, Ok(Ok(Begun::Waiting))) && !stack.is_yieldable() {
@@ -73,6 +73,14 @@ pub unsafe extern "C-unwind" fn free_session(state: *mut lua_State) -> c_int {
     let session = address::<SSL_SESSION>(stack, 1);
     transport::with_existing(|worker| worker.take_back_tls_session(session));
     0
+}
+
+/// The client certificate, if `setclientcert` was given one.
+fn certificate(stack: Stack) -> Option<Rc<Certificate>> {
+    let chain = NonNull::new(address::<c_void>(stack, 6))?;
+    let key = NonNull::new(address::<c_void>(stack, 7))?;
+    // SAFETY: the glue holds what ngx.ssl has parsed, which Lua has vouched for.
+    unsafe { Certificate::hold(chain, key) }.map(Rc::new)
 }
 
 /// An address that the glue has taken from an FFI pointer, or null.

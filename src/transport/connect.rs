@@ -221,6 +221,9 @@ impl Worker {
             return;
         };
         let request = session.request();
+        if !matches!(session.state, State::Queued { .. }) {
+            return;
+        }
         let State::Queued {
             pool, host, port, ..
         } = std::mem::take(&mut session.state)

@@ -6,11 +6,13 @@ use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
 use nginx_sys::{
-    ERR_clear_error, EVP_PKEY, EVP_sha256, NGX_OK, NGX_SSL_BUFFER, NGX_SSL_CLIENT, OPENSSL_STACK,
-    OPENSSL_sk_num, OPENSSL_sk_value, SSL_CTRL_CHAIN_CERT, SSL_CTRL_SET_TLSEXT_HOSTNAME,
-    SSL_CTRL_SET_TLSEXT_STATUS_REQ_TYPE, SSL_SESSION, SSL_ctrl, SSL_get_verify_result,
-    SSL_use_PrivateKey, SSL_use_certificate, TLSEXT_NAMETYPE_host_name, TLSEXT_STATUSTYPE_ocsp,
-    X509, X509_V_OK, X509_digest, X509_verify_cert_error_string, ngx_connection_t, ngx_create_pool,
+    ERR_clear_error, EVP_PKEY, EVP_PKEY_free, EVP_PKEY_up_ref, EVP_sha256, NGX_OK, NGX_SSL_BUFFER,
+    NGX_SSL_CLIENT, OPENSSL_STACK, OPENSSL_sk_free, OPENSSL_sk_num, OPENSSL_sk_pop,
+    OPENSSL_sk_value, SSL_CTRL_CHAIN_CERT, SSL_CTRL_SET_TLSEXT_HOSTNAME,
+    SSL_CTRL_SET_TLSEXT_STATUS_REQ_TYPE, SSL_SESSION, SSL_SESSION_free, SSL_SESSION_up_ref,
+    SSL_ctrl, SSL_get_verify_result, SSL_use_PrivateKey, SSL_use_certificate,
+    TLSEXT_NAMETYPE_host_name, TLSEXT_STATUSTYPE_ocsp, X509, X509_V_OK, X509_chain_up_ref,
+    X509_digest, X509_free, X509_verify_cert_error_string, ngx_connection_t, ngx_create_pool,
     ngx_destroy_pool, ngx_http_request_t, ngx_int_t, ngx_ssl_check_host, ngx_ssl_create_connection,
     ngx_ssl_set_session, ngx_ssl_shutdown, ngx_ssl_t, ngx_str_t,
 };
@@ -25,8 +27,8 @@ const MAX_SERVER_NAME: usize = 255;
 /// What a handshake is asked for (`tcpsock:sslhandshake`).
 #[derive(Clone, Debug)]
 pub struct Handshake {
-    /// A session to resume; null: none. Belongs to the caller, who waits.
-    pub session: *mut SSL_SESSION,
+    /// A session to resume, if any.
+    pub session: Option<Rc<Session>>,
     /// For SNI and, if verified, for the certificate to match.
     pub server_name: Option<Vec<u8>>,
     /// Whether the certificate must be good.
@@ -37,10 +39,78 @@ pub struct Handshake {
     pub host: Vec<u8>,
     /// The port that `connect` was told; 0 with a unix socket.
     pub port: u16,
-    /// A certificate of ours and its chain (`STACK_OF(X509)`), or null.
-    pub certificates: *mut c_void,
-    /// Its key, or null.
-    pub key: *mut c_void,
+    /// A certificate of ours, if any.
+    pub certificate: Option<Rc<Certificate>>,
+}
+
+/// A TLS session, held for as long as it is needed.
+#[derive(Debug)]
+pub struct Session(NonNull<SSL_SESSION>);
+
+impl Session {
+    /// # Safety
+    ///
+    /// `session` is live.
+    pub unsafe fn hold(session: NonNull<SSL_SESSION>) -> Session {
+        // SAFETY: by this function's contract.
+        unsafe { SSL_SESSION_up_ref(session.as_ptr()) };
+        Session(session)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // SAFETY: the reference is its own.
+        unsafe { SSL_SESSION_free(self.0.as_ptr()) };
+    }
+}
+
+/// A certificate with its chain and its key, held as long as they are needed.
+#[derive(Debug)]
+pub struct Certificate {
+    /// `STACK_OF(X509)`
+    chain: NonNull<OPENSSL_STACK>,
+    key: NonNull<EVP_PKEY>,
+}
+
+impl Certificate {
+    /// `None`: no memory.
+    ///
+    /// # Safety
+    ///
+    /// `chain` is a live `STACK_OF(X509)`, `key` a live `EVP_PKEY`.
+    pub unsafe fn hold(chain: NonNull<c_void>, key: NonNull<c_void>) -> Option<Certificate> {
+        // SAFETY: by this function's contract.
+        unsafe {
+            let chain = NonNull::new(X509_chain_up_ref(chain.as_ptr().cast()))?;
+            let key = key.cast::<EVP_PKEY>();
+            EVP_PKEY_up_ref(key.as_ptr());
+            Some(Certificate {
+                chain: chain.cast(),
+                key,
+            })
+        }
+    }
+
+    /// The certificates, the leaf first.
+    fn get(&self, at: c_int) -> Result<NonNull<X509>, Error> {
+        // SAFETY: the chain is live; an index out of range gives null.
+        let certificate = unsafe { OPENSSL_sk_value(self.chain.as_ptr(), at) };
+        NonNull::new(certificate.cast()).ok_or_else(|| failed("invalid client certificate chain"))
+    }
+}
+
+impl Drop for Certificate {
+    fn drop(&mut self) {
+        // SAFETY: the references are its own.
+        unsafe {
+            while let Some(certificate) = NonNull::new(OPENSSL_sk_pop(self.chain.as_ptr())) {
+                X509_free(certificate.as_ptr().cast());
+            }
+            OPENSSL_sk_free(self.chain.as_ptr());
+            EVP_PKEY_free(self.key.as_ptr());
+        }
+    }
 }
 
 /// What a TLS connection was made with and to: connections that differ in it
@@ -62,18 +132,20 @@ pub(super) type Pending = (Handshake, Rc<Tls>);
 
 impl Handshake {
     pub(super) fn identity(&self, context: NonNull<ngx_ssl_t>) -> Result<Tls, Error> {
-        let certificate = if self.certificates.is_null() {
-            None
-        } else {
-            let mut digest = [0; 32];
-            // SAFETY: the caller's chain is live; a SHA-256 has 32 bytes.
-            unsafe {
-                let leaf = certificate(self.certificates, 0)?;
-                if X509_digest(leaf, EVP_sha256(), digest.as_mut_ptr(), ptr::null_mut()) == 0 {
+        let certificate = match &self.certificate {
+            None => None,
+            Some(certificate) => {
+                let mut digest = [0; 32];
+                let leaf = certificate.get(0)?.as_ptr();
+                // SAFETY: the certificate is live; a SHA-256 has 32 bytes.
+                let done = unsafe {
+                    X509_digest(leaf, EVP_sha256(), digest.as_mut_ptr(), ptr::null_mut())
+                };
+                if done == 0 {
                     return Err(failed("ssl fetch client certificate from chain failed"));
                 }
+                Some(digest)
             }
-            Some(digest)
         };
         Ok(Tls {
             host: self.host.clone(),
@@ -103,8 +175,7 @@ pub(super) fn is_bad_name(name: &[u8]) -> bool {
 ///
 /// # Safety
 ///
-/// `c` is open and has no TLS part; `context` and what `handshake` points to
-/// are live.
+/// `c` is open and has no TLS part; `context` is live.
 pub(super) unsafe fn prepare(
     c: *mut ngx_connection_t,
     handshake: &Handshake,
@@ -125,27 +196,28 @@ pub(super) unsafe fn prepare(
         }
         (*c).set_sendfile(0);
         let ssl = (*(*c).ssl).connection;
-        if !handshake.session.is_null() && ngx_ssl_set_session(c, handshake.session) != ok {
+        if let Some(session) = &handshake.session
+            && ngx_ssl_set_session(c, session.0.as_ptr()) != ok
+        {
             return Err(failed("ssl set session failed"));
         }
-        if !handshake.certificates.is_null() {
-            let chain = handshake.certificates;
-            if SSL_use_certificate(ssl, certificate(chain, 0)?) == 0 {
+        if let Some(certificate) = &handshake.certificate {
+            if SSL_use_certificate(ssl, certificate.get(0)?.as_ptr()) == 0 {
                 return Err(failed("ssl set client certificate failed"));
             }
-            for at in 1..OPENSSL_sk_num(chain.cast()) {
+            for at in 1..OPENSSL_sk_num(certificate.chain.as_ptr()) {
                 // SSL_add1_chain_cert
                 let added = SSL_ctrl(
                     ssl,
                     SSL_CTRL_CHAIN_CERT as c_int,
                     1,
-                    certificate(chain, at)?.cast(),
+                    certificate.get(at)?.as_ptr().cast(),
                 );
                 if added == 0 {
                     return Err(failed("ssl set client intermediate certificate failed"));
                 }
             }
-            if SSL_use_PrivateKey(ssl, handshake.key.cast::<EVP_PKEY>()) == 0 {
+            if SSL_use_PrivateKey(ssl, certificate.key.as_ptr()) == 0 {
                 return Err(failed("ssl set client private key failed"));
             }
         }
@@ -173,20 +245,6 @@ pub(super) unsafe fn prepare(
         }
     }
     Ok(())
-}
-
-/// A certificate of a chain.
-///
-/// # Safety
-///
-/// `chain` is a live `STACK_OF(X509)`.
-unsafe fn certificate(chain: *mut c_void, at: c_int) -> Result<*mut X509, Error> {
-    // SAFETY: by this function's contract; an index out of range gives null.
-    let certificate = unsafe { OPENSSL_sk_value(chain.cast::<OPENSSL_STACK>(), at) };
-    if certificate.is_null() {
-        return Err(failed("invalid client certificate chain"));
-    }
-    Ok(certificate.cast())
 }
 
 /// Whether the peer's certificate is good, and the peer's.

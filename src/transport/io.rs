@@ -361,7 +361,8 @@ fn accept(op: &mut Op, reply: Reply) {
 }
 
 impl Link {
-    fn is_connecting(&self) -> bool {
+    /// Whether the connection does not stand yet.
+    pub(super) fn is_connecting(&self) -> bool {
         matches!(
             self.owner,
             Owner::Session {

@@ -88,6 +88,11 @@ impl Worker {
             }
             Settings::of(request).ok_or(Error::Unknown)?
         };
+        if link.is_connecting() {
+            // postponed until a command was refused: nobody wants it
+            self.disconnect(key, State::Closed);
+            return Ok(());
+        }
         if link.unanswered {
             // a reply may come at any time, and the next user would get it
             // SAFETY: as above.

@@ -49,6 +49,8 @@ mod worker;
 pub use connect::Peer;
 pub use error::Error;
 
+#[cfg(ngx_feature = "http_ssl")]
+pub use handshake::Certificate;
 pub use handshake::Handshake;
 pub use keepalive::KeepaliveError;
 pub use op::{Begun, Outcome, Slot};

@@ -134,6 +134,11 @@ impl Op {
         }
     }
 
+    /// A coroutine waits for the result, or is about to fetch it.
+    pub(super) fn has_waiter(&self) -> bool {
+        self.waits && !self.is_abandoned()
+    }
+
     /// # Safety
     ///
     /// As for [`Semaphore::wait`].

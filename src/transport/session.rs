@@ -311,15 +311,22 @@ impl Worker {
     }
 
     /// Ends what a session has: its place in a queue, its link, its pending
-    /// operations. Nobody is woken; those who waited are gone or told already.
+    /// operations. A coroutine that waits is told, unless its request ends.
     pub(super) fn disconnect(&mut self, key: SessionKey, state: State) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
         let was = std::mem::replace(&mut session.state, state);
-        let ops = [session.reader.take(), session.writer.take()];
-        for op in ops.into_iter().flatten() {
-            self.semaphores.give(op.into_semaphore());
+        let ended = session.cleanup.is_none();
+        for slot in [&mut session.reader, &mut session.writer] {
+            match slot {
+                Some(op) if !ended && op.has_waiter() => op.fail(Error::Closed, false),
+                _ => {
+                    if let Some(op) = slot.take() {
+                        self.semaphores.give(op.into_semaphore());
+                    }
+                }
+            }
         }
         match was {
             State::Queued { pool, .. } => self.leave_queue(pool, key),

@@ -10,7 +10,7 @@ use nginx_sys::{
 
 use super::Error;
 use super::events::on_connection_event;
-use super::handshake::{Handshake, Pending, failed, is_bad_name, prepare, verify};
+use super::handshake::{Handshake, Pending, Session, failed, is_bad_name, prepare, verify};
 use super::link::Owner;
 use super::op::{Begun, Op, Outcome, Work};
 use super::open::Opened;
@@ -183,7 +183,7 @@ impl Worker {
         let c = link.connection.as_ptr();
         let timeout = self.sessions.get(session).map(|s| s.connect_timeout());
         // SAFETY: the link's connection is open; the context belongs to the
-        // configuration; the caller's session and certificates are live.
+        // configuration;
         unsafe {
             prepare(c, &handshake, identity.context as *mut ngx_ssl_t)?;
             let rc = ngx_ssl_handshake(c);
@@ -290,13 +290,12 @@ impl Worker {
         unsafe { SSL_SESSION_free(session) };
     }
 
-    /// The session at an address that Lua passed, if it is one that it holds;
-    /// else null.
-    pub fn known_tls_session(&self, session: *mut SSL_SESSION) -> *mut SSL_SESSION {
-        match self.tls_sessions.contains_key(&session.addr()) {
-            true => session,
-            false => ptr::null_mut(),
-        }
+    /// The session at an address that Lua passed, if it is one that it holds.
+    pub fn known_tls_session(&self, session: *mut SSL_SESSION) -> Option<Rc<Session>> {
+        let known = self.tls_sessions.contains_key(&session.addr());
+        let session = NonNull::new(session).filter(|_| known)?;
+        // SAFETY: Lua holds it, with a reference of its own.
+        Some(Rc::new(unsafe { Session::hold(session) }))
     }
 }
 
