@@ -435,3 +435,36 @@ connect: nil, "timeout"
 when trying to connect to 127.0.0.1?2026
 --- no_error_log
 [alert] forged,
+
+
+
+=== TEST 10: wrong arguments that the reference takes, or looks at later
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local m = kit.fresh()
+            kit.show("flags", m:set("k", "v", 0, 4294967296))
+            kit.show("table", (pcall(m.set, m, "k", "v", { 1, 2 })))
+            kit.show("pool_size", (pcall(m.set_keepalive, m, 1000, {})))
+            kit.show("in step", kit.in_step(m))
+            m:close()
+            kit.show("closed", (pcall(m.touch, m, "k", {})))
+            local id = function(s) return s end
+            local bad = kit.fresh({ key_transform = { function() end, id } })
+            kit.show("transform", (pcall(bad.get, bad, "k")))
+        }
+    }
+--- request
+GET /t
+--- response_body
+flags: nil, "CLIENT_ERROR bad command line format"
+table: false
+pool_size: false
+in step: "yes"
+closed: false
+transform: false
+--- error_log
+lua memcached command refused: 
+--- no_error_log
+[error]

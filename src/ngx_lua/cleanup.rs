@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 
 use nginx_sys::{ngx_http_cleanup_pt, ngx_http_cleanup_t, ngx_http_request_t};
 
+// SAFETY: the declarations match ngx_lua's sources, 0.10.23 and later.
 unsafe extern "C" {
     // Both recycle entries, so that a request (or a timer) that comes by many
     // times does not grow.

@@ -22,6 +22,7 @@ pub use symbols::check;
 #[cfg(ngx_feature = "http_ssl")]
 pub use tls_settings::TlsSettings;
 
+// SAFETY: the declarations match ngx_lua's sources, 0.10.23 and later.
 unsafe extern "C" {
     static mut ngx_http_lua_module: ngx_module_t;
 

@@ -15,6 +15,7 @@ struct RawSemaphore {
     _opaque: [u8; 0],
 }
 
+// SAFETY: the declarations match ngx_lua's sources, 0.10.23 and later.
 unsafe extern "C" {
     fn ngx_http_lua_ffi_sema_new(
         semaphore: *mut *mut RawSemaphore,
