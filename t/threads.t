@@ -287,3 +287,35 @@ GET /t
 wrong: 0
 --- no_error_log
 [error]
+
+
+
+=== TEST 8: waiting for whichever light thread is first, with a timeout
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local srv = kit.fake(function(c) ngx.sleep(1) end)
+            local slow, fast = kit.connect(srv.port), kit.connect()
+            slow:set_timeout(5000)
+            fast:set("k", "v")
+            local function get(m) return m:get("k") end
+            local function timer() ngx.sleep(0.03) return "late" end
+            local a, b = ngx.thread.spawn(get, slow), ngx.thread.spawn(get, fast)
+            kit.show("first", select(2, ngx.thread.wait(a, b)))
+            kit.show("timeout", select(2, ngx.thread.wait(a, ngx.thread.spawn(timer))))
+            kit.show("kill", ngx.thread.kill(a))
+            slow:close()
+            kit.show("in step", kit.in_step(fast))
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+first: "v", "0"
+timeout: "late"
+kill: 1
+in step: "yes"
+--- no_error_log
+[error]

@@ -320,3 +320,40 @@ get: nil, nil, "timeout"
 close: nil, "closed"
 --- error_log
 lua tcp socket read timed out
+
+
+
+=== TEST 8: an OCSP status is asked for on request only
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            -- status_request, RFC 6066, section 8: type 5, ocsp, no responder ids, no extensions
+            local extension = "\0\5\0\5\1\0\0\0\0"
+            local function asked(...)
+                local hello
+                local srv = tls.relay(tls.web.good, function(_, way, record, n)
+                    if way == "up" and n == 1 then hello = record end
+                    return record
+                end)
+                local m = require("resty.memcached"):new()
+                assert(m:connect("127.0.0.1", srv.port))
+                local session, err = m:sslhandshake(...)
+                local found = hello:find(extension, 1, true) ~= nil
+                m:close()
+                srv:close()
+                return session ~= nil, err, found
+            end
+            kit.show("not asked", asked(nil, "memcached.test", false))
+            kit.show("false", asked(nil, "memcached.test", false, false))
+            kit.show("true", asked(nil, "memcached.test", false, true))
+        }
+    }
+--- request
+GET /t
+--- response_body
+not asked: true, nil, false
+false: true, nil, false
+true: true, nil, true
+--- no_error_log
+[error]
