@@ -1,6 +1,7 @@
 //! The configuration of locations: what this module's directives say, and
 //! what is made of ngx_lua's.
 
+mod multiplex;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls;
 
@@ -9,6 +10,8 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nginx_sys::{ngx_conf_t, ngx_http_request_t, ngx_palloc};
+
+pub use multiplex::{MAX_CONNECTIONS, Multiplex, set as set_multiplex};
 
 /// Where in `loc_conf` arrays this module's configuration is.
 static INDEX: AtomicUsize = AtomicUsize::new(0);
@@ -24,6 +27,8 @@ const UNSET: usize = usize::MAX;
 #[derive(Debug)]
 pub struct LocConf {
     max_value_size: usize,
+    /// `None`: not said here.
+    multiplex: Option<Multiplex>,
     #[cfg(ngx_feature = "http_ssl")]
     ssl: *mut nginx_sys::ngx_ssl_t,
 }
@@ -48,6 +53,11 @@ impl LocConf {
     /// server, in bytes.
     pub fn max_value_size(&self) -> usize {
         self.max_value_size
+    }
+
+    /// `lua_memcached_multiplex`
+    pub fn multiplex(&self) -> Multiplex {
+        self.multiplex.unwrap_or(Multiplex::OFF)
     }
 
     /// The SSL context of ngx_lua's `lua_ssl_*` directives; `None` if the
@@ -85,6 +95,7 @@ pub unsafe extern "C" fn create_loc_conf(cf: *mut ngx_conf_t) -> *mut c_void {
         if !conf.is_null() {
             conf.write(LocConf {
                 max_value_size: UNSET,
+                multiplex: None,
                 #[cfg(ngx_feature = "http_ssl")]
                 ssl: ptr::null_mut(),
             });
@@ -107,6 +118,7 @@ pub unsafe extern "C" fn merge_loc_conf(
             size => size,
         };
     }
+    child.multiplex = child.multiplex.or(parent.multiplex);
     #[cfg(ngx_feature = "http_ssl")]
     // SAFETY: this is `merge_loc_conf`.
     match unsafe { tls::context(cf) } {

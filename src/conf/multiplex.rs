@@ -1,0 +1,102 @@
+//! `lua_memcached_multiplex off | <connections> [max_operations=N] [max_size=SIZE];`
+
+use std::ffi::{c_char, c_void};
+use std::ptr;
+
+use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_parse_size, ngx_str_t};
+
+use super::LocConf;
+
+/// Most connections to a server that a worker may share.
+pub const MAX_CONNECTIONS: usize = 64;
+
+/// Operations that may wait for one server in one worker.
+const DEFAULT_MAX_OPERATIONS: usize = 16384;
+
+/// Bytes of commands that may wait to be sent to one server in one worker.
+const DEFAULT_MAX_SIZE: usize = 64 * 1024 * 1024;
+
+/// How connections are shared in a location.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Multiplex {
+    /// Connections to each server that a worker shares; 0: none are shared.
+    pub connections: usize,
+    /// Most operations that may wait for one server, in each worker.
+    pub max_operations: usize,
+    /// Most bytes that may wait to be sent to one server, in each worker. One
+    /// command may always wait, whatever its size.
+    pub max_size: usize,
+}
+
+impl Multiplex {
+    /// Nothing is shared.
+    pub const OFF: Multiplex = Multiplex {
+        connections: 0,
+        max_operations: DEFAULT_MAX_OPERATIONS,
+        max_size: DEFAULT_MAX_SIZE,
+    };
+
+    /// The arguments of the directive; the error is for the operator.
+    fn parse(args: &[ngx_str_t]) -> Result<Multiplex, &'static std::ffi::CStr> {
+        let mut parsed = Multiplex::OFF;
+        for (at, arg) in args.iter().enumerate() {
+            let text = arg.as_bytes();
+            if at == 0 {
+                if text != b"off" {
+                    parsed.connections = number(text)
+                        .filter(|n| (1..=MAX_CONNECTIONS).contains(n))
+                        .ok_or(c"needs \"off\" or a number of connections from 1 to 64")?;
+                }
+            } else if parsed.connections == 0 {
+                return Err(c"\"off\" takes no parameters");
+            } else if let Some(text) = text.strip_prefix(b"max_operations=") {
+                parsed.max_operations = number(text)
+                    .filter(|n| *n > 0)
+                    .ok_or(c"needs a positive number of operations in \"max_operations\"")?;
+            } else if let Some(text) = text.strip_prefix(b"max_size=") {
+                parsed.max_size = size(text).ok_or(c"needs a positive size in \"max_size\"")?;
+            } else {
+                return Err(c"takes only the parameters \"max_operations\" and \"max_size\"");
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+fn number(text: &[u8]) -> Option<usize> {
+    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
+}
+
+fn size(text: &[u8]) -> Option<usize> {
+    let mut text = ngx_str_t {
+        len: text.len(),
+        data: text.as_ptr().cast_mut(),
+    };
+    // SAFETY: a valid string, which is only read.
+    let size = unsafe { ngx_parse_size(&mut text) };
+    usize::try_from(size).ok().filter(|size| *size > 0)
+}
+
+/// The directive's handler.
+pub unsafe extern "C" fn set(
+    cf: *mut ngx_conf_t,
+    _: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    // SAFETY: nginx passes the configuration being read, with the directive
+    // and its arguments, and what `create_loc_conf` made.
+    unsafe {
+        let conf = &mut *conf.cast::<LocConf>();
+        if conf.multiplex.is_some() {
+            return c"is duplicate".as_ptr().cast_mut();
+        }
+        let args = (*cf).args;
+        let args = std::slice::from_raw_parts((*args).elts.cast::<ngx_str_t>(), (*args).nelts);
+        match Multiplex::parse(args.get(1..).unwrap_or_default()) {
+            Ok(parsed) => conf.multiplex = Some(parsed),
+            Err(text) => return text.as_ptr().cast_mut(),
+        }
+    }
+    ptr::null_mut() // NGX_CONF_OK
+}
