@@ -14,6 +14,7 @@ use TestEnv;
 #   http   => text for the http block, ahead of the server
 #   server => text for the server block
 #   main   => text ahead of everything (default: one worker)
+#   connections => worker_connections (default 512)
 #   daemon => 1: it detaches itself, which the change of binaries needs
 # Returns an object; everything it started ends with it.
 sub start {
@@ -24,6 +25,7 @@ sub start {
     my $self = bless { dir => $dir, port => TestEnv::free_port(), owner => $$ }, $class;
     my $load  = join '', map {"load_module $_;\n"} split ' ', $ENV{TEST_NGINX_LOAD_MODULES};
     my $main  = $opt{main} // "worker_processes 1;\n";
+    my $connections = $opt{connections} // 512;
     my $daemon = $opt{daemon} ? 'on' : 'off';
     my $temps = join '', map {"${_}_temp_path temp;\n"} qw( client_body proxy fastcgi uwsgi scgi );
     my $shared = TestEnv::multiplex_config( $opt{http} );
@@ -34,7 +36,7 @@ daemon $daemon;
 pid logs/nginx.pid;
 error_log logs/error.log info;
 $main
-events { worker_connections 512; accept_mutex off; }
+events { worker_connections $connections; accept_mutex off; }
 http {
     access_log off;
     $temps

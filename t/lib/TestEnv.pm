@@ -103,6 +103,7 @@ sub multiplex_config {
 }
 
 # Once the suite is compiled, because only then Test::Nginx is there, if the suite uses it.
+no warnings 'void';    # it is too late for that where this file is loaded later, and no matter
 INIT {
     my $add = $SHARES && Test::Nginx::Socket->can('add_block_preprocessor');
     $add->(
@@ -113,6 +114,7 @@ INIT {
         }
     ) if $add;
 }
+use warnings 'void';
 
 sub root            { return $ROOT }
 sub free_port       { return TestEnv::Ports::next_port() }

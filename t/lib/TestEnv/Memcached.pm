@@ -73,6 +73,9 @@ sub answers {
     );
 }
 
+# The process of a server that was started here.
+sub pid { return $pid{ $_[0] } }
+
 sub stop {
     my ($address) = @_;
     my $child = delete $pid{$address} or return;
@@ -108,7 +111,7 @@ TestEnv::Memcached - real memcached servers for a suite
 
 An address is a port on 127.0.0.1 or the path of a unix socket. C<start_default()> makes sure of the
 two that C<TEST_NGINX_MEMCACHED_PORT> and C<TEST_NGINX_MEMCACHED_SOCK> name, C<start(%options)>
-starts another, C<stop(ADDRESS)> and C<stop_all()> end what was started here. A server that cannot
+starts another, C<pid(ADDRESS)> is its process, C<stop(ADDRESS)> and C<stop_all()> end what was started here. A server that cannot
 be had is an error, never a skipped test.
 
 =cut
