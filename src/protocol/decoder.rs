@@ -90,6 +90,20 @@ impl Decoder {
         self.input.is_empty()
     }
 
+    /// Whether a part of the next reply was received.
+    pub fn is_amid_reply(&self) -> bool {
+        let Partial {
+            body,
+            values,
+            lines,
+            ..
+        } = &self.partial;
+        !self.input.is_empty()
+            || !matches!(body, Body::Line)
+            || !values.is_empty()
+            || !lines.is_empty()
+    }
+
     /// Whether a large value is being received.
     pub fn is_amid_value(&self) -> bool {
         matches!(self.partial.body, Body::Direct(_))

@@ -241,6 +241,13 @@ impl<T: Copy> Pipeline<T> {
         self.base + self.sent as u64 >= end
     }
 
+    /// Whether some of the command of an exchange in flight was sent.
+    pub fn has_begun(&self, number: u64) -> bool {
+        let at = usize::try_from(number.saturating_sub(self.oldest())).ok();
+        let flight = at.and_then(|at| self.flights.get(at));
+        flight.is_some_and(|flight| self.base + self.sent as u64 > flight.begin)
+    }
+
     /// The key on the wire of an exchange that is a `get` (or, with `cas`, a `gets`) of one key.
     pub fn single_get(&self, number: u64) -> Option<(&[u8], bool)> {
         let at = usize::try_from(number.checked_sub(self.oldest())?).ok()?;
@@ -266,6 +273,11 @@ impl<T: Copy> Pipeline<T> {
             self.out
                 .truncate(usize::try_from(begin).unwrap_or(usize::MAX));
         }
+    }
+
+    /// Whether a part of the next reply was received.
+    pub fn is_amid_reply(&self) -> bool {
+        self.decoder.is_amid_reply()
     }
 
     /// Whether a large value is being received.
@@ -322,6 +334,14 @@ impl<T: Copy> Pipeline<T> {
     /// Gives the buffers of values back, for the next ones.
     pub fn recycle_values(&mut self, values: Values) {
         self.decoder.recycle_values(values);
+    }
+
+    /// Frees what a connection that is idle for a moment should not keep.
+    pub fn trim(&mut self) {
+        self.tidy();
+        if self.out.capacity() > DROP_FRONT {
+            self.out.shrink_to(DROP_FRONT);
+        }
     }
 
     /// Frees what an idle connection does not need.
