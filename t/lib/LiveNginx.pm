@@ -26,6 +26,7 @@ sub start {
     my $main  = $opt{main} // "worker_processes 1;\n";
     my $daemon = $opt{daemon} ? 'on' : 'off';
     my $temps = join '', map {"${_}_temp_path temp;\n"} qw( client_body proxy fastcgi uwsgi scgi );
+    my $shared = TestEnv::multiplex_config( $opt{http} );
     open my $conf, '>', "$dir/nginx.conf" or die "LiveNginx: $!\n";
     print {$conf} <<"END" or die "LiveNginx: $!\n";
 $load
@@ -37,6 +38,7 @@ events { worker_connections 512; accept_mutex off; }
 http {
     access_log off;
     $temps
+    $shared
     $opt{http}
     server {
         listen 127.0.0.1:$self->{port};

@@ -19,6 +19,7 @@ my $ROOT  = Cwd::abs_path(
 my $MODULE = 'libngx_http_lua_memcached_module.so';
 my $SERVROOT;    # set when this process chose the directory, and so removes it
 my $READY;
+my $SHARES;      # this suite runs over shared connections
 
 sub import {
     my ( undef, %want ) = @_;
@@ -34,6 +35,10 @@ sub import {
     );
     set_nginx();
     set_default( TEST_NGINX_LOAD_MODULES => sub { join ' ', modules( $want{module} // 1 ) } );
+    if ( ( $ENV{TEST_NGINX_MULTIPLEX} // '' ) ne '' && ( $want{module} // 1 ) ) {
+        die "TestEnv: the reference shares no connections\n" if reference_lib();
+        $SHARES = 1;
+    }
     TestEnv::Memcached::start_default() if $want{memcached} // 1;
     offer_fallback();
     for my $sig (qw( HUP INT TERM )) {
@@ -88,6 +93,25 @@ sub reference_lib {
 sub http_config {
     my $lib = reference_lib() or return '';
     return qq{lua_package_path "$lib/?.lua;;";\n};
+}
+
+# The directive for the http block that turns sharing on, unless that block has its own.
+sub multiplex_config {
+    my ($http) = @_;
+    return '' if !$SHARES || ( $http // '' ) =~ /^\s*lua_memcached_multiplex\b/m;
+    return "lua_memcached_multiplex $ENV{TEST_NGINX_MULTIPLEX};\n";
+}
+
+# Once the suite is compiled, because only then Test::Nginx is there, if the suite uses it.
+INIT {
+    my $add = $SHARES && Test::Nginx::Socket->can('add_block_preprocessor');
+    $add->(
+        sub {
+            my ($block) = @_;
+            my $http = $block->http_config // '';
+            $block->set_value( http_config => multiplex_config($http) . $http );
+        }
+    ) if $add;
 }
 
 sub root            { return $ROOT }
@@ -162,9 +186,19 @@ C<TEST_NGINX_REFERENCE_LIB> names the F<lib> directory of a pure-Lua lua-resty-m
 module is not loaded and C<http_config()> points Lua at that directory: a suite that passes this way
 states the reference's behaviour.
 
+C<TEST_NGINX_MULTIPLEX> has the arguments of the directive C<lua_memcached_multiplex>, for instance
+C<2>. Then every block gets it at http level, and so does every L<LiveNginx>: the whole of F<t/> runs
+over shared connections. What is about private ones says C<lua_memcached_multiplex off;> itself, in
+its http_config or its config.
+
 =head1 FUNCTIONS
 
 =over
+
+=item multiplex_config(TEXT)
+
+the directive that C<TEST_NGINX_MULTIPLEX> asks for, ahead of this text of an http block; empty if
+there is none or the text has one at the beginning of a line
 
 =item http_config()
 
