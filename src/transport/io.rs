@@ -368,6 +368,9 @@ impl Link {
             Owner::Session {
                 connecting: true,
                 ..
+            } | Owner::Trunk {
+                connecting: true,
+                ..
             }
         )
     }

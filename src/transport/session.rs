@@ -210,9 +210,8 @@ impl Worker {
             State::Closed | State::Broken { .. } => Ok(Err(Error::Closed)),
             _ if session.request() != Some(request) => Err(Denied::BadRequest),
             // as with cosockets, there is no connection yet to be busy
-            State::Resolving { .. } | State::Queued { .. } | State::Joining(_) => {
-                Ok(Err(Error::Closed))
-            }
+            State::Resolving { .. } | State::Queued { .. } => Ok(Err(Error::Closed)),
+            State::Joining(_) => Ok(Err(Error::BusyConnecting)),
             State::Attached { trunk, .. } => Ok(self.leave_trunk_for_link(key, trunk)),
             State::Postponed { .. } => match self.open_postponed(key) {
                 Ok(()) => self.connected(key, request),
@@ -274,10 +273,16 @@ impl Worker {
         if op.is_connect() {
             return Err(Error::BusyConnecting);
         }
-        let unsent = session
-            .link()
-            .and_then(|link| self.links.get(link))
-            .is_some_and(|link| !link.pipeline.unsent().is_empty());
+        let unsent = match session.state {
+            State::Attached {
+                flight: Some(flight),
+                ..
+            } => self.is_held_up(flight),
+            _ => session
+                .link()
+                .and_then(|link| self.links.get(link))
+                .is_some_and(|link| !link.pipeline.unsent().is_empty()),
+        };
         Err(if unsent {
             Error::BusyWriting
         } else {
@@ -430,7 +435,7 @@ impl Worker {
                     _ => link.reused,
                 })
             }
-            Some(State::Postponed { .. }) => Ok(0),
+            Some(State::Postponed { .. } | State::Joining(_)) => Ok(0),
             Some(State::Broken { reused } | State::Attached { reused, .. }) => Ok(*reused),
             _ => Err(Error::Closed),
         }

@@ -389,7 +389,15 @@ impl Worker {
         };
         let c = link.connection.as_ptr();
         let peer = link.address.text_and_port();
-        for key in joining.unwrap_or_default() {
+        let joining = joining.unwrap_or_default();
+        if let (Error::Os(errno), true) = (error, joining.is_empty()) {
+            // nobody is told the reason
+            // SAFETY: the link's connection is open.
+            unsafe {
+                ngx_connection_error(c, *errno, c"connect() failed".as_ptr().cast_mut().cast());
+            }
+        }
+        for key in joining {
             let Some(session) = self.sessions.get_mut(key) else {
                 continue;
             };

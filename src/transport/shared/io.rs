@@ -240,6 +240,11 @@ impl Worker {
         let moved = (!connecting).then(|| link.pipeline.split_unsent());
         let moved = moved.filter(|moved| moved.in_flight() > 0 && !nginx::is_exiting());
         let writing = !link.pipeline.unsent().is_empty();
+        // to those who have given it commands, it was connected
+        let error = match error {
+            Error::Os(_) if connecting => Error::Closed,
+            error => error,
+        };
         let mut lost: Vec<Tag> = link.pipeline.tags().collect();
         let kept_from = moved.as_ref().map_or(u64::MAX, |moved| moved.oldest());
         let mut kept = Vec::new();
@@ -372,6 +377,8 @@ impl Worker {
         let c = link.connection.as_ptr();
         // SAFETY: the link's connection is open.
         unsafe {
+            // until somebody else uses it, its failure is no error of anybody
+            (*c).set_log_error(NGX_ERROR_INFO as _);
             stop_timer((*c).read);
             ngx_add_timer((*c).read, after.max(MIN_GRACE));
         }
@@ -465,7 +472,7 @@ impl Worker {
         }
         if let Some(link) = self.links.get_mut(key) {
             link.pipeline = pipeline;
-            link.set_busy();
+            link.set_busy(true);
             if let Some(sharing) = &mut link.sharing {
                 sharing.followers.extend(followers);
             }

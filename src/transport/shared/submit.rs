@@ -85,9 +85,7 @@ impl Worker {
                 (newest + 1).saturating_sub(batch.len() as u64)
             }
         };
-        if idle {
-            link.set_busy();
-        }
+        link.set_busy(idle);
         if let State::Attached { flight, .. } = &mut session.state {
             *flight = Some(Flight {
                 link: link_key,
@@ -122,6 +120,15 @@ impl Worker {
         if self.dirty.is_empty() {
             self.dirty = dirty;
         }
+    }
+
+    /// Whether a command waits for the socket to take it.
+    pub(in crate::transport) fn is_held_up(&self, flight: Flight) -> bool {
+        let link = self.links.get(flight.link);
+        link.is_some_and(|link| {
+            let dirty = link.sharing.as_ref().is_some_and(|sharing| sharing.dirty);
+            !dirty && !link.pipeline.is_sent(flight.number)
+        })
     }
 
     /// Whether a trunk takes a further operation now.
@@ -176,7 +183,8 @@ impl Worker {
         let taken = match (chosen, opened) {
             // a further one is a bonus
             (Some(chosen), _) => Some(chosen),
-            (None, Some(opened)) => Some(opened?),
+            // to Lua it was connected
+            (None, Some(opened)) => Some(opened.map_err(|_| Error::Closed)?),
             (None, None) => None,
         };
         if let Some(trunk) = self.trunks.get_mut(trunk_key) {
@@ -286,15 +294,15 @@ impl Link {
         }
     }
 
-    /// Something is in flight from now on.
-    pub(super) fn set_busy(&mut self) {
+    /// Something is in flight that somebody waits for.
+    pub(super) fn set_busy(&mut self, was_idle: bool) {
         let c = self.connection.as_ptr();
         // SAFETY: the link's connection is open.
         unsafe {
             (*c).set_idle(0);
             (*c).set_log_error(NGX_ERROR_ERR as _);
         }
-        if let Some(sharing) = &mut self.sharing {
+        if let Some(sharing) = self.sharing.as_mut().filter(|_| was_idle) {
             sharing.progress = nginx::now();
         }
     }
