@@ -2,17 +2,20 @@
 //! cosockets have, with their arguments, results and errors.
 
 use std::ffi::{CStr, c_int};
+use std::ptr::NonNull;
 
 use mlua::ffi::{
     LUA_TNIL, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE, lua_State, lua_getfield_, lua_isnumber,
     lua_pop, lua_pushnumber, lua_rawseti_, lua_settop, lua_tointeger_, lua_tonumber,
 };
+use nginx_sys::ngx_http_request_t;
 
 use super::handle::{
     self, CONNECT_TIMEOUT_INDEX, READ_TIMEOUT_INDEX, SEND_TIMEOUT_INDEX, session_or_new,
 };
 use super::results::{Shape, begun};
 use super::stack::{CANNOT_YIELD, Stack};
+use crate::conf::{LocConf, MAX_CONNECTIONS, Multiplex};
 use crate::nginx;
 use crate::ngx_lua::Settings;
 use crate::protocol::Digits;
@@ -98,6 +101,7 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
         pool: &pool,
         pool_size: options.pool_size,
         backlog: options.backlog,
+        multiplex: multiplex(stack, request),
     };
     nginx::make_room();
     let result = transport::with(|worker| worker.connect(key, request, peer));
@@ -106,6 +110,18 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
         stack.raise(format_args!("{CANNOT_YIELD}"));
     }
     begun(stack, Shape::CONNECT, key, request, result)
+}
+
+/// Whether and how the `sock` at index 1 shares connections: as `new` was told,
+/// else as the location says.
+fn multiplex(stack: Stack, request: NonNull<ngx_http_request_t>) -> Multiplex {
+    // SAFETY: the running request.
+    let conf = unsafe { LocConf::of(request) };
+    let mut multiplex = conf.map_or(Multiplex::OFF, LocConf::multiplex);
+    if let Some(connections) = handle::multiplex(stack, 1) {
+        multiplex.connections = connections.min(MAX_CONNECTIONS);
+    }
+    multiplex
 }
 
 /// `host:port`, as cosockets name pools.

@@ -41,7 +41,7 @@ local sock_mt = { __index = Sock }
 
 -- Fields of `sock` beside those that handle.rs uses: where it is connected
 -- to, and a client certificate.
-local HOST, PORT, CERTIFICATE, KEY = 5, 6, 7, 8
+local HOST, PORT, CERTIFICATE, KEY, MULTIPLEX = 5, 6, 7, 8, 9
 
 local function connect_sock(sock, ...)
     sock[HOST], sock[PORT] = ...
@@ -152,9 +152,21 @@ function _M.new(_, opts)
         end
     end
 
+    -- room for the handle and the timeouts, see handle.rs, and for the peer
+    local sock = { false, 0, 0, 0, false, false }
+    local multiplex = opts and opts.multiplex
+    if multiplex ~= nil then
+        if multiplex == false then
+            multiplex = 0
+        elseif type(multiplex) ~= "number" or not (multiplex >= 1 and multiplex <= 64)
+            or multiplex % 1 ~= 0 then
+            return nil, "bad multiplex option: expecting false or an integer from 1 to 64"
+        end
+        sock[MULTIPLEX] = multiplex
+    end
+
     return setmetatable({
-        -- room for the handle and the timeouts, see handle.rs, and for the peer
-        sock = setmetatable({ false, 0, 0, 0, false, false }, sock_mt),
+        sock = setmetatable(sock, sock_mt),
         escape_key = escape_key,
         unescape_key = unescape_key,
     }, mt)

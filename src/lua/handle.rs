@@ -5,10 +5,10 @@
 use std::ffi::{c_int, c_void};
 
 use mlua::ffi::{
-    LUA_REGISTRYINDEX, LUA_TBOOLEAN, LUA_TFUNCTION, LUA_TUSERDATA, lua_State, lua_createtable,
-    lua_getfield_, lua_newuserdata, lua_objlen, lua_pop, lua_pushcclosure, lua_pushlightuserdata,
-    lua_pushvalue, lua_rawget_, lua_rawgeti_, lua_rawset, lua_rawseti_, lua_setfield,
-    lua_setmetatable, lua_touserdata, lua_type,
+    LUA_REGISTRYINDEX, LUA_TBOOLEAN, LUA_TFUNCTION, LUA_TNUMBER, LUA_TUSERDATA, lua_State,
+    lua_createtable, lua_getfield_, lua_newuserdata, lua_objlen, lua_pop, lua_pushcclosure,
+    lua_pushlightuserdata, lua_pushvalue, lua_rawget_, lua_rawgeti_, lua_rawset, lua_rawseti_,
+    lua_setfield, lua_setmetatable, lua_touserdata, lua_type,
 };
 
 use super::pipeline;
@@ -20,6 +20,8 @@ const HANDLE_INDEX: c_int = 1;
 pub const CONNECT_TIMEOUT_INDEX: c_int = 2;
 pub const SEND_TIMEOUT_INDEX: c_int = 3;
 pub const READ_TIMEOUT_INDEX: c_int = 4;
+/// How many connections to share; 0: none. Absent: as the location says.
+const MULTIPLEX_INDEX: c_int = 9;
 
 /// What a handle names.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -148,6 +150,18 @@ pub fn session_or_new(stack: Stack, index: c_int) -> SessionKey {
     // SAFETY: a table is at `index`, the handle on top.
     unsafe { lua_rawseti_(stack.state(), index, HANDLE_INDEX) };
     key
+}
+
+/// How many connections the `sock` at `index` shares, if it was said.
+pub fn multiplex(stack: Stack, index: c_int) -> Option<usize> {
+    // SAFETY: a table is at `index`; one slot is used and freed.
+    unsafe {
+        lua_rawgeti_(stack.state(), index, MULTIPLEX_INDEX);
+        let said = lua_type(stack.state(), -1) == LUA_TNUMBER;
+        let connections = mlua::ffi::lua_tonumber(stack.state(), -1);
+        lua_pop(stack.state(), 1);
+        said.then_some(connections as usize)
+    }
 }
 
 fn timeout(stack: Stack, index: c_int, at: c_int) -> usize {

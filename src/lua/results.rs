@@ -6,6 +6,7 @@ use std::fmt;
 use mlua::ffi::{LUA_TBOOLEAN, lua_State, lua_createtable, lua_rawset, lua_rawseti_, lua_yield};
 use nginx_sys::ngx_http_request_t;
 use std::ptr::NonNull;
+use std::rc::Rc;
 
 use super::handle;
 use super::stack::Stack;
@@ -138,6 +139,13 @@ fn push(stack: Stack, shape: u8, key: SessionKey, outcome: Outcome) -> c_int {
         Outcome::Reply(reply) => {
             let pushed = push_reply(stack, shape, &reply);
             transport::with(|worker| worker.recycle(key, reply));
+            pushed
+        }
+        Outcome::Common(reply) => {
+            let pushed = push_reply(stack, shape, &reply);
+            if let Some(reply) = Rc::into_inner(reply) {
+                transport::with(|worker| worker.recycle(key, reply));
+            }
             pushed
         }
         Outcome::Failed(error) => stack.failure(Shape::nils(shape), error),

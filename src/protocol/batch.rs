@@ -9,6 +9,8 @@ use super::refusal::Refused;
 pub struct Batch {
     text: Vec<u8>,
     slots: Vec<Expect>,
+    /// It has a command that is only for a connection of one's own.
+    private: bool,
 }
 
 impl Batch {
@@ -20,6 +22,7 @@ impl Batch {
     /// Adds a command. A refused one leaves the batch as it was.
     pub fn push(&mut self, command: &Command<'_>) -> Result<(), Refused> {
         let expect = encode(command, &mut self.text)?;
+        self.private |= !command.can_share();
         if expect.has_reply() {
             self.slots.push(expect);
         }
@@ -34,6 +37,11 @@ impl Batch {
     /// Whether no reply is to come.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
+    }
+
+    /// Whether all of it may go over a connection that others use as well.
+    pub fn can_share(&self) -> bool {
+        !self.private
     }
 
     /// Length of the encoded commands in bytes.

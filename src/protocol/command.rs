@@ -126,6 +126,16 @@ pub enum Command<'a> {
 }
 
 impl Command<'_> {
+    /// Whether it may go over a connection that others use as well: it ends or
+    /// changes nothing of theirs, and its reply has one grammar.
+    pub fn can_share(&self) -> bool {
+        match self {
+            Command::Quit | Command::Verbosity { .. } => false,
+            Command::Stats { args } => args.unwrap_or_default().is_empty(),
+            _ => true,
+        }
+    }
+
     /// The command's word on the wire.
     pub fn word(&self) -> &'static str {
         match *self {

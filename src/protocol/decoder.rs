@@ -90,6 +90,25 @@ impl Decoder {
         self.input.is_empty()
     }
 
+    /// Whether a part of the next reply was received.
+    pub fn is_amid_reply(&self) -> bool {
+        let Partial {
+            body,
+            values,
+            lines,
+            ..
+        } = &self.partial;
+        !self.input.is_empty()
+            || !matches!(body, Body::Line)
+            || !values.is_empty()
+            || !lines.is_empty()
+    }
+
+    /// Whether a large value is being received.
+    pub fn is_amid_value(&self) -> bool {
+        matches!(self.partial.body, Body::Direct(_))
+    }
+
     /// Where to read to, and at most how many bytes; 0 if there is no memory.
     pub fn read_buf(&mut self) -> (&mut Vec<u8>, usize) {
         match self.partial.body {

@@ -60,6 +60,8 @@ pub struct Pipeline<T> {
     /// Bytes of `out` that were sent.
     sent: usize,
     flights: VecDeque<Flight<T>>,
+    /// Number that the next exchange gets.
+    next: u64,
     decoder: Decoder,
     broken: bool,
 }
@@ -72,6 +74,7 @@ impl<T: Copy> Pipeline<T> {
             base: 0,
             sent: 0,
             flights: VecDeque::new(),
+            next: 0,
             decoder: Decoder::new(limits),
             broken: false,
         }
@@ -107,6 +110,7 @@ impl<T: Copy> Pipeline<T> {
 
     fn take_off(&mut self, tag: T, expect: Expect) {
         if expect.has_reply() {
+            self.next += 1;
             self.flights.push_back(Flight {
                 tag,
                 kind: expect.kind,
@@ -213,9 +217,94 @@ impl<T: Copy> Pipeline<T> {
         Some((tag, reply))
     }
 
-    /// Tag of the exchange whose reply comes next.
-    pub fn oldest(&self) -> Option<T> {
-        self.flights.front().map(|flight| flight.tag)
+    /// Tags of the exchanges in flight, in the order in which their replies will come.
+    pub fn tags(&self) -> impl Iterator<Item = T> {
+        self.flights.iter().map(|flight| flight.tag)
+    }
+
+    /// Number of the exchange whose reply comes next. They are numbered in the order in which
+    /// they were submitted, from 0.
+    pub fn oldest(&self) -> u64 {
+        self.next - self.flights.len() as u64
+    }
+
+    /// Number of the exchange that was submitted last, if it is in flight.
+    pub fn newest(&self) -> Option<u64> {
+        self.flights.back().and(self.next.checked_sub(1))
+    }
+
+    /// Whether the whole command of an exchange in flight was sent.
+    pub fn is_sent(&self, number: u64) -> bool {
+        let at = usize::try_from(number.saturating_sub(self.oldest())).ok();
+        let behind = at.and_then(|at| self.flights.get(at + 1));
+        let end = behind.map_or(self.base + self.out.len() as u64, |flight| flight.begin);
+        self.base + self.sent as u64 >= end
+    }
+
+    /// Whether some of the command of an exchange in flight was sent.
+    pub fn has_begun(&self, number: u64) -> bool {
+        let at = usize::try_from(number.saturating_sub(self.oldest())).ok();
+        let flight = at.and_then(|at| self.flights.get(at));
+        flight.is_some_and(|flight| self.base + self.sent as u64 > flight.begin)
+    }
+
+    /// The key on the wire of an exchange that is a `get` (or, with `cas`, a `gets`) of one key.
+    pub fn single_get(&self, number: u64) -> Option<(&[u8], bool)> {
+        let at = usize::try_from(number.checked_sub(self.oldest())?).ok()?;
+        let flight = self.flights.get(at)?;
+        let Kind::Get { cas } = flight.kind else {
+            return None;
+        };
+        let position = |at: u64| usize::try_from(at.checked_sub(self.base)?).ok();
+        let key = self
+            .out
+            .get(position(flight.start)?..position(flight.end)?)?;
+        Some((key, cas))
+    }
+
+    /// Takes the exchange that was submitted last back, unless some of it was sent.
+    pub fn withdraw(&mut self) {
+        let unsent = self.base + self.sent as u64;
+        if self.flights.back().is_some_and(|last| last.begin >= unsent)
+            && let Some(flight) = self.flights.pop_back()
+        {
+            self.next -= 1;
+            let begin = flight.begin.saturating_sub(self.base);
+            self.out
+                .truncate(usize::try_from(begin).unwrap_or(usize::MAX));
+        }
+    }
+
+    /// Whether a part of the next reply was received.
+    pub fn is_amid_reply(&self) -> bool {
+        self.decoder.is_amid_reply()
+    }
+
+    /// Whether a large value is being received.
+    pub fn is_amid_value(&self) -> bool {
+        self.decoder.is_amid_value()
+    }
+
+    /// Moves the exchanges of which nothing was sent to a pipeline for another connection. They
+    /// keep their numbers.
+    pub fn split_unsent(&mut self) -> Self {
+        let unsent = self.base + self.sent as u64;
+        let mut other = Pipeline::new(self.decoder.limits);
+        other.next = self.next;
+        let kept = self.flights.partition_point(|flight| flight.begin < unsent);
+        let Some(from) = self.flights.get(kept).map(|flight| flight.begin) else {
+            return other;
+        };
+        let at = usize::try_from(from - self.base).unwrap_or(usize::MAX);
+        other.out = self.out.split_off(at.min(self.out.len()));
+        other.flights = self.flights.split_off(kept);
+        for flight in &mut other.flights {
+            flight.begin -= from;
+            flight.start -= from;
+            flight.end -= from;
+        }
+        self.next -= other.flights.len() as u64;
+        other
     }
 
     /// Forgets the exchanges in flight, whose replies will not be waited for. If there are any,
@@ -247,6 +336,14 @@ impl<T: Copy> Pipeline<T> {
         self.decoder.recycle_values(values);
     }
 
+    /// Frees what a connection that is idle for a moment should not keep.
+    pub fn trim(&mut self) {
+        self.tidy();
+        if self.out.capacity() > DROP_FRONT {
+            self.out.shrink_to(DROP_FRONT);
+        }
+    }
+
     /// Frees what an idle connection does not need.
     pub fn shrink(&mut self) {
         self.tidy();
@@ -276,5 +373,7 @@ impl<T: Copy> Pipeline<T> {
 
 #[cfg(test)]
 mod property_tests;
+#[cfg(test)]
+mod sharing_tests;
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,7 @@ use super::op::{Begun, Op, Outcome, Work};
 use super::open::Opened;
 use super::session::{Denied, Session, State};
 use super::worker::{LinkKey, NamedPool, PoolKey, SessionKey, Worker};
+use crate::conf::Multiplex;
 use crate::nginx::Timer;
 use crate::ngx_lua::Cleanup;
 use crate::upstream::{Admission, Fitness, Pool};
@@ -31,6 +32,8 @@ pub struct Peer<'a> {
     pub pool_size: Option<usize>,
     /// See [`Pool::new`].
     pub backlog: Option<usize>,
+    /// Whether and how to share connections.
+    pub multiplex: Multiplex,
 }
 
 impl Worker {
@@ -51,7 +54,29 @@ impl Worker {
             return Ok(Err(busy));
         }
         self.disconnect(key, State::Closed);
+        if peer.multiplex.connections > 0
+            && let Some(joined) = self.connect_shared(key, request, peer)
+        {
+            return Ok(joined);
+        }
         Ok(self.start_connect(key, request, peer))
+    }
+
+    /// Notes what a session that connects needs in any case.
+    pub(super) fn enlist(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+        pool_name: Rc<[u8]>,
+    ) -> Result<(), Error> {
+        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
+        session.pool_name = Some(pool_name);
+        if session.cleanup.is_none() {
+            // SAFETY: the request is the running one.
+            let cleanup = unsafe { Cleanup::register(request, on_request_end, key.to_bits()) };
+            session.cleanup = Some(cleanup.ok_or(Error::NoMemory)?);
+        }
+        Ok(())
     }
 
     fn start_connect(
@@ -65,13 +90,7 @@ impl Worker {
             Some(named) => named.name.clone(),
             None => peer.pool.into(),
         };
-        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
-        session.pool_name = Some(name);
-        if session.cleanup.is_none() {
-            // SAFETY: the request is the running one.
-            let cleanup = unsafe { Cleanup::register(request, on_request_end, key.to_bits()) };
-            session.cleanup = Some(cleanup.ok_or(Error::NoMemory)?);
-        }
+        self.enlist(key, request, name)?;
         let Some(pool) = pool else {
             return self.begin_open(key, peer.host, peer.port, None);
         };

@@ -32,6 +32,9 @@ pub enum Error {
     /// The pool and its backlog are full.
     #[error("too many waiting connect operations")]
     TooManyWaiting,
+    /// The bound on operations that wait on shared connections is reached.
+    #[error("too many waiting operations")]
+    TooManyOperations,
     /// `set_keepalive` with received bytes that nobody read.
     #[error("unread data in buffer")]
     UnreadData,

@@ -20,6 +20,11 @@ pub(super) unsafe extern "C" fn on_connection_event(event: *mut ngx_event_t) {
         };
         match link.owner {
             Owner::Pool(_) => worker.on_idle_event(key),
+            Owner::Trunk { connecting, .. } => match (connecting, write) {
+                (true, _) => worker.on_trunk_connected(key),
+                (false, true) => worker.flush_shared(key),
+                (false, false) => worker.on_shared_readable(key),
+            },
             Owner::Session {
                 session,
                 connecting,
@@ -50,6 +55,16 @@ pub(super) unsafe extern "C" fn on_queue_timeout(event: *mut ngx_event_t) {
 /// Time to look for killed light threads.
 pub(super) unsafe extern "C" fn on_watch(_: *mut ngx_event_t) {
     with(Worker::on_watch);
+}
+
+/// The commands of a turn of the event loop are complete.
+pub(super) unsafe extern "C" fn on_turn_end(_: *mut ngx_event_t) {
+    with(Worker::on_turn_end);
+}
+
+/// Somebody may have waited too long on a shared connection.
+pub(super) unsafe extern "C" fn on_deadline(_: *mut ngx_event_t) {
+    with(Worker::on_deadline);
 }
 
 /// The request that a session belongs to ends.

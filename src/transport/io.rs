@@ -202,10 +202,10 @@ impl Worker {
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
-        while let Some((session, reply)) = link.pipeline.next_reply() {
+        while let Some((tag, reply)) = link.pipeline.next_reply() {
             if let Some(op) = self
                 .sessions
-                .get_mut(session)
+                .get_mut(tag.session)
                 .and_then(|s| s.reader.as_mut())
             {
                 accept(op, reply);
@@ -346,7 +346,7 @@ impl Worker {
 }
 
 /// Adds a reply to the operation that waits for it.
-fn accept(op: &mut Op, reply: Reply) {
+pub(super) fn accept(op: &mut Op, reply: Reply) {
     match op.work_mut() {
         Some(Work::Command) => op.finish(Outcome::Reply(reply)),
         Some(Work::Pipeline { replies, expected }) => {
@@ -366,6 +366,9 @@ impl Link {
         matches!(
             self.owner,
             Owner::Session {
+                connecting: true,
+                ..
+            } | Owner::Trunk {
                 connecting: true,
                 ..
             }

@@ -49,6 +49,9 @@ impl Worker {
             self.disconnect(key, State::Closed);
             return Ok(Ok(()));
         }
+        if let Some(trunk) = self.attached(key, request)? {
+            return Ok(self.keep_shared(key, trunk, request, timeout, pool_size));
+        }
         Ok(match self.connected(key, request)? {
             Ok(link) => self.pool_link(key, link, request, timeout, pool_size),
             Err(error) => Err(error.into()),
@@ -317,6 +320,8 @@ impl Worker {
     /// Closes all connections and frees all semaphores.
     pub(super) fn close_all(&mut self) {
         self.watch = None;
+        self.deadline = None;
+        self.turn_end = None;
         self.links.clear();
         for (_, session) in self.sessions.drain() {
             for op in [session.reader, session.writer].into_iter().flatten() {
@@ -376,7 +381,7 @@ unsafe fn has_failed(c: *mut ngx_connection_t) -> bool {
 /// # Safety
 ///
 /// `c` is open; `log` outlives its use of it.
-unsafe fn set_log(c: *mut ngx_connection_t, log: *mut ngx_log_t) {
+pub(super) unsafe fn set_log(c: *mut ngx_connection_t, log: *mut ngx_log_t) {
     // SAFETY: by this function's contract.
     unsafe {
         (*c).log = log;

@@ -7,7 +7,8 @@ use nginx_sys::{ngx_close_connection, ngx_connection_t};
 
 use super::address::Address;
 use super::handshake::{self, Pending, Tls};
-use super::worker::{PoolKey, SessionKey};
+use super::shared::Sharing;
+use super::worker::{PoolKey, SessionKey, TrunkKey};
 use crate::protocol::Pipeline;
 
 /// Whose link it is.
@@ -20,12 +21,22 @@ pub(super) enum Owner {
     },
     /// Idle in a pool.
     Pool(PoolKey),
+    /// Shared by many sessions; `connecting` until the connection stands.
+    Trunk { trunk: TrunkKey, connecting: bool },
+}
+
+/// Whose reply it is that an exchange brings: the one of a session's
+/// operations that had this number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tag {
+    pub(super) session: SessionKey,
+    pub(super) serial: u64,
 }
 
 /// An open connection. Dropping it closes it.
 pub(super) struct Link {
     pub(super) connection: Connection,
-    pub(super) pipeline: Pipeline<SessionKey>,
+    pub(super) pipeline: Pipeline<Tag>,
     pub(super) owner: Owner,
     /// The pool that counts this connection, idle or not.
     pub(super) pool: Option<PoolKey>,
@@ -42,6 +53,8 @@ pub(super) struct Link {
     pub(super) unanswered: bool,
     /// `quit` was sent; nothing may follow.
     pub(super) quitting: bool,
+    /// What only a shared link has.
+    pub(super) sharing: Option<Box<Sharing>>,
 }
 
 /// An nginx connection that is closed when dropped.

@@ -16,6 +16,7 @@
 //! | `submit` | commands and raw data, begun on behalf of a request |
 //! | `io` | bytes out and in, timeouts, failures |
 //! | `keepalive` | idle connections |
+//! | `shared` | connections that many sessions share |
 //! | `events` | nginx's handlers: where events come in |
 //! | `error` | why an operation failed |
 //!
@@ -38,6 +39,7 @@ mod op;
 mod open;
 mod resolve;
 mod session;
+mod shared;
 mod submit;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls;
@@ -63,6 +65,7 @@ pub use worker::{SessionKey, with, with_existing};
 pub fn forget_cycle() {
     with(|worker| {
         worker.watch = None;
+        worker.renew_shared_events();
         worker.semaphores.free_all();
     });
 }

@@ -1,12 +1,13 @@
 //! What a coroutine waits for, and what came of it.
 
 use std::ptr::NonNull;
+use std::rc::Rc;
 
 use nginx_sys::ngx_http_request_t;
 
 use super::Error;
 use crate::ngx_lua::{Semaphore, Wait};
-use crate::protocol::{RawRead, RawReader, Reply};
+use crate::protocol::{Batch, RawRead, RawReader, Reply};
 
 /// Which of a session's two operations. Reading and sending of raw data go on
 /// independently of each other, as they do on a cosocket.
@@ -27,6 +28,8 @@ pub enum Outcome {
     Handshaken,
     /// The reply to a single command.
     Reply(Reply),
+    /// The reply to a command that others have asked for as well.
+    Common(Rc<Reply>),
     /// The replies to a pipeline, as many as came before it failed, if it did.
     Replies(Vec<Reply>, Option<Error>),
     /// Raw data.
@@ -56,6 +59,9 @@ pub(super) enum Work {
         replies: Vec<Reply>,
         expected: usize,
     },
+    /// Commands that wait for room on a shared connection; then they are what
+    /// is within.
+    Queued(Box<(Batch, Work)>),
     Receive(RawReader),
     Send {
         bytes: usize,
@@ -125,6 +131,24 @@ impl Op {
         }
     }
 
+    /// The commands of an operation that waited for room, which it does no more.
+    pub(super) fn unqueue(&mut self) -> Option<Batch> {
+        let Progress::Pending(work) = &mut self.progress else {
+            return None;
+        };
+        match std::mem::replace(work, Work::Command) {
+            Work::Queued(queued) => {
+                let (batch, then) = *queued;
+                *work = then;
+                Some(batch)
+            }
+            other => {
+                *work = other;
+                None
+            }
+        }
+    }
+
     /// Nobody waits (any more): the light thread was killed.
     pub(super) fn is_abandoned(&self) -> bool {
         let count = self.semaphore.count();
@@ -175,9 +199,7 @@ impl Op {
                     (_, error) => Outcome::Interrupted(error, data),
                 }
             }
-            Work::Connect | Work::Command | Work::Pipeline { .. } | Work::Send { .. } => {
-                Outcome::Failed(error)
-            }
+            _ => Outcome::Failed(error),
         };
         self.finish(outcome);
     }

@@ -10,6 +10,7 @@ use nginx_sys::{
     ngx_http_core_loc_conf_t, ngx_http_core_module, ngx_http_request_t, ngx_int_t,
     ngx_peer_connection_t, ngx_str_t, ngx_tcp_nodelay,
 };
+use slotmap::SlotMap;
 
 use super::Error;
 use super::address::{Address, Parsed};
@@ -18,7 +19,7 @@ use super::io::log_socket_error;
 use super::link::{Connection, Link, Owner};
 use super::op::{Begun, Op, Outcome, Work};
 use super::resolve::Resolution;
-use super::session::State;
+use super::session::{Session, State};
 use super::worker::{LinkKey, PoolKey, SessionKey, Worker};
 use crate::conf::LocConf;
 use crate::nginx::{self, stop_timer};
@@ -90,6 +91,7 @@ impl Worker {
                     port,
                     pool,
                     handshake: None,
+                    trunk: None,
                 };
                 Ok(Opened::Pending)
             }
@@ -105,8 +107,15 @@ impl Worker {
             State::Resolving {
                 resolution,
                 port,
+                trunk: Some(trunk),
+                ..
+            } => return self.on_trunk_resolved(key, trunk, resolution, port),
+            State::Resolving {
+                resolution,
+                port,
                 pool,
                 handshake,
+                ..
             } => (resolution, port, pool, handshake),
             other => {
                 session.state = other;
@@ -148,71 +157,72 @@ impl Worker {
     ) -> Result<Opened, Error> {
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
         let request = session.request().ok_or(Error::Closed)?;
-        // SAFETY: the request is live while the session has it; so are its
-        // connection, log and configuration.
+        // SAFETY: the request is live while the session has it.
+        let (connection, connecting, max_value) = unsafe {
+            let (connection, connecting) = dial(&mut address, request)?;
+            let conf = LocConf::of(request);
+            let max_value = conf.map_or(usize::MAX, LocConf::max_value_size);
+            (connection, connecting, max_value)
+        };
+        let owner = Owner::Session {
+            session: key,
+            connecting,
+        };
+        let (link, c) = self.new_link(connection, address, owner, pool, max_value);
+        session_linked(&mut self.sessions, key, link);
+        // SAFETY: the link's connection is open, the request live.
         unsafe {
-            let text = address.text();
-            let mut name = ngx_str_t {
-                len: text.len(),
-                data: text.as_ptr().cast_mut(),
-            };
-            let log = (*(*request.as_ptr()).connection).log;
-            let mut peer: ngx_peer_connection_t = std::mem::zeroed();
-            peer.sockaddr = address.as_ptr();
-            peer.socklen = address.len();
-            peer.name = &mut name;
-            peer.get = Some(ngx_event_get_peer);
-            peer.log = log;
-            peer.set_log_error(NGX_ERROR_ERR as _);
-            // it says nothing of it if there is no free connection
-            *libc::__errno_location() = 0;
-            let rc = ngx_event_connect_peer(&mut peer);
-            let errno = nginx::last_errno();
-            let connection = match NonNull::new(peer.connection) {
-                Some(connection) if rc == NGX_OK as ngx_int_t || rc == NGX_AGAIN as ngx_int_t => {
-                    connection
-                }
-                None if errno == 0 => return Err(Error::NoConnection),
-                _ => return Err(Error::from_errno(errno)),
-            };
-            let connecting = rc == NGX_AGAIN as ngx_int_t;
-            let max_value = LocConf::of(request).map_or(usize::MAX, LocConf::max_value_size);
-            let link = self.links.insert(Link {
-                connection: Connection::from_raw(connection),
-                pipeline: Pipeline::new(Limits {
-                    max_line: MAX_LINE,
-                    max_value,
-                }),
-                owner: Owner::Session {
-                    session: key,
-                    connecting,
-                },
-                pool,
-                address,
-                tls: None,
-                handshake: None,
-                reused: 0,
-                unanswered: false,
-                quitting: false,
-            });
-            let c = connection.as_ptr();
-            (*c).data = link.to_bits() as usize as *mut c_void;
-            (*(*c).read).handler = Some(on_connection_event);
-            (*(*c).write).handler = Some(on_connection_event);
-            session.state = State::Linked(link);
             if connecting {
+                let session = self.sessions.get(key).ok_or(Error::Closed)?;
                 ngx_add_timer((*c).write, session.connect_timeout());
                 return Ok(Opened::Pending);
             }
-            match settle(c, request) {
+            match settle(c, wants_nodelay(request)) {
                 Ok(()) => Ok(Opened::Connected),
                 Err(error) => {
-                    session.state = State::Closed;
+                    if let Some(session) = self.sessions.get_mut(key) {
+                        session.state = State::Closed;
+                    }
                     self.links.remove(link);
                     Err(error)
                 }
             }
         }
+    }
+
+    /// Makes a link of a connection.
+    pub(super) fn new_link(
+        &mut self,
+        connection: Connection,
+        address: Address,
+        owner: Owner,
+        pool: Option<PoolKey>,
+        max_value: usize,
+    ) -> (LinkKey, *mut ngx_connection_t) {
+        let c = connection.as_ptr();
+        let link = self.links.insert(Link {
+            connection,
+            pipeline: Pipeline::new(Limits {
+                max_line: MAX_LINE,
+                max_value,
+            }),
+            owner,
+            pool,
+            address,
+            tls: None,
+            handshake: None,
+            reused: 0,
+            unanswered: false,
+            quitting: false,
+            sharing: None,
+        });
+        // SAFETY: the connection is open.
+        unsafe {
+            (*c).data = link.to_bits() as usize as *mut c_void;
+            (*(*c).read).handler = Some(on_connection_event);
+            (*(*c).write).handler = Some(on_connection_event);
+        }
+        (link, c)
     }
 
     /// A connect in progress succeeded, failed or timed out.
@@ -234,7 +244,7 @@ impl Worker {
             } else {
                 stop_timer((*c).write);
                 match socket_error(c) {
-                    0 => settle(c, request),
+                    0 => settle(c, wants_nodelay(request)),
                     errno => {
                         if Settings::of(request).is_some_and(|s| s.log_errors()) {
                             ngx_connection_error(
@@ -292,24 +302,78 @@ impl Worker {
     }
 }
 
+/// The session has a connection.
+fn session_linked(sessions: &mut SlotMap<SessionKey, Session>, key: SessionKey, link: LinkKey) {
+    if let Some(session) = sessions.get_mut(key) {
+        session.state = State::Linked(link);
+    }
+}
+
+/// Begins a connection on behalf of a request, whose log it gets. Whether it
+/// is still to be waited for.
+///
+/// # Safety
+///
+/// `request` is live.
+pub(super) unsafe fn dial(
+    address: &mut Address,
+    request: NonNull<ngx_http_request_t>,
+) -> Result<(Connection, bool), Error> {
+    // SAFETY: by this function's contract; its connection has a log.
+    unsafe {
+        let text = address.text();
+        let mut name = ngx_str_t {
+            len: text.len(),
+            data: text.as_ptr().cast_mut(),
+        };
+        let mut peer: ngx_peer_connection_t = std::mem::zeroed();
+        peer.sockaddr = address.as_ptr();
+        peer.socklen = address.len();
+        peer.name = &mut name;
+        peer.get = Some(ngx_event_get_peer);
+        peer.log = (*(*request.as_ptr()).connection).log;
+        peer.set_log_error(NGX_ERROR_ERR as _);
+        // it says nothing of it if there is no free connection
+        *libc::__errno_location() = 0;
+        let rc = ngx_event_connect_peer(&mut peer);
+        let errno = nginx::last_errno();
+        match NonNull::new(peer.connection) {
+            Some(connection) if rc == NGX_OK as ngx_int_t || rc == NGX_AGAIN as ngx_int_t => {
+                let connecting = rc == NGX_AGAIN as ngx_int_t;
+                Ok((Connection::from_raw(connection), connecting))
+            }
+            None if errno == 0 => Err(Error::NoConnection),
+            _ => Err(Error::from_errno(errno)),
+        }
+    }
+}
+
+/// `tcp_nodelay` at a request's location.
+///
+/// # Safety
+///
+/// `request` is live.
+pub(super) unsafe fn wants_nodelay(request: NonNull<ngx_http_request_t>) -> bool {
+    // SAFETY: every request has nginx's core configuration.
+    unsafe {
+        let conf = *(*request.as_ptr())
+            .loc_conf
+            .add(ngx_http_core_module.ctx_index);
+        (*conf.cast::<ngx_http_core_loc_conf_t>()).tcp_nodelay != 0
+    }
+}
+
 /// A connection was established: nothing is waited for until it is used, or a
 /// level-triggered event method would spin.
 ///
 /// # Safety
 ///
-/// `c` is open, `request` live.
-unsafe fn settle(
-    c: *mut ngx_connection_t,
-    request: NonNull<ngx_http_request_t>,
-) -> Result<(), Error> {
-    // SAFETY: by this function's contract; every request has nginx's core
-    // configuration.
+/// `c` is open.
+pub(super) unsafe fn settle(c: *mut ngx_connection_t, nodelay: bool) -> Result<(), Error> {
+    // SAFETY: by this function's contract.
     unsafe {
-        let conf = *(*request.as_ptr())
-            .loc_conf
-            .add(ngx_http_core_module.ctx_index);
         let ok = NGX_OK as ngx_int_t;
-        if (*conf.cast::<ngx_http_core_loc_conf_t>()).tcp_nodelay != 0 && ngx_tcp_nodelay(c) != ok {
+        if nodelay && ngx_tcp_nodelay(c) != ok {
             return Err(Error::Unknown);
         }
         if ngx_handle_write_event((*c).write, 0) != ok || ngx_handle_read_event((*c).read, 0) != ok
@@ -325,7 +389,7 @@ unsafe fn settle(
 /// # Safety
 ///
 /// `c` is open.
-unsafe fn socket_error(c: *mut ngx_connection_t) -> i32 {
+pub(super) unsafe fn socket_error(c: *mut ngx_connection_t) -> i32 {
     let mut errno: libc::c_int = 0;
     let mut len = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: both out parameters are valid, the descriptor is open.

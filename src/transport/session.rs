@@ -12,10 +12,12 @@ use super::events::on_watch;
 use super::handshake::Pending;
 use super::op::{Op, Outcome, Slot, Status};
 use super::resolve::Resolution;
-use super::worker::{LinkKey, PoolKey, SessionKey, Worker};
+use super::shared::Flight;
+use super::worker::{LinkKey, PoolKey, SessionKey, TrunkKey, Worker};
 use crate::nginx::{Msec, Timer};
 use crate::ngx_lua::{Cleanup, Settings};
 use crate::protocol::Reply;
+use crate::upstream::Ticket;
 
 /// How often killed light threads are looked for, in milliseconds.
 const WATCH_INTERVAL: Msec = 100;
@@ -45,6 +47,12 @@ pub(super) struct Session {
     pub(super) reader: Option<Op>,
     /// Waiting for raw data to go out.
     pub(super) writer: Option<Op>,
+    /// How many operations on shared connections may wait for room.
+    pub(super) backlog: Option<usize>,
+    /// Number of the last operation on a shared connection.
+    pub(super) serial: u64,
+    /// When the reader's operation times out, on a shared connection.
+    pub(super) deadline: Option<Ticket>,
 }
 
 /// How a session stands.
@@ -66,6 +74,16 @@ pub(super) enum State {
         port: u16,
         pool: Option<PoolKey>,
         handshake: Option<Pending>,
+        /// It will be a shared one.
+        trunk: Option<TrunkKey>,
+    },
+    /// A shared connection is being opened.
+    Joining(TrunkKey),
+    /// Connected by shared connections.
+    Attached {
+        trunk: TrunkKey,
+        reused: u64,
+        flight: Option<Flight>,
     },
     /// Connected, as far as Lua is told. Nothing is open yet: the handshake
     /// will show which of the pool's connections can be used, if it is done.
@@ -193,6 +211,8 @@ impl Worker {
             _ if session.request() != Some(request) => Err(Denied::BadRequest),
             // as with cosockets, there is no connection yet to be busy
             State::Resolving { .. } | State::Queued { .. } => Ok(Err(Error::Closed)),
+            State::Joining(_) => Ok(Err(Error::BusyConnecting)),
+            State::Attached { trunk, .. } => Ok(self.leave_trunk_for_link(key, trunk)),
             State::Postponed { .. } => match self.open_postponed(key) {
                 Ok(()) => self.connected(key, request),
                 Err(error) => Ok(Err(error)),
@@ -232,7 +252,7 @@ impl Worker {
         let Some(session) = self.sessions.get(key) else {
             return Ok(());
         };
-        if let State::Queued { .. } | State::Resolving { .. } = session.state {
+        if let State::Queued { .. } | State::Resolving { .. } | State::Joining(_) = session.state {
             return Err(Error::BusyConnecting);
         }
         self.check_reader(key)?;
@@ -253,10 +273,16 @@ impl Worker {
         if op.is_connect() {
             return Err(Error::BusyConnecting);
         }
-        let unsent = session
-            .link()
-            .and_then(|link| self.links.get(link))
-            .is_some_and(|link| !link.pipeline.unsent().is_empty());
+        let unsent = match session.state {
+            State::Attached {
+                flight: Some(flight),
+                ..
+            } => self.is_held_up(flight),
+            _ => session
+                .link()
+                .and_then(|link| self.links.get(link))
+                .is_some_and(|link| !link.pipeline.unsent().is_empty()),
+        };
         Err(if unsent {
             Error::BusyWriting
         } else {
@@ -300,7 +326,7 @@ impl Worker {
 
     /// Closes the connection if the light thread that used it was killed, as
     /// a cosocket's is.
-    fn reap(&mut self, key: SessionKey) {
+    pub(super) fn reap(&mut self, key: SessionKey) {
         let Some(session) = self.sessions.get(key) else {
             return;
         };
@@ -317,6 +343,9 @@ impl Worker {
             return;
         };
         let was = std::mem::replace(&mut session.state, state);
+        if let Some(ticket) = session.deadline.take() {
+            self.deadlines.cancel(ticket);
+        }
         let ended = session.cleanup.is_none();
         for slot in [&mut session.reader, &mut session.writer] {
             match slot {
@@ -330,11 +359,16 @@ impl Worker {
         }
         match was {
             State::Queued { pool, .. } => self.leave_queue(pool, key),
-            State::Resolving { pool, .. } => {
+            State::Resolving { pool, trunk, .. } => {
                 if let Some(pool) = pool {
                     self.release(pool);
                 }
+                if let Some(trunk) = trunk {
+                    self.leave_trunk(trunk, key, None);
+                }
             }
+            State::Joining(trunk) => self.leave_trunk(trunk, key, None),
+            State::Attached { trunk, flight, .. } => self.leave_trunk(trunk, key, flight),
             State::Linked(link) => self.close_link(link),
             State::Postponed { pool, .. } => self.release(pool),
             State::Closed | State::Broken { .. } => {}
@@ -375,6 +409,11 @@ impl Worker {
             self.disconnect(key, State::Closed);
             return Ok(Ok(()));
         }
+        if self.attached(key, request)?.is_some() {
+            return Ok(self.check_idle(key).map(|()| {
+                self.disconnect(key, State::Closed);
+            }));
+        }
         match self.connected(key, request)? {
             Err(error) => Ok(Err(error)),
             Ok(_) => Ok(self.check_idle(key).map(|()| {
@@ -396,8 +435,8 @@ impl Worker {
                     _ => link.reused,
                 })
             }
-            Some(State::Postponed { .. }) => Ok(0),
-            Some(State::Broken { reused }) => Ok(*reused),
+            Some(State::Postponed { .. } | State::Joining(_)) => Ok(0),
+            Some(State::Broken { reused } | State::Attached { reused, .. }) => Ok(*reused),
             _ => Err(Error::Closed),
         }
     }

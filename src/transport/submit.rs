@@ -7,6 +7,7 @@ use nginx_sys::ngx_http_request_t;
 
 use super::Error;
 use super::io::log_socket_error;
+use super::link::Tag;
 use super::op::{Begun, Op, Outcome, Slot, Status, Work};
 use super::session::{Denied, State};
 use super::worker::{LinkKey, SessionKey, Worker};
@@ -20,6 +21,15 @@ pub enum What<'a> {
     Command(&'a Command<'a>),
     /// An open pipeline's commands.
     Batch(&'a Batch),
+}
+
+impl What<'_> {
+    fn can_share(self) -> bool {
+        match self {
+            What::Command(command) => command.can_share(),
+            What::Batch(batch) => batch.can_share(),
+        }
+    }
 }
 
 /// Why nothing was sent.
@@ -46,6 +56,11 @@ impl Worker {
         request: NonNull<ngx_http_request_t>,
         what: What<'_>,
     ) -> Result<Result<Begun, Rejected>, Denied> {
+        if what.can_share()
+            && let Some(trunk) = self.attached(key, request)?
+        {
+            return Ok(self.submit_shared(key, trunk, what));
+        }
         Ok(match self.connected(key, request)? {
             Ok(link) => self.submit_to(key, link, what),
             Err(error) => Err(not_connected(request, "send", error).into()),
@@ -59,7 +74,7 @@ impl Worker {
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
     ) -> Result<Result<(), Error>, Denied> {
-        if self.is_postponed(key, request) {
+        if self.is_postponed(key, request) || self.attached(key, request)?.is_some() {
             return Ok(self.check_idle(key));
         }
         Ok(match self.connected(key, request)? {
@@ -78,9 +93,10 @@ impl Worker {
         self.check_in_step(key)?;
         let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
         let link = self.links.get_mut(key).ok_or(Error::Closed)?;
+        let tag = Tag { session, serial: 0 };
         let work = match what {
             What::Command(command) => {
-                if let Err(refused) = link.pipeline.submit(session, command) {
+                if let Err(refused) = link.pipeline.submit(tag, command) {
                     self.semaphores.give(semaphore);
                     return Err(Rejected::Refused(refused));
                 }
@@ -88,7 +104,7 @@ impl Worker {
                 Work::Command
             }
             What::Batch(batch) => {
-                link.pipeline.submit_batch(session, batch);
+                link.pipeline.submit_batch(tag, batch);
                 Work::Pipeline {
                     replies: Vec::with_capacity(batch.len()),
                     expected: batch.len(),

@@ -35,6 +35,7 @@ impl Worker {
         handshake: Handshake,
     ) -> Result<Result<Begun, Error>, Denied> {
         if !self.is_postponed(key, request)
+            && self.attached(key, request)?.is_none()
             && let Err(error) = self.connected(key, request)?
         {
             return Ok(Err(error));
@@ -58,6 +59,7 @@ impl Worker {
         let tls = Rc::new(handshake.identity(context)?);
         let session = self.sessions.get(key).ok_or(Error::Closed)?;
         let (link, pool) = match session.state {
+            State::Attached { trunk, .. } => (None, self.leave_trunk_for_tls(key, trunk)?),
             State::Postponed { pool, .. } => (None, Some(pool)),
             State::Linked(link) => (Some(link), self.links.get(link).and_then(|l| l.pool)),
             _ => return Err(Error::Closed),

@@ -4,15 +4,17 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::RandomState;
 use std::rc::Rc;
 
 use slotmap::{Key, KeyData, SlotMap, new_key_type};
 
 use super::link::Link;
 use super::session::Session;
-use crate::nginx::{self, Timer};
+use super::shared::Trunk;
+use crate::nginx::{self, Msec, Posted, Timer};
 use crate::ngx_lua::Semaphores;
-use crate::upstream::Pool;
+use crate::upstream::{Deadlines, Pool};
 
 new_key_type! {
     /// A Lua object's side of a connection.
@@ -21,6 +23,8 @@ new_key_type! {
     pub struct LinkKey;
     /// A keepalive pool.
     pub struct PoolKey;
+    /// The shared connections to a server.
+    pub struct TrunkKey;
 }
 
 impl SessionKey {
@@ -72,6 +76,20 @@ pub struct Worker {
     pub semaphores: Semaphores,
     /// Runs while coroutines wait.
     pub(super) watch: Option<Timer>,
+    pub(super) trunks: SlotMap<TrunkKey, Trunk>,
+    pub(super) trunk_names: HashMap<Rc<[u8]>, TrunkKey>,
+    /// Kept for its memory.
+    pub(super) name_buffer: Vec<u8>,
+    /// By when those who wait on shared connections must have their results.
+    pub(super) deadlines: Deadlines<SessionKey>,
+    pub(super) deadline: Option<Timer>,
+    /// When that timer expires.
+    pub(super) deadline_armed: Option<Msec>,
+    /// Of the keys of gets.
+    pub(super) hasher: RandomState,
+    /// Shared links with commands of this turn of the event loop.
+    pub(super) dirty: Vec<LinkKey>,
+    pub(super) turn_end: Option<Posted>,
 }
 
 struct Cell(RefCell<Option<Worker>>);

@@ -1,0 +1,120 @@
+//! What connections with many owners need: numbers, taking back, moving.
+
+use super::tests::{LIMITS, get, hit, read, send_all, set};
+use super::*;
+
+#[test]
+fn exchanges_are_numbered_as_they_come() {
+    let mut pipeline = Pipeline::new(LIMITS);
+    assert_eq!((pipeline.oldest(), pipeline.newest()), (0, None));
+    for tag in 0..3 {
+        assert!(pipeline.submit(tag, &get("k")).is_ok());
+        assert_eq!(pipeline.newest(), Some(tag));
+    }
+    send_all(&mut pipeline);
+    read(&mut pipeline, b"END\r\nEND\r\n");
+    assert_eq!(pipeline.next_reply(), Some((0, Reply::Miss)));
+    assert_eq!(pipeline.oldest(), 1);
+    assert_eq!(pipeline.next_reply(), Some((1, Reply::Miss)));
+    assert_eq!((pipeline.oldest(), pipeline.newest()), (2, Some(2)));
+    assert_eq!(pipeline.tags().collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn the_key_of_a_single_get_is_what_is_on_the_wire() {
+    let mut pipeline = Pipeline::new(LIMITS);
+    assert!(pipeline.submit((), &set(b"v")).is_ok());
+    assert!(pipeline.submit((), &get("a b")).is_ok());
+    assert_eq!(pipeline.single_get(0), None);
+    assert_eq!(pipeline.single_get(1), Some((&b"a%20b"[..], false)));
+    assert_eq!(pipeline.single_get(2), None);
+    send_all(&mut pipeline);
+    read(&mut pipeline, b"STORED\r\n");
+    assert!(pipeline.next_reply().is_some());
+    assert_eq!(pipeline.single_get(0), None);
+    assert_eq!(pipeline.single_get(1), Some((&b"a%20b"[..], false)));
+}
+
+#[test]
+fn an_unsent_command_can_be_taken_back_and_a_sent_one_cannot() {
+    let mut pipeline = Pipeline::new(LIMITS);
+    assert!(pipeline.submit('a', &get("a")).is_ok());
+    assert!(pipeline.submit('b', &get("b")).is_ok());
+    pipeline.withdraw();
+    assert_eq!(pipeline.unsent(), b"get a\r\n");
+    assert!(pipeline.submit('c', &get("c")).is_ok());
+    assert_eq!(pipeline.newest(), Some(1));
+    pipeline.sent(8);
+    pipeline.withdraw();
+    assert_eq!(pipeline.in_flight(), 2);
+    assert_eq!(send_all(&mut pipeline), b"et c\r\n");
+    read(&mut pipeline, b"END\r\nVALUE c 0 1\r\nx\r\nEND\r\n");
+    assert_eq!(pipeline.next_reply(), Some(('a', Reply::Miss)));
+    assert_eq!(pipeline.next_reply(), Some(('c', hit(b"x"))));
+    assert!(pipeline.is_quiet());
+}
+
+#[test]
+fn a_command_is_sent_when_its_last_byte_is() {
+    let mut pipeline = Pipeline::new(LIMITS);
+    assert!(pipeline.submit((), &get("a")).is_ok());
+    assert!(pipeline.submit((), &set(b"v")).is_ok());
+    pipeline.sent(6);
+    assert!(!pipeline.is_sent(0));
+    pipeline.sent(1);
+    assert!(pipeline.is_sent(0) && !pipeline.is_sent(1));
+    send_all(&mut pipeline);
+    assert!(pipeline.is_sent(1));
+}
+
+#[test]
+fn a_large_value_is_noticed_while_it_comes() {
+    let mut pipeline = Pipeline::new(LIMITS);
+    assert!(pipeline.submit((), &get("a")).is_ok());
+    send_all(&mut pipeline);
+    read(&mut pipeline, b"VALUE a 0 100000\r\nx");
+    assert_eq!(pipeline.next_reply(), None);
+    assert!(pipeline.is_amid_value());
+    read(&mut pipeline, &[b'y'; 99_999]);
+    read(&mut pipeline, b"\r\nEND\r\n");
+    assert!(pipeline.next_reply().is_some());
+    assert!(!pipeline.is_amid_value());
+}
+
+#[test]
+fn what_was_not_sent_moves_to_another_connection() {
+    for sent in 0..=21 {
+        let mut old = Pipeline::new(LIMITS);
+        for tag in 0..3 {
+            assert!(old.submit(tag, &get(&format!("k{tag}"))).is_ok());
+        }
+        // "get k0" CRLF: 8 bytes
+        old.sent(sent);
+        let begun = sent.div_ceil(8).min(3) as u64;
+        let mut new = old.split_unsent();
+        assert_eq!(
+            old.tags().collect::<Vec<_>>(),
+            (0..begun).collect::<Vec<_>>()
+        );
+        assert_eq!(
+            new.tags().collect::<Vec<_>>(),
+            (begun..3).collect::<Vec<_>>()
+        );
+        assert_eq!(new.newest(), (begun < 3).then_some(2));
+        assert!(begun == 3 || new.oldest() == begun);
+        for tag in begun..3 {
+            let key = format!("k{tag}");
+            assert_eq!(new.single_get(tag), Some((key.as_bytes(), false)));
+        }
+        send_all(&mut new);
+        for tag in begun..3 {
+            read(
+                &mut new,
+                format!("VALUE k{tag} 0 1\r\nx\r\nEND\r\n").as_bytes(),
+            );
+            assert_eq!(new.next_reply(), Some((tag, hit(b"x"))));
+        }
+        assert!(new.is_quiet());
+        assert_eq!(old.unsent().len(), (begun * 8) as usize - sent.min(24));
+    }
+}

@@ -1,0 +1,171 @@
+//! Timeouts of those who wait on shared connections: one timer for all.
+
+use nginx_sys::ngx_cycle;
+
+use super::{Flight, connect};
+use crate::nginx::{self, Msec, Timer};
+use crate::transport::Error;
+use crate::transport::events::on_deadline;
+use crate::transport::io::log_socket_error;
+use crate::transport::op::Outcome;
+use crate::transport::session::State;
+use crate::transport::worker::{SessionKey, TrunkKey, Worker};
+
+/// Least time that nginx's timers are armed for, in milliseconds.
+const TICK: Msec = 1;
+
+impl Worker {
+    /// Limits the time of an operation that was given to a shared connection.
+    pub(super) fn set_operation_deadline(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let timeout = session.send_timeout().min(session.read_timeout());
+        self.set_deadline(key, timeout);
+    }
+
+    /// Limits the time that a session's operation takes from now on.
+    pub(super) fn set_deadline(&mut self, key: SessionKey, timeout: Msec) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let now = nginx::now();
+        let ticket = self.deadlines.set(now, timeout, key);
+        if let Some(old) = session.deadline.replace(ticket) {
+            self.deadlines.cancel(old);
+        }
+        let due = now.saturating_add(timeout);
+        if self.deadline_armed.is_none_or(|armed| armed > due) {
+            self.arm_deadline(due);
+        } else if let Some(timer) = &mut self.deadline {
+            // a worker that exits waits for those who wait
+            timer.set_cancelable(false);
+        }
+    }
+
+    fn arm_deadline(&mut self, due: Msec) {
+        let timer = self.deadline.get_or_insert_with(|| {
+            // SAFETY: the cycle's log lives until `renew_shared_events`.
+            unsafe { Timer::new(on_deadline, 0, (*ngx_cycle).log) }
+        });
+        timer.set_cancelable(false);
+        // nginx does not move an armed timer by less than 300 ms
+        timer.stop();
+        timer.start(due.saturating_sub(nginx::now()).max(TICK));
+        self.deadline_armed = Some(due);
+    }
+
+    /// An operation is over before its time.
+    pub(super) fn clear_deadline(&mut self, key: SessionKey) {
+        let session = self.sessions.get_mut(key);
+        if let Some(ticket) = session.and_then(|session| session.deadline.take()) {
+            self.deadlines.cancel(ticket);
+            self.ease_deadline();
+        }
+    }
+
+    /// The timer stays armed when nobody waits any more, but then an exiting
+    /// worker does not wait for it.
+    pub(in crate::transport) fn ease_deadline(&mut self) {
+        if self.deadlines.is_empty()
+            && let Some(timer) = &mut self.deadline
+        {
+            timer.set_cancelable(true);
+        }
+    }
+
+    /// The timer has expired.
+    pub(in crate::transport) fn on_deadline(&mut self) {
+        self.deadline_armed = None;
+        let now = nginx::now();
+        while let Some(key) = self.deadlines.expire(now) {
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.deadline = None;
+            }
+            self.on_session_due(key);
+        }
+        if let Some(due) = self.deadlines.next_due() {
+            self.arm_deadline(due);
+        }
+    }
+
+    fn on_session_due(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let request = session.request();
+        match session.state {
+            State::Joining(trunk) => {
+                connect::log_timeout(request, &self.peer_text(trunk));
+                self.give_up(key);
+            }
+            State::Attached {
+                flight: Some(flight),
+                ..
+            } => {
+                let (due, sent) = self.flight_due(key, flight);
+                let now = nginx::now();
+                if due > now {
+                    return self.set_deadline(key, due - now);
+                }
+                let what = if sent { "read" } else { "write" };
+                log_socket_error(request, format_args!("lua tcp socket {what} timed out"));
+                self.give_up(key);
+                self.suspect(flight.link);
+            }
+            State::Attached { flight: None, .. } => {
+                log_socket_error(request, format_args!("lua tcp socket write timed out"));
+                self.give_up(key);
+            }
+            _ => {}
+        }
+    }
+
+    /// When an operation under way is due, and whether it was sent: before it
+    /// was, the send timeout counts, and then the read timeout. That starts
+    /// again with each part of the reply.
+    fn flight_due(&self, key: SessionKey, flight: Flight) -> (Msec, bool) {
+        let (Some(session), Some(link)) = (self.sessions.get(key), self.links.get(flight.link))
+        else {
+            return (0, true);
+        };
+        if !link.pipeline.is_sent(flight.number) {
+            return (flight.since.saturating_add(session.send_timeout()), false);
+        }
+        let arriving = flight.number == link.pipeline.oldest() && link.pipeline.is_amid_reply();
+        let from = match &link.sharing {
+            Some(sharing) if arriving => flight.since.max(sharing.progress),
+            _ => flight.since,
+        };
+        (from.saturating_add(session.read_timeout()), true)
+    }
+
+    /// An operation timed out: its session is closed.
+    fn give_up(&mut self, key: SessionKey) {
+        if let Some(op) = self.sessions.get_mut(key).and_then(|s| s.reader.as_mut()) {
+            op.fail(Error::Timeout, false);
+        }
+        self.disconnect(key, State::Closed);
+    }
+
+    /// Ends the operation of a session's reader, if it waits.
+    pub(super) fn finish_reader(&mut self, key: SessionKey, outcome: Outcome) {
+        self.clear_deadline(key);
+        if let Some(op) = self.sessions.get_mut(key).and_then(|s| s.reader.as_mut()) {
+            op.finish(outcome);
+        }
+    }
+
+    /// Where a trunk's server is, for a log line.
+    fn peer_text(&self, trunk: TrunkKey) -> String {
+        let address = self.trunks.get(trunk).and_then(|trunk| trunk.address);
+        address.map_or_else(String::new, |mut address| address.text_and_port())
+    }
+
+    /// The cycle, whose log the events have, goes.
+    pub(in crate::transport) fn renew_shared_events(&mut self) {
+        self.deadline = None;
+        self.deadline_armed = None;
+        self.turn_end = None;
+    }
+}

@@ -1,0 +1,94 @@
+//! Connections that many sessions share, with the commands of each turn of
+//! the event loop sent together.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `connect` | sessions are attached, connections are opened for them |
+//! | `leave` | they end their use, or go on with a connection of their own |
+//! | `submit` | commands: onto which connection, how many, and gets asked once |
+//! | `io` | bytes out and in, failures, idle and overdue connections |
+//! | `deadline` | timeouts of those who wait |
+//!
+//! A trunk has the connections to one server. Sessions are attached to the
+//! trunk, not to a connection: each batch of commands goes to the next one. A
+//! reply finds its operation by a [`Tag`](super::link::Tag); if that is over,
+//! nobody is found and the reply is discarded.
+
+mod connect;
+mod deadline;
+mod io;
+mod leave;
+mod submit;
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+use super::address::Address;
+use super::link::Tag;
+use super::worker::{LinkKey, SessionKey};
+use crate::conf::Multiplex;
+use crate::nginx::Msec;
+use crate::upstream::Load;
+
+/// The shared connections to a server.
+pub(super) struct Trunk {
+    /// What it is found by.
+    name: Rc<[u8]>,
+    /// Name of the pool for connections of one's own.
+    pool_name: Rc<[u8]>,
+    /// The server's, as it was last looked up.
+    address: Option<Address>,
+    links: Vec<LinkKey>,
+    /// Index of the link that took the last batch.
+    turn: usize,
+    /// The link that takes the commands of this turn of the event loop.
+    current: Option<LinkKey>,
+    /// Sessions that wait for a connection, longest waiting first.
+    joining: Vec<SessionKey>,
+    /// Sessions whose operation waits for room, longest waiting first.
+    queue: VecDeque<SessionKey>,
+    /// Sessions that are attached, joining, or looking the name up.
+    users: usize,
+    /// How many sessions the present connections have served.
+    served: u64,
+    /// As last asked for.
+    multiplex: Multiplex,
+    max_value: usize,
+    nodelay: bool,
+    /// How long a connection may be idle; 0: for ever.
+    keepalive: Msec,
+    /// A session was kept alive, which settles the size of a pool.
+    kept: bool,
+    /// No further connection is opened on speculation before.
+    retry_at: Msec,
+    /// The server is spoken to by TLS, on connections of one's own.
+    tls: bool,
+    /// Kept for its memory.
+    loads: Vec<Load>,
+}
+
+/// What a shared link has beside its pipeline.
+#[derive(Default)]
+pub(super) struct Sharing {
+    /// Who else gets the reply to an exchange, by its number.
+    followers: HashMap<u64, Vec<Tag>>,
+    /// The unsent gets of one key: hashes of the keys, and numbers.
+    gets: HashMap<u64, u64>,
+    /// Among the links to be flushed when the turn ends.
+    dirty: bool,
+    /// Its oldest reply should have come: it takes no new work.
+    overdue: bool,
+    /// When bytes were received last, or the first command was given to it.
+    progress: Msec,
+    /// Since when nothing is in flight.
+    idle_since: Msec,
+}
+
+/// Where an operation is under way.
+#[derive(Clone, Copy)]
+pub(super) struct Flight {
+    link: LinkKey,
+    /// Of the (first) exchange.
+    number: u64,
+    since: Msec,
+}

@@ -1,0 +1,190 @@
+//! Deadlines of many operations, for one timer.
+
+use std::collections::BTreeMap;
+
+use slotmap::{SlotMap, new_key_type};
+
+new_key_type! {
+    /// A deadline that was set. One that is over or was taken back finds nothing.
+    pub struct Ticket;
+}
+
+/// Deadlines, each with an item that tells whose it is. Times are in
+/// milliseconds of a clock that never goes back.
+///
+/// Those of one timeout expire in the order in which they were set, so each
+/// timeout has a list, and setting and taking back cost the same however many
+/// there are. Few different timeouts are in use at a time.
+#[derive(Debug)]
+pub struct Deadlines<T> {
+    nodes: SlotMap<Ticket, Node<T>>,
+    lists: BTreeMap<usize, List>,
+}
+
+#[derive(Debug)]
+struct Node<T> {
+    item: T,
+    due: usize,
+    timeout: usize,
+    previous: Option<Ticket>,
+    next: Option<Ticket>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct List {
+    first: Ticket,
+    last: Ticket,
+}
+
+impl<T> Default for Deadlines<T> {
+    fn default() -> Self {
+        Deadlines {
+            nodes: SlotMap::with_key(),
+            lists: BTreeMap::new(),
+        }
+    }
+}
+
+impl<T: Copy> Deadlines<T> {
+    /// Sets a deadline `timeout` from `now`.
+    pub fn set(&mut self, now: usize, timeout: usize, item: T) -> Ticket {
+        let last = self.lists.get(&timeout).map(|list| list.last);
+        let ticket = self.nodes.insert(Node {
+            item,
+            due: now.saturating_add(timeout),
+            timeout,
+            previous: last,
+            next: None,
+        });
+        if let Some(last) = last.and_then(|last| self.nodes.get_mut(last)) {
+            last.next = Some(ticket);
+        }
+        self.lists
+            .entry(timeout)
+            .and_modify(|list| list.last = ticket)
+            .or_insert(List {
+                first: ticket,
+                last: ticket,
+            });
+        ticket
+    }
+
+    /// Takes a deadline back. False if it was over already.
+    pub fn cancel(&mut self, ticket: Ticket) -> bool {
+        let Some(node) = self.nodes.remove(ticket) else {
+            return false;
+        };
+        if let Some(previous) = node.previous.and_then(|at| self.nodes.get_mut(at)) {
+            previous.next = node.next;
+        }
+        if let Some(next) = node.next.and_then(|at| self.nodes.get_mut(at)) {
+            next.previous = node.previous;
+        }
+        match (node.previous, node.next) {
+            (None, None) => {
+                self.lists.remove(&node.timeout);
+            }
+            (previous, next) => {
+                if let Some(list) = self.lists.get_mut(&node.timeout) {
+                    list.first = next.filter(|_| previous.is_none()).unwrap_or(list.first);
+                    list.last = previous.filter(|_| next.is_none()).unwrap_or(list.last);
+                }
+            }
+        }
+        true
+    }
+
+    /// When the next deadline is due.
+    pub fn next_due(&self) -> Option<usize> {
+        let heads = self.lists.values().map(|list| list.first);
+        heads
+            .filter_map(|first| self.nodes.get(first).map(|node| node.due))
+            .min()
+    }
+
+    /// A deadline that is due at `now`, if there is one; it is over then.
+    pub fn expire(&mut self, now: usize) -> Option<T> {
+        let mut heads = self.lists.values().map(|list| list.first);
+        let ticket = heads.find(|first| self.nodes.get(*first).is_some_and(|node| node.due <= now));
+        let ticket = ticket?;
+        let item = self.nodes.get(ticket).map(|node| node.item);
+        self.cancel(ticket);
+        item
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn they_expire_when_due_and_not_before() {
+        let mut deadlines = Deadlines::default();
+        assert_eq!(deadlines.next_due(), None);
+        deadlines.set(100, 50, 'a');
+        deadlines.set(110, 10, 'b');
+        deadlines.set(111, 50, 'c');
+        assert_eq!(deadlines.next_due(), Some(120));
+        assert_eq!(deadlines.expire(119), None);
+        assert_eq!(deadlines.expire(120), Some('b'));
+        assert_eq!(deadlines.expire(120), None);
+        assert_eq!(deadlines.next_due(), Some(150));
+        assert_eq!(deadlines.expire(1000), Some('a'));
+        assert_eq!(deadlines.expire(1000), Some('c'));
+        assert!(deadlines.is_empty());
+    }
+
+    #[test]
+    fn what_is_over_cannot_be_taken_back() {
+        let mut deadlines = Deadlines::default();
+        let ticket = deadlines.set(0, 1, ());
+        assert!(deadlines.cancel(ticket));
+        assert!(!deadlines.cancel(ticket));
+        let other = deadlines.set(0, 1, ());
+        assert_eq!(deadlines.expire(1), Some(()));
+        assert!(!deadlines.cancel(other));
+    }
+
+    proptest! {
+        /// Against a model that holds all deadlines in a plain list.
+        #[test]
+        fn agrees_with_a_model(steps in proptest::collection::vec((0u8..3, 0usize..40), 0..300)) {
+            let mut deadlines = Deadlines::default();
+            let mut model: Vec<(Ticket, usize, usize)> = Vec::new();
+            let mut now = 0;
+            for (id, (step, n)) in steps.into_iter().enumerate() {
+                match step {
+                    0 => {
+                        let timeout = n % 5;
+                        let ticket = deadlines.set(now, timeout, id);
+                        model.push((ticket, now + timeout, id));
+                    }
+                    1 if !model.is_empty() => {
+                        let (ticket, ..) = model.remove(n % model.len());
+                        prop_assert!(deadlines.cancel(ticket));
+                    }
+                    _ => {
+                        now += n % 3;
+                        let mut expired = Vec::new();
+                        while let Some(id) = deadlines.expire(now) {
+                            expired.push(id);
+                        }
+                        expired.sort_unstable();
+                        let (due, rest): (Vec<_>, Vec<_>) =
+                            model.into_iter().partition(|(_, due, _)| *due <= now);
+                        prop_assert_eq!(expired, due.iter().map(|d| d.2).collect::<Vec<_>>());
+                        model = rest;
+                    }
+                }
+                prop_assert_eq!(deadlines.next_due(), model.iter().map(|m| m.1).min());
+                prop_assert_eq!(deadlines.is_empty(), model.is_empty());
+            }
+        }
+    }
+}
