@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::batch::Batch;
+use super::buffers::Buffers;
 use super::command::{Command, encode};
 use super::decoder::Decoder;
 use super::expect::{Expect, Kind};
@@ -75,6 +76,12 @@ impl<T: Copy> Pipeline<T> {
             decoder: Decoder::new(limits),
             broken: false,
         }
+    }
+
+    /// Lets it use the buffers of large values that others are done with.
+    pub fn sharing(mut self, buffers: Buffers) -> Self {
+        self.decoder.large = buffers;
+        self
     }
 
     /// Sets the longest value, in bytes, that is accepted from the next header on.

@@ -182,7 +182,8 @@ impl Worker {
                 pipeline: Pipeline::new(Limits {
                     max_line: MAX_LINE,
                     max_value,
-                }),
+                })
+                .sharing(self.buffers.clone()),
                 owner: Owner::Session {
                     session: key,
                     connecting,

@@ -12,6 +12,7 @@ use super::link::Link;
 use super::session::Session;
 use crate::nginx::{self, Timer};
 use crate::ngx_lua::Semaphores;
+use crate::protocol::Buffers;
 use crate::upstream::Pool;
 
 new_key_type! {
@@ -68,6 +69,8 @@ pub struct Worker {
     pub(super) pool_names: HashMap<Rc<[u8]>, PoolKey>,
     /// Addresses of the TLS sessions that Lua holds, and how often.
     pub(super) tls_sessions: HashMap<usize, usize>,
+    /// Of large values, for all links.
+    pub(super) buffers: Buffers,
     /// What coroutines wait on.
     pub semaphores: Semaphores,
     /// Runs while coroutines wait.

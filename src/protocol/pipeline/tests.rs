@@ -394,3 +394,39 @@ fn records_end_where_commands_do() {
     pipeline.send_raw(b"raw");
     assert_eq!(pipeline.unsent_commands(1), b"get b\r\nraw");
 }
+
+#[test]
+fn buffers_of_large_values_go_from_one_connection_to_the_next() {
+    let buffers = Buffers::default();
+    let limits = Limits {
+        max_line: 64,
+        max_value: 1 << 20,
+    };
+    let value = |len: usize| {
+        let mut pipeline = Pipeline::new(limits).sharing(buffers.clone());
+        pipeline.submit(1, &get("k")).unwrap();
+        send_all(&mut pipeline);
+        let mut bytes = format!("VALUE k 0 {len}\r\n").into_bytes();
+        bytes.resize(bytes.len() + len, b'x');
+        bytes.extend_from_slice(b"\r\nEND\r\n");
+        let mut bytes = bytes.as_slice();
+        while !bytes.is_empty() {
+            let into = pipeline.read_buf();
+            let (now, later) = bytes.split_at(into.max.min(bytes.len()));
+            into.buf.extend_from_slice(now);
+            bytes = later;
+            if let Some((_, Reply::Value(value))) = pipeline.next_reply() {
+                assert!(value.data.len() == len && value.data.iter().all(|&byte| byte == b'x'));
+                let at = (value.data.as_ptr(), value.data.capacity());
+                pipeline.recycle(value.data);
+                assert!(pipeline.is_quiet());
+                return at;
+            }
+        }
+        panic!("no value");
+    };
+    let first = value(300_000);
+    assert_eq!(value(200_000), first);
+    assert_eq!(value(300_000), first);
+    assert!(value(400_000).1 >= 400_000);
+}
