@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::batch::Batch;
 use super::buffers::Buffers;
-use super::command::{Command, encode};
+use super::command::{Command, encode, encode_head};
 use super::decoder::Decoder;
 use super::expect::{Expect, Kind};
 use super::line::Step;
@@ -17,6 +17,12 @@ const DROP_FRONT: usize = 64 * 1024;
 
 /// Capacity in bytes of the out buffer of an idle connection.
 const IDLE_OUT: usize = 4 * 1024;
+
+/// Values up to so many bytes are copied into the out buffer.
+const SMALL_VALUE: usize = 8 * 1024;
+
+/// What follows a value that is stored.
+pub const VALUE_END: &[u8] = b"\r\n";
 
 /// Exchanges an idle connection keeps room for.
 const IDLE_FLIGHTS: usize = 32;
@@ -91,14 +97,33 @@ impl<T: Copy> Pipeline<T> {
 
     /// Queues a command. A refused one leaves the pipeline as it was.
     pub fn submit(&mut self, tag: T, command: &Command<'_>) -> Result<(), Refused> {
+        self.make_flight_room(command)?;
+        let expect = encode(command, &mut self.out)?;
+        self.take_off(tag, expect);
+        Ok(())
+    }
+
+    /// As [`submit`](Self::submit), but a large value to be stored is not copied: it is returned,
+    /// and has to be sent right behind [`unsent`](Self::unsent), followed by
+    /// [`VALUE_END`]. See [`sent_with`](Self::sent_with).
+    pub fn submit_head<'a>(&mut self, tag: T, command: &Command<'a>) -> Result<&'a [u8], Refused> {
+        let value = match *command {
+            Command::Store { value, .. } if value.len() > SMALL_VALUE => value,
+            _ => return self.submit(tag, command).map(|()| &b""[..]),
+        };
+        self.make_flight_room(command)?;
+        let expect = encode_head(command, 0, &mut self.out)?;
+        self.take_off(tag, expect);
+        Ok(value)
+    }
+
+    fn make_flight_room(&mut self, command: &Command<'_>) -> Result<(), Refused> {
         if self.flights.try_reserve(1).is_err() {
             return Err(Refused {
                 answer: Answer::NoMemory,
                 why: format!("{}: no memory for an exchange", command.word()),
             });
         }
-        let expect = encode(command, &mut self.out)?;
-        self.take_off(tag, expect);
         Ok(())
     }
 
@@ -162,6 +187,24 @@ impl<T: Copy> Pipeline<T> {
     pub fn sent(&mut self, n: usize) {
         self.sent = self.sent.saturating_add(n).min(self.out.len());
         self.tidy();
+    }
+
+    /// As [`sent`](Self::sent), where `value` and [`VALUE_END`] stood behind the unsent bytes:
+    /// what of the two was not sent is queued. False if there is no memory for it.
+    pub fn sent_with(&mut self, n: usize, value: &[u8]) -> bool {
+        // What never is in the buffer has no position in the stream.
+        let rest = n.saturating_sub(self.unsent().len());
+        let of_end = rest.saturating_sub(value.len());
+        let value = value.get(rest..).unwrap_or_default();
+        let end = VALUE_END.get(of_end..).unwrap_or_default();
+        let room = value.len() + end.len();
+        let queued = self.out.try_reserve(room).is_ok();
+        if queued {
+            self.out.extend_from_slice(value);
+            self.out.extend_from_slice(end);
+        }
+        self.sent(n - rest);
+        queued
     }
 
     /// Number of replies to come.
