@@ -223,7 +223,10 @@ sub panel {
     my @mine   = grep { $_->{workload} eq $workload && !$_->{is_base} } @rows;
     my @counts = sort { $a <=> $b } keys %{ $rounds{$workload} };
     my @bars   = bars_of($workload);
-    my $most   = ( sort { $b <=> $a } 1.2, map { $_->{main}{max} } @mine )[0];
+    # One bad round shall not make all bars small.
+    my $most   = 1.8 * ( sort { $b <=> $a } map { $_->{main}{median} } @mine )[0];
+    my $max    = ( sort { $b <=> $a } 1.2, map { $_->{main}{max} } @mine )[0];
+    $most = $max > $most && $most > 1.2 ? $most : $max;
     my $step   = ( grep { $most / $_ <= 6 } 0.25, 0.5, 1, 2, 4, 10, 20, 50, 100 )[0] // $most;
     my $scale  = $plot_height / ( $most * 1.1 );
     my ( $x_left, $y_zero ) = ( $x0 + $left, $y0 + $top + $plot_height );
@@ -253,6 +256,10 @@ sub panel {
             my $centre = $x + $bar / 2;
             $svg .= sprintf qq{<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" fill="%s"/>\n},
                 $x + 1, $y_zero - $median, $bar - 2, $median, $colour{ $bars[$j] };
+            if ( $row->{main}{max} > $most ) {
+                $max = $most * $scale;
+                $svg .= sprintf qq{<path d="M%.1f %.1fl4 7h-8z" fill="#000000"/>\n}, $centre, $y_zero - $max;
+            }
             line( $centre, $y_zero - $min, $centre, $y_zero - $max, '#000000', 'stroke-width="1.2"' );
             my $value = $row->{main}{median};
             push @values, [ $centre, $y_zero - $max - 4, sprintf $value < 10 ? '%.2f' : '%.1f', $value ];
@@ -263,6 +270,7 @@ sub panel {
     my $y_one = $y_zero - $scale;
     line( $x_left, $y_one, $x_right, $y_one, '#000000', 'stroke-width="1.2" stroke-dasharray="5 3"' );
     line( $x_left, $y_zero, $x_right, $y_zero, $faint );
+    for (@values) { $_->[1] = $y_one - 4 if $_->[1] > $y_one - 3 && $_->[1] < $y_one + 9 }
     text( @$_, 'text-anchor="middle" stroke="#ffffff" stroke-width="2.5" paint-order="stroke" font-size="' . ( $bar < 24 ? 8.5 : 9.5 ) . '"' )
         for @values;
     text( $x_right, $y0 + 29, "dashed: $label{ base_of($workload) } = 1", qq{text-anchor="end" fill="$faint"} );
@@ -292,7 +300,8 @@ my $height = $y + $panel_height;
 text( $margin, 28, 'Ways to ask memcached from nginx, as ratios to the pure-Lua library', 'font-weight="bold" font-size="17"' );
 text( $margin, 48, "$option{title}, one nginx worker. c: concurrent requests." );
 text( $margin, 64, "Private: a connection of the request's own. Shared: lua_memcached_multiplex $option{multiplex}." );
-text( $margin, 80, 'A bar and the number over it: median of the rounds. Thin line: from the least to the largest round.' );
+text( $margin, 80, 'A bar and the number over it: median of the rounds. Thin line: from the least to the largest round.'
+    . ' Arrow: beyond the picture.' );
 my %present = map { $_->{name} => 1 } grep { !$_->{is_base} } @rows;
 my $x = $margin;
 for my $name ( grep { $present{$_} } map { $_->[0] } @contestants ) {
