@@ -26,6 +26,7 @@ my %kinds = (
 # For each workload the kind of its keys, and how many of them one request asks for.
 my %workloads = (
     get         => [ 'small',        1 ],
+    hot         => [ 'small',        1 ],
     'get-10'    => [ 'small',        10 ],
     'multi-get' => [ 'medium',       100 ],
     set         => [ 'stored-small', 1 ],

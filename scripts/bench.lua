@@ -1,8 +1,9 @@
 -- The Lua side of scripts/bench: the same functions over each library.
 --
 -- Called with the directory of the pure-Lua library ("" for Debian's package) and
--- memcached's port. Returns a table: LIBRARY -> WORKLOAD -> function, which is what
--- a location runs, and `value`, KEY -> the value that key has.
+-- memcached's port. Returns a table: CONTESTANT -> WORKLOAD -> function, which is what
+-- a location runs, and `value`, KEY -> the value that key has. `module` and `shared` are
+-- the same library; what differs are the directives of their locations.
 --
 -- The value of a key is the key, padded with dots to the size of its kind, so that
 -- an answer shows whose value it is. Keys have only what key_transform leaves as it is,
@@ -11,6 +12,7 @@
 local reference_dir, port = ...
 
 local memcached_of = { module = require "resty.memcached" }
+memcached_of.shared = memcached_of.module
 if reference_dir == "" then
     memcached_of.lua = require "nginx.memcached"
 else
@@ -118,6 +120,13 @@ local function workloads(memcached, report)
             local memc = open(memcached)
             small = small % 1000 + 1
             local value = get(memc, keys.small[small], 32)
+            close(memc)
+            ngx.print(value)
+        end,
+
+        hot = function()
+            local memc = open(memcached)
+            local value = get(memc, keys.small[1], 32)
             close(memc)
             ngx.print(value)
         end,

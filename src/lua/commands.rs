@@ -1,5 +1,5 @@
 //! memcached commands. The first argument of each is where the command goes:
-//! a `sock`, or an open pipeline.
+//! a `sock`, the id of its session, or an open pipeline.
 //!
 //! Keys come as `key, escape`: with `escape` the default transform is applied
 //! while the command is encoded.
@@ -34,7 +34,7 @@ fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
         return pipeline::queue(stack, id, shape, command);
     }
     let request = stack.request();
-    let Some(key) = handle::session(stack, 1) else {
+    let Some(key) = handle::passed_session(stack, 1) else {
         return stack.failure(
             Shape::nils(shape),
             not_connected(request, "send", Error::Closed),

@@ -10,9 +10,7 @@ use mlua::ffi::{
 };
 use nginx_sys::ngx_http_request_t;
 
-use super::handle::{
-    self, CONNECT_TIMEOUT_INDEX, READ_TIMEOUT_INDEX, SEND_TIMEOUT_INDEX, session_or_new,
-};
+use super::handle::{self, CONNECT_TIMEOUT_INDEX, READ_TIMEOUT_INDEX, SEND_TIMEOUT_INDEX};
 use super::results::{Shape, begun};
 use super::stack::{CANNOT_YIELD, Stack};
 use crate::conf::{LocConf, MAX_CONNECTIONS, Multiplex};
@@ -46,11 +44,15 @@ struct Options {
     backlog: Option<usize>,
 }
 
-/// `connect(sock, host, port?, options?)`
+/// How many arguments the glue adds before the user's, behind `sock`: the
+/// timeouts that are kept in it.
+const ADDED: c_int = 3;
+
+/// `connect(sock, connect_timeout, send_timeout, read_timeout, host, port?, options?)`
 pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
-    let top = stack.top();
+    let top = stack.top() - ADDED;
     if !(2..=4).contains(&top) {
         stack.raise(format_args!(
             "ngx.socket connect: expecting 2, 3, or 4 arguments (including the object), but seen {top}"
@@ -61,22 +63,22 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
         require_phase(stack);
     }
     stack.check_table(1);
-    let Some(host) = stack.text(2) else {
+    let Some(host) = stack.text(ADDED + 2) else {
         stack.raise(format_args!(
             "bad argument #1 to 'connect' (string expected, got {})",
-            stack.type_name(2)
+            stack.type_name(ADDED + 2)
         ))
     };
-    let options = match stack.kind(top) {
-        LUA_TTABLE => options(stack, top),
+    let options = match stack.kind(ADDED + top) {
+        LUA_TTABLE => options(stack, ADDED + top),
         _ => Options::default(),
     };
     // the port is a third argument that is neither the options nor absent
-    let has_port = top >= 3 && !(top == 3 && stack.kind(3) == LUA_TTABLE);
+    let has_port = top >= 3 && !(top == 3 && stack.kind(ADDED + 3) == LUA_TTABLE);
     // SAFETY: a running C function's state.
-    let port = if has_port && unsafe { lua_isnumber(state, 3) } != 0 {
+    let port = if has_port && unsafe { lua_isnumber(state, ADDED + 3) } != 0 {
         // SAFETY: as above.
-        let port = unsafe { lua_tointeger_(state, 3) } as i32;
+        let port = unsafe { lua_tointeger_(state, ADDED + 3) } as i32;
         match u16::try_from(port) {
             Ok(port) => Some(port),
             Err(_) => return stack.failure(1, format_args!("bad port number: {port}")),
@@ -94,7 +96,16 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
         (None, Some(port)) => pool_name(host, port),
         (None, None) => host.to_vec(),
     };
-    let key = session_or_new(stack, 1);
+    // SAFETY: a running C function's state.
+    let kept = |index| unsafe { lua_tonumber(state, index) } as usize;
+    let key = handle::session_kept(stack, 1).unwrap_or_else(|| {
+        let timeouts = Timeouts {
+            connect: kept(CONNECT_TIMEOUT_INDEX),
+            send: kept(SEND_TIMEOUT_INDEX),
+            read: kept(READ_TIMEOUT_INDEX),
+        };
+        handle::attach(stack, 1, timeouts)
+    });
     let peer = Peer {
         host,
         port: port.unwrap_or(0),
@@ -207,7 +218,7 @@ fn integer(stack: Stack) -> Option<i64> {
 fn bad_option(stack: Stack, index: c_int, text: std::fmt::Arguments<'_>) -> ! {
     stack.raise(format_args!(
         "bad argument #{} to 'connect' ({text})",
-        index - 1
+        index - ADDED - 1
     ))
 }
 
@@ -321,6 +332,7 @@ pub unsafe extern "C-unwind" fn setkeepalive(state: *mut lua_State) -> c_int {
     });
     match result {
         Ok(Ok(())) => {
+            handle::detach(stack, 1, key);
             stack.push_integer(1);
             1
         }
@@ -372,6 +384,7 @@ pub unsafe extern "C-unwind" fn close(state: *mut lua_State) -> c_int {
     };
     match transport::with(|worker| worker.close(key, request)) {
         Ok(Ok(())) => {
+            handle::detach(stack, 1, key);
             stack.push_integer(1);
             1
         }

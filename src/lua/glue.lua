@@ -41,21 +41,21 @@ local sock_mt = { __index = Sock }
 
 -- Fields of `sock` beside those that handle.rs uses: where it is connected
 -- to, and a client certificate.
-local HOST, PORT, CERTIFICATE, KEY, MULTIPLEX = 5, 6, 7, 8, 9
+local HOST, PORT, CERTIFICATE, KEY, MULTIPLEX = 5, 6, 8, 9, 10
 
 local function connect_sock(sock, ...)
     sock[HOST], sock[PORT] = ...
-    return finish_connect(sock, connect(sock, ...))
+    return finish_connect(sock, sock, connect(sock, sock[2], sock[3], sock[4], ...))
 end
 
 Sock.connect = connect_sock
 
 function Sock.send(self, ...)
-    return finish_send(self, send(self, ...))
+    return finish_send(self, self, send(self, ...))
 end
 
 function Sock.receive(self, ...)
-    return finish_receive(self, receive(self, ...))
+    return finish_receive(self, self, receive(self, ...))
 end
 
 -- A pointer of ngx_lua's FFI functions as the native functions take it.
@@ -103,7 +103,7 @@ local function handshake(sock, session, server_name, verify, status, ...)
         error("bad server name argument (string expected, got " .. type(server_name) .. ")", 2)
     end
     local certificate, key = sock[CERTIFICATE], sock[KEY]
-    return handshake_result(session, certificate, key, finish_handshake(sock, sslhandshake(sock,
+    return handshake_result(session, certificate, key, finish_handshake(sock, sock, sslhandshake(sock,
         address(session), server_name or nil, verify, status,
         address(certificate), address(key), sock[HOST], tonumber(sock[PORT]) or 0)))
 end
@@ -152,8 +152,8 @@ function _M.new(_, opts)
         end
     end
 
-    -- room for the handle and the timeouts, see handle.rs, and for the peer
-    local sock = { false, 0, 0, 0, false, false }
+    -- room for the id, the timeouts, the peer and the handle, see handle.rs
+    local sock = { false, 0, 0, 0, false, false, false }
     local multiplex = opts and opts.multiplex
     if multiplex ~= nil then
         if multiplex == false then
@@ -171,6 +171,10 @@ function _M.new(_, opts)
         unescape_key = unescape_key,
     }, mt)
 end
+
+-- Commands take a `sock` by the id of its session, which is in its first field,
+-- or, if it has had none, as it is. To `finish_*` it goes, too, so that the object is
+-- not collected while its command waits.
 
 -- A key as the native functions take it: text, and whether to escape it. The
 -- default transform is theirs to apply; of another one only the first result
@@ -202,8 +206,9 @@ local function set_timeouts(self, connect_timeout, send_timeout, read_timeout)
     if not sock then
         return nil, "not initialized"
     end
-    if sock[1] == false then
-        -- never connected: only kept, without a call
+    local id = sock[1]
+    if id == false or id == 0 then
+        -- not connected: only kept, without a call
         sock[2], sock[3], sock[4] = milliseconds(connect_timeout),
             milliseconds(send_timeout), milliseconds(read_timeout)
     else
@@ -312,12 +317,13 @@ local function get_list(self, keys, cas)
         return {}, nil
     end
     local wired, escape = wire_keys(self, keys, count)
+    local id = sock[1] or sock
     local unescape = self.unescape_key
     if unescape == unescape_uri then
-        return finish_many(sock, get_many(sock, wired, escape, cas, true))
+        return finish_many(sock, id, get_many(id, wired, escape, cas, true))
     end
     return unescape_results(unescape,
-        finish_many_raw(sock, get_many(sock, wired, escape, cas, false)))
+        finish_many_raw(sock, id, get_many(id, wired, escape, cas, false)))
 end
 
 function _M.get(self, key)
@@ -329,7 +335,8 @@ function _M.get(self, key)
         return nil, nil, "not initialized"
     end
     local text, escape = wire_key(self, key)
-    return finish_get(sock, get(rawget(self, "_reqs") or sock, text, escape))
+    local id = sock[1] or sock
+    return finish_get(sock, id, get(rawget(self, "_reqs") or id, text, escape))
 end
 
 function _M.gets(self, key)
@@ -341,7 +348,8 @@ function _M.gets(self, key)
         return nil, nil, nil, "not initialized"
     end
     local text, escape = wire_key(self, key)
-    return finish_gets(sock, gets(sock, text, escape))
+    local id = sock[1] or sock
+    return finish_gets(sock, id, gets(id, text, escape))
 end
 
 -- storage
@@ -364,7 +372,8 @@ local function storage(self, verb, key, value, exptime, flags)
         value = joined(value)
     end
     local text, escape = wire_key(self, key)
-    return finish_line(sock, store(rawget(self, "_reqs") or sock, verb,
+    local id = sock[1] or sock
+    return finish_line(sock, id, store(rawget(self, "_reqs") or id, verb,
         text, escape, value, exptime or 0, flags or 0))
 end
 
@@ -394,7 +403,8 @@ function _M.cas(self, key, value, cas_unique, exptime, flags)
         return nil, "not initialized"
     end
     local text, escape = wire_key(self, key)
-    return finish_line(sock, store(sock, CAS,
+    local id = sock[1] or sock
+    return finish_line(sock, id, store(id, CAS,
         text, escape, value, exptime or 0, flags or 0, cas_unique))
 end
 
@@ -406,7 +416,8 @@ function _M.delete(self, key)
         return nil, "not initialized"
     end
     local text, escape = wire_key(self, key)
-    return finish_line(sock, delete(rawget(self, "_reqs") or sock, text, escape))
+    local id = sock[1] or sock
+    return finish_line(sock, id, delete(rawget(self, "_reqs") or id, text, escape))
 end
 
 function _M.incr(self, key, delta)
@@ -415,7 +426,8 @@ function _M.incr(self, key, delta)
         return nil, "not initialized"
     end
     local text, escape = wire_key(self, key)
-    return finish_line(sock, incr(rawget(self, "_reqs") or sock, text, escape, delta))
+    local id = sock[1] or sock
+    return finish_line(sock, id, incr(rawget(self, "_reqs") or id, text, escape, delta))
 end
 
 function _M.decr(self, key, delta)
@@ -424,7 +436,8 @@ function _M.decr(self, key, delta)
         return nil, "not initialized"
     end
     local text, escape = wire_key(self, key)
-    return finish_line(sock, decr(rawget(self, "_reqs") or sock, text, escape, delta))
+    local id = sock[1] or sock
+    return finish_line(sock, id, decr(rawget(self, "_reqs") or id, text, escape, delta))
 end
 
 function _M.touch(self, key, exptime)
@@ -433,7 +446,8 @@ function _M.touch(self, key, exptime)
         return nil, "not initialized"
     end
     local text, escape = wire_key(self, key)
-    return finish_line(sock, touch(rawget(self, "_reqs") or sock, text, escape, exptime))
+    local id = sock[1] or sock
+    return finish_line(sock, id, touch(rawget(self, "_reqs") or id, text, escape, exptime))
 end
 
 function _M.flush_all(self, time)
@@ -441,7 +455,8 @@ function _M.flush_all(self, time)
     if not sock then
         return nil, "not initialized"
     end
-    return finish_line(sock, flush_all(sock, time or nil))
+    local id = sock[1] or sock
+    return finish_line(sock, id, flush_all(id, time or nil))
 end
 
 function _M.stats(self, args)
@@ -449,7 +464,8 @@ function _M.stats(self, args)
     if not sock then
         return nil, "not initialized"
     end
-    return finish_line(sock, stats(rawget(self, "_reqs") or sock, args or nil))
+    local id = sock[1] or sock
+    return finish_line(sock, id, stats(rawget(self, "_reqs") or id, args or nil))
 end
 
 function _M.version(self)
@@ -457,7 +473,8 @@ function _M.version(self)
     if not sock then
         return nil, "not initialized"
     end
-    return finish_line(sock, server_version(sock))
+    local id = sock[1] or sock
+    return finish_line(sock, id, server_version(id))
 end
 
 function _M.quit(self)
@@ -465,7 +482,8 @@ function _M.quit(self)
     if not sock then
         return nil, "not initialized"
     end
-    return finish_quit(sock, quit(sock))
+    local id = sock[1] or sock
+    return finish_quit(sock, id, quit(id))
 end
 
 function _M.verbosity(self, level)
@@ -473,7 +491,8 @@ function _M.verbosity(self, level)
     if not sock then
         return nil, "not initialized"
     end
-    return finish_line(sock, verbosity(rawget(self, "_reqs") or sock, level))
+    local id = sock[1] or sock
+    return finish_line(sock, id, verbosity(rawget(self, "_reqs") or id, level))
 end
 
 -- pipelines
@@ -506,7 +525,8 @@ function _M.commit_pipeline(self)
     if pipeline_length(pipeline) == 0 then
         return nil, "no more cmds"
     end
-    return finish_commit(pipeline, sock, commit(sock, pipeline))
+    local id = sock[1] or sock
+    return finish_commit(pipeline, sock, id, commit(id, pipeline))
 end
 
 return _M

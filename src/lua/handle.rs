@@ -1,27 +1,50 @@
-//! What Lua objects hold of ours: userdata with a generational id. A handle
-//! that outlived what it names, or any other value in its place, finds
-//! nothing.
+//! What Lua objects hold of ours: generational ids. One that outlived what it
+//! names, or any other value in its place, finds nothing.
+//!
+//! A pipeline is a userdata with the id in it. A `sock` that was connected has
+//! its session's id as a number, which is quick to pass, and a userdata whose
+//! collection ends the session. Making and collecting userdata is slow, so
+//! that of a closed `sock` is kept for the next one.
 
 use std::ffi::{c_int, c_void};
 
 use mlua::ffi::{
-    LUA_REGISTRYINDEX, LUA_TBOOLEAN, LUA_TFUNCTION, LUA_TNUMBER, LUA_TUSERDATA, lua_State,
-    lua_createtable, lua_getfield_, lua_newuserdata, lua_objlen, lua_pop, lua_pushcclosure,
-    lua_pushlightuserdata, lua_pushvalue, lua_rawget_, lua_rawgeti_, lua_rawset, lua_rawseti_,
-    lua_setfield, lua_setmetatable, lua_touserdata, lua_type,
+    LUA_REGISTRYINDEX, LUA_TBOOLEAN, LUA_TFUNCTION, LUA_TNUMBER, LUA_TTABLE, LUA_TUSERDATA,
+    lua_CFunction, lua_State, lua_createtable, lua_getfield_, lua_newuserdata, lua_objlen, lua_pop,
+    lua_pushboolean, lua_pushcclosure, lua_pushlightuserdata, lua_pushnil, lua_pushnumber,
+    lua_pushvalue, lua_rawget_, lua_rawgeti_, lua_rawset, lua_rawseti_, lua_setfield,
+    lua_setmetatable, lua_tonumber, lua_touserdata, lua_type, lua_upvalueindex,
 };
 
 use super::pipeline;
 use super::stack::Stack;
 use crate::transport::{self, SessionKey, Timeouts};
 
-/// Where in `sock` the handle is; the timeouts follow.
-const HANDLE_INDEX: c_int = 1;
+/// Where in `sock` the session's id is: false before it is connected first,
+/// and [`CLOSED`] when it was closed. The timeouts follow.
+const ID_INDEX: c_int = 1;
 pub const CONNECT_TIMEOUT_INDEX: c_int = 2;
 pub const SEND_TIMEOUT_INDEX: c_int = 3;
 pub const READ_TIMEOUT_INDEX: c_int = 4;
 /// How many connections to share; 0: none. Absent: as the location says.
-const MULTIPLEX_INDEX: c_int = 9;
+const MULTIPLEX_INDEX: c_int = 10;
+/// Where the userdata is.
+const HANDLE_INDEX: c_int = 7;
+
+/// Upvalues of the functions that [`with_spares`] makes: how many spare
+/// handles there are, and a table of them.
+const SPARES_COUNT: c_int = lua_upvalueindex(1);
+const SPARES: c_int = lua_upvalueindex(2);
+
+/// Most spare handles of a VM.
+const MAX_SPARES: c_int = 256;
+
+/// In the place of an id; it finds no session.
+const CLOSED: f64 = 0.0;
+
+/// Bits of an id in Lua, an integer up to 2^53, that are the place; the others
+/// are the generation.
+const PLACE_BITS: u32 = 21;
 
 /// What a handle names.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -104,21 +127,56 @@ unsafe extern "C-unwind" fn collect(state: *mut lua_State) -> c_int {
     0
 }
 
+/// A session's id as a number; `None`: there are too many sessions.
+fn to_number(key: SessionKey) -> Option<f64> {
+    let bits = key.to_bits();
+    let place = bits & u64::from(u32::MAX);
+    (place < 1 << PLACE_BITS).then_some(((bits >> 32) << PLACE_BITS | place) as f64)
+}
+
+fn from_number(number: f64) -> SessionKey {
+    let id = number as u64;
+    let place = id & ((1 << PLACE_BITS) - 1);
+    SessionKey::from_bits((id >> PLACE_BITS) << 32 | place)
+}
+
+/// The session that the glue passed at `index`: by its id or, as
+/// [`session`] takes it, by its `sock`.
+pub fn passed_session(stack: Stack, index: c_int) -> Option<SessionKey> {
+    // SAFETY: a running C function's state.
+    let id = unsafe { lua_tonumber(stack.state(), index) };
+    if id != CLOSED {
+        return Some(from_number(id));
+    }
+    match stack.kind(index) {
+        LUA_TTABLE => session(stack, index),
+        _ => None,
+    }
+}
+
 /// The session of the `sock` at `index`. Raises if that is no table.
 pub fn session(stack: Stack, index: c_int) -> Option<SessionKey> {
     stack.check_table(index);
     // SAFETY: a table is at `index`; one slot is used and freed.
-    unsafe {
-        lua_rawgeti_(stack.state(), index, HANDLE_INDEX);
-        let id = read(stack, -1, Kind::Session);
-        // the glue makes each `sock` with false in the handle's place
-        let fresh = id.is_none() && lua_type(stack.state(), -1) == LUA_TBOOLEAN;
+    let (kind, id) = unsafe {
+        lua_rawgeti_(stack.state(), index, ID_INDEX);
+        let found = (lua_type(stack.state(), -1), lua_tonumber(stack.state(), -1));
         lua_pop(stack.state(), 1);
-        if id.is_none() && !fresh {
-            check_sock(stack, index);
-        }
-        id.map(SessionKey::from_bits)
+        found
+    };
+    match kind {
+        LUA_TNUMBER => return Some(from_number(id)),
+        // the glue makes each `sock` with false in the id's place
+        LUA_TBOOLEAN => {}
+        _ => check_sock(stack, index),
     }
+    None
+}
+
+/// As [`session`], for a `sock` that is to be connected: if it was closed it
+/// has none any more.
+pub fn session_kept(stack: Stack, index: c_int) -> Option<SessionKey> {
+    session(stack, index).filter(|key| *key != from_number(CLOSED))
 }
 
 /// Raises if the table at `index` is no `sock`: it has not its methods.
@@ -135,20 +193,54 @@ fn check_sock(stack: Stack, index: c_int) {
     }
 }
 
-/// As [`session`], making one if there is none.
-pub fn session_or_new(stack: Stack, index: c_int) -> SessionKey {
-    if let Some(key) = session(stack, index) {
-        return key;
+/// Pushes functions that may call [`attach`] and [`detach`].
+///
+/// # Safety
+///
+/// `state` is a VM's, with room for three values more than there are functions.
+pub unsafe fn with_spares(state: *mut lua_State, functions: &[lua_CFunction]) {
+    // SAFETY: by this function's contract; a count fits into the userdata.
+    unsafe {
+        lua_newuserdata(state, size_of::<c_int>())
+            .cast::<c_int>()
+            .write(0);
+        lua_createtable(state, 32, 0);
+        for (at, function) in (0..).zip(functions) {
+            lua_pushvalue(state, -2 - at);
+            lua_pushvalue(state, -2 - at);
+            lua_pushcclosure(state, *function, 2);
+        }
     }
-    let timeouts = Timeouts {
-        connect: timeout(stack, index, CONNECT_TIMEOUT_INDEX),
-        send: timeout(stack, index, SEND_TIMEOUT_INDEX),
-        read: timeout(stack, index, READ_TIMEOUT_INDEX),
-    };
+}
+
+/// Gives the `sock` at `index`, which has none, a new session. Only for
+/// functions made by [`with_spares`].
+pub fn attach(stack: Stack, index: c_int, timeouts: Timeouts) -> SessionKey {
+    let state = stack.state();
     let key = transport::with(|worker| worker.new_session(timeouts));
-    push(stack, Kind::Session, key.to_bits());
-    // SAFETY: a table is at `index`, the handle on top.
-    unsafe { lua_rawseti_(stack.state(), index, HANDLE_INDEX) };
+    let Some(id) = to_number(key) else {
+        transport::with(|worker| worker.drop_session(key));
+        stack.raise(format_args!("no memory"))
+    };
+    // SAFETY: the upvalues are those of `with_spares`; a table is at `index`,
+    // two slots are used and freed.
+    unsafe {
+        let count = lua_touserdata(state, SPARES_COUNT).cast::<c_int>();
+        if *count > 0 {
+            lua_rawgeti_(state, SPARES, *count);
+            // it must be collected if its new `sock` is
+            lua_pushnil(state);
+            lua_rawseti_(state, SPARES, *count);
+            *count -= 1;
+            let handle = lua_touserdata(state, -1).cast::<Handle>();
+            (*handle).id = key.to_bits();
+        } else {
+            push(stack, Kind::Session, key.to_bits());
+        }
+        lua_rawseti_(state, index, HANDLE_INDEX);
+        lua_pushnumber(state, id);
+        lua_rawseti_(state, index, ID_INDEX);
+    }
     key
 }
 
@@ -164,13 +256,30 @@ pub fn multiplex(stack: Stack, index: c_int) -> Option<usize> {
     }
 }
 
-fn timeout(stack: Stack, index: c_int, at: c_int) -> usize {
-    // SAFETY: a table is at `index`; one slot is used and freed.
-    let ms = unsafe {
-        lua_rawgeti_(stack.state(), index, at);
-        let ms = mlua::ffi::lua_tonumber(stack.state(), -1);
-        lua_pop(stack.state(), 1);
-        ms
-    };
-    ms as usize
+/// Ends the session of the `sock` at `index`, which is closed, and keeps its
+/// handle; unless a coroutine has still to fetch a result. Only for functions
+/// made by [`with_spares`].
+pub fn detach(stack: Stack, index: c_int, key: SessionKey) {
+    let state = stack.state();
+    if !transport::with(|worker| worker.retire(key)) {
+        return;
+    }
+    // SAFETY: as in `attach`. What is kept is surely a session's handle, since
+    // only such a one has its id.
+    unsafe {
+        lua_pushnumber(state, CLOSED);
+        lua_rawseti_(state, index, ID_INDEX);
+        let count = lua_touserdata(state, SPARES_COUNT).cast::<c_int>();
+        lua_rawgeti_(state, index, HANDLE_INDEX);
+        if *count < MAX_SPARES && read(stack, -1, Kind::Session) == Some(key.to_bits()) {
+            let handle = lua_touserdata(state, -1).cast::<Handle>();
+            (*handle).id = 0;
+            *count += 1;
+            lua_rawseti_(state, SPARES, *count);
+        } else {
+            lua_pop(state, 1);
+        }
+        lua_pushboolean(state, 0);
+        lua_rawseti_(state, index, HANDLE_INDEX);
+    }
 }

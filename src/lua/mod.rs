@@ -15,7 +15,7 @@
 //! A method that has to wait is two C functions, because ngx_lua's semaphore
 //! decides what the first one returns once it was resumed: `start` sends and
 //! yields, `finish` fetches the result. The glue calls
-//! `finish(sock, start(sock, …))`; if `start` had its results at once, it
+//! `finish(sock, id, start(id, …))`; if `start` had its results at once, it
 //! returned them, and `finish` passes them on.
 
 mod commands;
@@ -36,7 +36,7 @@ use std::ffi::{CStr, c_int};
 use mlua::ffi::{
     LUA_GLOBALSINDEX, lua_CFunction, lua_State, lua_call, lua_getfield_, lua_pushstring_,
 };
-use mlua::{Lua, Table};
+use mlua::{Function, Lua, Table, Value};
 
 pub use pipeline::discard_all;
 use results::Shape;
@@ -74,6 +74,24 @@ fn build(lua: &Lua) -> mlua::Result<Table> {
         // SAFETY: each is written to be called by Lua with any arguments.
         native.set(name, unsafe { lua.create_c_function(function)? })?;
     }
+    let closures: [Function; 3] = {
+        let closures = [
+            connection::connect as lua_CFunction,
+            connection::setkeepalive,
+            connection::close,
+        ];
+        // SAFETY: the state has room for a few values; the functions are
+        // written as those above are.
+        let made: (Value, Value, Function, Function, Function) =
+            unsafe { lua.exec_raw((), |state| handle::with_spares(state, &closures))? };
+        [made.2, made.3, made.4]
+    };
+    for (name, closure) in ["connect", "setkeepalive", "close"]
+        .into_iter()
+        .zip(closures)
+    {
+        native.set(name, closure)?;
+    }
     native.set("version", API_VERSION)?;
     lua.load(GLUE).set_name("=resty.memcached").call(native)
 }
@@ -81,13 +99,10 @@ fn build(lua: &Lua) -> mlua::Result<Table> {
 fn functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {
     [
         ("check_phase", connection::check_phase as lua_CFunction),
-        ("connect", connection::connect),
         ("finish_connect", results::finish::<{ Shape::CONNECT }>),
         ("settimeout", connection::settimeout),
         ("settimeouts", connection::settimeouts),
-        ("setkeepalive", connection::setkeepalive),
         ("getreusedtimes", connection::getreusedtimes),
-        ("close", connection::close),
         ("sslhandshake", tls::sslhandshake),
         ("finish_handshake", results::finish::<{ Shape::HANDSHAKE }>),
         ("free_session", tls::free_session),

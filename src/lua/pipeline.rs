@@ -106,7 +106,7 @@ pub unsafe extern "C-unwind" fn commit(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
     let request = stack.request();
-    let Some(session) = handle::session(stack, 1) else {
+    let Some(session) = handle::passed_session(stack, 1) else {
         return stack.failure(1, not_connected(request, "send", Error::Closed));
     };
     if !stack.is_yieldable() {
@@ -138,15 +138,15 @@ pub unsafe extern "C-unwind" fn commit(state: *mut lua_State) -> c_int {
     }
 }
 
-/// `finish_commit(pipeline, sock, commit(sock, pipeline))`, see
+/// `finish_commit(pipeline, sock, id, commit(id, pipeline))`, see
 /// [`super::results::finish`]
 pub unsafe extern "C-unwind" fn finish_commit(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
-    if stack.kind(3) != LUA_TBOOLEAN {
-        return stack.top() - 2;
+    if stack.kind(4) != LUA_TBOOLEAN {
+        return stack.top() - 3;
     }
-    let outcome = match handle::session(stack, 2) {
+    let outcome = match handle::passed_session(stack, 3) {
         Some(session) => transport::with(|worker| worker.take_outcome(session, Slot::Reader)),
         None => Outcome::Failed(Error::Closed),
     };

@@ -58,16 +58,16 @@ impl Shape {
     }
 }
 
-/// `finish(sock, start(sock, …))`: the results of `start` or, after it was
+/// `finish(sock, id, start(id, …))`: the results of `start` or, after it was
 /// resumed by the semaphore (whose first result is a boolean, as no result of
 /// a `start` is), those of the operation.
 pub unsafe extern "C-unwind" fn finish<const SHAPE: u8>(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
-    if stack.kind(2) != LUA_TBOOLEAN {
-        return stack.top() - 1;
+    if stack.kind(3) != LUA_TBOOLEAN {
+        return stack.top() - 2;
     }
-    match handle::session(stack, 1) {
+    match handle::passed_session(stack, 2) {
         Some(key) => {
             let slot = Shape::slot(SHAPE);
             let outcome = transport::with(|worker| worker.take_outcome(key, slot));

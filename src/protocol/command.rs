@@ -164,9 +164,28 @@ fn retrieval(cas: bool) -> &'static str {
 
 /// Appends the command to `out`. On an error `out` is as before.
 pub fn encode(command: &Command<'_>, out: &mut Vec<u8>) -> Result<Expect, Refused> {
+    let value = match *command {
+        Command::Store { value, .. } => value,
+        _ => b"",
+    };
+    let expect = encode_head(command, value.len(), out)?;
+    if let Command::Store { .. } = command {
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
+    }
+    Ok(expect)
+}
+
+/// As [`encode`], but the value of a storage command and the line end behind it are left to the
+/// caller. There will be room for `value` bytes of them, and for the line end.
+pub(super) fn encode_head(
+    command: &Command<'_>,
+    value: usize,
+    out: &mut Vec<u8>,
+) -> Result<Expect, Refused> {
     let word = command.word();
     check::command(command, word)?;
-    reserve(command, word, out)?;
+    reserve(command, word, value, out)?;
 
     let mut line = Line::begin(word, out);
     let kind = match *command {
@@ -198,7 +217,6 @@ pub fn encode(command: &Command<'_>, out: &mut Vec<u8>) -> Result<Expect, Refuse
             if cas {
                 line.arg(cas_unique);
             }
-            line.block(value);
             Kind::Store { cas }
         }
         Command::Delete { key } => {
@@ -242,11 +260,16 @@ fn stats(args: &[u8]) -> Stats {
 }
 
 /// Room for a whole command, so that running out of memory is an error and not an abort.
-fn reserve(command: &Command<'_>, word: &str, out: &mut Vec<u8>) -> Result<(), Refused> {
+fn reserve(
+    command: &Command<'_>,
+    word: &str,
+    value: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), Refused> {
     // Word, spaces, numbers and line ends; integers are at most 128 bytes each.
     const REST: usize = 512;
     let room = match command {
-        Command::Store { value, .. } => MAX_KEY_LEN.saturating_add(value.len()),
+        Command::Store { .. } => MAX_KEY_LEN.saturating_add(value),
         Command::GetMany { keys, .. } => keys.iter().map(|key| key.max_sent_len() + 1).sum(),
         Command::Stats { args } => args.unwrap_or_default().len(),
         _ => MAX_KEY_LEN,
@@ -263,7 +286,6 @@ struct Line<'o> {
     out: &'o mut Vec<u8>,
     begin: usize,
     keys: Option<(usize, usize)>,
-    ended: bool,
 }
 
 impl<'o> Line<'o> {
@@ -274,7 +296,6 @@ impl<'o> Line<'o> {
             out,
             begin,
             keys: None,
-            ended: false,
         }
     }
 
@@ -293,17 +314,8 @@ impl<'o> Line<'o> {
         }
     }
 
-    fn block(&mut self, value: &[u8]) {
-        self.out.extend_from_slice(b"\r\n");
-        self.out.extend_from_slice(value);
-        self.out.extend_from_slice(b"\r\n");
-        self.ended = true;
-    }
-
     fn end(self, kind: Kind) -> Expect {
-        if !self.ended {
-            self.out.extend_from_slice(b"\r\n");
-        }
+        self.out.extend_from_slice(b"\r\n");
         let (start, end) = self.keys.unwrap_or((self.begin, self.begin));
         Expect {
             kind,

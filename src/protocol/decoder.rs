@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::buffers::Buffers;
 use super::expect::{Kind, Stats};
 use super::line::{Header, Step, is_error, is_stat, single};
 use super::line_buffer::{LineBuffer, Next};
@@ -15,7 +16,7 @@ const SMALL_VALUE: usize = 8 * 1024;
 /// Most bytes of a `stats` reply, its vectors included.
 const MAX_STATS: usize = 1024 * 1024;
 
-/// Capacity in bytes up to which a returned value buffer is kept.
+/// Capacity in bytes up to which a returned value buffer is this connection's to keep.
 const MAX_SPARE: usize = 64 * 1024;
 
 /// Capacity in bytes of the value buffer of an idle connection.
@@ -28,6 +29,8 @@ const BEHIND_VALUE: usize = 7;
 /// Decodes one reply at a time. Between two calls it keeps what it has of the current one.
 pub(super) struct Decoder {
     pub limits: Limits,
+    /// For values that are too large for the spare buffers.
+    pub large: Buffers,
     input: LineBuffer,
     spare: Values,
     partial: Partial,
@@ -70,6 +73,7 @@ impl Decoder {
     pub fn new(limits: Limits) -> Self {
         Decoder {
             limits,
+            large: Buffers::default(),
             input: LineBuffer::default(),
             spare: Values::default(),
             partial: Partial::default(),
@@ -134,7 +138,9 @@ impl Decoder {
     }
 
     pub fn recycle(&mut self, mut data: Vec<u8>) {
-        if data.capacity() <= MAX_SPARE && data.capacity() > self.spare.bytes.capacity() {
+        if data.capacity() > MAX_SPARE {
+            self.large.give(data);
+        } else if data.capacity() > self.spare.bytes.capacity() {
             data.clear();
             self.spare.bytes = data;
         }
@@ -262,9 +268,10 @@ impl Decoder {
         if let Some(header) = Header::parse(text, cas) {
             let many = matches!(kind, Kind::GetMany { .. });
             let max = self.limits.max_value;
+            let (spare, large) = (&mut self.spare, &self.large);
             let announced = self
                 .partial
-                .announce(&header, many, keys, max, &mut self.spare);
+                .announce(&header, many, keys, max, spare, large);
             return announced.err().map(malformed);
         }
         match (is_error(text), got) {
@@ -319,6 +326,7 @@ impl Partial {
         keys: &[u8],
         max_value: usize,
         spare: &mut Values,
+        large: &Buffers,
     ) -> Result<(), Malformed> {
         if many {
             self.cursor = find(keys, self.cursor, header.key).ok_or(Malformed::UnexpectedKey)?;
@@ -342,6 +350,13 @@ impl Partial {
             std::mem::swap(items, &mut spare.items);
         }
         let room = len.saturating_add(BEHIND_VALUE);
+        if room > MAX_SPARE
+            && bytes.is_empty()
+            && bytes.capacity() < room
+            && let Some(buffer) = large.take(room)
+        {
+            spare.bytes = std::mem::replace(bytes, buffer);
+        }
         if many {
             bytes.try_reserve(header.key.len().saturating_add(room))
         } else {

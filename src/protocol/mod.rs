@@ -15,6 +15,7 @@
 //! | `line` | the meaning of single reply lines |
 //! | `line_buffer` | received bytes, cut into lines without rescanning |
 //! | `decoder` | received bytes to one reply of an expected kind |
+//! | `buffers` | the buffers of large values, kept for the next ones |
 //! | `pipeline` | one connection: bytes to send, exchanges in flight, replies in order |
 //! | `batch` | commands collected before there is a connection |
 //! | `raw` | reads that bypass the protocol, for users who speak it themselves |
@@ -29,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod buffers;
 mod check;
 pub mod command;
 mod decoder;
@@ -43,11 +45,12 @@ pub mod refusal;
 pub mod reply;
 
 pub use batch::Batch;
+pub use buffers::Buffers;
 pub use command::{Arg, Arith, Command, KeyList, Verb, encode};
 pub use expect::Expect;
 pub use key::{Key, MAX_KEY_LEN, escape_into, unescape_into};
 pub use number::Digits;
-pub use pipeline::{Limits, Pipeline, ReadBuf};
+pub use pipeline::{Limits, Pipeline, ReadBuf, VALUE_END};
 pub use raw::{RawRead, RawReader};
 pub use refusal::{Answer, Argument, Refused};
 pub use reply::{Hit, Malformed, Reply, Value, Values};

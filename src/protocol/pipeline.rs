@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 
 use super::batch::Batch;
-use super::command::{Command, encode};
+use super::buffers::Buffers;
+use super::command::{Command, encode, encode_head};
 use super::decoder::Decoder;
 use super::expect::{Expect, Kind};
 use super::line::Step;
@@ -16,6 +17,12 @@ const DROP_FRONT: usize = 64 * 1024;
 
 /// Capacity in bytes of the out buffer of an idle connection.
 const IDLE_OUT: usize = 4 * 1024;
+
+/// Values up to so many bytes are copied into the out buffer.
+const SMALL_VALUE: usize = 8 * 1024;
+
+/// What follows a value that is stored.
+pub const VALUE_END: &[u8] = b"\r\n";
 
 /// Exchanges an idle connection keeps room for.
 const IDLE_FLIGHTS: usize = 32;
@@ -80,6 +87,12 @@ impl<T: Copy> Pipeline<T> {
         }
     }
 
+    /// Lets it use the buffers of large values that others are done with.
+    pub fn sharing(mut self, buffers: Buffers) -> Self {
+        self.decoder.large = buffers;
+        self
+    }
+
     /// Sets the longest value, in bytes, that is accepted from the next header on.
     pub fn set_max_value(&mut self, bytes: usize) {
         self.decoder.limits.max_value = bytes;
@@ -87,14 +100,33 @@ impl<T: Copy> Pipeline<T> {
 
     /// Queues a command. A refused one leaves the pipeline as it was.
     pub fn submit(&mut self, tag: T, command: &Command<'_>) -> Result<(), Refused> {
+        self.make_flight_room(command)?;
+        let expect = encode(command, &mut self.out)?;
+        self.take_off(tag, expect);
+        Ok(())
+    }
+
+    /// As [`submit`](Self::submit), but a large value to be stored is not copied: it is returned,
+    /// and has to be sent right behind [`unsent`](Self::unsent), followed by
+    /// [`VALUE_END`]. See [`sent_with`](Self::sent_with).
+    pub fn submit_head<'a>(&mut self, tag: T, command: &Command<'a>) -> Result<&'a [u8], Refused> {
+        let value = match *command {
+            Command::Store { value, .. } if value.len() > SMALL_VALUE => value,
+            _ => return self.submit(tag, command).map(|()| &b""[..]),
+        };
+        self.make_flight_room(command)?;
+        let expect = encode_head(command, 0, &mut self.out)?;
+        self.take_off(tag, expect);
+        Ok(value)
+    }
+
+    fn make_flight_room(&mut self, command: &Command<'_>) -> Result<(), Refused> {
         if self.flights.try_reserve(1).is_err() {
             return Err(Refused {
                 answer: Answer::NoMemory,
                 why: format!("{}: no memory for an exchange", command.word()),
             });
         }
-        let expect = encode(command, &mut self.out)?;
-        self.take_off(tag, expect);
         Ok(())
     }
 
@@ -159,6 +191,24 @@ impl<T: Copy> Pipeline<T> {
     pub fn sent(&mut self, n: usize) {
         self.sent = self.sent.saturating_add(n).min(self.out.len());
         self.tidy();
+    }
+
+    /// As [`sent`](Self::sent), where `value` and [`VALUE_END`] stood behind the unsent bytes:
+    /// what of the two was not sent is queued. False if there is no memory for it.
+    pub fn sent_with(&mut self, n: usize, value: &[u8]) -> bool {
+        // What never is in the buffer has no position in the stream.
+        let rest = n.saturating_sub(self.unsent().len());
+        let of_end = rest.saturating_sub(value.len());
+        let value = value.get(rest..).unwrap_or_default();
+        let end = VALUE_END.get(of_end..).unwrap_or_default();
+        let room = value.len() + end.len();
+        let queued = self.out.try_reserve(room).is_ok();
+        if queued {
+            self.out.extend_from_slice(value);
+            self.out.extend_from_slice(end);
+        }
+        self.sent(n - rest);
+        queued
     }
 
     /// Number of replies to come.
@@ -289,7 +339,7 @@ impl<T: Copy> Pipeline<T> {
     /// keep their numbers.
     pub fn split_unsent(&mut self) -> Self {
         let unsent = self.base + self.sent as u64;
-        let mut other = Pipeline::new(self.decoder.limits);
+        let mut other = Pipeline::new(self.decoder.limits).with_buffers(self.decoder.large.clone());
         other.next = self.next;
         let kept = self.flights.partition_point(|flight| flight.begin < unsent);
         let Some(from) = self.flights.get(kept).map(|flight| flight.begin) else {

@@ -30,6 +30,12 @@ enum Received {
 impl Worker {
     /// Sends what is to be sent, as far as the socket takes it.
     pub(super) fn flush(&mut self, key: LinkKey) {
+        self.flush_with(key, b"");
+    }
+
+    /// As [`Self::flush`]; `value`, unless empty, is what `Pipeline::submit_head`
+    /// left to be sent.
+    pub(super) fn flush_with(&mut self, key: LinkKey, mut value: &[u8]) {
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
@@ -50,6 +56,12 @@ impl Worker {
         // most `len` bytes.
         let result = unsafe {
             loop {
+                if !value.is_empty() {
+                    match link.send_with(std::mem::take(&mut value)) {
+                        Ok(()) => {}
+                        Err(error) => break Err(error),
+                    }
+                }
                 let unsent = match link.tls {
                     None => link.pipeline.unsent(),
                     Some(_) => link.pipeline.unsent_commands(MAX_RECORD),

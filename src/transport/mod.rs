@@ -15,6 +15,7 @@
 //! | `handshake` | OpenSSL's part of it, and TLS identities |
 //! | `submit` | commands and raw data, begun on behalf of a request |
 //! | `io` | bytes out and in, timeouts, failures |
+//! | `gather` | sending a large value without copying it |
 //! | `keepalive` | idle connections |
 //! | `shared` | connections that many sessions share |
 //! | `events` | nginx's handlers: where events come in |
@@ -27,6 +28,7 @@ mod address;
 mod connect;
 mod error;
 mod events;
+mod gather;
 #[cfg(ngx_feature = "http_ssl")]
 mod handshake;
 #[cfg(not(ngx_feature = "http_ssl"))]

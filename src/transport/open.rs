@@ -205,7 +205,8 @@ impl Worker {
             pipeline: Pipeline::new(Limits {
                 max_line: MAX_LINE,
                 max_value,
-            }),
+            })
+            .with_buffers(self.buffers.clone()),
             owner,
             pool,
             address,

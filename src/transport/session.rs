@@ -174,6 +174,24 @@ impl Worker {
         }
     }
 
+    /// Forgets a session that is closed. False if an operation of it is not
+    /// over.
+    pub fn retire(&mut self, key: SessionKey) -> bool {
+        let over = |session: &Session| {
+            matches!(session.state, State::Closed)
+                && session.reader.is_none()
+                && session.writer.is_none()
+        };
+        if !self.sessions.get(key).is_some_and(over) {
+            return false;
+        }
+        if let Some(cleanup) = self.sessions.remove(key).and_then(|gone| gone.cleanup) {
+            // SAFETY: a handler that ran has left no cleanup here.
+            unsafe { cleanup.cancel() };
+        }
+        true
+    }
+
     /// The request that a session belongs to has ended.
     pub(super) fn request_ended(&mut self, key: SessionKey) {
         if let Some(session) = self.sessions.get_mut(key) {

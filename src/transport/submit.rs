@@ -94,11 +94,21 @@ impl Worker {
         let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
         let link = self.links.get_mut(key).ok_or(Error::Closed)?;
         let tag = Tag { session, serial: 0 };
+        let mut value = &b""[..];
         let work = match what {
             What::Command(command) => {
-                if let Err(refused) = link.pipeline.submit(tag, command) {
-                    self.semaphores.give(semaphore);
-                    return Err(Rejected::Refused(refused));
+                // TLS encrypts from its own buffer, and what connects sends later
+                let submitted = if link.tls.is_none() && !link.is_connecting() {
+                    link.pipeline.submit_head(tag, command)
+                } else {
+                    link.pipeline.submit(tag, command).map(|()| value)
+                };
+                match submitted {
+                    Ok(large) => value = large,
+                    Err(refused) => {
+                        self.semaphores.give(semaphore);
+                        return Err(Rejected::Refused(refused));
+                    }
                 }
                 link.quitting = matches!(command, Command::Quit);
                 Work::Command
@@ -121,7 +131,7 @@ impl Worker {
             Work::Send { .. } => Slot::Writer,
             _ => Slot::Reader,
         };
-        self.start(session, key, slot, Op::new(semaphore, work))
+        self.start(session, key, slot, Op::new(semaphore, work), value)
             .map_err(Rejected::Failed)
     }
 
@@ -157,7 +167,7 @@ impl Worker {
         state.pipeline.send_raw(bytes);
         state.unanswered = true;
         let work = Work::Send { bytes: bytes.len() };
-        self.start(key, link, Slot::Writer, Op::new(semaphore, work))
+        self.start(key, link, Slot::Writer, Op::new(semaphore, work), b"")
     }
 
     /// Receives raw bytes on behalf of `request`. Errors as with [`Self::submit`].
@@ -184,10 +194,10 @@ impl Worker {
         self.check_reader(key)?;
         let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
         let work = Work::Receive(RawReader::new(want));
-        self.start(key, link, Slot::Reader, Op::new(semaphore, work))
+        self.start(key, link, Slot::Reader, Op::new(semaphore, work), b"")
     }
 
-    /// Puts an operation under way. If it is complete at once, its result is
+    /// Puts an operation under way; `value` goes behind what there is to send. If it is complete at once, its result is
     /// returned and nobody has to wait.
     fn start(
         &mut self,
@@ -195,10 +205,11 @@ impl Worker {
         link: LinkKey,
         slot: Slot,
         op: Op,
+        value: &[u8],
     ) -> Result<Begun, Error> {
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
         *session.slot(slot) = Some(op);
-        self.flush(link);
+        self.flush_with(link, value);
         self.read_if_due(link);
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
         let entry = session.slot(slot);

@@ -14,6 +14,7 @@ use super::session::Session;
 use super::shared::Trunk;
 use crate::nginx::{self, Msec, Posted, Timer};
 use crate::ngx_lua::Semaphores;
+use crate::protocol::Buffers;
 use crate::upstream::{Deadlines, Pool};
 
 new_key_type! {
@@ -72,6 +73,8 @@ pub struct Worker {
     pub(super) pool_names: HashMap<Rc<[u8]>, PoolKey>,
     /// Addresses of the TLS sessions that Lua holds, and how often.
     pub(super) tls_sessions: HashMap<usize, usize>,
+    /// Of large values, for all links.
+    pub(super) buffers: Buffers,
     /// What coroutines wait on.
     pub semaphores: Semaphores,
     /// Runs while coroutines wait.

@@ -394,3 +394,99 @@ fn records_end_where_commands_do() {
     pipeline.send_raw(b"raw");
     assert_eq!(pipeline.unsent_commands(1), b"get b\r\nraw");
 }
+
+#[test]
+fn buffers_of_large_values_go_from_one_connection_to_the_next() {
+    let buffers = Buffers::default();
+    let limits = Limits {
+        max_line: 64,
+        max_value: 1 << 20,
+    };
+    let value = |len: usize| {
+        let mut pipeline = Pipeline::new(limits).with_buffers(buffers.clone());
+        pipeline.submit(1, &get("k")).unwrap();
+        send_all(&mut pipeline);
+        let mut bytes = format!("VALUE k 0 {len}\r\n").into_bytes();
+        bytes.resize(bytes.len() + len, b'x');
+        bytes.extend_from_slice(b"\r\nEND\r\n");
+        let mut bytes = bytes.as_slice();
+        while !bytes.is_empty() {
+            let into = pipeline.read_buf();
+            let (now, later) = bytes.split_at(into.max.min(bytes.len()));
+            into.buf.extend_from_slice(now);
+            bytes = later;
+            if let Some((_, Reply::Value(value))) = pipeline.next_reply() {
+                assert!(value.data.len() == len && value.data.iter().all(|&byte| byte == b'x'));
+                let at = (value.data.as_ptr(), value.data.capacity());
+                pipeline.recycle(value.data);
+                assert!(pipeline.is_quiet());
+                return at;
+            }
+        }
+        panic!("no value");
+    };
+    let first = value(300_000);
+    assert_eq!(value(200_000), first);
+    assert_eq!(value(300_000), first);
+    assert!(value(400_000).1 >= 400_000);
+}
+
+#[test]
+fn a_large_value_is_sent_from_where_it_is() {
+    let large = vec![b'v'; SMALL_VALUE + 1];
+    let head = format!("get a\r\nset k 0 0 {}\r\n", large.len());
+    let whole = [head.as_bytes(), &large, VALUE_END].concat();
+    for sent in [0, 3, 7, head.len() - 1, head.len(), head.len() + 1]
+        .into_iter()
+        .chain(whole.len() - 4..=whole.len())
+    {
+        let mut pipeline = Pipeline::new(LIMITS);
+        pipeline.submit(1, &get("a")).unwrap();
+        let value = pipeline.submit_head(2, &set(&large)).unwrap();
+        assert_eq!(value.as_ptr(), large.as_ptr());
+        assert_eq!(pipeline.unsent(), head.as_bytes());
+        assert!(pipeline.sent_with(sent, value));
+        assert_eq!(send_all(&mut pipeline), whole[sent..], "{sent}");
+        // the next command's key is found behind bytes that never were in the buffer
+        pipeline.submit(3, &get("b")).unwrap();
+        assert_eq!(send_all(&mut pipeline), b"get b\r\n");
+        read(
+            &mut pipeline,
+            b"VALUE a 0 1\r\nx\r\nEND\r\nSTORED\r\nVALUE b 0 1\r\ny\r\nEND\r\n",
+        );
+        assert_eq!(pipeline.next_reply(), Some((1, hit(b"x"))));
+        assert_eq!(pipeline.next_reply(), Some((2, Reply::Done)));
+        assert_eq!(pipeline.next_reply(), Some((3, hit(b"y"))));
+        assert!(pipeline.is_quiet());
+    }
+}
+
+#[test]
+fn a_small_value_and_a_refused_one_are_not_left_to_the_caller() {
+    let mut pipeline = Pipeline::new(LIMITS);
+    assert_eq!(pipeline.submit_head(1, &set(b"v")), Ok(&b""[..]));
+    assert_eq!(send_all(&mut pipeline), b"set k 0 0 1\r\nv\r\n");
+    let large = vec![b'v'; SMALL_VALUE + 1];
+    let Command::Store {
+        verb,
+        flags,
+        exptime,
+        cas_unique,
+        value,
+        ..
+    } = set(&large)
+    else {
+        panic!("no store");
+    };
+    let refused = Command::Store {
+        verb,
+        key: key(b""),
+        flags,
+        exptime,
+        cas_unique,
+        value,
+    };
+    assert!(pipeline.submit_head(1, &refused).is_err());
+    assert!(pipeline.unsent().is_empty());
+    assert_eq!(pipeline.in_flight(), 1);
+}
