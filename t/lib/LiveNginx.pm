@@ -14,6 +14,7 @@ use TestEnv;
 #   http   => text for the http block, ahead of the server
 #   server => text for the server block
 #   main   => text ahead of everything (default: one worker)
+#   private => why this may not run over shared connections (TEST_NGINX_MULTIPLEX)
 #   connections => worker_connections (default 512)
 #   daemon => 1: it detaches itself, which the change of binaries needs
 # Returns an object; everything it started ends with it.
@@ -28,7 +29,7 @@ sub start {
     my $connections = $opt{connections} // 512;
     my $daemon = $opt{daemon} ? 'on' : 'off';
     my $temps = join '', map {"${_}_temp_path temp;\n"} qw( client_body proxy fastcgi uwsgi scgi );
-    my $shared = TestEnv::multiplex_config( $opt{http} );
+    my $shared = defined $opt{private} ? '' : TestEnv::multiplex_config( $opt{http} );
     open my $conf, '>', "$dir/nginx.conf" or die "LiveNginx: $!\n";
     print {$conf} <<"END" or die "LiveNginx: $!\n";
 $load

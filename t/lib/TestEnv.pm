@@ -109,6 +109,7 @@ INIT {
     $add->(
         sub {
             my ($block) = @_;
+            return if defined $block->private;
             my $http = $block->http_config // '';
             $block->set_value( http_config => multiplex_config($http) . $http );
         }
@@ -190,8 +191,8 @@ states the reference's behaviour.
 
 C<TEST_NGINX_MULTIPLEX> has the arguments of the directive C<lua_memcached_multiplex>, for instance
 C<2>. Then every block gets it at http level, and so does every L<LiveNginx>: the whole of F<t/> runs
-over shared connections. What is about private ones says C<lua_memcached_multiplex off;> itself, in
-its http_config or its config.
+over shared connections. A block that is about private ones has a section C<--- private> with the
+reason; text of an http block that says C<lua_memcached_multiplex> itself is left alone.
 
 =head1 FUNCTIONS
 

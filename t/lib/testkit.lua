@@ -145,7 +145,7 @@ end
 
 -- One figure of the server's general statistics, over its own connection.
 function _M.stat(name)
-    local memc = _M.connect(nil, { pool = "stat" .. math.random() })
+    local memc = _M.connect(nil, { pool = "stat" .. math.random() }, { multiplex = false })
     local lines = assert(memc:stats())
     memc:close()
     for _, line in ipairs(lines) do
