@@ -88,7 +88,7 @@ impl<T: Copy> Pipeline<T> {
     }
 
     /// Lets it use the buffers of large values that others are done with.
-    pub fn sharing(mut self, buffers: Buffers) -> Self {
+    pub fn with_buffers(mut self, buffers: Buffers) -> Self {
         self.decoder.large = buffers;
         self
     }

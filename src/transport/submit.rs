@@ -211,6 +211,11 @@ impl Worker {
         *session.slot(slot) = Some(op);
         self.flush_with(link, value);
         self.read_if_due(link);
+        self.begun(key, slot)
+    }
+
+    /// Whether the operation in a slot is over already; then its result.
+    pub(super) fn begun(&mut self, key: SessionKey, slot: Slot) -> Result<Begun, Error> {
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
         let entry = session.slot(slot);
         match entry.as_ref().map(Op::status) {

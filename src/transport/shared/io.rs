@@ -29,6 +29,12 @@ const MIN_GRACE: Msec = 100;
 impl Worker {
     /// Sends what is to be sent, as far as the socket takes it.
     pub(in crate::transport) fn flush_shared(&mut self, key: LinkKey) {
+        self.flush_shared_with(key, b"");
+    }
+
+    /// As [`Self::flush_shared`]; `value`, unless empty, is what
+    /// `Pipeline::submit_head` left to be sent.
+    pub(super) fn flush_shared_with(&mut self, key: LinkKey, value: &[u8]) {
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
@@ -48,13 +54,18 @@ impl Worker {
         }
         let pipeline = &link.pipeline;
         let fresh = pipeline.in_flight() > 0 && !pipeline.has_begun(pipeline.oldest());
-        if fresh && link.is_readable() {
+        if fresh && value.is_empty() && link.is_readable() {
             // nothing was asked: it is closed, or out of step
             self.read_shared(key);
         }
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
+        if !value.is_empty()
+            && let Err(error) = link.send_with(value)
+        {
+            return self.fail_shared(key, error);
+        }
         let c = link.connection.as_ptr();
         // SAFETY: the link's connection is open; its send function reads at
         // most `len` bytes.

@@ -10,7 +10,7 @@ use crate::protocol::{Batch, Command};
 use crate::transport::Error;
 use crate::transport::events::on_turn_end;
 use crate::transport::link::{Link, Tag};
-use crate::transport::op::{Begun, Op, Work};
+use crate::transport::op::{Begun, Op, Slot, Work};
 use crate::transport::session::State;
 use crate::transport::submit::{Rejected, What};
 use crate::transport::worker::{LinkKey, SessionKey, TrunkKey, Worker};
@@ -43,24 +43,34 @@ impl Worker {
                 expected: batch.len(),
             },
         };
-        if let Err(rejected) = self.put_on_link(key, link, what) {
-            self.semaphores.give(semaphore);
-            return Err(rejected);
-        }
+        let value = match self.put_on_link(key, link, what) {
+            Ok(value) => value,
+            Err(rejected) => {
+                self.semaphores.give(semaphore);
+                return Err(rejected);
+            }
+        };
         if let Some(session) = self.sessions.get_mut(key) {
             session.reader = Some(Op::new(semaphore, work));
         }
         self.set_operation_deadline(key);
-        Ok(Begun::Waiting)
+        if value.is_empty() {
+            return Ok(Begun::Waiting);
+        }
+        // at once, while it is surely there
+        self.flush_shared_with(link, value);
+        Ok(self.begun(key, Slot::Reader)?)
     }
 
-    /// Appends commands to what a link will send at the end of this turn.
-    fn put_on_link(
+    /// Appends commands to what a link will send at the end of this turn. What
+    /// is returned, unless empty, is a large value that belongs behind them and
+    /// was left out: [`Worker::flush_shared_with`] is to be called with it.
+    fn put_on_link<'a>(
         &mut self,
         key: SessionKey,
         link_key: LinkKey,
-        what: What<'_>,
-    ) -> Result<(), Rejected> {
+        what: What<'a>,
+    ) -> Result<&'a [u8], Rejected> {
         let link = self.links.get_mut(link_key).ok_or(Error::Closed)?;
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
         session.serial += 1;
@@ -69,10 +79,16 @@ impl Worker {
             serial: session.serial,
         };
         let idle = link.pipeline.in_flight() == 0;
+        let mut value = &b""[..];
         let number = match what {
             What::Command(command) => {
-                let submitted = link.pipeline.submit(tag, command);
-                submitted.map_err(Rejected::Refused)?;
+                // one that may be closed gets nothing that could not be moved
+                let submitted = if link.takes_all() && !(idle && link.is_readable()) {
+                    link.pipeline.submit_head(tag, command)
+                } else {
+                    link.pipeline.submit(tag, command).map(|()| value)
+                };
+                value = submitted.map_err(Rejected::Refused)?;
                 let newest = link.pipeline.newest().ok_or(Error::Unknown)?;
                 match command {
                     Command::Get { .. } => link.ask_once(&self.hasher, newest, tag),
@@ -98,7 +114,7 @@ impl Worker {
             self.dirty.push(link_key);
             self.turn_end().post();
         }
-        Ok(())
+        Ok(value)
     }
 
     fn turn_end(&mut self) -> &mut Posted {
@@ -282,12 +298,20 @@ impl Link {
         sharing.map_or(0, |s| s.followers.values().map(Vec::len).sum())
     }
 
+    /// Whether the socket takes what is there to be sent, as far as is known.
+    fn takes_all(&self) -> bool {
+        let c = self.connection.as_ptr();
+        // SAFETY: the link's connection is open.
+        let ready = unsafe { (*(*c).write).ready() != 0 };
+        ready && !self.is_connecting()
+    }
+
     fn load(&self) -> Load {
         if self.is_connecting() {
             Load::Opening
         } else if self.is_overdue() {
             Load::Overdue
-        } else if self.pipeline.is_amid_value() || !self.pipeline.unsent().is_empty() {
+        } else if self.pipeline.is_amid_value() || !self.takes_all() {
             Load::Busy
         } else {
             Load::Ready(self.pipeline.in_flight())
