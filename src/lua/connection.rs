@@ -88,10 +88,18 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
     } else {
         return stack.failure(1, "missing the port number");
     };
-    let pool = match (options.pool, port) {
+    let mut buffer = [0; MAX_QUICK_NAME];
+    let made;
+    let pool = match (&options.pool, port) {
         (Some(pool), _) => pool,
-        (None, Some(port)) => pool_name(host, port),
-        (None, None) => host.to_vec(),
+        (None, None) => host,
+        (None, Some(port)) => match quick_pool_name(host, port, &mut buffer) {
+            Some(name) => name,
+            None => {
+                made = pool_name(host, port);
+                &made
+            }
+        },
     };
     // SAFETY: a running C function's state.
     let kept = |index| unsafe { lua_tonumber(state, index) } as usize;
@@ -106,7 +114,7 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
     let peer = Peer {
         host,
         port: port.unwrap_or(0),
-        pool: &pool,
+        pool,
         pool_size: options.pool_size,
         backlog: options.backlog,
     };
@@ -117,6 +125,25 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
         stack.raise(format_args!("{CANNOT_YIELD}"));
     }
     begun(stack, Shape::CONNECT, key, request, result)
+}
+
+/// Longest pool name in bytes that is made without an allocation.
+const MAX_QUICK_NAME: usize = 64;
+
+/// As [`pool_name`], if there is room for it.
+fn quick_pool_name<'a>(
+    host: &[u8],
+    port: u16,
+    buffer: &'a mut [u8; MAX_QUICK_NAME],
+) -> Option<&'a [u8]> {
+    let port = Digits::from(u64::from(port));
+    let port = port.as_bytes();
+    let (name, rest) = buffer.split_at_mut_checked(host.len())?;
+    name.copy_from_slice(host);
+    let (colon, rest) = rest.split_first_mut()?;
+    *colon = b':';
+    rest.get_mut(..port.len())?.copy_from_slice(port);
+    buffer.get(..host.len() + 1 + port.len())
 }
 
 /// `host:port`, as cosockets name pools.

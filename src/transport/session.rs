@@ -334,6 +334,11 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
+        if let (State::Closed, State::Closed, None, None) =
+            (&session.state, &state, &session.reader, &session.writer)
+        {
+            return;
+        }
         let was = std::mem::replace(&mut session.state, state);
         let ended = session.cleanup.is_none();
         for slot in [&mut session.reader, &mut session.writer] {
