@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 
 use mlua::ffi::{
     LUA_TNIL, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE, lua_State, lua_getfield_, lua_isnumber,
-    lua_pop, lua_pushnumber, lua_rawseti_, lua_settop, lua_tointeger_, lua_tonumber,
+    lua_pop, lua_pushnumber, lua_rawseti_, lua_tointeger_, lua_tonumber,
 };
 use nginx_sys::ngx_http_request_t;
 
@@ -44,11 +44,11 @@ struct Options {
     backlog: Option<usize>,
 }
 
-/// How many arguments the glue adds before the user's, behind `sock`: the
-/// timeouts that are kept in it.
-const ADDED: c_int = 3;
+/// How many arguments the glue adds before the user's, behind `sock`: the id
+/// and the timeouts that are kept in it.
+const ADDED: c_int = 4;
 
-/// `connect(sock, connect_timeout, send_timeout, read_timeout, host, port?, options?)`
+/// `connect(sock, id, connect_timeout, send_timeout, read_timeout, host, port?, options?)`
 pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
@@ -62,7 +62,7 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
     if !stack.is_yieldable() {
         require_phase(stack);
     }
-    stack.check_table(1);
+    let found = handle::session_with_id(stack, 1, 2);
     let Some(host) = stack.text(ADDED + 2) else {
         stack.raise(format_args!(
             "bad argument #1 to 'connect' (string expected, got {})",
@@ -91,14 +91,23 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
     } else {
         return stack.failure(1, "missing the port number");
     };
-    let pool = match (options.pool, port) {
+    let mut buffer = [0; MAX_QUICK_NAME];
+    let made;
+    let pool = match (&options.pool, port) {
         (Some(pool), _) => pool,
-        (None, Some(port)) => pool_name(host, port),
-        (None, None) => host.to_vec(),
+        (None, None) => host,
+        (None, Some(port)) => match quick_pool_name(host, port, &mut buffer) {
+            Some(name) => name,
+            None => {
+                made = pool_name(host, port);
+                &made
+            }
+        },
     };
     // SAFETY: a running C function's state.
-    let kept = |index| unsafe { lua_tonumber(state, index) } as usize;
-    let key = handle::session_kept(stack, 1).unwrap_or_else(|| {
+    let kept = |index| unsafe { lua_tonumber(state, index + 1) } as usize;
+    let found = found.filter(|key| transport::with(|worker| worker.is_session(*key)));
+    let key = found.unwrap_or_else(|| {
         let timeouts = Timeouts {
             connect: kept(CONNECT_TIMEOUT_INDEX),
             send: kept(SEND_TIMEOUT_INDEX),
@@ -109,7 +118,7 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
     let peer = Peer {
         host,
         port: port.unwrap_or(0),
-        pool: &pool,
+        pool,
         pool_size: options.pool_size,
         backlog: options.backlog,
         multiplex: multiplex(stack, request),
@@ -133,6 +142,25 @@ fn multiplex(stack: Stack, request: NonNull<ngx_http_request_t>) -> Multiplex {
         multiplex.connections = connections.min(MAX_CONNECTIONS);
     }
     multiplex
+}
+
+/// Longest pool name in bytes that is made without an allocation.
+const MAX_QUICK_NAME: usize = 64;
+
+/// As [`pool_name`], if there is room for it.
+fn quick_pool_name<'a>(
+    host: &[u8],
+    port: u16,
+    buffer: &'a mut [u8; MAX_QUICK_NAME],
+) -> Option<&'a [u8]> {
+    let port = Digits::from(u64::from(port));
+    let port = port.as_bytes();
+    let (name, rest) = buffer.split_at_mut_checked(host.len())?;
+    name.copy_from_slice(host);
+    let (colon, rest) = rest.split_first_mut()?;
+    *colon = b':';
+    rest.get_mut(..port.len())?.copy_from_slice(port);
+    buffer.get(..host.len() + 1 + port.len())
 }
 
 /// `host:port`, as cosockets name pools.
@@ -293,35 +321,43 @@ fn store_timeouts(stack: Stack, timeouts: Timeouts) -> c_int {
     0
 }
 
-/// `setkeepalive(sock, timeout?, pool_size?)`
-pub unsafe extern "C-unwind" fn setkeepalive(state: *mut lua_State) -> c_int {
+/// `setkeepalive(sock, timeout?, pool_size?)`, or with the id behind `sock`
+pub unsafe extern "C-unwind" fn setkeepalive<const WITH_ID: bool>(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
-    let top = stack.top();
+    let added = c_int::from(WITH_ID);
+    let top = stack.top() - added;
     if !(1..=3).contains(&top) {
         stack.raise(format_args!(
             "expecting 1 to 3 arguments (including the object), but got {top}"
         ));
     }
-    let Some(key) = handle::session(stack, 1) else {
+    let found = if WITH_ID {
+        handle::session_with_id(stack, 1, 2)
+    } else {
+        handle::session(stack, 1)
+    };
+    let Some(key) = found else {
         return stack.failure(1, Error::Closed);
     };
-    // SAFETY: a running C function's state; absent arguments become nil.
-    unsafe { lua_settop(state, 3) };
     let argument = |index: c_int| -> Option<i64> {
-        if stack.is_none_or_nil(index) {
+        // SAFETY: a running C function's state.
+        let number = unsafe { lua_tointeger_(state, index + added) } as i64;
+        if number != 0 {
+            return Some(number);
+        }
+        if stack.is_none_or_nil(index + added) {
             return None;
         }
         // SAFETY: as above.
-        if unsafe { lua_isnumber(state, index) } == 0 {
+        if unsafe { lua_isnumber(state, index + added) } == 0 {
             stack.raise(format_args!(
                 "bad argument #{} to 'setkeepalive' (number expected, got {})",
                 index - 1,
-                stack.type_name(index)
+                stack.type_name(index + added)
             ));
         }
-        // SAFETY: as above.
-        Some(unsafe { lua_tointeger_(state, index) } as i64)
+        Some(0)
     };
     let (timeout, pool_size) = (argument(2), argument(3));
     let request = stack.request();

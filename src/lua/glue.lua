@@ -13,7 +13,8 @@ local tonumber, type = tonumber, type
 local check_phase = native.check_phase
 local connect, finish_connect = native.connect, native.finish_connect
 local settimeout, settimeouts = native.settimeout, native.settimeouts
-local setkeepalive, getreusedtimes = native.setkeepalive, native.getreusedtimes
+local setkeepalive, set_keepalive = native.setkeepalive, native.set_keepalive
+local getreusedtimes = native.getreusedtimes
 local close = native.close
 local sslhandshake, finish_handshake = native.sslhandshake, native.finish_handshake
 local free_session = native.free_session
@@ -45,7 +46,7 @@ local HOST, PORT, CERTIFICATE, KEY, MULTIPLEX = 5, 6, 8, 9, 10
 
 local function connect_sock(sock, ...)
     sock[HOST], sock[PORT] = ...
-    return finish_connect(sock, sock, connect(sock, sock[2], sock[3], sock[4], ...))
+    return finish_connect(sock, sock, connect(sock, sock[1], sock[2], sock[3], sock[4], ...))
 end
 
 Sock.connect = connect_sock
@@ -206,9 +207,8 @@ local function set_timeouts(self, connect_timeout, send_timeout, read_timeout)
     if not sock then
         return nil, "not initialized"
     end
-    local id = sock[1]
-    if id == false or id == 0 then
-        -- not connected: only kept, without a call
+    if sock[1] == false then
+        -- never connected: only kept, without a call
         sock[2], sock[3], sock[4] = milliseconds(connect_timeout),
             milliseconds(send_timeout), milliseconds(read_timeout)
     else
@@ -246,7 +246,7 @@ function _M.set_keepalive(self, ...)
     if not sock then
         return nil, "not initialized"
     end
-    return setkeepalive(sock, ...)
+    return set_keepalive(sock, sock[1], ...)
 end
 
 function _M.get_reused_times(self)

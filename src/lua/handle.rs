@@ -21,7 +21,7 @@ use super::stack::Stack;
 use crate::transport::{self, SessionKey, Timeouts};
 
 /// Where in `sock` the session's id is: false before it is connected first,
-/// and [`CLOSED`] when it was closed. The timeouts follow.
+/// and still there when it was closed. The timeouts follow.
 const ID_INDEX: c_int = 1;
 pub const CONNECT_TIMEOUT_INDEX: c_int = 2;
 pub const SEND_TIMEOUT_INDEX: c_int = 3;
@@ -38,9 +38,6 @@ const SPARES: c_int = lua_upvalueindex(2);
 
 /// Most spare handles of a VM.
 const MAX_SPARES: c_int = 256;
-
-/// In the place of an id; it finds no session.
-const CLOSED: f64 = 0.0;
 
 /// Bits of an id in Lua, an integer up to 2^53, that are the place; the others
 /// are the generation.
@@ -145,7 +142,7 @@ fn from_number(number: f64) -> SessionKey {
 pub fn passed_session(stack: Stack, index: c_int) -> Option<SessionKey> {
     // SAFETY: a running C function's state.
     let id = unsafe { lua_tonumber(stack.state(), index) };
-    if id != CLOSED {
+    if id != 0.0 {
         return Some(from_number(id));
     }
     match stack.kind(index) {
@@ -173,10 +170,19 @@ pub fn session(stack: Stack, index: c_int) -> Option<SessionKey> {
     None
 }
 
-/// As [`session`], for a `sock` that is to be connected: if it was closed it
-/// has none any more.
-pub fn session_kept(stack: Stack, index: c_int) -> Option<SessionKey> {
-    session(stack, index).filter(|key| *key != from_number(CLOSED))
+/// As [`session`], where the glue passed what `sock` has as id, too. `None`
+/// also if the session was closed, and is no more.
+pub fn session_with_id(stack: Stack, sock: c_int, id: c_int) -> Option<SessionKey> {
+    // SAFETY: a running C function's state.
+    let number = unsafe { lua_tonumber(stack.state(), id) };
+    stack.check_table(sock);
+    if number != 0.0 {
+        return Some(from_number(number));
+    }
+    if !matches!(stack.kind(id), LUA_TBOOLEAN) {
+        check_sock(stack, sock);
+    }
+    None
 }
 
 /// Raises if the table at `index` is no `sock`: it has not its methods.
@@ -232,11 +238,12 @@ pub fn attach(stack: Stack, index: c_int, timeouts: Timeouts) -> SessionKey {
             lua_pushnil(state);
             lua_rawseti_(state, SPARES, *count);
             *count -= 1;
-            let handle = lua_touserdata(state, -1).cast::<Handle>();
-            (*handle).id = key.to_bits();
         } else {
-            push(stack, Kind::Session, key.to_bits());
+            push(stack, Kind::Session, 0);
         }
+        let handle = lua_touserdata(state, -1).cast::<Handle>();
+        (*handle).id = key.to_bits();
+        transport::with(|worker| worker.set_handle(key, handle.addr()));
         lua_rawseti_(state, index, HANDLE_INDEX);
         lua_pushnumber(state, id);
         lua_rawseti_(state, index, ID_INDEX);
@@ -257,29 +264,25 @@ pub fn multiplex(stack: Stack, index: c_int) -> Option<usize> {
 }
 
 /// Ends the session of the `sock` at `index`, which is closed, and keeps its
-/// handle; unless a coroutine has still to fetch a result. Only for functions
-/// made by [`with_spares`].
+/// handle; unless a coroutine has still to fetch a result. The id stays, and
+/// finds nothing. Only for functions made by [`with_spares`].
 pub fn detach(stack: Stack, index: c_int, key: SessionKey) {
     let state = stack.state();
-    if !transport::with(|worker| worker.retire(key)) {
+    let Some(address) = transport::with(|worker| worker.retire(key)) else {
         return;
-    }
-    // SAFETY: as in `attach`. What is kept is surely a session's handle, since
-    // only such a one has its id.
+    };
+    // SAFETY: as in `attach`. What is kept is the handle of that session,
+    // whatever else may have been put into the table.
     unsafe {
-        lua_pushnumber(state, CLOSED);
-        lua_rawseti_(state, index, ID_INDEX);
         let count = lua_touserdata(state, SPARES_COUNT).cast::<c_int>();
         lua_rawgeti_(state, index, HANDLE_INDEX);
-        if *count < MAX_SPARES && read(stack, -1, Kind::Session) == Some(key.to_bits()) {
-            let handle = lua_touserdata(state, -1).cast::<Handle>();
-            (*handle).id = 0;
+        if *count < MAX_SPARES && lua_touserdata(state, -1).addr() == address {
             *count += 1;
             lua_rawseti_(state, SPARES, *count);
+            lua_pushboolean(state, 0);
+            lua_rawseti_(state, index, HANDLE_INDEX);
         } else {
             lua_pop(state, 1);
         }
-        lua_pushboolean(state, 0);
-        lua_rawseti_(state, index, HANDLE_INDEX);
     }
 }

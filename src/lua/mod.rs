@@ -74,19 +74,20 @@ fn build(lua: &Lua) -> mlua::Result<Table> {
         // SAFETY: each is written to be called by Lua with any arguments.
         native.set(name, unsafe { lua.create_c_function(function)? })?;
     }
-    let closures: [Function; 3] = {
+    let closures: [Function; 4] = {
         let closures = [
             connection::connect as lua_CFunction,
-            connection::setkeepalive,
+            connection::setkeepalive::<false>,
+            connection::setkeepalive::<true>,
             connection::close,
         ];
         // SAFETY: the state has room for a few values; the functions are
         // written as those above are.
-        let made: (Value, Value, Function, Function, Function) =
+        let made: (Value, Value, Function, Function, Function, Function) =
             unsafe { lua.exec_raw((), |state| handle::with_spares(state, &closures))? };
-        [made.2, made.3, made.4]
+        [made.2, made.3, made.4, made.5]
     };
-    for (name, closure) in ["connect", "setkeepalive", "close"]
+    for (name, closure) in ["connect", "setkeepalive", "set_keepalive", "close"]
         .into_iter()
         .zip(closures)
     {

@@ -4,9 +4,9 @@ use std::ffi::{CStr, c_int};
 use std::fmt;
 
 use mlua::ffi::{
-    LUA_TNIL, LUA_TNONE, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE, lua_State, lua_concat, lua_error,
-    lua_gettop, lua_pushinteger, lua_pushlstring_, lua_pushnil, lua_pushnumber, lua_tolstring,
-    lua_type, lua_typename, luaL_where,
+    LUA_TNIL, LUA_TNONE, LUA_TTABLE, lua_State, lua_concat, lua_error, lua_gettop, lua_pushinteger,
+    lua_pushlstring_, lua_pushnil, lua_pushnumber, lua_tolstring, lua_type, lua_typename,
+    luaL_where,
 };
 use nginx_sys::ngx_http_request_t;
 use std::ptr::NonNull;
@@ -63,27 +63,20 @@ impl Stack {
     ///
     /// The slice stays valid while the value stays on the stack.
     pub fn text<'a>(self, index: c_int) -> Option<&'a [u8]> {
-        match self.kind(index) {
-            LUA_TSTRING | LUA_TNUMBER => {
-                let mut len = 0;
-                // SAFETY: see the type; Lua strings are immutable and live
-                // while they are on the stack.
-                unsafe {
-                    let data = lua_tolstring(self.0, index, &mut len);
-                    Some(std::slice::from_raw_parts(data.cast(), len))
-                }
-            }
-            _ => None,
+        let mut len = 0;
+        // SAFETY: see the type; null for anything else. Lua strings are
+        // immutable and live while they are on the stack.
+        unsafe {
+            let data = lua_tolstring(self.0, index, &mut len);
+            (!data.is_null()).then(|| std::slice::from_raw_parts(data.cast(), len))
         }
     }
 
     /// As [`Self::text`], with an error for anything else than nil.
     pub fn optional_text<'a>(self, index: c_int, name: &str) -> Option<&'a [u8]> {
-        if self.is_none_or_nil(index) {
-            return None;
-        }
         match self.text(index) {
             Some(text) => Some(text),
+            None if self.is_none_or_nil(index) => None,
             None => self.raise(format_args!(
                 "bad {name} argument (string or number expected, got {})",
                 self.type_name(index)

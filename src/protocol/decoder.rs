@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::buffers::Buffers;
 use super::expect::{Kind, Stats};
-use super::line::{Header, Step, is_error, is_stat, single};
+use super::line::{Header, Step, is_error, is_stat, single, whole_value};
 use super::line_buffer::{LineBuffer, Next};
 use super::pipeline::Limits;
 use super::reply::{Item, Malformed, Reply, Value, Values};
@@ -167,7 +167,10 @@ impl Decoder {
     pub fn reply(&mut self, kind: Kind, keys: &[u8]) -> Option<Decoded> {
         let decoded = match self.failure.take() {
             Some(what) => malformed(what),
-            None => self.decode(kind, keys)?,
+            None => match self.at_once(kind, keys) {
+                Some(reply) => return Some((reply, Step::Kept)),
+                None => self.decode(kind, keys)?,
+            },
         };
         self.finish();
         Some(decoded)
@@ -182,6 +185,39 @@ impl Decoder {
         partial.cursor = 0;
         partial.lines.clear();
         partial.lines_size = 0;
+    }
+
+    /// The usual reply, if it is all there and small. Anything else takes the long way, and comes
+    /// to the same where this could have been taken.
+    fn at_once(&mut self, kind: Kind, keys: &[u8]) -> Option<Reply> {
+        let Body::Line = self.partial.body else {
+            return None;
+        };
+        let unread = self.input.unread();
+        let (reply, len) = match kind {
+            Kind::Get { cas } if self.partial.values.items.is_empty() => {
+                match whole_value(unread, keys, cas, self.limits.max_line) {
+                    Some((value, len)) => {
+                        if value.data.len() > SMALL_VALUE.min(self.limits.max_value) {
+                            return None;
+                        }
+                        let mut data = std::mem::take(&mut self.spare.bytes);
+                        data.try_reserve(value.data.len()).ok()?;
+                        data.extend_from_slice(value.data);
+                        let (flags, cas) = (value.flags, value.cas);
+                        (Reply::Value(Value { data, flags, cas }), len)
+                    }
+                    None if unread.starts_with(b"END\r\n") => (Reply::Miss, b"END\r\n".len()),
+                    None => return None,
+                }
+            }
+            Kind::Store { .. } if unread.starts_with(b"STORED\r\n") => {
+                (Reply::Done, b"STORED\r\n".len())
+            }
+            _ => return None,
+        };
+        self.input.consume(len);
+        Some(reply)
     }
 
     fn decode(&mut self, kind: Kind, keys: &[u8]) -> Option<Decoded> {

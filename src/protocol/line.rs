@@ -2,7 +2,7 @@
 
 use super::expect::Kind;
 use super::number::Digits;
-use super::reply::Reply;
+use super::reply::{Hit, Reply};
 
 /// Whether the stream is still in step behind a reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,6 +98,43 @@ impl<'a> Header<'a> {
             },
         })
     }
+}
+
+/// The reply to `get` of a key that was found, if all of it is there, and its length. `max_line` is
+/// that of the header.
+pub(super) fn whole_value<'a>(
+    reply: &'a [u8],
+    key: &[u8],
+    cas: bool,
+    max_line: usize,
+) -> Option<(Hit<'a>, usize)> {
+    let rest = reply.strip_prefix(b"VALUE ")?;
+    let (key, rest) = match rest.split_at_checked(key.len())? {
+        (found, rest) if found == key => (found, rest),
+        _ => return None,
+    };
+    let (flags, rest) = field(rest)?;
+    let (len, rest) = field(rest)?;
+    let (cas, rest) = match cas {
+        true => field(rest).map(|(cas, rest)| (Some(cas), rest))?,
+        false => (None, rest),
+    };
+    if reply.len() - rest.len() > max_line {
+        return None;
+    }
+    let rest = rest.strip_prefix(b"\r\n")?;
+    let (data, rest) = rest.split_at_checked(usize::try_from(number(len)?).ok()?)?;
+    let rest = rest.strip_prefix(b"\r\nEND\r\n")?;
+    let hit = Hit {
+        key,
+        data,
+        flags: Digits::parse(flags)?,
+        cas: match cas {
+            Some(cas) => Some(Digits::parse(cas)?),
+            None => None,
+        },
+    };
+    Some((hit, reply.len() - rest.len()))
 }
 
 /// A space and the digits behind it, and what follows.

@@ -39,19 +39,11 @@ impl Digits {
 
 impl From<u64> for Digits {
     fn from(mut number: u64) -> Self {
-        let mut reversed = [0; MAX_DIGITS];
-        let mut len = 0;
-        for slot in &mut reversed {
+        let len = number.checked_ilog10().unwrap_or(0) as usize + 1;
+        let mut text = [b'0'; MAX_DIGITS];
+        for slot in text.iter_mut().take(len).rev() {
             *slot = b'0' + (number % 10) as u8;
             number /= 10;
-            len += 1;
-            if number == 0 {
-                break;
-            }
-        }
-        let mut text = [b'0'; MAX_DIGITS];
-        for (to, from) in text.iter_mut().zip(reversed.iter().take(len).rev()) {
-            *to = *from;
         }
         Digits {
             len: len as u8,

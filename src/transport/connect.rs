@@ -123,7 +123,14 @@ impl Worker {
     }
 
     fn find_pool(&mut self, peer: Peer<'_>) -> Option<PoolKey> {
+        if let Some(last) = self.last_pool
+            && let Some(named) = self.pools.get(last)
+            && *named.name == *peer.pool
+        {
+            return Some(last);
+        }
         if let Some(pool) = self.pool_names.get(peer.pool) {
+            self.last_pool = Some(*pool);
             return Some(*pool);
         }
         Some(self.create_pool(peer.pool.into(), peer.pool_size?, peer.backlog))

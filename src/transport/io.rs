@@ -116,7 +116,9 @@ impl Worker {
         if connecting || self.pending_reader(key).is_none() {
             return;
         }
-        self.deliver(key);
+        if self.links.get(key).is_some_and(Link::has_received) {
+            self.deliver(key);
+        }
         if self.pending_reader(key).is_some() {
             self.read(key);
         }
@@ -385,6 +387,11 @@ impl Link {
                 ..
             }
         )
+    }
+
+    /// Whether there is anything to deliver without reading more.
+    fn has_received(&self) -> bool {
+        !self.pipeline.buffered().is_empty() || self.pipeline.is_broken()
     }
 
     /// Whether the socket may have something to read.

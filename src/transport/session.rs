@@ -41,6 +41,8 @@ pub(super) struct Session {
     pub(super) cleanup: Option<Cleanup>,
     pub(super) state: State,
     pub(super) timeouts: Timeouts,
+    /// Address of the Lua object whose collection ends it.
+    handle: usize,
     /// Name of the pool that `setkeepalive` goes to.
     pub(super) pool_name: Option<Rc<[u8]>>,
     /// Connecting, or waiting for replies or for raw data.
@@ -174,22 +176,35 @@ impl Worker {
         }
     }
 
-    /// Forgets a session that is closed. False if an operation of it is not
-    /// over.
-    pub fn retire(&mut self, key: SessionKey) -> bool {
+    /// Notes the address of the Lua object that ends a session.
+    pub fn set_handle(&mut self, key: SessionKey, handle: usize) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.handle = handle;
+        }
+    }
+
+    /// Whether it is there, open or not.
+    pub fn is_session(&self, key: SessionKey) -> bool {
+        self.sessions.contains_key(key)
+    }
+
+    /// Forgets a session that is closed, and returns its handle; `None` if an
+    /// operation of it is not over.
+    pub fn retire(&mut self, key: SessionKey) -> Option<usize> {
         let over = |session: &Session| {
             matches!(session.state, State::Closed)
                 && session.reader.is_none()
                 && session.writer.is_none()
         };
         if !self.sessions.get(key).is_some_and(over) {
-            return false;
+            return None;
         }
-        if let Some(cleanup) = self.sessions.remove(key).and_then(|gone| gone.cleanup) {
+        let session = self.sessions.remove(key)?;
+        if let Some(cleanup) = session.cleanup {
             // SAFETY: a handler that ran has left no cleanup here.
             unsafe { cleanup.cancel() };
         }
-        true
+        Some(session.handle)
     }
 
     /// The request that a session belongs to has ended.
@@ -360,6 +375,11 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
+        if let (State::Closed, State::Closed, None, None) =
+            (&session.state, &state, &session.reader, &session.writer)
+        {
+            return;
+        }
         let was = std::mem::replace(&mut session.state, state);
         if let Some(ticket) = session.deadline.take() {
             self.deadlines.cancel(ticket);

@@ -71,6 +71,8 @@ pub struct Worker {
     pub(super) links: SlotMap<LinkKey, Link>,
     pub(super) pools: SlotMap<PoolKey, NamedPool>,
     pub(super) pool_names: HashMap<Rc<[u8]>, PoolKey>,
+    /// The pool that was looked for last: mostly it is again.
+    pub(super) last_pool: Option<PoolKey>,
     /// Addresses of the TLS sessions that Lua holds, and how often.
     pub(super) tls_sessions: HashMap<usize, usize>,
     /// Of large values, for all links.
@@ -111,7 +113,16 @@ static WORKER: Cell = Cell(RefCell::new(None));
 pub fn with<R>(f: impl FnOnce(&mut Worker) -> R) -> R {
     let mut cell = WORKER.0.borrow_mut();
     let _hold = nginx::HoldDraining::new();
-    f(cell.get_or_insert_with(Worker::default))
+    let worker = match &mut *cell {
+        Some(worker) => worker,
+        none => none.insert(new_worker()),
+    };
+    f(worker)
+}
+
+#[cold]
+fn new_worker() -> Worker {
+    Worker::default()
 }
 
 /// As [`with`], but does nothing if there is no state (any more): at exit the
