@@ -4,14 +4,14 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::hash::RandomState;
 use std::rc::Rc;
 
+use foldhash::fast::RandomState;
 use slotmap::{Key, KeyData, SlotMap, new_key_type};
 
 use super::link::Link;
 use super::session::Session;
-use super::shared::Trunk;
+use super::shared::{Trunk, TrunkName};
 use crate::nginx::{self, Msec, Posted, Timer};
 use crate::ngx_lua::Semaphores;
 use crate::protocol::Buffers;
@@ -82,9 +82,9 @@ pub struct Worker {
     /// Runs while coroutines wait.
     pub(super) watch: Option<Timer>,
     pub(super) trunks: SlotMap<TrunkKey, Trunk>,
-    pub(super) trunk_names: HashMap<Rc<[u8]>, TrunkKey>,
-    /// Kept for its memory.
-    pub(super) name_buffer: Vec<u8>,
+    pub(super) trunk_names: HashMap<TrunkName, TrunkKey>,
+    /// The one that was found last, which most often is the next one too.
+    pub(super) last_trunk: TrunkKey,
     /// By when those who wait on shared connections must have their results.
     pub(super) deadlines: Deadlines<SessionKey>,
     pub(super) deadline: Option<Timer>,

@@ -1,11 +1,10 @@
 //! Sessions come and go, and connections are opened for them.
 
 use std::ptr::NonNull;
-use std::rc::Rc;
 
 use nginx_sys::{ngx_add_timer, ngx_connection_error, ngx_cycle, ngx_http_request_t};
 
-use super::{Sharing, Trunk};
+use super::{Sharing, Trunk, TrunkName};
 use crate::conf::LocConf;
 use crate::nginx::{self, Msec, stop_timer};
 use crate::ngx_lua::Settings;
@@ -25,16 +24,13 @@ use crate::transport::worker::{LinkKey, SessionKey, TrunkKey, Worker};
 /// milliseconds.
 const RETRY_DELAY: Msec = 1000;
 
-/// What a trunk is found by: sessions that say the same share it.
-fn trunk_name(peer: &Peer<'_>, max_value: usize, name: &mut Vec<u8>) {
-    name.clear();
-    // lengths first, so that no two names are spelled alike
-    for part in [peer.pool, peer.host] {
-        name.extend_from_slice(&part.len().to_ne_bytes());
-        name.extend_from_slice(part);
+impl TrunkName {
+    fn is(&self, peer: &Peer<'_>, max_value: usize) -> bool {
+        *self.pool == *peer.pool
+            && *self.host == *peer.host
+            && self.port == peer.port
+            && self.max_value == max_value
     }
-    name.extend_from_slice(&peer.port.to_ne_bytes());
-    name.extend_from_slice(&max_value.to_ne_bytes());
 }
 
 impl Worker {
@@ -52,7 +48,7 @@ impl Worker {
         }
         found.multiplex = peer.multiplex;
         found.users += 1;
-        let pool_name = found.pool_name.clone();
+        let pool_name = found.name.pool.clone();
         let begun = self
             .enlist(key, request, pool_name)
             .and_then(|()| self.join(key, trunk, request, &peer));
@@ -69,14 +65,20 @@ impl Worker {
         // SAFETY: the request is the running one.
         let (conf, settings) = unsafe { (LocConf::of(request), Settings::of(request)) };
         let max_value = conf.map_or(usize::MAX, LocConf::max_value_size);
-        let mut name = std::mem::take(&mut self.name_buffer);
-        trunk_name(peer, max_value, &mut name);
-        let found = self.trunk_names.get(name.as_slice()).copied();
+        let last = self.trunks.get(self.last_trunk).map(|trunk| &trunk.name);
+        if last.is_some_and(|name| name.is(peer, max_value)) {
+            return self.last_trunk;
+        }
+        let name = TrunkName {
+            pool: peer.pool.into(),
+            host: peer.host.into(),
+            port: peer.port,
+            max_value,
+        };
+        let found = self.trunk_names.get(&name).copied();
         let trunk = found.unwrap_or_else(|| {
-            let name: Rc<[u8]> = name.as_slice().into();
             let trunk = self.trunks.insert(Trunk {
                 name: name.clone(),
-                pool_name: peer.pool.into(),
                 address: None,
                 links: Vec::new(),
                 turn: 0,
@@ -86,7 +88,6 @@ impl Worker {
                 users: 0,
                 served: 0,
                 multiplex: peer.multiplex,
-                max_value,
                 nodelay: false,
                 keepalive: settings.map_or(0, |settings| settings.keepalive_timeout()),
                 kept: false,
@@ -97,7 +98,7 @@ impl Worker {
             self.trunk_names.insert(name, trunk);
             trunk
         });
-        self.name_buffer = name;
+        self.last_trunk = trunk;
         trunk
     }
 
@@ -277,7 +278,7 @@ impl Worker {
         let trunk = self.trunks.get_mut(trunk_key).ok_or(Error::Closed)?;
         let mut address = trunk.address.ok_or(Error::Closed)?;
         trunk.retry_at = nginx::now().saturating_add(RETRY_DELAY);
-        let max_value = trunk.max_value;
+        let max_value = trunk.name.max_value;
         // SAFETY: the request is live.
         let (connection, connecting) = unsafe {
             trunk.nodelay = wants_nodelay(request);

@@ -21,6 +21,7 @@ mod leave;
 mod submit;
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
 use super::address::Address;
@@ -30,12 +31,20 @@ use crate::conf::Multiplex;
 use crate::nginx::Msec;
 use crate::upstream::Load;
 
+/// What a trunk is found by: sessions that say the same share it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct TrunkName {
+    /// Name of the pool.
+    pool: Rc<[u8]>,
+    host: Rc<[u8]>,
+    port: u16,
+    /// Longest value that is accepted, in bytes.
+    max_value: usize,
+}
+
 /// The shared connections to a server.
 pub(super) struct Trunk {
-    /// What it is found by.
-    name: Rc<[u8]>,
-    /// Name of the pool for connections of one's own.
-    pool_name: Rc<[u8]>,
+    name: TrunkName,
     /// The server's, as it was last looked up.
     address: Option<Address>,
     links: Vec<LinkKey>,
@@ -53,7 +62,6 @@ pub(super) struct Trunk {
     served: u64,
     /// As last asked for.
     multiplex: Multiplex,
-    max_value: usize,
     nodelay: bool,
     /// How long a connection may be idle; 0: for ever.
     keepalive: Msec,
@@ -71,9 +79,9 @@ pub(super) struct Trunk {
 #[derive(Default)]
 pub(super) struct Sharing {
     /// Who else gets the reply to an exchange, by its number.
-    followers: HashMap<u64, Vec<Tag>>,
+    followers: HashMap<u64, Vec<Tag>, foldhash::fast::RandomState>,
     /// The unsent gets of one key: hashes of the keys, and numbers.
-    gets: HashMap<u64, u64>,
+    gets: HashMap<u64, u64, BuildHasherDefault<HashedKey>>,
     /// Among the links to be flushed when the turn ends.
     dirty: bool,
     /// Its oldest reply should have come: it takes no new work.
@@ -91,4 +99,20 @@ pub(super) struct Flight {
     /// Of the (first) exchange.
     number: u64,
     since: Msec,
+}
+
+/// For keys that are hashes already.
+#[derive(Default)]
+struct HashedKey(u64);
+
+impl Hasher for HashedKey {
+    fn write(&mut self, _: &[u8]) {}
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
