@@ -21,6 +21,7 @@ run_tests();
 __DATA__
 
 === TEST 1: requests that end, each with its VM, in every state of a connection
+--- private: counts closed connections
 --- http_config eval: $::HttpConfig
 --- config
     location = /end {

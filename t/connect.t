@@ -386,6 +386,7 @@ qr/lua tcp socket connect timed out, when connecting to 127\.0\.0\.1:\d+/
 
 
 === TEST 11: reconnect without close, after close, after an error
+--- private: counts connections, and their reuse
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {

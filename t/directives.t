@@ -94,7 +94,7 @@ if ( $ENV{TEST_NGINX_REFERENCE_LIB} ) {
     $server =~ s/lua_memcached_max_value_size 1000;//;
 }
 
-my $nginx = LiveNginx->start( http => $http, server => $server );
+my $nginx = LiveNginx->start( private => 'the sizes of pools', http => $http, server => $server );
 is( $nginx->get('/waits'),        'timeout short',  'inherited from http' );
 is( $nginx->get('/waits-own'),    'timeout middle', 'of the location' );
 is( $nginx->get('/nested/waits'), 'timeout middle', 'inherited from the location around it' );

@@ -254,6 +254,7 @@ qr/lua tcp socket connect timed out, when connecting to 127\.0\.0\.1:\d+/
 
 
 === TEST 7: several addresses: any of them
+--- private: each connect chooses an address
 --- http_config eval: $::HttpConfig
 --- config
     resolver 127.0.0.1:$TEST_NGINX_DNS_PORT ipv6=off;

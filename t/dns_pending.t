@@ -42,6 +42,7 @@ run_tests();
 __DATA__
 
 === TEST 1: a pooled connection is found by name, before any look-up
+--- private: connections are taken out of a pool
 --- http_config eval: $::HttpConfig
 --- config
     location = /resolved {
@@ -230,6 +231,7 @@ in step: "yes", "yes"
 
 
 === TEST 5: a request that ends while a look-up is pending
+--- private: counts connections
 --- http_config eval: $::HttpConfig
 --- config
     resolver 127.0.0.1:$TEST_NGINX_DNS_PORT ipv6=off;
@@ -318,6 +320,7 @@ in step: "yes"
 
 
 === TEST 6: names and a backlog
+--- private: connections wait for a place in a pool
 --- http_config eval: $::HttpConfig
 --- config
     resolver 127.0.0.1:$TEST_NGINX_DNS_PORT ipv6=off;
@@ -500,6 +503,7 @@ pending
 
 
 === TEST 10: the VM of a request goes while its look-up is pending
+--- private: counts connections
 --- http_config eval: "lua_code_cache off;" . $::HttpConfig
 --- config
     resolver 127.0.0.1:$TEST_NGINX_DNS_PORT ipv6=off;

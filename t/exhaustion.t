@@ -63,7 +63,7 @@ my $server = q{
     }
 };
 
-my $nginx = LiveNginx->start( http => $http, server => $server );
+my $nginx = LiveNginx->start( private => 'needs many connections', http => $http, server => $server );
 $nginx->configure( sub {s/worker_connections 512/worker_connections 40/} );
 my ($old) = $nginx->workers;
 $nginx->signal('HUP');

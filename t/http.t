@@ -20,6 +20,7 @@ run_tests();
 __DATA__
 
 === TEST 1: HTTP/1.1 requests in one go
+--- private: what is left open is not used again
 --- http_config eval: $::HttpConfig
 --- config
     location = /one {
@@ -131,6 +132,7 @@ reused: 2, "late", "0"
 
 
 === TEST 3: the client goes away in every state
+--- private: counts closed connections
 --- http_config eval: $::HttpConfig
 --- config
     lua_check_client_abort on;
@@ -208,6 +210,7 @@ its place is free: true, 1
 
 
 === TEST 4: HTTP/2: streams at once, and streams that are reset
+--- private: counts closed connections
 --- http_config eval
 $::HttpConfig . qq{
     init_worker_by_lua_block {

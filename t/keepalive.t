@@ -20,6 +20,7 @@ run_tests();
 __DATA__
 
 === TEST 1: reuse, and how often
+--- private: closed connections are not used again
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {
@@ -80,6 +81,7 @@ attempt to send data on a closed socket
 
 
 === TEST 2: the last one in is the first one out
+--- private: the order in a pool
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {
@@ -115,6 +117,7 @@ a new one: "5"
 
 
 === TEST 3: the pool is full: the least recently used goes
+--- private: the size of a pool
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {
@@ -151,6 +154,7 @@ got: "5", 0
 
 
 === TEST 4: pool_size as the second argument of set_keepalive
+--- private: the size of a pool
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {
@@ -185,6 +189,7 @@ reused: 1
 
 
 === TEST 5: idle timeout: argument, directive, zero
+--- private: counts reuse
 --- http_config eval: $::HttpConfig
 --- config
     lua_socket_keepalive_timeout 100ms;
@@ -227,6 +232,7 @@ nil, 5: 1
 
 
 === TEST 6: pool size from the directive
+--- private: the size of a pool
 --- http_config eval: $::HttpConfig
 --- config
     lua_socket_pool_size 1;
@@ -257,6 +263,7 @@ reused: 1, 0
 
 
 === TEST 7: pools have names
+--- private: a pool serves several addresses
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {
@@ -363,6 +370,7 @@ reused: "7", 1
 
 
 === TEST 9: unread data keeps a connection out of the pool
+--- private: unread data closes a connection
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {
@@ -447,6 +455,7 @@ three: "expecting 1 to 3 arguments (including the object), but got 4"
 
 
 === TEST 11: backlog: connects queue for a place
+--- private: the queue of a pool
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {
@@ -494,6 +503,7 @@ room again: true
 
 
 === TEST 12: backlog 0, and how long a queued connect waits
+--- private: the queue of a pool
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {

@@ -117,6 +117,7 @@ attempt to send data on a closed socket
 
 
 === TEST 3: one object, one request after the other
+--- private: closed connections are not used again
 --- http_config eval: $::HttpConfig
 --- config
     location = /made {
@@ -157,6 +158,7 @@ pooled reused: 0, "yes", 1
 
 
 === TEST 4: the end of a request closes what was left open
+--- private: counts connections
 --- http_config eval: $::HttpConfig
 --- config
     location = /leave {
@@ -213,6 +215,7 @@ on purpose
 
 
 === TEST 5: objects that nobody refers to any more
+--- private: a connection closes with its object
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {
@@ -236,6 +239,7 @@ collected: true
 
 
 === TEST 6: the client goes away
+--- private: counts closed connections
 --- http_config eval: $::HttpConfig
 --- config
     location = /checked {

@@ -103,6 +103,7 @@ in step: "yes"
 
 
 === TEST 3: subrequests, connections of their own, all at once
+--- private: counts closed connections
 --- http_config eval: $::HttpConfig
 --- config
     location = /sub {
@@ -189,6 +190,7 @@ in step: "yes"
 
 
 === TEST 4: the end of a request in every state
+--- private: counts closed connections
 --- http_config eval: $::HttpConfig
 --- config
     location = /end {
@@ -277,6 +279,7 @@ their places are free: 1
 
 
 === TEST 5: light threads killed in every state
+--- private: counts closed connections
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {
@@ -354,6 +357,7 @@ it gets the connection: true, 1, 1, "yes"
 
 
 === TEST 6: waiting for the first of several threads
+--- private: the server answers out of order
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {

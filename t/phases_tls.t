@@ -121,6 +121,7 @@ in step: "yes"
 
 
 === TEST 2: ssl_client_hello_by_lua: works, or (without the patches to wait there) fails as a whole
+--- private: each handshake makes a connection
 --- http_config eval: $::HttpConfig . main::server(ssl_client_hello => $::Try)
 --- config
     location = /t {
@@ -147,6 +148,7 @@ in step: "yes"
 
 
 === TEST 3: ssl_session_fetch_by_lua, likewise
+--- private: each handshake makes a connection
 --- http_config eval: "ssl_session_fetch_by_lua_block { $::Try }" . $::HttpConfig . main::server()
 --- config
     lua_ssl_protocols TLSv1.2;

@@ -22,6 +22,7 @@ run_tests();
 __DATA__
 
 === TEST 1: a worker told to exit keeps no idle connection
+--- private: counts connections
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {

@@ -415,6 +415,7 @@ in step: "yes"
 
 
 === TEST 9: a host with a line end forges no log line
+--- private: the queue of a pool
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {

@@ -412,6 +412,7 @@ an error line midway: nil, "SERVER_ERROR out of memory"
 
 
 === TEST 7: bytes nobody asked for
+--- private: unread data closes a connection
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {

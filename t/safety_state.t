@@ -404,6 +404,7 @@ after it: 1, "yes"
 
 
 === TEST 8: an object whose owner is gone connects anew
+--- private: counts reuse
 --- http_config eval: $::HttpConfig
 --- config
     location = /owner {
@@ -445,6 +446,7 @@ set_keepalive: 1
 
 
 === TEST 9: a connection with a raw command's reply under way is not pooled
+--- private: counts connections
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {

@@ -156,6 +156,7 @@ version 0: nil, "closed"
 
 
 === TEST 3: closed after a whole reply
+--- private: the connection closes with its session
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {
@@ -277,6 +278,7 @@ stats: nil, "CLIENT_ERROR bad data chunk"
 
 
 === TEST 5: replies that are no errors but no success either
+--- private: a raw reply among others, on one connection
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {

@@ -155,6 +155,7 @@ lua tcp socket connect timed out
 
 
 === TEST 4: a light thread killed while it waits
+--- private: a connection closes with its thread
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {

@@ -216,6 +216,7 @@ lua tcp socket read timed out
 
 
 === TEST 4: set between commands
+--- private: counts reuse
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {
@@ -255,6 +256,7 @@ lua tcp socket read timed out
 
 
 === TEST 5: each read arms the timer anew
+--- private: the server answers one command of each connection
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {

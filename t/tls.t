@@ -203,6 +203,7 @@ in step: "yes"
 
 
 === TEST 4: kept alive, and no second handshake
+--- private: counts connections
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {

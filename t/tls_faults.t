@@ -29,6 +29,7 @@ run_tests();
 __DATA__
 
 === TEST 1: a stalled handshake ends with the connect timeout
+--- private: counts connections
 --- http_config eval: $::HttpConfig
 --- config
     lua_socket_connect_timeout 150ms;
@@ -167,6 +168,7 @@ peer closed connection in SSL handshake
 
 
 === TEST 4: a light thread killed while it shakes hands
+--- private: counts connections
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {
@@ -205,6 +207,7 @@ in step: "yes"
 
 
 === TEST 5: the request ends while a light thread shakes hands
+--- private: counts connections
 --- http_config eval: $::HttpConfig
 --- config
     location = /exit {

@@ -74,6 +74,7 @@ in step: "yes"
 
 
 === TEST 2: where nothing can yield, each operation raises
+--- private: a connection is made each time
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {
