@@ -100,14 +100,14 @@ impl<'a> Header<'a> {
     }
 }
 
-/// The reply to `get` of a key that was found, if all of it is there, and its length. `max_line` is
-/// that of the header.
+/// A VALUE of this key at the beginning of `reply`, if all of it is there, and what follows its
+/// data. `max_line` is the limit of the header.
 pub(super) fn whole_value<'a>(
     reply: &'a [u8],
     key: &[u8],
     cas: bool,
     max_line: usize,
-) -> Option<(Hit<'a>, usize)> {
+) -> Option<(Hit<'a>, &'a [u8])> {
     let rest = reply.strip_prefix(b"VALUE ")?;
     let (key, rest) = match rest.split_at_checked(key.len())? {
         (found, rest) if found == key => (found, rest),
@@ -124,7 +124,6 @@ pub(super) fn whole_value<'a>(
     }
     let rest = rest.strip_prefix(b"\r\n")?;
     let (data, rest) = rest.split_at_checked(usize::try_from(number(len)?).ok()?)?;
-    let rest = rest.strip_prefix(b"\r\nEND\r\n")?;
     let hit = Hit {
         key,
         data,
@@ -134,7 +133,7 @@ pub(super) fn whole_value<'a>(
             None => None,
         },
     };
-    Some((hit, reply.len() - rest.len()))
+    Some((hit, rest.strip_prefix(b"\r\n")?))
 }
 
 /// A space and the digits behind it, and what follows.
