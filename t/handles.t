@@ -37,7 +37,12 @@ __DATA__
             local before = kit.stat("curr_connections")
             local open = {}
             for i = 1, 30 do open[i] = kit.connect(nil, { pool = "q" .. i }) end
-            kit.show("open", kit.stat("curr_connections") - before >= 28)
+            collectgarbage()
+            collectgarbage()
+            for i = 1, 30 do assert(kit.in_step(open[i]) == "yes") end
+            kit.show("open", kit.eventually(function()
+                return kit.stat("curr_connections") >= before + 28
+            end))
             open = nil
             collectgarbage()
             collectgarbage()
