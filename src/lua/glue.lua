@@ -382,7 +382,7 @@ local function storage(self, verb, key, value, exptime, flags)
     local text, escape = wire_key(self, key)
     local id = sock[1] or sock
     return finish_line(sock, id, store(rawget(self, "_reqs") or id, verb,
-        text, escape, value, exptime or 0, flags or 0))
+        text, escape, value, exptime or "0", flags or "0"))
 end
 
 function _M.set(self, key, value, exptime, flags)
@@ -413,7 +413,7 @@ function _M.cas(self, key, value, cas_unique, exptime, flags)
     local text, escape = wire_key(self, key)
     local id = sock[1] or sock
     return finish_line(sock, id, store(id, CAS,
-        text, escape, value, exptime or 0, flags or 0, cas_unique))
+        text, escape, value, exptime or "0", flags or "0", cas_unique))
 end
 
 -- other commands
