@@ -22,6 +22,7 @@ run_tests();
 __DATA__
 
 === TEST 1: an object with the handle of a closed one is closed when it is collected
+--- private: a connection closes with its object
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {
