@@ -140,13 +140,13 @@ fn push(stack: Stack, shape: u8, key: SessionKey, outcome: Outcome) -> c_int {
         }
         Outcome::Reply(reply) => {
             let pushed = push_reply(stack, shape, &reply);
-            transport::with(|worker| worker.recycle(key, reply));
+            transport::with(|worker| worker.recycle(reply));
             pushed
         }
         Outcome::Common(reply) => {
             let pushed = push_reply(stack, shape, &reply);
             if let Some(reply) = Rc::into_inner(reply) {
-                transport::with(|worker| worker.recycle(key, reply));
+                transport::with(|worker| worker.recycle(reply));
             }
             pushed
         }

@@ -1,24 +1,83 @@
-//! Buffers of large values, kept for the next ones: memory that the allocator got from the kernel
-//! for one value, and would give back after it, costs a page fault per page each time.
+//! Buffers of values, kept for the next ones of any connection. Those of large values matter most:
+//! memory that the allocator got from the kernel for one value, and would give back after it, costs
+//! a page fault per page each time.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// Most bytes that are kept.
+use super::reply::{Item, Reply};
+
+/// Most bytes of large buffers that are kept.
 const MAX_KEPT: usize = 4 * 1024 * 1024;
+
+/// Capacity in bytes up to which a buffer is a small one.
+pub(super) const MAX_SMALL: usize = 16 * 1024;
+
+/// Most small buffers that are kept, which bounds their bytes as well.
+const SMALL_KEPT: usize = 256;
 
 /// A stock of buffers. Clones share it.
 #[derive(Clone, Default)]
-pub struct Buffers(Rc<Cell<Vec<Vec<u8>>>>);
+pub struct Buffers(Rc<Stock>);
+
+#[derive(Default)]
+struct Stock {
+    /// In ascending order of their capacity.
+    large: Cell<Vec<Vec<u8>>>,
+    small: Cell<Vec<Vec<u8>>>,
+    items: Cell<Vec<Vec<Item>>>,
+}
+
+/// The last one that was kept, or a new one without memory.
+fn pop<T>(stock: &Cell<Vec<Vec<T>>>) -> Vec<T> {
+    let mut kept = stock.take();
+    let last = kept.pop().unwrap_or_default();
+    stock.set(kept);
+    last
+}
+
+fn push<T>(stock: &Cell<Vec<Vec<T>>>, mut buffer: Vec<T>) {
+    buffer.clear();
+    let mut kept = stock.take();
+    if kept.len() < SMALL_KEPT {
+        kept.push(buffer);
+    }
+    stock.set(kept);
+}
 
 impl Buffers {
+    /// A buffer for small values, empty.
+    pub(super) fn small(&self) -> Vec<u8> {
+        pop(&self.0.small)
+    }
+
+    /// A buffer for the places of values, empty.
+    pub(super) fn items(&self) -> Vec<Item> {
+        pop(&self.0.items)
+    }
+
+    /// Keeps the buffers of a reply.
+    pub fn recycle(&self, reply: Reply) {
+        match reply {
+            Reply::Value(value) => self.give(value.data),
+            Reply::Values(values) => {
+                self.give(values.bytes);
+                let size = values.items.capacity().saturating_mul(size_of::<Item>());
+                if size > 0 && size <= MAX_SMALL {
+                    push(&self.0.items, values.items);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// The smallest buffer with room for so many bytes. It is empty.
-    pub(super) fn take(&self, room: usize) -> Option<Vec<u8>> {
-        let mut kept = self.0.take();
+    pub(super) fn large(&self, room: usize) -> Option<Vec<u8>> {
+        let mut kept = self.0.large.take();
         // in ascending order
         let at = kept.partition_point(|buffer| buffer.capacity() < room);
         let found = (at < kept.len()).then(|| kept.remove(at));
-        self.0.set(kept);
+        self.0.large.set(kept);
         found
     }
 
@@ -28,8 +87,11 @@ impl Buffers {
         if size == 0 || size > MAX_KEPT {
             return;
         }
+        if size <= MAX_SMALL {
+            return push(&self.0.small, buffer);
+        }
         buffer.clear();
-        let mut kept = self.0.take();
+        let mut kept = self.0.large.take();
         let at = kept.partition_point(|other| other.capacity() < size);
         kept.insert(at, buffer);
         let mut total: usize = kept.iter().map(Vec::capacity).sum();
@@ -40,7 +102,7 @@ impl Buffers {
         });
         let surplus = surplus.count();
         kept.drain(..surplus);
-        self.0.set(kept);
+        self.0.large.set(kept);
     }
 }
 
@@ -48,10 +110,13 @@ impl Buffers {
 mod tests {
     use super::*;
 
+    const KIB: usize = 1024;
+    const MIB: usize = 1024 * KIB;
+
     fn kept(buffers: &Buffers) -> Vec<usize> {
-        let all = buffers.0.take();
-        let sizes = all.iter().map(Vec::capacity).collect();
-        buffers.0.set(all);
+        let all = buffers.0.large.take();
+        let sizes = all.iter().map(|buffer| buffer.capacity() / KIB).collect();
+        buffers.0.large.set(all);
         sizes
     }
 
@@ -59,30 +124,42 @@ mod tests {
     fn the_smallest_that_fits_is_taken() {
         let buffers = Buffers::default();
         for size in [300, 100, 200] {
-            let mut buffer = Vec::with_capacity(size);
+            let mut buffer = Vec::with_capacity(size * KIB);
             buffer.push(1);
             buffers.clone().give(buffer);
         }
         assert_eq!(kept(&buffers), [100, 200, 300]);
-        let taken = buffers.take(101).unwrap();
-        assert_eq!((taken.capacity(), taken.len()), (200, 0));
-        assert_eq!(buffers.take(301), None);
-        assert_eq!(buffers.take(100).unwrap().capacity(), 100);
+        let taken = buffers.large(101 * KIB).unwrap();
+        assert_eq!((taken.capacity(), taken.len()), (200 * KIB, 0));
+        assert_eq!(buffers.large(301 * KIB), None);
+        assert_eq!(buffers.large(100 * KIB).unwrap().capacity(), 100 * KIB);
         assert_eq!(kept(&buffers), [300]);
     }
 
     #[test]
     fn the_largest_are_kept_up_to_the_limit() {
-        const MIB: usize = 1024 * 1024;
         let buffers = Buffers::default();
-        for size in [MIB, 2 * MIB, 1, MIB] {
+        for size in [MIB, 2 * MIB, 20 * KIB, MIB] {
             buffers.give(Vec::with_capacity(size));
         }
-        assert_eq!(kept(&buffers), [MIB, MIB, 2 * MIB]);
+        assert_eq!(kept(&buffers), [1024, 1024, 2048]);
         buffers.give(Vec::with_capacity(3 * MIB));
-        assert_eq!(kept(&buffers), [3 * MIB]);
+        assert_eq!(kept(&buffers), [3 * 1024]);
         buffers.give(Vec::with_capacity(MAX_KEPT + 1));
         buffers.give(Vec::new());
-        assert_eq!(kept(&buffers), [3 * MIB]);
+        assert_eq!(kept(&buffers), [3 * 1024]);
+    }
+
+    #[test]
+    fn small_ones_are_kept_by_number() {
+        let buffers = Buffers::default();
+        assert_eq!(buffers.small().capacity(), 0);
+        for _ in 0..2 * SMALL_KEPT {
+            buffers.give(Vec::with_capacity(MAX_SMALL));
+        }
+        assert_eq!(kept(&buffers), []);
+        let taken = std::iter::repeat_with(|| buffers.small());
+        let taken = taken.take_while(|buffer| buffer.capacity() > 0).count();
+        assert_eq!(taken, SMALL_KEPT);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::buffers::Buffers;
+use super::buffers::{Buffers, MAX_SMALL};
 use super::expect::{Kind, Stats};
 use super::line::{Header, Step, is_error, is_stat, single};
 use super::line_buffer::{LineBuffer, Next};
@@ -16,11 +16,8 @@ const SMALL_VALUE: usize = 8 * 1024;
 /// Most bytes of a `stats` reply, its vectors included.
 const MAX_STATS: usize = 1024 * 1024;
 
-/// Capacity in bytes up to which a returned value buffer is this connection's to keep.
-const MAX_SPARE: usize = 64 * 1024;
-
 /// Capacity in bytes of the value buffer of an idle connection.
-const IDLE_SPARE: usize = 4 * 1024;
+const IDLE_VALUE: usize = 4 * 1024;
 
 /// What surely follows a value: its CRLF and `END` with CRLF. A read of the value may ask for
 /// them too, and spares a read of their own.
@@ -29,10 +26,9 @@ const BEHIND_VALUE: usize = 7;
 /// Decodes one reply at a time. Between two calls it keeps what it has of the current one.
 pub(super) struct Decoder {
     pub limits: Limits,
-    /// For values that are too large for the spare buffers.
-    pub large: Buffers,
+    /// For values.
+    pub buffers: Buffers,
     input: LineBuffer,
-    spare: Values,
     partial: Partial,
     failure: Option<Malformed>,
 }
@@ -73,9 +69,8 @@ impl Decoder {
     pub fn new(limits: Limits) -> Self {
         Decoder {
             limits,
-            large: Buffers::default(),
+            buffers: Buffers::default(),
             input: LineBuffer::default(),
-            spare: Values::default(),
             partial: Partial::default(),
             failure: None,
         }
@@ -137,30 +132,9 @@ impl Decoder {
         self.partial = Partial::default();
     }
 
-    pub fn recycle(&mut self, mut data: Vec<u8>) {
-        if data.capacity() > MAX_SPARE {
-            self.large.give(data);
-        } else if data.capacity() > self.spare.bytes.capacity() {
-            data.clear();
-            self.spare.bytes = data;
-        }
-    }
-
-    pub fn recycle_values(&mut self, values: Values) {
-        let mut items = values.items;
-        let size = items.capacity().saturating_mul(size_of::<Item>());
-        if size <= MAX_SPARE && items.capacity() > self.spare.items.capacity() {
-            items.clear();
-            self.spare.items = items;
-        }
-        self.recycle(values.bytes);
-    }
-
     pub fn shrink(&mut self) {
         self.input.shrink();
-        self.spare.bytes.shrink_to(IDLE_SPARE);
-        self.spare.items.shrink_to(1);
-        self.partial.values.bytes.shrink_to(IDLE_SPARE);
+        self.partial.values.bytes.shrink_to(IDLE_VALUE);
     }
 
     /// The reply to a command of `kind`, whose keys are `keys`, once it is complete.
@@ -274,10 +248,9 @@ impl Decoder {
         if let Some(header) = Header::parse(text, cas) {
             let many = matches!(kind, Kind::GetMany { .. });
             let max = self.limits.max_value;
-            let (spare, large) = (&mut self.spare, &self.large);
             let announced = self
                 .partial
-                .announce(&header, many, keys, max, spare, large);
+                .announce(&header, many, keys, max, &self.buffers);
             return announced.err().map(malformed);
         }
         match (is_error(text), got) {
@@ -331,8 +304,7 @@ impl Partial {
         many: bool,
         keys: &[u8],
         max_value: usize,
-        spare: &mut Values,
-        large: &Buffers,
+        buffers: &Buffers,
     ) -> Result<(), Malformed> {
         if many {
             self.cursor = find(keys, self.cursor, header.key).ok_or(Malformed::UnexpectedKey)?;
@@ -348,16 +320,9 @@ impl Partial {
                 limit: max_value,
             })?;
 
-        self.use_spare(spare);
-        let Values { bytes, items } = &mut self.values;
         let room = len.saturating_add(BEHIND_VALUE);
-        if room > MAX_SPARE
-            && bytes.is_empty()
-            && bytes.capacity() < room
-            && let Some(buffer) = large.take(room)
-        {
-            spare.bytes = std::mem::replace(bytes, buffer);
-        }
+        self.take_buffers(room, buffers);
+        let Values { bytes, items } = &mut self.values;
         if many {
             bytes.try_reserve(header.key.len().saturating_add(room))
         } else {
@@ -381,14 +346,17 @@ impl Partial {
         Ok(())
     }
 
-    /// Takes the spare buffers if they are larger than its own.
-    fn use_spare(&mut self, spare: &mut Values) {
+    /// Takes buffers out of the stock if it has none.
+    fn take_buffers(&mut self, room: usize, buffers: &Buffers) {
         let Values { bytes, items } = &mut self.values;
-        if bytes.capacity() < spare.bytes.capacity() && bytes.is_empty() {
-            std::mem::swap(bytes, &mut spare.bytes);
+        if bytes.is_empty() && room > MAX_SMALL && bytes.capacity() < room {
+            let found = buffers.large(room);
+            buffers.give(std::mem::replace(bytes, found.unwrap_or_default()));
+        } else if bytes.capacity() == 0 {
+            *bytes = buffers.small();
         }
-        if items.capacity() < spare.items.capacity() && items.is_empty() {
-            std::mem::swap(items, &mut spare.items);
+        if items.capacity() == 0 {
+            *items = buffers.items();
         }
     }
 

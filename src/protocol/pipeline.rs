@@ -9,7 +9,7 @@ use super::decoder::Decoder;
 use super::expect::{Expect, Kind};
 use super::line::Step;
 use super::refusal::{Answer, Refused};
-use super::reply::{Malformed, Reply, Values};
+use super::reply::{Malformed, Reply};
 
 /// Bytes at the front of the out buffer that are not needed any more are dropped from this
 /// number on.
@@ -87,9 +87,9 @@ impl<T: Copy> Pipeline<T> {
         }
     }
 
-    /// Lets it use the buffers of large values that others are done with.
+    /// Lets it use the buffers of values that others are done with.
     pub fn with_buffers(mut self, buffers: Buffers) -> Self {
-        self.decoder.large = buffers;
+        self.decoder.buffers = buffers;
         self
     }
 
@@ -339,7 +339,8 @@ impl<T: Copy> Pipeline<T> {
     /// keep their numbers.
     pub fn split_unsent(&mut self) -> Self {
         let unsent = self.base + self.sent as u64;
-        let mut other = Pipeline::new(self.decoder.limits).with_buffers(self.decoder.large.clone());
+        let mut other =
+            Pipeline::new(self.decoder.limits).with_buffers(self.decoder.buffers.clone());
         other.next = self.next;
         let kept = self.flights.partition_point(|flight| flight.begin < unsent);
         let Some(from) = self.flights.get(kept).map(|flight| flight.begin) else {
@@ -374,16 +375,6 @@ impl<T: Copy> Pipeline<T> {
     /// Takes `n` of the [`buffered`](Self::buffered) bytes.
     pub fn consume(&mut self, n: usize) {
         self.decoder.consume(n);
-    }
-
-    /// Gives the buffer of a value back, for the next one.
-    pub fn recycle(&mut self, data: Vec<u8>) {
-        self.decoder.recycle(data);
-    }
-
-    /// Gives the buffers of values back, for the next ones.
-    pub fn recycle_values(&mut self, values: Values) {
-        self.decoder.recycle_values(values);
     }
 
     /// Frees what a connection that is idle for a moment should not keep.

@@ -414,15 +414,8 @@ impl Worker {
     }
 
     /// Gives the buffers of a reply back, for the next one.
-    pub fn recycle(&mut self, key: SessionKey, reply: Reply) {
-        let link = self.sessions.get(key).and_then(Session::link);
-        if let Some(link) = link.and_then(|link| self.links.get_mut(link)) {
-            match reply {
-                Reply::Value(value) => link.pipeline.recycle(value.data),
-                Reply::Values(values) => link.pipeline.recycle_values(values),
-                _ => {}
-            }
-        }
+    pub fn recycle(&mut self, reply: Reply) {
+        self.buffers.recycle(reply);
     }
 
     /// `close()`. Outer error: not this request's.

@@ -22,7 +22,7 @@ impl Decoder {
             Kind::Get { cas } if self.partial.values.items.is_empty() => {
                 let (hit, rest) = small_value(unread, keys, cas, self.limits)?;
                 let rest = rest.strip_prefix(b"END\r\n")?;
-                let mut data = std::mem::take(&mut self.spare.bytes);
+                let mut data = self.buffers.small();
                 data.try_reserve(hit.data.len()).ok()?;
                 data.extend_from_slice(hit.data);
                 let (flags, cas) = (hit.flags, hit.cas);
@@ -44,7 +44,7 @@ impl Decoder {
         let Body::Line = self.partial.body else {
             return None;
         };
-        self.partial.use_spare(&mut self.spare);
+        self.partial.take_buffers(0, &self.buffers);
         let mut unread = self.input.unread();
         let partial = &mut self.partial;
         while partial.values.items.len() < most {

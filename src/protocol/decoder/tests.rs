@@ -319,17 +319,6 @@ fn a_list_starts_with_its_own_first_key() {
 }
 
 #[test]
-fn large_buffers_are_not_kept() {
-    let mut decoder = Decoder::new(LIMITS);
-    decoder.recycle(Vec::with_capacity(MAX_SPARE + 1));
-    assert_eq!(decoder.spare.bytes.capacity(), 0);
-    decoder.recycle(Vec::with_capacity(MAX_SPARE));
-    assert_eq!(decoder.spare.bytes.capacity(), MAX_SPARE);
-    decoder.shrink();
-    assert_eq!(decoder.spare.bytes.capacity(), IDLE_SPARE);
-}
-
-#[test]
 fn a_failure_takes_the_place_of_the_reply() {
     let mut decoder = Decoder::new(LIMITS);
     decoder.fail(Malformed::NoMemory);

@@ -259,7 +259,8 @@ fn a_large_value_is_received_into_its_own_buffer() {
 
 #[test]
 fn value_buffers_are_used_again() {
-    let mut pipeline = Pipeline::new(LIMITS);
+    let stock = Buffers::default();
+    let mut pipeline = Pipeline::new(LIMITS).with_buffers(stock.clone());
     let mut buffers = Vec::new();
     for _ in 0..3 {
         pipeline.submit(1, &get("a")).unwrap();
@@ -270,7 +271,7 @@ fn value_buffers_are_used_again() {
         };
         assert_eq!(value.data, b"abc");
         buffers.push(value.data.as_ptr());
-        pipeline.recycle(value.data);
+        stock.recycle(Reply::Value(value));
     }
     assert!(buffers.iter().all(|at| *at == buffers[0]));
 
@@ -291,8 +292,7 @@ fn value_buffers_are_used_again() {
     };
     let hit = values.iter().next().unwrap();
     assert_eq!((hit.key, hit.data), (&b"a"[..], &b"abc"[..]));
-    pipeline.recycle_values(values);
-    pipeline.recycle(Vec::with_capacity(1 << 20));
+    stock.recycle(Reply::Values(values));
     pipeline.shrink();
     assert!(pipeline.is_quiet());
 }
@@ -418,7 +418,7 @@ fn buffers_of_large_values_go_from_one_connection_to_the_next() {
             if let Some((_, Reply::Value(value))) = pipeline.next_reply() {
                 assert!(value.data.len() == len && value.data.iter().all(|&byte| byte == b'x'));
                 let at = (value.data.as_ptr(), value.data.capacity());
-                pipeline.recycle(value.data);
+                buffers.recycle(Reply::Value(value));
                 assert!(pipeline.is_quiet());
                 return at;
             }
