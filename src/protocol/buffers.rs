@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 /// Most bytes that are kept.
-const MAX_KEPT: usize = 4 * 1024 * 1024;
+const MAX_KEPT: usize = 16 * 1024 * 1024;
 
 /// A stock of buffers. Clones share it.
 #[derive(Clone, Default)]
@@ -73,16 +73,16 @@ mod tests {
 
     #[test]
     fn the_largest_are_kept_up_to_the_limit() {
-        const MIB: usize = 1024 * 1024;
+        const QUARTER: usize = MAX_KEPT / 4;
         let buffers = Buffers::default();
-        for size in [MIB, 2 * MIB, 1, MIB] {
+        for size in [QUARTER, 2 * QUARTER, 1, QUARTER] {
             buffers.give(Vec::with_capacity(size));
         }
-        assert_eq!(kept(&buffers), [MIB, MIB, 2 * MIB]);
-        buffers.give(Vec::with_capacity(3 * MIB));
-        assert_eq!(kept(&buffers), [3 * MIB]);
+        assert_eq!(kept(&buffers), [QUARTER, QUARTER, 2 * QUARTER]);
+        buffers.give(Vec::with_capacity(3 * QUARTER));
+        assert_eq!(kept(&buffers), [3 * QUARTER]);
         buffers.give(Vec::with_capacity(MAX_KEPT + 1));
         buffers.give(Vec::new());
-        assert_eq!(kept(&buffers), [3 * MIB]);
+        assert_eq!(kept(&buffers), [3 * QUARTER]);
     }
 }
