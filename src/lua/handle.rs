@@ -279,8 +279,9 @@ pub fn detach(stack: Stack, index: c_int, key: SessionKey) {
         let count = lua_touserdata(state, SPARES_COUNT).cast::<c_int>();
         lua_rawgeti_(state, index, HANDLE_INDEX);
         if *count < MAX_SPARES && lua_touserdata(state, -1).addr() == address {
+            // in this order: the table may find no memory to grow
+            lua_rawseti_(state, SPARES, *count + 1);
             *count += 1;
-            lua_rawseti_(state, SPARES, *count);
             lua_pushboolean(state, 0);
             lua_rawseti_(state, index, HANDLE_INDEX);
         } else {

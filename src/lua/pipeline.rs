@@ -167,13 +167,16 @@ fn push_outcome(stack: Stack, id: u64, outcome: Outcome) -> c_int {
     let slots = with(|all| all.remove(key(id)).map(|pipeline| pipeline.slots));
     let slots = slots.unwrap_or_default();
     new_table(stack, slots.len(), 0);
-    let mut replies = replies.iter();
+    let mut replies = replies.into_iter();
     let mut failure = failure;
     for (at, slot) in (1..).zip(&slots) {
         match slot {
             Queued::Refused(shape, answer) => push_failure(stack, *shape, answer),
             Queued::Command(shape) => match replies.next() {
-                Some(reply) => push_slot(stack, *shape, reply),
+                Some(reply) => {
+                    push_slot(stack, *shape, &reply);
+                    transport::with(|worker| worker.recycle(reply));
+                }
                 None => {
                     // those after the failed one found the connection closed
                     let error = failure.take().unwrap_or_else(|| {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::reply::{Item, Reply};
 
 /// Most bytes of large buffers that are kept.
-const MAX_KEPT: usize = 4 * 1024 * 1024;
+const MAX_KEPT: usize = 16 * 1024 * 1024;
 
 /// Capacity in bytes up to which a buffer is a small one.
 pub(super) const MAX_SMALL: usize = 16 * 1024;
@@ -139,15 +139,15 @@ mod tests {
     #[test]
     fn the_largest_are_kept_up_to_the_limit() {
         let buffers = Buffers::default();
-        for size in [MIB, 2 * MIB, 20 * KIB, MIB] {
+        for size in [4 * MIB, 8 * MIB, 20 * KIB, 4 * MIB] {
             buffers.give(Vec::with_capacity(size));
         }
-        assert_eq!(kept(&buffers), [1024, 1024, 2048]);
-        buffers.give(Vec::with_capacity(3 * MIB));
-        assert_eq!(kept(&buffers), [3 * 1024]);
+        assert_eq!(kept(&buffers), [4096, 4096, 8192]);
+        buffers.give(Vec::with_capacity(12 * MIB));
+        assert_eq!(kept(&buffers), [12 * 1024]);
         buffers.give(Vec::with_capacity(MAX_KEPT + 1));
         buffers.give(Vec::new());
-        assert_eq!(kept(&buffers), [3 * 1024]);
+        assert_eq!(kept(&buffers), [12 * 1024]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::ptr::NonNull;
 
 use nginx_sys::{ngx_add_timer, ngx_connection_error, ngx_cycle, ngx_http_request_t};
 
+use super::loss::RETRY_DELAY;
 use super::{Sharing, Trunk, TrunkName};
 use crate::conf::LocConf;
 use crate::nginx::{self, Msec, stop_timer};
@@ -19,10 +20,6 @@ use crate::transport::open::{Opened, dial, settle, socket_error, wants_nodelay};
 use crate::transport::resolve::Resolution;
 use crate::transport::session::State;
 use crate::transport::worker::{LinkKey, SessionKey, TrunkKey, Worker};
-
-/// How long no further connection is tried after one that failed, in
-/// milliseconds.
-const RETRY_DELAY: Msec = 1000;
 
 impl TrunkName {
     fn is(&self, peer: &Peer<'_>, max_value: usize) -> bool {
@@ -175,8 +172,7 @@ impl Worker {
             Ok(op) => {
                 let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
                 session.reader = Some(op);
-                let timeout = session.connect_timeout();
-                self.set_deadline(key, timeout);
+                self.limit_joining(key);
                 Ok(Begun::Waiting)
             }
             Err(error) => {
@@ -186,6 +182,33 @@ impl Worker {
                 Err(error)
             }
         }
+    }
+
+    /// Limits the time that a session waits for a connection; the connection
+    /// is given as long as the one that waits longest.
+    fn limit_joining(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let State::Joining(trunk) = session.state else {
+            return;
+        };
+        let timeout = session.connect_timeout();
+        let due = nginx::now().saturating_add(timeout);
+        let links = self.trunks.get(trunk).map(|trunk| trunk.links.as_slice());
+        let links = links.unwrap_or_default().iter();
+        let links = links.filter_map(|link| self.links.get(*link));
+        for link in links.filter(|link| link.is_connecting()) {
+            let c = link.connection.as_ptr();
+            // SAFETY: the link's connection is open.
+            unsafe {
+                if (*(*c).write).timer.key < due {
+                    stop_timer((*c).write);
+                    ngx_add_timer((*c).write, timeout);
+                }
+            }
+        }
+        self.set_deadline(key, timeout);
     }
 
     /// Attaches a session to the trunk of a server at `address`.
@@ -257,8 +280,7 @@ impl Worker {
         };
         let outcome = match joined {
             Ok(Opened::Pending) => {
-                let timeout = self.sessions.get(key).map(|s| s.connect_timeout());
-                return self.set_deadline(key, timeout.unwrap_or_default());
+                return self.limit_joining(key);
             }
             Ok(Opened::Connected) => Outcome::Connected,
             Err(error) => {
@@ -280,12 +302,13 @@ impl Worker {
     ) -> Result<LinkKey, Error> {
         let trunk = self.trunks.get_mut(trunk_key).ok_or(Error::Closed)?;
         let mut address = trunk.address.ok_or(Error::Closed)?;
-        trunk.retry_at = nginx::now().saturating_add(RETRY_DELAY);
         let max_value = trunk.name.max_value;
         // SAFETY: the request is live.
         let (connection, connecting) = unsafe {
             trunk.nodelay = wants_nodelay(request);
-            dial(&mut address, request)?
+            dial(&mut address, request).inspect_err(|_| {
+                trunk.retry_at = nginx::now().saturating_add(RETRY_DELAY);
+            })?
         };
         let nodelay = trunk.nodelay;
         let owner = Owner::Trunk {

@@ -129,10 +129,12 @@ impl Worker {
         else {
             return (0, true);
         };
-        if !link.pipeline.is_sent(flight.number) {
+        if !link.pipeline.is_sent(flight.last) {
             return (flight.since.saturating_add(session.send_timeout()), false);
         }
-        let arriving = flight.number == link.pipeline.oldest() && link.pipeline.is_amid_reply();
+        let oldest = link.pipeline.oldest();
+        let arriving = (flight.first..=flight.last).contains(&oldest)
+            && (oldest > flight.first || link.pipeline.is_amid_reply());
         let from = match &link.sharing {
             Some(sharing) if arriving => flight.since.max(sharing.progress),
             _ => flight.since,

@@ -1,11 +1,16 @@
 //! Shared connections that fail: who loses what, and what goes elsewhere.
 
 use super::io::waiting;
+use crate::nginx::{self, Msec};
 use crate::protocol::Pipeline;
 use crate::transport::Error;
 use crate::transport::link::{Owner, Tag};
 use crate::transport::session::State;
 use crate::transport::worker::{LinkKey, SessionKey, TrunkKey, Worker};
+
+/// How long no further connection is tried after one that failed, in
+/// milliseconds.
+pub(super) const RETRY_DELAY: Msec = 1000;
 
 impl Worker {
     /// A shared connection failed: those whose commands were sent, in part at
@@ -18,6 +23,9 @@ impl Worker {
             return;
         };
         if let Some(trunk) = self.trunks.get_mut(trunk) {
+            if connecting {
+                trunk.retry_at = nginx::now().saturating_add(RETRY_DELAY);
+            }
             trunk.links.retain(|other| *other != key);
             if trunk.current == Some(key) {
                 trunk.current = None;
@@ -142,6 +150,7 @@ impl Worker {
             link.pipeline = pipeline;
             link.set_busy(true);
             if let Some(sharing) = &mut link.sharing {
+                sharing.following = followers.iter().map(|(_, tags)| tags.len()).sum();
                 sharing.followers.extend(followers);
                 sharing.last_resort = true;
             }

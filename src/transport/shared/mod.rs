@@ -84,6 +84,8 @@ pub(super) struct Trunk {
 pub(super) struct Sharing {
     /// Who else gets the reply to an exchange, by its number.
     followers: HashMap<u64, Vec<Tag>, foldhash::fast::RandomState>,
+    /// How many these are.
+    following: usize,
     /// The unsent gets of one key: hashes of the keys, and numbers.
     gets: HashMap<u64, u64, BuildHasherDefault<HashedKey>>,
     /// Among the links to be flushed when the turn ends.
@@ -103,8 +105,9 @@ pub(super) struct Sharing {
 #[derive(Clone, Copy)]
 pub(super) struct Flight {
     link: LinkKey,
-    /// Of the (first) exchange.
-    number: u64,
+    /// Numbers of its first and its last exchange.
+    first: u64,
+    last: u64,
     since: Msec,
 }
 

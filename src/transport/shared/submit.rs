@@ -80,7 +80,7 @@ impl Worker {
         };
         let idle = link.pipeline.in_flight() == 0;
         let mut value = &b""[..];
-        let number = match what {
+        let (first, last) = match what {
             What::Command(command) => {
                 // one that may be closed gets nothing that could not be moved
                 let submitted = if link.takes_all() && !(idle && link.is_readable()) {
@@ -90,22 +90,24 @@ impl Worker {
                 };
                 value = submitted.map_err(Rejected::Refused)?;
                 let newest = link.pipeline.newest().ok_or(Error::Unknown)?;
-                match command {
+                let number = match command {
                     Command::Get { .. } => link.ask_once(&self.hasher, newest, tag),
                     _ => newest,
-                }
+                };
+                (number, number)
             }
             What::Batch(batch) => {
                 link.pipeline.submit_batch(tag, batch);
                 let newest = link.pipeline.newest().ok_or(Error::Unknown)?;
-                (newest + 1).saturating_sub(batch.len() as u64)
+                ((newest + 1).saturating_sub(batch.len() as u64), newest)
             }
         };
         link.set_busy(idle);
         if let State::Attached { flight, .. } = &mut session.state {
             *flight = Some(Flight {
                 link: link_key,
-                number,
+                first,
+                last,
                 since: nginx::now(),
             });
         }
@@ -143,7 +145,7 @@ impl Worker {
         let link = self.links.get(flight.link);
         link.is_some_and(|link| {
             let dirty = link.sharing.as_ref().is_some_and(|sharing| sharing.dirty);
-            !dirty && !link.pipeline.is_sent(flight.number)
+            !dirty && !link.pipeline.is_sent(flight.last)
         })
     }
 
@@ -294,8 +296,7 @@ impl Link {
 
     /// Operations that wait for a reply that another one asked for.
     fn followers(&self) -> usize {
-        let sharing = self.sharing.as_ref();
-        sharing.map_or(0, |s| s.followers.values().map(Vec::len).sum())
+        self.sharing.as_ref().map_or(0, |sharing| sharing.following)
     }
 
     /// Whether the socket takes what is there to be sent, as far as is known.
@@ -341,7 +342,10 @@ impl Link {
             pipeline, sharing, ..
         } = self;
         let Some(Sharing {
-            followers, gets, ..
+            followers,
+            following,
+            gets,
+            ..
         }) = sharing.as_deref_mut()
         else {
             return newest;
@@ -355,6 +359,7 @@ impl Link {
         }
         pipeline.withdraw();
         followers.entry(first).or_default().push(tag);
+        *following += 1;
         first
     }
 }
