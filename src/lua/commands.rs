@@ -30,11 +30,15 @@ const VERBS: [Verb; 6] = [
 
 /// Sends a command, or adds it to an open pipeline.
 fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
-    if let Some(id) = handle::read(stack, 1, Kind::Pipeline) {
-        return pipeline::queue(stack, id, shape, command);
-    }
+    let session = match handle::passed_id(stack, 1) {
+        None => match handle::read(stack, 1, Kind::Pipeline) {
+            Some(id) => return pipeline::queue(stack, id, shape, command),
+            None => handle::passed_session(stack, 1),
+        },
+        found => found,
+    };
     let request = stack.request();
-    let Some(key) = handle::passed_session(stack, 1) else {
+    let Some(key) = session else {
         return stack.failure(
             Shape::nils(shape),
             not_connected(request, "send", Error::Closed),

@@ -209,8 +209,12 @@ local function set_timeouts(self, connect_timeout, send_timeout, read_timeout)
     end
     if sock[1] == false then
         -- never connected: only kept, without a call
-        sock[2], sock[3], sock[4] = milliseconds(connect_timeout),
-            milliseconds(send_timeout), milliseconds(read_timeout)
+        local connect_ms = milliseconds(connect_timeout)
+        local send_ms = send_timeout == connect_timeout and connect_ms
+            or milliseconds(send_timeout)
+        local read_ms = read_timeout == send_timeout and send_ms
+            or milliseconds(read_timeout)
+        sock[2], sock[3], sock[4] = connect_ms, send_ms, read_ms
     else
         settimeouts(sock, connect_timeout, send_timeout, read_timeout)
     end
@@ -230,7 +234,8 @@ function _M.connect(self, ...)
     if not sock then
         return nil, "not initialized"
     end
-    return connect_sock(sock, ...)
+    sock[HOST], sock[PORT] = ...
+    return finish_connect(sock, sock, connect(sock, sock[1], sock[2], sock[3], sock[4], ...))
 end
 
 function _M.sslhandshake(self, ...)
@@ -334,7 +339,10 @@ function _M.get(self, key)
     if not sock then
         return nil, nil, "not initialized"
     end
-    local text, escape = wire_key(self, key)
+    local text, escape = key, true
+    if type(key) ~= "string" or self.escape_key ~= escape_uri then
+        text, escape = wire_key(self, key)
+    end
     local id = sock[1] or sock
     return finish_get(sock, id, get(rawget(self, "_reqs") or id, text, escape))
 end
@@ -374,7 +382,7 @@ local function storage(self, verb, key, value, exptime, flags)
     local text, escape = wire_key(self, key)
     local id = sock[1] or sock
     return finish_line(sock, id, store(rawget(self, "_reqs") or id, verb,
-        text, escape, value, exptime or 0, flags or 0))
+        text, escape, value, exptime or "0", flags or "0"))
 end
 
 function _M.set(self, key, value, exptime, flags)
@@ -405,7 +413,7 @@ function _M.cas(self, key, value, cas_unique, exptime, flags)
     local text, escape = wire_key(self, key)
     local id = sock[1] or sock
     return finish_line(sock, id, store(id, CAS,
-        text, escape, value, exptime or 0, flags or 0, cas_unique))
+        text, escape, value, exptime or "0", flags or "0", cas_unique))
 end
 
 -- other commands

@@ -137,17 +137,20 @@ fn from_number(number: f64) -> SessionKey {
     SessionKey::from_bits((id >> PLACE_BITS) << 32 | place)
 }
 
+/// The session whose id the glue passed at `index`.
+pub fn passed_id(stack: Stack, index: c_int) -> Option<SessionKey> {
+    // SAFETY: a running C function's state; 0 for what is no number.
+    let id = unsafe { lua_tonumber(stack.state(), index) };
+    (id != 0.0).then(|| from_number(id))
+}
+
 /// The session that the glue passed at `index`: by its id or, as
 /// [`session`] takes it, by its `sock`.
 pub fn passed_session(stack: Stack, index: c_int) -> Option<SessionKey> {
-    // SAFETY: a running C function's state.
-    let id = unsafe { lua_tonumber(stack.state(), index) };
-    if id != 0.0 {
-        return Some(from_number(id));
-    }
-    match stack.kind(index) {
-        LUA_TTABLE => session(stack, index),
-        _ => None,
+    let found = passed_id(stack, index);
+    match found {
+        None if stack.kind(index) == LUA_TTABLE => session(stack, index),
+        found => found,
     }
 }
 
@@ -223,11 +226,6 @@ pub unsafe fn with_spares(state: *mut lua_State, functions: &[lua_CFunction]) {
 /// functions made by [`with_spares`].
 pub fn attach(stack: Stack, index: c_int, timeouts: Timeouts) -> SessionKey {
     let state = stack.state();
-    let key = transport::with(|worker| worker.new_session(timeouts));
-    let Some(id) = to_number(key) else {
-        transport::with(|worker| worker.drop_session(key));
-        stack.raise(format_args!("no memory"))
-    };
     // SAFETY: the upvalues are those of `with_spares`; a table is at `index`,
     // two slots are used and freed.
     unsafe {
@@ -242,13 +240,17 @@ pub fn attach(stack: Stack, index: c_int, timeouts: Timeouts) -> SessionKey {
             push(stack, Kind::Session, 0);
         }
         let handle = lua_touserdata(state, -1).cast::<Handle>();
+        let key = transport::with(|worker| worker.new_session(timeouts, handle.addr()));
         (*handle).id = key.to_bits();
-        transport::with(|worker| worker.set_handle(key, handle.addr()));
+        let Some(id) = to_number(key) else {
+            // the handle is collected, and with it the session
+            stack.raise(format_args!("no memory"))
+        };
         lua_rawseti_(state, index, HANDLE_INDEX);
         lua_pushnumber(state, id);
         lua_rawseti_(state, index, ID_INDEX);
+        key
     }
-    key
 }
 
 /// How many connections the `sock` at `index` shares, if it was said.

@@ -3,7 +3,9 @@
 use std::ffi::c_int;
 use std::fmt;
 
-use mlua::ffi::{LUA_TBOOLEAN, lua_State, lua_createtable, lua_rawset, lua_rawseti_, lua_yield};
+use mlua::ffi::{
+    LUA_TBOOLEAN, lua_State, lua_createtable, lua_pushvalue, lua_rawset, lua_rawseti_, lua_yield,
+};
 use nginx_sys::ngx_http_request_t;
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -11,7 +13,7 @@ use std::rc::Rc;
 use super::handle;
 use super::stack::Stack;
 use super::tls;
-use crate::protocol::{Hit, Reply, Values, unescape_into};
+use crate::protocol::{Digits, Hit, Reply, Values, is_plain, unescape_into};
 use crate::transport::{self, Begun, Denied, Outcome, SessionKey, Slot};
 
 /// Which values a method returns.
@@ -218,29 +220,42 @@ fn push_values(stack: Stack, shape: u8, values: &Values) {
         for (at, hit) in (1..).step_by(2).zip(values.iter()) {
             stack.push_bytes(hit.key);
             set_index(stack, at);
-            push_item(stack, &hit);
+            push_item(stack, &hit, None);
             set_index(stack, at + 1);
         }
         return;
     }
+    // mostly all have the same flags, whose string is looked up once
+    let common = values.iter().next().map(|hit| hit.flags);
+    stack.push_bytes(common.as_ref().map_or(b"", Digits::as_bytes));
+    let common = common.map(|flags| (flags, stack.top()));
     new_table(stack, 0, values.len());
     let mut key = Vec::new();
     for hit in values.iter() {
-        key.clear();
-        unescape_into(hit.key, &mut key);
-        stack.push_bytes(&key);
-        push_item(stack, &hit);
+        if is_plain(hit.key) {
+            stack.push_bytes(hit.key);
+        } else {
+            key.clear();
+            unescape_into(hit.key, &mut key);
+            stack.push_bytes(&key);
+        }
+        push_item(stack, &hit, common);
         // SAFETY: a running C function's state with table, key and value on top.
         unsafe { lua_rawset(stack.state(), -3) };
     }
 }
 
-/// `{ value, flags [, cas] }`
-fn push_item(stack: Stack, hit: &Hit<'_>) {
+/// `{ value, flags [, cas] }`. `common`: where on the stack the string of some
+/// flags is.
+fn push_item(stack: Stack, hit: &Hit<'_>, common: Option<(Digits, c_int)>) {
     new_table(stack, if hit.cas.is_some() { 3 } else { 2 }, 0);
     stack.push_bytes(hit.data);
     set_index(stack, 1);
-    stack.push_bytes(hit.flags.as_bytes());
+    match common {
+        // SAFETY: a running C function's state; the index is of a string.
+        Some((flags, at)) if flags == hit.flags => unsafe { lua_pushvalue(stack.state(), at) },
+        _ => stack.push_bytes(hit.flags.as_bytes()),
+    }
     set_index(stack, 2);
     if let Some(cas) = hit.cas {
         stack.push_bytes(cas.as_bytes());

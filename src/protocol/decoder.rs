@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::buffers::Buffers;
 use super::expect::{Kind, Stats};
-use super::line::{Header, Step, is_error, is_stat, single, whole_value};
+use super::line::{Header, Step, is_error, is_stat, single};
 use super::line_buffer::{LineBuffer, Next};
 use super::pipeline::Limits;
 use super::reply::{Item, Malformed, Reply, Value, Values};
@@ -187,41 +187,11 @@ impl Decoder {
         partial.lines_size = 0;
     }
 
-    /// The usual reply, if it is all there and small. Anything else takes the long way, and comes
-    /// to the same where this could have been taken.
-    fn at_once(&mut self, kind: Kind, keys: &[u8]) -> Option<Reply> {
-        let Body::Line = self.partial.body else {
-            return None;
-        };
-        let unread = self.input.unread();
-        let (reply, len) = match kind {
-            Kind::Get { cas } if self.partial.values.items.is_empty() => {
-                match whole_value(unread, keys, cas, self.limits.max_line) {
-                    Some((value, len)) => {
-                        if value.data.len() > SMALL_VALUE.min(self.limits.max_value) {
-                            return None;
-                        }
-                        let mut data = std::mem::take(&mut self.spare.bytes);
-                        data.try_reserve(value.data.len()).ok()?;
-                        data.extend_from_slice(value.data);
-                        let (flags, cas) = (value.flags, value.cas);
-                        (Reply::Value(Value { data, flags, cas }), len)
-                    }
-                    None if unread.starts_with(b"END\r\n") => (Reply::Miss, b"END\r\n".len()),
-                    None => return None,
-                }
-            }
-            Kind::Store { .. } if unread.starts_with(b"STORED\r\n") => {
-                (Reply::Done, b"STORED\r\n".len())
-            }
-            _ => return None,
-        };
-        self.input.consume(len);
-        Some(reply)
-    }
-
     fn decode(&mut self, kind: Kind, keys: &[u8]) -> Option<Decoded> {
         loop {
+            if let Kind::GetMany { cas, keys: most } = kind {
+                self.values_at_once(keys, cas, most);
+            }
             match self.body() {
                 Ok(true) => {}
                 Ok(false) => return None,
@@ -378,13 +348,8 @@ impl Partial {
                 limit: max_value,
             })?;
 
+        self.use_spare(spare);
         let Values { bytes, items } = &mut self.values;
-        if bytes.capacity() < spare.bytes.capacity() && bytes.is_empty() {
-            std::mem::swap(bytes, &mut spare.bytes);
-        }
-        if items.capacity() < spare.items.capacity() && items.is_empty() {
-            std::mem::swap(items, &mut spare.items);
-        }
         let room = len.saturating_add(BEHIND_VALUE);
         if room > MAX_SPARE
             && bytes.is_empty()
@@ -414,6 +379,17 @@ impl Partial {
         });
         self.body = Body::Buffered(len);
         Ok(())
+    }
+
+    /// Takes the spare buffers if they are larger than its own.
+    fn use_spare(&mut self, spare: &mut Values) {
+        let Values { bytes, items } = &mut self.values;
+        if bytes.capacity() < spare.bytes.capacity() && bytes.is_empty() {
+            std::mem::swap(bytes, &mut spare.bytes);
+        }
+        if items.capacity() < spare.items.capacity() && items.is_empty() {
+            std::mem::swap(items, &mut spare.items);
+        }
     }
 
     /// The reply at END.
@@ -449,5 +425,6 @@ fn find(keys: &[u8], from: usize, key: &[u8]) -> Option<usize> {
     search(after, from).or_else(|| search(before, 0))
 }
 
+mod quick;
 #[cfg(test)]
 mod tests;

@@ -56,15 +56,24 @@ impl Key<'_> {
 /// Appends `key` with each byte outside of letters, digits and `-._~!*'()` as `%XX`, upper-case:
 /// the output of `ngx.escape_uri(key)`.
 pub fn escape_into(key: &[u8], out: &mut Vec<u8>) {
+    if key.iter().all(|byte| byte.is_ascii_alphanumeric()) {
+        out.extend_from_slice(key);
+        return;
+    }
     for piece in percent_encode(key, ESCAPED) {
         out.extend_from_slice(piece.as_bytes());
     }
 }
 
+/// Whether unescaping leaves the text as it is.
+pub fn is_plain(text: &[u8]) -> bool {
+    !text.iter().any(|&byte| byte == b'%' || byte == b'+')
+}
+
 /// Appends the output of `ngx.unescape_uri(text)`: `%XX` becomes its byte, `+` a space, and a `%`
 /// without two hexadecimal digits behind it stays.
 pub fn unescape_into(text: &[u8], out: &mut Vec<u8>) {
-    if memchr::memchr2(b'%', b'+', text).is_none() {
+    if is_plain(text) {
         out.extend_from_slice(text);
         return;
     }

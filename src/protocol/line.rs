@@ -100,41 +100,49 @@ impl<'a> Header<'a> {
     }
 }
 
-/// The reply to `get` of a key that was found, if all of it is there, and its length. `max_line` is
-/// that of the header.
+/// A VALUE of this key at the beginning of `reply`, if all of it is there, and what follows its
+/// data. `max_line` is the limit of the header.
 pub(super) fn whole_value<'a>(
     reply: &'a [u8],
     key: &[u8],
     cas: bool,
     max_line: usize,
-) -> Option<(Hit<'a>, usize)> {
+) -> Option<(Hit<'a>, &'a [u8])> {
     let rest = reply.strip_prefix(b"VALUE ")?;
     let (key, rest) = match rest.split_at_checked(key.len())? {
         (found, rest) if found == key => (found, rest),
         _ => return None,
     };
-    let (flags, rest) = field(rest)?;
-    let (len, rest) = field(rest)?;
+    let (flags, rest) = Digits::split(rest.strip_prefix(b" ")?)?;
+    let (len, rest) = small_number(rest.strip_prefix(b" ")?)?;
     let (cas, rest) = match cas {
-        true => field(rest).map(|(cas, rest)| (Some(cas), rest))?,
+        true => Digits::split(rest.strip_prefix(b" ")?).map(|(cas, rest)| (Some(cas), rest))?,
         false => (None, rest),
     };
     if reply.len() - rest.len() > max_line {
         return None;
     }
-    let rest = rest.strip_prefix(b"\r\n")?;
-    let (data, rest) = rest.split_at_checked(usize::try_from(number(len)?).ok()?)?;
-    let rest = rest.strip_prefix(b"\r\nEND\r\n")?;
+    let (data, rest) = rest.strip_prefix(b"\r\n")?.split_at_checked(len)?;
     let hit = Hit {
         key,
         data,
-        flags: Digits::parse(flags)?,
-        cas: match cas {
-            Some(cas) => Some(Digits::parse(cas)?),
-            None => None,
-        },
+        flags,
+        cas,
     };
-    Some((hit, reply.len() - rest.len()))
+    Some((hit, rest.strip_prefix(b"\r\n")?))
+}
+
+/// The number at the beginning of `text`, if it has 1 to 8 digits, and what follows.
+fn small_number(text: &[u8]) -> Option<(usize, &[u8])> {
+    let mut number = 0;
+    for (at, byte) in text.iter().take(9).enumerate() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return (at > 0).then_some((number, text.get(at..)?));
+        }
+        number = number * 10 + usize::from(digit);
+    }
+    None
 }
 
 /// A space and the digits behind it, and what follows.

@@ -48,7 +48,7 @@ pub use batch::Batch;
 pub use buffers::Buffers;
 pub use command::{Arg, Arith, Command, KeyList, Verb, encode};
 pub use expect::Expect;
-pub use key::{Key, MAX_KEY_LEN, escape_into, unescape_into};
+pub use key::{Key, MAX_KEY_LEN, escape_into, is_plain, unescape_into};
 pub use number::Digits;
 pub use pipeline::{Limits, Pipeline, ReadBuf, VALUE_END};
 pub use raw::{RawRead, RawReader};

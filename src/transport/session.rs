@@ -157,10 +157,12 @@ pub enum Denied {
 }
 
 impl Worker {
-    /// A new session, not connected.
-    pub fn new_session(&mut self, timeouts: Timeouts) -> SessionKey {
+    /// A new session, not connected. `handle` is the address of the Lua object
+    /// whose collection ends it.
+    pub fn new_session(&mut self, timeouts: Timeouts, handle: usize) -> SessionKey {
         self.sessions.insert(Session {
             timeouts,
+            handle,
             ..Session::default()
         })
     }
@@ -173,13 +175,6 @@ impl Worker {
         {
             // SAFETY: a handler that ran has left no cleanup here.
             unsafe { cleanup.cancel() };
-        }
-    }
-
-    /// Notes the address of the Lua object that ends a session.
-    pub fn set_handle(&mut self, key: SessionKey, handle: usize) {
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.handle = handle;
         }
     }
 

@@ -46,7 +46,10 @@ impl Worker {
         if found.tls {
             return None;
         }
+        let connections = found.multiplex.connections;
         found.multiplex = peer.multiplex;
+        // objects may ask for different numbers
+        found.multiplex.connections = connections.max(peer.multiplex.connections);
         found.users += 1;
         let pool_name = found.name.pool.clone();
         let begun = self

@@ -164,8 +164,9 @@ impl Worker {
 
     /// The cycle, whose log the events have, goes.
     pub(in crate::transport) fn renew_shared_events(&mut self) {
+        self.on_turn_end();
+        self.turn_end = None;
         self.deadline = None;
         self.deadline_armed = None;
-        self.turn_end = None;
     }
 }

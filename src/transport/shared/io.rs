@@ -1,30 +1,21 @@
-//! Bytes out and in on shared connections, failures, and connections that are
-//! idle or overdue.
+//! Bytes out and in on shared connections.
 
 use std::rc::Rc;
 
-use nginx_sys::{
-    NGX_ERROR, NGX_OK, ngx_add_timer, ngx_connection_log_error_e_NGX_ERROR_INFO as NGX_ERROR_INFO,
-    ngx_handle_read_event, ngx_handle_write_event, ngx_int_t,
-};
+use nginx_sys::{NGX_ERROR, NGX_OK, ngx_handle_read_event, ngx_handle_write_event, ngx_int_t};
 
-use super::Flight;
-use crate::nginx::{self, Msec, stop_timer};
+use crate::nginx;
 use crate::protocol::Reply;
 use crate::transport::Error;
 use crate::transport::io::accept;
 use crate::transport::link::{Owner, Tag};
 use crate::transport::op::{Outcome, Status, Work};
 use crate::transport::session::{Session, State};
-use crate::transport::worker::{LinkKey, SessionKey, TrunkKey, Worker};
+use crate::transport::worker::{LinkKey, SessionKey, Worker};
 
 /// Most reads from one connection in a turn of the event loop: others have
 /// their turn in between.
 const MAX_READS: usize = 16;
-
-/// Least time that a link with only discarded replies to come is given, in
-/// milliseconds.
-const MIN_GRACE: Msec = 100;
 
 impl Worker {
     /// Sends what is to be sent, as far as the socket takes it.
@@ -224,272 +215,10 @@ impl Worker {
                 sharing.overdue = oldest.is_some_and(orphan);
             }
             if idle {
-                self.rest(key);
+                self.worked_off(key);
             }
             self.serve_queue(trunk);
         }
-    }
-
-    /// A shared connection failed: those whose commands were sent, in part at
-    /// least, get the error. The others go to another connection.
-    pub(super) fn fail_shared(&mut self, key: LinkKey, error: Error) {
-        let Some(mut link) = self.links.remove(key) else {
-            return;
-        };
-        let Owner::Trunk { trunk, connecting } = link.owner else {
-            return;
-        };
-        if let Some(trunk) = self.trunks.get_mut(trunk) {
-            trunk.links.retain(|other| *other != key);
-            if trunk.current == Some(key) {
-                trunk.current = None;
-            }
-            if trunk.links.is_empty() {
-                trunk.served = 0;
-            }
-        }
-        let moved = (!connecting).then(|| link.pipeline.split_unsent());
-        let moved = moved.filter(|moved| moved.in_flight() > 0 && !nginx::is_exiting());
-        let writing = !link.pipeline.unsent().is_empty();
-        // to those who have given it commands, it was connected
-        let error = match error {
-            Error::Os(_) if connecting => Error::Closed,
-            error => error,
-        };
-        let mut lost: Vec<Tag> = link.pipeline.tags().collect();
-        let kept_from = moved.as_ref().map_or(u64::MAX, |moved| moved.oldest());
-        let mut kept = Vec::new();
-        if let Some(sharing) = &mut link.sharing {
-            for (number, followers) in sharing.followers.drain() {
-                if number < kept_from {
-                    lost.extend(followers);
-                } else {
-                    kept.push((number, followers));
-                }
-            }
-        }
-        drop(link);
-        for tag in lost {
-            self.lose(tag, &error, writing);
-        }
-        if let Some(moved) = moved {
-            let tags: Vec<Tag> = moved
-                .tags()
-                .chain(kept.iter().flat_map(|f| f.1.clone()))
-                .collect();
-            if let Err(error) = self.move_to_new_link(trunk, moved, kept) {
-                for tag in tags {
-                    self.lose(tag, &error, false);
-                }
-            }
-        }
-        if self
-            .trunks
-            .get(trunk)
-            .is_some_and(|trunk| trunk.links.is_empty())
-        {
-            if connecting {
-                self.refuse_queue(trunk, &error);
-            } else {
-                self.serve_queue(trunk);
-            }
-        }
-        self.drop_unused_trunk(trunk);
-    }
-
-    /// An operation fails with the connection it was on.
-    fn lose(&mut self, tag: Tag, error: &Error, writing: bool) {
-        let Some(session) = waiting(&mut self.sessions, tag) else {
-            return;
-        };
-        if let Some(op) = &mut session.reader {
-            op.fail(error.clone(), writing);
-        }
-        self.end_broken(tag.session);
-    }
-
-    /// The operation of a session fails; so is its connection, to Lua.
-    pub(super) fn finish_failed(&mut self, key: SessionKey, error: &Error) {
-        if let Some(op) = self.sessions.get_mut(key).and_then(|s| s.reader.as_mut()) {
-            op.fail(error.clone(), false);
-        }
-        self.end_broken(key);
-    }
-
-    fn end_broken(&mut self, key: SessionKey) {
-        self.clear_deadline(key);
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        if let State::Attached { trunk, reused, .. } = session.state {
-            session.state = State::Broken { reused };
-            session.serial += 1;
-            if let Some(trunk) = self.trunks.get_mut(trunk) {
-                trunk.users = trunk.users.saturating_sub(1);
-                trunk.queue.retain(|queued| *queued != key);
-            }
-        }
-    }
-
-    /// Nothing is in flight on a link (any more).
-    pub(super) fn rest(&mut self, key: LinkKey) {
-        let Some(link) = self.links.get_mut(key) else {
-            return;
-        };
-        let Owner::Trunk { trunk, .. } = link.owner else {
-            return;
-        };
-        if link.pipeline.in_flight() > 0 {
-            return;
-        }
-        if let Some(sharing) = &mut link.sharing {
-            sharing.overdue = false;
-            sharing.idle_since = nginx::now();
-        }
-        let trunk = self.trunks.get(trunk);
-        let (keepalive, wanted, links) = trunk.map_or((0, 0, &[][..]), |trunk| {
-            let wanted = trunk.multiplex.connections;
-            (trunk.keepalive, wanted, trunk.links.as_slice())
-        });
-        let links = links.iter().filter(|link| {
-            let link = self.links.get(**link);
-            link.is_some_and(|link| !link.is_overdue())
-        });
-        let surplus = links.count() > wanted;
-        if surplus || nginx::is_exiting() {
-            return self.fail_shared(key, Error::Closed);
-        }
-        let Some(link) = self.links.get_mut(key) else {
-            return;
-        };
-        let c = link.connection.as_ptr();
-        // SAFETY: the link's connection is open.
-        unsafe {
-            (*c).set_idle(1);
-            // what happens to it now is no error of anybody
-            (*c).set_log_error(NGX_ERROR_INFO as _);
-            if keepalive != 0 && (*(*c).read).timer_set() == 0 {
-                ngx_add_timer((*c).read, keepalive);
-            }
-        }
-        link.pipeline.trim();
-    }
-
-    /// An operation is over, but its reply is still to come.
-    pub(super) fn orphaned(&mut self, flight: Flight, key: SessionKey) {
-        let timeout = self.sessions.get(key).map_or(0, Session::read_timeout);
-        self.arm_inspection(flight.link, timeout);
-    }
-
-    fn arm_inspection(&mut self, key: LinkKey, after: Msec) {
-        let Some(link) = self.links.get(key) else {
-            return;
-        };
-        let c = link.connection.as_ptr();
-        // SAFETY: the link's connection is open.
-        unsafe {
-            // until somebody else uses it, its failure is no error of anybody
-            (*c).set_log_error(NGX_ERROR_INFO as _);
-            stop_timer((*c).read);
-            ngx_add_timer((*c).read, after.max(MIN_GRACE));
-        }
-    }
-
-    /// An operation on a link timed out. If it was the oldest, or older ones
-    /// are nobody's, the link is overdue.
-    pub(super) fn suspect(&mut self, key: LinkKey) {
-        let Some(link) = self.links.get_mut(key) else {
-            return;
-        };
-        let oldest = link.pipeline.tags().next();
-        let overdue = oldest.is_some_and(|tag| waiting(&mut self.sessions, tag).is_none());
-        if let Some(sharing) = link.sharing.as_mut().filter(|_| overdue) {
-            sharing.overdue = true;
-        }
-    }
-
-    /// A link's timer has expired: it was idle for long enough, or its oldest
-    /// reply may be overdue.
-    fn inspect(&mut self, key: LinkKey) {
-        let Some(link) = self.links.get_mut(key) else {
-            return;
-        };
-        let Owner::Trunk { trunk, .. } = link.owner else {
-            return;
-        };
-        let (Some(sharing), now) = (&mut link.sharing, nginx::now()) else {
-            return;
-        };
-        if link.pipeline.in_flight() == 0 {
-            let keepalive = self.trunks.get(trunk).map_or(0, |trunk| trunk.keepalive);
-            let due = sharing.idle_since.saturating_add(keepalive);
-            return match keepalive {
-                0 => {}
-                _ if due <= now => self.fail_shared(key, Error::Closed),
-                _ => self.arm_inspection(key, due - now),
-            };
-        }
-        let oldest = link.pipeline.tags().next();
-        let orphan = oldest.is_some_and(|tag| waiting(&mut self.sessions, tag).is_none());
-        if !orphan {
-            // it has a deadline of its own
-            return self.arm_inspection(key, 10 * MIN_GRACE);
-        }
-        let due = sharing.progress.saturating_add(MIN_GRACE);
-        if due > now {
-            return self.arm_inspection(key, due - now);
-        }
-        sharing.overdue = true;
-        let mut tags = link
-            .pipeline
-            .tags()
-            .chain(sharing.followers.values().flatten().copied());
-        let live = tags.any(|tag| waiting(&mut self.sessions, tag).is_some());
-        drop(tags);
-        if live {
-            self.arm_inspection(key, MIN_GRACE);
-        } else {
-            self.fail_shared(key, Error::Closed);
-        }
-    }
-
-    /// Exchanges of which nothing was sent go to a new connection.
-    fn move_to_new_link(
-        &mut self,
-        trunk: TrunkKey,
-        pipeline: crate::protocol::Pipeline<Tag>,
-        followers: Vec<(u64, Vec<Tag>)>,
-    ) -> Result<(), Error> {
-        let tags = pipeline
-            .tags()
-            .chain(followers.iter().flat_map(|f| f.1.clone()));
-        let alive: Vec<Tag> = tags
-            .filter(|tag| waiting(&mut self.sessions, *tag).is_some())
-            .collect();
-        let first = alive.first().ok_or(Error::Closed)?;
-        let session = self.sessions.get(first.session).ok_or(Error::Closed)?;
-        let request = session.request().ok_or(Error::Closed)?;
-        let timeout = session.connect_timeout();
-        let key = self.open_shared(trunk, request, timeout)?;
-        for tag in alive {
-            if let Some(session) = self.sessions.get_mut(tag.session)
-                && let State::Attached {
-                    flight: Some(flight),
-                    ..
-                } = &mut session.state
-            {
-                flight.link = key;
-            }
-        }
-        if let Some(link) = self.links.get_mut(key) {
-            link.pipeline = pipeline;
-            link.set_busy(true);
-            if let Some(sharing) = &mut link.sharing {
-                sharing.followers.extend(followers);
-            }
-        }
-        self.flush_shared(key);
-        Ok(())
     }
 }
 
@@ -500,7 +229,10 @@ enum Answer {
 }
 
 /// The session that waits for the exchange with this tag, if it still does.
-fn waiting(sessions: &mut slotmap::SlotMap<SessionKey, Session>, tag: Tag) -> Option<&mut Session> {
+pub(super) fn waiting(
+    sessions: &mut slotmap::SlotMap<SessionKey, Session>,
+    tag: Tag,
+) -> Option<&mut Session> {
     let session = sessions.get_mut(tag.session)?;
     let waits = session
         .reader

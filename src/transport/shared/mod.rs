@@ -6,7 +6,9 @@
 //! | `connect` | sessions are attached, connections are opened for them |
 //! | `leave` | they end their use, or go on with a connection of their own |
 //! | `submit` | commands: onto which connection, how many, and gets asked once |
-//! | `io` | bytes out and in, failures, idle and overdue connections |
+//! | `io` | bytes out and in |
+//! | `loss` | connections that fail |
+//! | `watch` | connections that are idle or overdue |
 //! | `deadline` | timeouts of those who wait |
 //!
 //! A trunk has the connections to one server. Sessions are attached to the
@@ -18,7 +20,9 @@ mod connect;
 mod deadline;
 mod io;
 mod leave;
+mod loss;
 mod submit;
+mod watch;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -86,6 +90,9 @@ pub(super) struct Sharing {
     dirty: bool,
     /// Its oldest reply should have come: it takes no new work.
     overdue: bool,
+    /// Opened for commands that another link could not send; what this one
+    /// cannot send fails.
+    last_resort: bool,
     /// When bytes were received last, or the first command was given to it.
     progress: Msec,
     /// Since when nothing is in flight.

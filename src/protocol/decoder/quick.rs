@@ -1,0 +1,89 @@
+//! The short way through replies that are all there and as one expects them.
+
+use super::super::line::whole_value;
+use super::super::reply::Hit;
+use super::{Body, Decoder, Item, Kind, Limits, Reply, SMALL_VALUE, Value, Values};
+
+impl Decoder {
+    /// The usual reply, if it is all there and small. Anything else takes the long way, and comes
+    /// to the same where this could have been taken.
+    pub(super) fn at_once(&mut self, kind: Kind, keys: &[u8]) -> Option<Reply> {
+        let Body::Line = self.partial.body else {
+            return None;
+        };
+        let unread = self.input.unread();
+        let (reply, len) = match kind {
+            Kind::Get { .. } if unread.starts_with(b"END\r\n") => {
+                if !self.partial.values.items.is_empty() {
+                    return None;
+                }
+                (Reply::Miss, b"END\r\n".len())
+            }
+            Kind::Get { cas } if self.partial.values.items.is_empty() => {
+                let (hit, rest) = small_value(unread, keys, cas, self.limits)?;
+                let rest = rest.strip_prefix(b"END\r\n")?;
+                let mut data = std::mem::take(&mut self.spare.bytes);
+                data.try_reserve(hit.data.len()).ok()?;
+                data.extend_from_slice(hit.data);
+                let (flags, cas) = (hit.flags, hit.cas);
+                let value = Value { data, flags, cas };
+                (Reply::Value(value), unread.len() - rest.len())
+            }
+            Kind::Store { .. } if unread.starts_with(b"STORED\r\n") => {
+                (Reply::Done, b"STORED\r\n".len())
+            }
+            _ => return None,
+        };
+        self.input.consume(len);
+        Some(reply)
+    }
+
+    /// As [`at_once`](Self::at_once), for the values of a list as long as they come in the order
+    /// asked.
+    pub(super) fn values_at_once(&mut self, keys: &[u8], cas: bool, most: usize) -> Option<()> {
+        let Body::Line = self.partial.body else {
+            return None;
+        };
+        self.partial.use_spare(&mut self.spare);
+        let mut unread = self.input.unread();
+        let partial = &mut self.partial;
+        while partial.values.items.len() < most {
+            let Some(asked) = keys.get(partial.cursor..) else {
+                break;
+            };
+            let len = asked.iter().take_while(|&&byte| byte != b' ').count();
+            let key = asked.get(..len).unwrap_or_default();
+            let Some((hit, rest)) = small_value(unread, key, cas, self.limits) else {
+                break;
+            };
+            let Values { bytes, items } = &mut partial.values;
+            bytes.try_reserve(key.len() + hit.data.len()).ok()?;
+            items.try_reserve(1).ok()?;
+            let start = bytes.len();
+            bytes.extend_from_slice(key);
+            bytes.extend_from_slice(hit.data);
+            items.push(Item {
+                key: start,
+                data: start + key.len(),
+                end: bytes.len(),
+                flags: hit.flags,
+                cas: hit.cas,
+            });
+            partial.cursor += len + 1;
+            self.input.consume(unread.len() - rest.len());
+            unread = self.input.unread();
+        }
+        Some(())
+    }
+}
+
+/// [`whole_value`], if it is neither large nor over the limits.
+fn small_value<'a>(
+    reply: &'a [u8],
+    key: &[u8],
+    cas: bool,
+    limits: Limits,
+) -> Option<(Hit<'a>, &'a [u8])> {
+    let found = whole_value(reply, key, cas, limits.max_line)?;
+    (found.0.data.len() <= SMALL_VALUE.min(limits.max_value)).then_some(found)
+}

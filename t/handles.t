@@ -1,0 +1,156 @@
+use lib 't/lib';
+use FindBin;
+use TestEnv;
+use Test::Nginx::Socket::Lua;
+
+# What objects hold of native code goes from a closed one to the next.
+
+repeat_each(1);
+plan tests => repeat_each() * (3 * blocks());
+
+our $HttpConfig = TestEnv::http_config() . qq{
+    init_by_lua_block {
+        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
+        kit = require "testkit"
+        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
+    }
+};
+
+no_long_string();
+run_tests();
+
+__DATA__
+
+=== TEST 1: an object with the handle of a closed one is closed when it is collected
+--- private: a connection closes with its object
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local closed = {}
+            for i = 1, 20 do
+                closed[i] = kit.connect(nil, { pool = "p" })
+            end
+            for i = 1, 20 do
+                if i % 2 == 0 then closed[i]:close() else closed[i]:set_keepalive() end
+            end
+            ngx.sleep(0.05)
+            local before = kit.stat("curr_connections")
+            local open = {}
+            for i = 1, 30 do open[i] = kit.connect(nil, { pool = "q" .. i }) end
+            collectgarbage()
+            collectgarbage()
+            for i = 1, 30 do assert(kit.in_step(open[i]) == "yes") end
+            kit.show("open", kit.eventually(function()
+                return kit.stat("curr_connections") >= before + 28
+            end))
+            open = nil
+            collectgarbage()
+            collectgarbage()
+            kit.show("collected", kit.eventually(function()
+                return kit.stat("curr_connections") <= before
+            end))
+            for i = 1, 20 do
+                local v, flags, err = closed[i]:get("k")
+                assert(err == "closed", err)
+            end
+            kit.show("again", closed[1]:connect("127.0.0.1", kit.port), kit.in_step(closed[1]))
+        }
+    }
+--- request
+GET /t
+--- response_body
+open: true
+collected: true
+again: 1, "yes"
+--- no_error_log
+[alert]
+
+
+
+=== TEST 2: what a closed object has left finds nothing
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            for _, how in ipairs{ "close", "set_keepalive" } do
+                local a = kit.fresh()
+                local copy = setmetatable({}, getmetatable(a.sock))
+                for i, v in pairs(a.sock) do copy[i] = v end
+                a[how](a)
+                local b = kit.fresh()
+                b:set("k", how)
+                a.sock = copy
+                kit.show("get", a:get("k"))
+                kit.show("set_keepalive", a:set_keepalive())
+                kit.show("close", a:close())
+                kit.show("get_reused_times", a:get_reused_times())
+                kit.show("set_timeout", a:set_timeout(100))
+                copy, a = nil, nil
+                collectgarbage()
+                collectgarbage()
+                kit.show("the other", b:get("k"))
+                kit.show("in step", kit.in_step(b), b:close())
+            end
+        }
+    }
+--- request
+GET /t
+--- response_body
+get: nil, nil, "closed"
+set_keepalive: nil, "closed"
+close: nil, "closed"
+get_reused_times: nil, "closed"
+set_timeout: 1
+the other: "close", "0"
+in step: "yes", 1
+get: nil, nil, "closed"
+set_keepalive: nil, "closed"
+close: nil, "closed"
+get_reused_times: nil, "closed"
+set_timeout: 1
+the other: "set_keepalive", "0"
+in step: "yes", 1
+--- no_error_log
+[alert]
+
+
+
+=== TEST 3: an object is not collected while its command waits
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local srv = kit.fake(function(c)
+                while true do
+                    local line = c:line()
+                    if not line then return end
+                    ngx.sleep(0.02)
+                    c:send(line:match("^set") and "STORED\r\n" or "VALUE k 0 1\r\nx\r\nEND\r\n")
+                end
+            end)
+            local function run(...)
+                local call = { ... }
+                local thread = ngx.thread.spawn(function()
+                    local m = kit.connect(srv.port)
+                    return m[call[1]](m, unpack(call, 2))
+                end)
+                ngx.sleep(0.01)
+                collectgarbage()
+                collectgarbage()
+                return select(2, ngx.thread.wait(thread))
+            end
+            for i = 1, 30 do
+                assert(run("get", "k") == "x")
+                assert(run("get", { "k" }).k[1] == "x")
+            end
+            kit.show("get", run("get", "k"))
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+get: "x", "0"
+--- no_error_log
+[alert]
