@@ -11,6 +11,7 @@ int tk_listen(int, int) __asm__("listen");
 int tk_accept(int, void *, void *, int) __asm__("accept4");
 int tk_name(int, void *, unsigned *) __asm__("getsockname");
 int tk_opt(int, int, int, const void *, unsigned) __asm__("setsockopt");
+int tk_getopt(int, int, int, void *, unsigned *) __asm__("getsockopt");
 int tk_connect(int, const void *, unsigned) __asm__("connect");
 long tk_recv(int, void *, size_t, int) __asm__("recv");
 long tk_send(int, const void *, size_t, int) __asm__("send");
@@ -290,6 +291,13 @@ function conn:trickle(data, size, secs)
         ngx.sleep(secs)
     end
     return true
+end
+
+-- How many segments with data came, which for small writes is how many writes.
+function conn:segments()
+    local info, len = ffi.new("uint32_t[64]"), ffi.new("unsigned[1]", 256)
+    assert(C.tk_getopt(self.fd, 6, 11, info, len) == 0, "getsockopt") -- TCP_INFO
+    return tonumber(info[38]) -- tcpi_data_segs_in
 end
 
 function conn:close()

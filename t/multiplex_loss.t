@@ -1,0 +1,301 @@
+use lib 't/lib';
+use FindBin;
+use TestEnv;
+use Test::Nginx::Socket::Lua;
+
+# Links that break, replies that fit no command, connections that cannot be had.
+
+plan skip_all => 'the reference shares no connections' if TestEnv::reference_lib();
+repeat_each(1);
+plan tests => repeat_each() * (3 * blocks());
+
+our $HttpConfig = qq{
+    lua_memcached_multiplex 2;
+    init_by_lua_block {
+        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
+        kit = require "testkit"
+        mux = require "muxkit"
+        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
+        kit.unix = "unix:$ENV{TEST_NGINX_MEMCACHED_SOCK}"
+    }
+};
+
+no_long_string();
+run_tests();
+
+__DATA__
+
+=== TEST 1: a lost link fails what was in flight, and nothing else
+--- http_config eval: $::HttpConfig
+--- config
+    lua_memcached_multiplex 1;
+    location = /t {
+        content_by_lua_block {
+            for _, how in ipairs{ "close", "reset" } do
+                local srv = mux.server(function(line, c)
+                    if line == "get bad" then
+                        c[how](c)
+                        return false
+                    end
+                end)
+                local idle, m = kit.connect(srv.port), kit.connect(srv.port)
+                m:get("first")
+                local memcs = {}
+                for i = 1, 6 do memcs[i] = kit.connect(srv.port) end
+                local r = mux.at_once(6, function(i) return memcs[i]:get(i == 3 and "bad" or "k" .. i) end)
+                for i = 1, 6 do kit.show(how .. " " .. i, unpack(r[i], 1, 3)) end
+                kit.show("an idle one goes on", idle:get("idle"))
+                kit.show("and one that was answered", memcs[1]:get("more"))
+                kit.show("connections", srv.accepted)
+                srv:close()
+            end
+        }
+    }
+--- request
+GET /t
+--- response_body
+close 1: "k1", "0", nil
+close 2: "k2", "0", nil
+close 3: nil, nil, "closed"
+close 4: nil, nil, "closed"
+close 5: nil, nil, "closed"
+close 6: nil, nil, "closed"
+an idle one goes on: "idle", "0"
+and one that was answered: "more", "0"
+connections: 2
+reset 1: "k1", "0", nil
+reset 2: "k2", "0", nil
+reset 3: nil, nil, "connection reset by peer"
+reset 4: nil, nil, "connection reset by peer"
+reset 5: nil, nil, "connection reset by peer"
+reset 6: nil, nil, "connection reset by peer"
+an idle one goes on: "idle", "0"
+and one that was answered: "more", "0"
+connections: 2
+--- no_error_log
+[alert]
+
+
+
+=== TEST 2: all links closed while nobody waits: the next connect opens one
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local srv = mux.server()
+            local attached = kit.connect(srv.port)
+            kit.show("first", attached:get("first"), attached:get_reused_times())
+            srv.conns[1]:close()
+            ngx.sleep(0.02)
+            local m = kit.connect(srv.port)
+            kit.show("a new one", m:get_reused_times(), m:get("k"))
+            kit.show("attached", attached:get("attached"))
+            srv.conns[2]:close()
+            ngx.sleep(0.02)
+            kit.show("reopens with its command", attached:get("again"))
+            kit.show("connections", srv.accepted)
+            kit.show("kept", attached:set_keepalive())
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+first: "first", 0
+a new one: 0, "k", "0"
+attached: "attached", "0"
+reopens with its command: "again", "0"
+connections: 3
+kept: 1
+--- no_error_log
+[error]
+
+
+
+=== TEST 3: a reply that does not fit: an error for its asker, and the link is torn down
+--- http_config eval: $::HttpConfig
+--- config
+    lua_memcached_multiplex 1;
+    location = /t {
+        content_by_lua_block {
+            local replies = {
+                "VALUE other 0 5\r\nother\r\nEND\r\n",        -- another key
+                "VALUE bad 0 3\r\nbadEND\r\n",                -- no line end
+                "STORED\r\n",
+                "gibberish\r\n",
+                "VALUE bad 0 99999999999\r\n",
+            }
+            for n, reply in ipairs(replies) do
+                local srv = mux.server(function(line) if line == "get bad" then return reply end end)
+                local m = kit.connect(srv.port)
+                m:get("first")
+                local memcs = {}
+                for i = 1, 4 do memcs[i] = kit.connect(srv.port) end
+                local r = mux.at_once(4, function(i) return memcs[i]:get(i == 2 and "bad" or "k" .. i) end)
+                local wrong = 0
+                for i = 1, 4 do
+                    if r[i][1] ~= nil and r[i][1] ~= "k" .. i then wrong = wrong + 1 end
+                end
+                kit.show("reply " .. n, wrong, r[1][1], r[2][3] ~= nil, r[3][3], r[4][3])
+                kit.show("torn down", kit.eventually(function() return mux.open(srv) <= 1 and srv.conns[1].ended end, 1))
+                m:connect("127.0.0.1", srv.port)
+                kit.show("then", m:get("then"))
+                srv:close()
+            end
+        }
+    }
+--- request
+GET /t
+--- response_body
+reply 1: 0, "k1", true, "closed", "closed"
+torn down: true
+then: "then", "0"
+reply 2: 0, "k1", true, "closed", "closed"
+torn down: true
+then: "then", "0"
+reply 3: 0, "k1", true, "closed", "closed"
+torn down: true
+then: "then", "0"
+reply 4: 0, "k1", true, "closed", "closed"
+torn down: true
+then: "then", "0"
+reply 5: 0, "k1", true, "closed", "closed"
+torn down: true
+then: "then", "0"
+--- no_error_log
+[alert]
+
+
+
+=== TEST 4: replies nobody asked for
+--- http_config eval: $::HttpConfig
+--- config
+    lua_memcached_multiplex 1;
+    location = /t {
+        content_by_lua_block {
+            local srv = mux.server(function(line) if line == "get twice" then
+                return "VALUE twice 0 1\r\n2\r\nEND\r\nVALUE k 0 4\r\nevil\r\nEND\r\n" end end)
+            local a, b = kit.connect(srv.port), kit.connect(srv.port)
+            kit.show("twice", a:get("twice"))
+            ngx.sleep(0.02)
+            kit.show("the next", b:get("k"))
+            kit.show("connections", srv.accepted, mux.open(srv))
+            srv.conns[2]:send("VALUE k 0 4\r\nevil\r\nEND\r\n")
+            ngx.sleep(0.02)
+            kit.show("unasked", b:get("k"))
+            kit.show("connections", srv.accepted, mux.open(srv))
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+twice: "2", "0"
+the next: "k", "0"
+connections: 2, 1
+unasked: "k", "0"
+connections: 3, 1
+--- no_error_log
+[alert]
+
+
+
+=== TEST 5: refused while several wait: an error and a log line for each
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local r = mux.at_once(5, function()
+                local m = kit.new()
+                local ok, err = m:connect("127.0.0.1", $TEST_NGINX_UNUSED_PORT)
+                return err, ok, select(3, m:get("k"))
+            end)
+            for i = 1, 5 do kit.show("connect", unpack(r[i], 1, 3)) end
+            local m = kit.new()
+            kit.show("again", m:connect("127.0.0.1", $TEST_NGINX_UNUSED_PORT))
+        }
+    }
+--- request
+GET /t
+--- response_body
+connect: "connection refused", nil, "closed"
+connect: "connection refused", nil, "closed"
+connect: "connection refused", nil, "closed"
+connect: "connection refused", nil, "closed"
+connect: "connection refused", nil, "closed"
+again: nil, "connection refused"
+--- error_log
+connect() failed (111: Connection refused)
+
+
+
+=== TEST 6: no answer while several wait: each has its own time
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local full = kit.listen{ backlog = 0 }
+            for _ = 1, 4 do full:knock() end
+            local r = mux.at_once(4, function(i)
+                local m = kit.new()
+                m:set_timeout(i == 4 and 700 or 60 * i)
+                return kit.timed(m.connect, m, "127.0.0.1", full.port)
+            end)
+            for i = 1, 4 do
+                local ms, ok, err = unpack(r[i], 1, 3)
+                local least = i == 4 and 700 or 60 * i
+                kit.show("connect", ok, err, ms >= least - 5, ms < least + 300)
+            end
+            full:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+connect: nil, "timeout", true, true
+connect: nil, "timeout", true, true
+connect: nil, "timeout", true, true
+connect: nil, "timeout", true, true
+--- error_log
+lua tcp socket connect timed out
+
+
+
+=== TEST 7: one that waits for the connection is killed, the one that opened it as well
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            for _, who in ipairs{ 1, 2 } do
+                local full = kit.listen{ backlog = 0 }
+                for _ = 1, 4 do full:knock() end
+                local threads = {}
+                for i = 1, 3 do
+                    threads[i] = ngx.thread.spawn(function()
+                        local m = kit.new()
+                        m:set_timeout(300)
+                        return m:connect("127.0.0.1", full.port)
+                    end)
+                end
+                ngx.sleep(0.02)
+                kit.show("kill", ngx.thread.kill(threads[who]))
+                for i = 1, 3 do
+                    if i ~= who then kit.show("other", ngx.thread.wait(threads[i])) end
+                end
+                full:close()
+            end
+            kit.show("in step", kit.in_step(kit.connect()))
+        }
+    }
+--- request
+GET /t
+--- response_body
+kill: 1
+other: true, nil, "timeout"
+other: true, nil, "timeout"
+kill: 1
+other: true, nil, "timeout"
+other: true, nil, "timeout"
+in step: "yes"
+--- no_error_log
+[alert]
