@@ -249,3 +249,30 @@ another: "k", "0"
 first: true, "k"
 --- no_error_log
 [alert]
+
+
+
+=== TEST 6: gets that are answered together are waited for no more
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        lua_memcached_multiplex 1 max_operations=8;
+        content_by_lua_block {
+            local m = kit.fresh()
+            assert(m:set("hot", "v"))
+            local memcs = {}
+            for i = 1, 4 do memcs[i] = kit.connect() end
+            local right = 0
+            for _ = 1, 20 do
+                local r = mux.at_once(4, function(i) return memcs[i]:get("hot") end)
+                right = right + mux.count(r, "v")
+            end
+            kit.show("right", right)
+        }
+    }
+--- request
+GET /t
+--- response_body
+right: 80
+--- no_error_log
+[error]

@@ -169,7 +169,7 @@ impl Worker {
             };
             let broken = link.pipeline.is_broken();
             let followers = match &mut link.sharing {
-                Some(sharing) if !sharing.followers.is_empty() => sharing.followers.remove(&number),
+                Some(sharing) if !sharing.followers.is_empty() => sharing.take_followers(number),
                 _ => None,
             };
             let mut deliver = |tag: Tag, reply: Answer| {

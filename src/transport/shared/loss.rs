@@ -70,16 +70,11 @@ impl Worker {
                 }
             }
         }
-        if self
-            .trunks
-            .get(trunk)
-            .is_some_and(|trunk| trunk.links.is_empty())
-        {
-            if connecting {
-                self.refuse_queue(trunk, &error);
-            } else {
-                self.serve_queue(trunk);
-            }
+        let last = self.trunks.get(trunk).is_some_and(|t| t.links.is_empty());
+        if connecting && last {
+            self.refuse_queue(trunk, &error);
+        } else if !connecting {
+            self.serve_queue(trunk);
         }
         self.drop_unused_trunk(trunk);
     }

@@ -365,6 +365,13 @@ impl Link {
 }
 
 impl Sharing {
+    /// Who else gets the reply to an exchange, which has come.
+    pub(super) fn take_followers(&mut self, number: u64) -> Option<Vec<Tag>> {
+        let followers = self.followers.remove(&number)?;
+        self.following -= followers.len().min(self.following);
+        Some(followers)
+    }
+
     /// What was collected is being sent: nothing can be added to it.
     pub(super) fn close_batch(&mut self) {
         if self.gets.capacity() > GETS_KEPT {
