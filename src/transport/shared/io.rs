@@ -13,9 +13,9 @@ use crate::transport::op::{Outcome, Status, Work};
 use crate::transport::session::{Session, State};
 use crate::transport::worker::{LinkKey, SessionKey, Worker};
 
-/// Most reads from one connection in a turn of the event loop: others have
-/// their turn in between.
-const MAX_READS: usize = 16;
+/// Bytes read from one connection in a turn of the event loop after which
+/// others have their turn.
+const READ_AT_ONCE: usize = 1024 * 1024;
 
 impl Worker {
     /// Sends what is to be sent, as far as the socket takes it.
@@ -115,7 +115,8 @@ impl Worker {
 
     /// Receives what there is.
     fn read_shared(&mut self, key: LinkKey) {
-        for _ in 0..MAX_READS {
+        let mut read = 0;
+        while read < READ_AT_ONCE {
             let Some(link) = self.links.get_mut(key) else {
                 return;
             };
@@ -125,7 +126,8 @@ impl Worker {
             let error = match link.receive() {
                 None => break,
                 Some(Ok(0)) => Error::Closed,
-                Some(Ok(_)) => {
+                Some(Ok(n)) => {
+                    read += n;
                     if let Some(sharing) = &mut link.sharing {
                         sharing.progress = nginx::now();
                     }
