@@ -347,3 +347,36 @@ sizes: "100000", "100000"
 connections: 3
 --- no_error_log
 [alert]
+
+
+
+=== TEST 9: a command that timed out does not make a connection that is being opened stand
+--- http_config eval: $::HttpConfig
+--- config
+    lua_memcached_multiplex 1;
+    location = /t {
+        content_by_lua_block {
+            local full = kit.listen{ backlog = 0 }
+            local m = kit.new()
+            m:set_timeouts(2000, 60, 60)
+            local t = ngx.thread.spawn(m.connect, m, "127.0.0.1", full.port)
+            local c = full:accept()
+            kit.show("connected", ngx.thread.wait(t))
+            for _ = 1, 4 do full:knock() end
+            c:close()
+            ngx.sleep(0.02)
+            kit.show("given to the next connection", m:get("k"))
+            local other = kit.new()
+            other:set_timeout(400)
+            kit.show("which is not there", other:connect("127.0.0.1", full.port))
+            full:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+connected: true, 1
+given to the next connection: nil, nil, "timeout"
+which is not there: nil, "timeout"
+--- error_log
+lua tcp socket write timed out

@@ -77,7 +77,7 @@ impl Worker {
         self.arm_inspection(flight.link, timeout);
     }
 
-    fn arm_inspection(&mut self, key: LinkKey, after: Msec) {
+    pub(super) fn arm_inspection(&mut self, key: LinkKey, after: Msec) {
         let Some(link) = self.links.get(key) else {
             return;
         };
