@@ -260,7 +260,8 @@ a port as text: 1, true
             kit.show("time of its own", mux.open(srv))
             m = kit.connect(srv.port)
             kit.show("used again", m:get_reused_times() > 0)
-            m:close()
+            m:set_keepalive(50)
+            kit.show("less", kit.eventually(function() return mux.open(srv) == 0 end, 0.7))
             srv:close()
         }
     }
@@ -273,6 +274,7 @@ goes: true
 a new one: 0, "v", "0"
 time of its own: 1
 used again: true
+less: true
 --- no_error_log
 [error]
 

@@ -299,3 +299,84 @@ other: true, nil, "timeout"
 in step: "yes"
 --- no_error_log
 [alert]
+
+
+
+=== TEST 8: a large value that cannot be sent at all goes to another connection, whole
+--- http_config eval: $::HttpConfig
+--- config
+    lua_memcached_multiplex 1;
+    location = /t {
+        content_by_lua_block {
+            local sizes = {}
+            local srv = mux.server(function(line, c)
+                local size = line:match("^set big %d+ %d+ (%d+)$")
+                if size then
+                    local value = c:read(tonumber(size) + 2)
+                    sizes[#sizes + 1] = value == ("x"):rep(size) .. "\r\n" and size or "another value"
+                    return "STORED\r\n"
+                end
+            end)
+            local memcs = {}
+            for i = 1, 3 do memcs[i] = kit.connect(srv.port) end
+            memcs[1]:get("first")
+            for _, first in ipairs{ 1, 2 } do
+                -- nginx finds out by writing
+                srv.conns[#srv.conns]:reset()
+                local r = mux.at_once(3, function(i)
+                    if i == first then return memcs[i]:set("big", ("x"):rep(100000)) end
+                    return memcs[i]:get("k" .. i)
+                end)
+                for i = 1, 3 do kit.show(i, unpack(r[i], 1, r[i].n)) end
+            end
+            kit.show("sizes", unpack(sizes))
+            kit.show("connections", srv.accepted)
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+1: 1
+2: "k2", "0"
+3: "k3", "0"
+1: "k1", "0"
+2: 1
+3: "k3", "0"
+sizes: "100000", "100000"
+connections: 3
+--- no_error_log
+[alert]
+
+
+
+=== TEST 9: a command that timed out does not make a connection that is being opened stand
+--- http_config eval: $::HttpConfig
+--- config
+    lua_memcached_multiplex 1;
+    location = /t {
+        content_by_lua_block {
+            local full = kit.listen{ backlog = 0 }
+            local m = kit.new()
+            m:set_timeouts(2000, 60, 60)
+            local t = ngx.thread.spawn(m.connect, m, "127.0.0.1", full.port)
+            local c = full:accept()
+            kit.show("connected", ngx.thread.wait(t))
+            for _ = 1, 4 do full:knock() end
+            c:close()
+            ngx.sleep(0.02)
+            kit.show("given to the next connection", m:get("k"))
+            local other = kit.new()
+            other:set_timeout(400)
+            kit.show("which is not there", other:connect("127.0.0.1", full.port))
+            full:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+connected: true, 1
+given to the next connection: nil, nil, "timeout"
+which is not there: nil, "timeout"
+--- error_log
+lua tcp socket write timed out

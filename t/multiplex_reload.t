@@ -68,6 +68,22 @@ my $server = q{
             ngx.print("started")
         }
     }
+    # ends its operation itself, long before its time
+    location = /killed {
+        content_by_lua_block {
+            ngx.timer.at(0, function()
+                local srv = kit.fake(function(c) while c:line() do end end)
+                local m = kit.new()
+                m:set_timeout(30000)
+                m:connect("127.0.0.1", srv.port)
+                local t = ngx.thread.spawn(function() m:get("k") end)
+                while not ngx.worker.exiting() do ngx.sleep(0.01) end
+                ngx.log(ngx.WARN, "it was killed: ", ngx.thread.kill(t))
+                srv:close()
+            end)
+            ngx.print("started")
+        }
+    }
     location = /left {
         content_by_lua_block {
             local m = kit.connect()
@@ -107,6 +123,13 @@ sleep 0.1;
 $nginx->signal('HUP');
 ok( $nginx->wait_for( sub { !grep { $_ == $old } $nginx->workers }, 5 ), 'a worker with a timer goes' );
 like( $nginx->log, qr/the timer: running 1/, 'after the timer has done its work' );
+
+is( $nginx->get('/killed'), 'started', 'an operation with much time' );
+sleep 0.1;
+($old) = $nginx->workers;
+$nginx->signal('HUP');
+ok( $nginx->wait_for( sub { !grep { $_ == $old } $nginx->workers }, 5 ), 'a worker does not wait for what nobody waits for' );
+like( $nginx->log, qr/it was killed: 1/, 'after it was given up' );
 
 # The server goes and comes.
 is( $nginx->get('/work?key=before'), 'yes', 'before the server is restarted' );

@@ -376,9 +376,7 @@ impl Worker {
             return;
         }
         let was = std::mem::replace(&mut session.state, state);
-        if let Some(ticket) = session.deadline.take() {
-            self.deadlines.cancel(ticket);
-        }
+        let deadline = session.deadline.take();
         let ended = session.cleanup.is_none();
         for slot in [&mut session.reader, &mut session.writer] {
             match slot {
@@ -389,6 +387,10 @@ impl Worker {
                     }
                 }
             }
+        }
+        if let Some(ticket) = deadline {
+            self.deadlines.cancel(ticket);
+            self.ease_deadline();
         }
         match was {
             State::Queued { pool, .. } => self.leave_queue(pool, key),

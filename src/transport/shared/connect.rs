@@ -354,6 +354,13 @@ impl Worker {
             return;
         };
         let c = link.connection.as_ptr();
+        // SAFETY: the link's connection is open.
+        if unsafe { (*(*c).read).timedout() } != 0 {
+            // the time of a command that was given to it: it says nothing
+            // SAFETY: as above.
+            unsafe { (*(*c).read).set_timedout(0) };
+            return self.arm_inspection(key, RETRY_DELAY);
+        }
         let nodelay = self.trunks.get(trunk).is_some_and(|trunk| trunk.nodelay);
         // SAFETY: the link's connection is open.
         let result = unsafe {

@@ -55,6 +55,11 @@ impl Worker {
         if !value.is_empty()
             && let Err(error) = link.send_with(value)
         {
+            // what goes to another connection must be whole
+            let whole = link.pipeline.sent_with(0, value);
+            if let Some(sharing) = &mut link.sharing {
+                sharing.last_resort |= !whole;
+            }
             return self.fail_shared(key, error);
         }
         let c = link.connection.as_ptr();

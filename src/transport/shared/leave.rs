@@ -88,7 +88,14 @@ impl Worker {
             // SAFETY: the request is the running one.
             let settings = unsafe { Settings::of(request) };
             let usual = settings.map_or(0, |settings| settings.keepalive_timeout());
-            trunk.keepalive = timeout.unwrap_or(usual);
+            let now = timeout.unwrap_or(usual);
+            let before = std::mem::replace(&mut trunk.keepalive, now);
+            if now != 0 && (now < before || before == 0) {
+                // those that are idle already go sooner
+                for link in trunk.links.clone() {
+                    self.rest(link);
+                }
+            }
         }
         self.disconnect(key, State::Closed);
         Ok(())

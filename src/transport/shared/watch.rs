@@ -50,7 +50,7 @@ impl Worker {
         let Owner::Trunk { trunk, .. } = link.owner else {
             return;
         };
-        if link.pipeline.in_flight() > 0 {
+        if link.pipeline.in_flight() > 0 || link.is_connecting() {
             return;
         }
         if let Some(sharing) = &mut link.sharing {
@@ -64,8 +64,12 @@ impl Worker {
             (*c).set_idle(1);
             // what happens to it now is no error of anybody
             (*c).set_log_error(NGX_ERROR_INFO as _);
-            if keepalive != 0 && (*(*c).read).timer_set() == 0 {
-                ngx_add_timer((*c).read, keepalive);
+            let read = (*c).read;
+            let due = nginx::now().saturating_add(keepalive);
+            let armed = (*read).timer_set() != 0 && (*read).timer.key <= due;
+            if keepalive != 0 && !armed {
+                stop_timer(read);
+                ngx_add_timer(read, keepalive);
             }
         }
         link.pipeline.trim();
@@ -77,7 +81,7 @@ impl Worker {
         self.arm_inspection(flight.link, timeout);
     }
 
-    fn arm_inspection(&mut self, key: LinkKey, after: Msec) {
+    pub(super) fn arm_inspection(&mut self, key: LinkKey, after: Msec) {
         let Some(link) = self.links.get(key) else {
             return;
         };
