@@ -97,7 +97,7 @@ impl Worker {
         match session.state {
             State::Joining(trunk) => {
                 connect::log_timeout(request, &self.peer_text(trunk));
-                self.give_up(key);
+                self.give_up(key, false);
             }
             State::Attached {
                 flight: Some(flight),
@@ -117,12 +117,12 @@ impl Worker {
                 }
                 let what = if sent { "read" } else { "write" };
                 log_socket_error(request, format_args!("lua tcp socket {what} timed out"));
-                self.give_up(key);
+                self.give_up(key, !sent);
                 self.suspect(flight.link);
             }
             State::Attached { flight: None, .. } => {
                 log_socket_error(request, format_args!("lua tcp socket write timed out"));
-                self.give_up(key);
+                self.give_up(key, true);
             }
             _ => {}
         }
@@ -168,12 +168,20 @@ impl Worker {
         }
     }
 
-    /// An operation timed out: its session is closed.
-    fn give_up(&mut self, key: SessionKey) {
-        if let Some(op) = self.sessions.get_mut(key).and_then(|s| s.reader.as_mut()) {
-            op.fail(Error::Timeout, false);
+    /// An operation timed out: its session is closed, as a connection of its
+    /// own would be.
+    fn give_up(&mut self, key: SessionKey, writing: bool) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if let Some(op) = &mut session.reader {
+            op.fail(Error::Timeout, writing);
         }
-        self.disconnect(key, State::Closed);
+        let state = match session.state {
+            State::Attached { reused, .. } if writing => State::Broken { reused },
+            _ => State::Closed,
+        };
+        self.disconnect(key, state);
     }
 
     /// Ends the operation of a session's reader, if it waits.
