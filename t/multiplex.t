@@ -1,6 +1,7 @@
 use lib 't/lib';
 use FindBin;
 use TestEnv;
+use DnsServer;
 use Test::Nginx::Socket::Lua;
 
 # How many connections there are, and what goes over them.
@@ -8,6 +9,8 @@ use Test::Nginx::Socket::Lua;
 plan skip_all => 'the reference shares no connections' if TestEnv::reference_lib();
 repeat_each(1);
 plan tests => repeat_each() * (3 * blocks());
+
+$ENV{TEST_NGINX_DNS_PORT} = DnsServer::start();
 
 our $HttpConfig = qq{
     lua_memcached_multiplex 2;
@@ -323,3 +326,57 @@ the first: true, "k", "0"
 what was sent: {"get k"}
 --- no_error_log
 [error]
+
+
+
+=== TEST 8: a name is looked up for the connections that are to be opened
+--- http_config eval: $::HttpConfig
+--- config
+    resolver 127.0.0.1:$TEST_NGINX_DNS_PORT ipv6=off;
+    resolver_timeout 300ms;
+    location = /t {
+        content_by_lua_block {
+            local srv = mux.server()
+            local memcs, threads = {}, {}
+            for i = 1, 4 do
+                memcs[i] = kit.new()
+                threads[i] = ngx.thread.spawn(function()
+                    return memcs[i]:connect("a.slow.test", srv.port), memcs[i]:get("k" .. i)
+                end)
+            end
+            ngx.sleep(0.02)
+            kit.show("killed", ngx.thread.kill(threads[1]), memcs[1]:get("k"))
+            for i = 2, 4 do kit.show(i, ngx.thread.wait(threads[i])) end
+            kit.show("connections", srv.accepted)
+            local m = memcs[1]
+            local ms, ok = kit.timed(m.connect, m, "a.slow.test", srv.port)
+            kit.show("while there is one", ok, ms < 100, m:get_reused_times() > 0, m:get("k"))
+            srv.conns[1]:close()
+            ngx.sleep(0.02)
+            kit.show("another one, with a command", (m:get("again")), srv.accepted)
+            for _, name in ipairs{ "a.nx.test", "a.never.test" } do
+                local r = mux.at_once(2, function()
+                    local m = kit.new()
+                    return m:connect(name, srv.port), select(2, m:connect(name, srv.port)), select(3, m:get("k"))
+                end)
+                for i = 1, 2 do kit.show(name, unpack(r[i], 1, 3)) end
+            end
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+killed: 1, nil, nil, "closed"
+2: true, 1, "k2", "0"
+3: true, 1, "k3", "0"
+4: true, 1, "k4", "0"
+connections: 1
+while there is one: 1, true, true, "k", "0"
+another one, with a command: "again", 2
+a.nx.test: nil, "a.nx.test could not be resolved (3: Host not found)", "closed"
+a.nx.test: nil, "a.nx.test could not be resolved (3: Host not found)", "closed"
+a.never.test: nil, "a.never.test could not be resolved (110: Operation timed out)", "closed"
+a.never.test: nil, "a.never.test could not be resolved (110: Operation timed out)", "closed"
+--- no_error_log
+[alert]

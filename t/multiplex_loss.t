@@ -224,8 +224,9 @@ connect: "connection refused", nil, "closed"
 connect: "connection refused", nil, "closed"
 connect: "connection refused", nil, "closed"
 again: nil, "connection refused"
---- error_log
-connect() failed (111: Connection refused)
+--- grep_error_log eval: qr/connect\(\) failed \(111: Connection refused\), client: 127.0.0.1/
+--- grep_error_log_out eval
+"connect() failed (111: Connection refused), client: 127.0.0.1\n" x 6
 
 
 

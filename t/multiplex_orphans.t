@@ -294,3 +294,52 @@ then: "then", "0"
 connections: 1, 1
 --- error_log
 lua tcp socket read timed out
+
+
+
+=== TEST 7: the send timeout is between two writes, and the read timeout begins when all is sent
+--- http_config eval: $::HttpConfig
+--- config
+    lua_memcached_multiplex 1;
+    location = /t {
+        content_by_lua_block {
+            local srv = mux.server(function(line, c)
+                local size = line:match("^set large %d+ %d+ (%d+)$")
+                if not size then return end
+                local left = size + 2 - #c.input
+                c.input = ""
+                while left > 0 do
+                    if c.pause then ngx.sleep(c.pause) end
+                    if not c:fill() then return false end
+                    left = left - #c.input
+                    c.input = ""
+                end
+                ngx.sleep(c.wait or 0)
+                return "STORED\r\n"
+            end)
+            local value = ("x"):rep(24 * 1024 * 1024)
+            local m = kit.connect(srv.port)
+            local c = srv.conns[1]
+
+            c.pause = 0.003
+            m:set_timeouts(1000, 400, 5000)
+            local ms, ok, err = kit.timed(m.set, m, "large", value)
+            kit.show("slowly", ok, err, ms > 500)
+
+            c.wait = 0.3
+            m:set_timeouts(1000, 5000, 600)
+            ms, ok, err = kit.timed(m.set, m, "large", value)
+            kit.show("slowly, and an answer after a while", ok, err, ms > 900)
+            kit.show("connections", srv.accepted, m:get("k"))
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+slowly: 1, nil, true
+slowly, and an answer after a while: 1, nil, true
+connections: 1, "k", "0"
+--- no_error_log
+[error]
+--- timeout: 15

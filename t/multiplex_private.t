@@ -236,3 +236,60 @@ then: nil, nil, "closed"
 others: "k", "0"
 --- no_error_log
 [alert]
+
+
+
+=== TEST 6: writes that fail, with shared connections and with private ones
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local value = ("x"):rep(24 * 1024 * 1024)
+            for _, n in ipairs{ 2, false } do
+                local deaf = kit.fake(function() end)
+                for _, pipelined in ipairs{ false, true } do
+                    local m = kit.connect(deaf.port, nil, { multiplex = n })
+                    m:set_timeouts(1000, 100, 3000)
+                    if pipelined then m:init_pipeline() end
+                    local ok, err = m:set("k", value)
+                    if pipelined then ok, err = m:commit_pipeline() end
+                    kit.show("timeout", ok, err)
+                    kit.show("close", m:close())
+                end
+                deaf:close()
+                for _, pipelined in ipairs{ false, true } do
+                    local gone = mux.server(nil, { path = "/tmp/gone$TEST_NGINX_UNUSED_PORT.sock" })
+                    local m = kit.new{ multiplex = n }
+                    m:connect("unix:/tmp/gone$TEST_NGINX_UNUSED_PORT.sock")
+                    m:get("k")
+                    gone:close()
+                    if pipelined then m:init_pipeline() end
+                    local ok, err, more = m:get("k")
+                    if pipelined then ok, err = m:commit_pipeline() end
+                    kit.show("gone", ok, err, more)
+                    kit.show("close", m:close())
+                end
+            end
+        }
+    }
+--- request
+GET /t
+--- response_body
+timeout: nil, "timeout"
+close: 1
+timeout: nil, "timeout"
+close: 1
+gone: nil, nil, "broken pipe"
+close: 1
+gone: nil, "broken pipe", nil
+close: 1
+timeout: nil, "timeout"
+close: 1
+timeout: nil, "timeout"
+close: 1
+gone: nil, nil, "broken pipe"
+close: 1
+gone: nil, "broken pipe", nil
+close: 1
+--- error_log
+connect() to unix:

@@ -292,3 +292,60 @@ others: "other", "0"
 afterwards: "after", "0"
 --- no_error_log
 [alert]
+
+
+
+=== TEST 7: small values do not wait for a large one while there is another connection
+--- http_config eval: $::HttpConfig
+--- config
+    lua_memcached_multiplex 2;
+    location = /t {
+        content_by_lua_block {
+            local value = ("0123456789abcdef"):rep(65536)
+            local srv = mux.server(function(line, c)
+                if line ~= "get large" then return end
+                c:send("VALUE large 0 " .. #value .. "\r\n" .. value:sub(1, 100000))
+                c:trickle(value:sub(100001), 65536, 0.05)
+                return "\r\nEND\r\n"
+            end)
+            local memcs, threads = {}, {}
+            for i = 1, 9 do memcs[i] = kit.connect(srv.port) end
+            srv.held = true
+            for i = 1, 2 do
+                threads[i] = ngx.thread.spawn(function() return (memcs[i]:get("k")) end)
+                ngx.sleep(0.02)
+            end
+            srv.held = false
+            for i = 1, 2 do ngx.thread.wait(threads[i]) end
+            kit.show("connections", srv.accepted)
+
+            local done
+            local large = ngx.thread.spawn(function()
+                local got = memcs[9]:get("large")
+                done = true
+                return got == value
+            end)
+            ngx.sleep(0.05)
+            local r = mux.at_once(8, function(i)
+                ngx.sleep(0.001 * i)
+                for n = 1, 20 do
+                    if memcs[i]:get("k" .. n) ~= "k" .. n then return "no" end
+                end
+                return done and "late" or "right"
+            end)
+            kit.show("small ones meanwhile", mux.count(r, "right"))
+            kit.show("large", ngx.thread.wait(large))
+            kit.show("connections", srv.accepted)
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+connections: 2
+small ones meanwhile: 8
+large: true, true
+connections: 2
+--- no_error_log
+[error]
+--- timeout: 10

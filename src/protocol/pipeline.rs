@@ -291,6 +291,13 @@ impl<T: Copy> Pipeline<T> {
         self.base + self.sent as u64 >= end
     }
 
+    /// Number of the first exchange whose command was not sent as a whole.
+    pub fn first_unsent(&self) -> u64 {
+        let sent = self.base + self.sent as u64;
+        let begun = self.flights.partition_point(|flight| flight.begin <= sent);
+        self.oldest() + begun.saturating_sub(1) as u64
+    }
+
     /// Whether some of the command of an exchange in flight was sent.
     pub fn has_begun(&self, number: u64) -> bool {
         let at = usize::try_from(number.saturating_sub(self.oldest())).ok();

@@ -55,6 +55,24 @@ fn an_unsent_command_can_be_taken_back_and_a_sent_one_cannot() {
 }
 
 #[test]
+fn the_first_command_that_was_not_sent_as_a_whole() {
+    let mut pipeline = Pipeline::new(LIMITS);
+    for tag in 0..3 {
+        assert!(pipeline.submit(tag, &get("k")).is_ok());
+    }
+    let mut found = Vec::new();
+    for _ in 0..3 * 7 {
+        found.push(pipeline.first_unsent());
+        pipeline.sent(1);
+    }
+    assert_eq!(found, [[0; 7], [1; 7], [2; 7]].concat());
+    read(&mut pipeline, b"END\r\n");
+    assert!(pipeline.next_reply().is_some());
+    assert!(pipeline.submit(3, &get("k")).is_ok());
+    assert_eq!(pipeline.first_unsent(), 3);
+}
+
+#[test]
 fn a_command_is_sent_when_its_last_byte_is() {
     let mut pipeline = Pipeline::new(LIMITS);
     assert!(pipeline.submit((), &get("a")).is_ok());

@@ -97,57 +97,91 @@ impl Worker {
         match session.state {
             State::Joining(trunk) => {
                 connect::log_timeout(request, &self.peer_text(trunk));
-                self.give_up(key);
+                self.give_up(key, false);
             }
             State::Attached {
                 flight: Some(flight),
                 ..
             } => {
-                let (due, sent) = self.flight_due(key, flight);
-                let now = nginx::now();
+                let (since, sent) = self.flight_since(flight);
+                let timeout = match sent {
+                    true => session.read_timeout(),
+                    false => session.send_timeout(),
+                };
+                let (due, now) = (since.saturating_add(timeout), nginx::now());
                 if due > now {
+                    if sent {
+                        self.note_sent(key, since);
+                    }
                     return self.set_deadline(key, due - now);
                 }
                 let what = if sent { "read" } else { "write" };
                 log_socket_error(request, format_args!("lua tcp socket {what} timed out"));
-                self.give_up(key);
+                self.give_up(key, !sent);
                 self.suspect(flight.link);
             }
             State::Attached { flight: None, .. } => {
                 log_socket_error(request, format_args!("lua tcp socket write timed out"));
-                self.give_up(key);
+                self.give_up(key, true);
             }
             _ => {}
         }
     }
 
-    /// When an operation under way is due, and whether it was sent: before it
-    /// was, the send timeout counts, and then the read timeout. That starts
-    /// again with each part of the reply.
-    fn flight_due(&self, key: SessionKey, flight: Flight) -> (Msec, bool) {
-        let (Some(session), Some(link)) = (self.sessions.get(key), self.links.get(flight.link))
-        else {
+    /// Since when the time of an operation under way runs, and whether it was
+    /// sent: before it was, the send timeout counts, and then the read timeout.
+    /// They start again with each part of the command and of the reply.
+    fn flight_since(&self, flight: Flight) -> (Msec, bool) {
+        let Some(link) = self.links.get(flight.link) else {
             return (0, true);
         };
-        if !link.pipeline.is_sent(flight.last) {
-            return (flight.since.saturating_add(session.send_timeout()), false);
-        }
-        let oldest = link.pipeline.oldest();
-        let arriving = (flight.first..=flight.last).contains(&oldest)
-            && (oldest > flight.first || link.pipeline.is_amid_reply());
-        let from = match &link.sharing {
-            Some(sharing) if arriving => flight.since.max(sharing.progress),
-            _ => flight.since,
+        let Some(sharing) = &link.sharing else {
+            return (0, true);
         };
-        (from.saturating_add(session.read_timeout()), true)
+        let pipeline = &link.pipeline;
+        let sent = pipeline.is_sent(flight.last);
+        let held = flight.last >= sharing.held.from && !flight.sent;
+        let since = if held && (sent || pipeline.has_begun(flight.first)) {
+            flight.since.max(sharing.held.written)
+        } else {
+            flight.since
+        };
+        let oldest = pipeline.oldest();
+        let arriving = (flight.first..=flight.last).contains(&oldest)
+            && (oldest > flight.first || pipeline.is_amid_reply());
+        match sent && arriving {
+            true => (since.max(sharing.progress), sent),
+            false => (since, sent),
+        }
     }
 
-    /// An operation timed out: its session is closed.
-    fn give_up(&mut self, key: SessionKey) {
-        if let Some(op) = self.sessions.get_mut(key).and_then(|s| s.reader.as_mut()) {
-            op.fail(Error::Timeout, false);
+    /// What a connection sends from now on is not that of this operation.
+    fn note_sent(&mut self, key: SessionKey, at: Msec) {
+        let session = self.sessions.get_mut(key);
+        if let Some(State::Attached {
+            flight: Some(flight),
+            ..
+        }) = session.map(|session| &mut session.state)
+        {
+            flight.since = at;
+            flight.sent = true;
         }
-        self.disconnect(key, State::Closed);
+    }
+
+    /// An operation timed out: its session is closed, as a connection of its
+    /// own would be.
+    fn give_up(&mut self, key: SessionKey, writing: bool) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if let Some(op) = &mut session.reader {
+            op.fail(Error::Timeout, writing);
+        }
+        let state = match session.state {
+            State::Attached { reused, .. } if writing => State::Broken { reused },
+            _ => State::Closed,
+        };
+        self.disconnect(key, state);
     }
 
     /// Ends the operation of a session's reader, if it waits.

@@ -4,11 +4,12 @@ use std::rc::Rc;
 
 use nginx_sys::{NGX_ERROR, NGX_OK, ngx_handle_read_event, ngx_handle_write_event, ngx_int_t};
 
+use super::Sharing;
 use crate::nginx;
 use crate::protocol::Reply;
 use crate::transport::Error;
 use crate::transport::io::accept;
-use crate::transport::link::{Owner, Tag};
+use crate::transport::link::{Link, Owner, Tag};
 use crate::transport::op::{Outcome, Status, Work};
 use crate::transport::session::{Session, State};
 use crate::transport::worker::{LinkKey, SessionKey, Worker};
@@ -63,6 +64,7 @@ impl Worker {
             return self.fail_shared(key, error);
         }
         let c = link.connection.as_ptr();
+        let mut wrote = !value.is_empty();
         // SAFETY: the link's connection is open; its send function reads at
         // most `len` bytes.
         let result = unsafe {
@@ -76,6 +78,7 @@ impl Worker {
                 });
                 if sent > 0 {
                     link.pipeline.sent(sent.unsigned_abs());
+                    wrote = true;
                 } else if sent == NGX_ERROR as isize {
                     break Err(Error::from_errno(nginx::last_errno()));
                 } else {
@@ -87,6 +90,9 @@ impl Worker {
                 _ => Err(Error::Unknown),
             })
         };
+        if wrote {
+            link.note_written();
+        }
         if let Err(error) = result {
             self.fail_shared(key, error);
         }
@@ -226,6 +232,26 @@ impl Worker {
             }
             self.serve_queue(trunk);
         }
+    }
+}
+
+impl Link {
+    /// Some of what is to be sent was, for which the timeouts of those who had
+    /// to wait for that begin again.
+    fn note_written(&mut self) {
+        let Some(Sharing { held, .. }) = self.sharing.as_deref_mut() else {
+            return;
+        };
+        let all = self.pipeline.unsent().is_empty();
+        if all && !held.now {
+            return;
+        }
+        // unless those who had to wait before still need it
+        if !held.now && held.from < self.pipeline.oldest() {
+            held.from = self.pipeline.first_unsent();
+        }
+        held.now = !all;
+        held.written = nginx::now();
     }
 }
 

@@ -13,6 +13,9 @@ use crate::transport::session::{Denied, State};
 use crate::transport::worker::{LinkKey, PoolKey, SessionKey, TrunkKey, Worker};
 use crate::upstream::{Admission, Fitness};
 
+/// How many trunks there may be for those without connections to stay.
+const MAX_LEARNED: usize = 1024;
+
 impl Worker {
     /// The trunk that a session is attached to, if it is.
     ///
@@ -62,7 +65,10 @@ impl Worker {
 
     /// A trunk that nobody uses goes.
     pub(super) fn drop_unused_trunk(&mut self, key: TrunkKey) {
-        let unused = |trunk: &Trunk| trunk.users == 0 && trunk.links.is_empty() && !trunk.tls;
+        // what was learned of servers is kept, but not of any number of them
+        let learned = self.trunks.len() <= MAX_LEARNED;
+        let unused =
+            |trunk: &Trunk| trunk.users == 0 && trunk.links.is_empty() && !(trunk.tls && learned);
         if self.trunks.get(key).is_some_and(unused)
             && let Some(trunk) = self.trunks.remove(key)
         {

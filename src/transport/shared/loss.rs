@@ -64,9 +64,9 @@ impl Worker {
                 .tags()
                 .chain(kept.iter().flat_map(|f| f.1.clone()))
                 .collect();
-            if let Err(error) = self.move_to_new_link(trunk, moved, kept) {
+            if self.move_to_new_link(trunk, moved, kept).is_err() {
                 for tag in tags {
-                    self.lose(tag, &error, false);
+                    self.lose(tag, &error, true);
                 }
             }
         }

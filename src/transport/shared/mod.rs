@@ -99,6 +99,19 @@ pub(super) struct Sharing {
     progress: Msec,
     /// Since when nothing is in flight.
     idle_since: Msec,
+    /// The last time that the socket did not take all at once.
+    held: Held,
+}
+
+/// Commands that the socket took bit by bit.
+#[derive(Default)]
+struct Held {
+    /// Number of the first exchange that had to wait.
+    from: u64,
+    /// They still do.
+    now: bool,
+    /// When the socket last took something of them.
+    written: Msec,
 }
 
 /// Where an operation is under way.
@@ -109,6 +122,8 @@ pub(super) struct Flight {
     first: u64,
     last: u64,
     since: Msec,
+    /// `since` accounts for the time that sending took.
+    sent: bool,
 }
 
 /// For keys that are hashes already.

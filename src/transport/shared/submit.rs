@@ -109,6 +109,7 @@ impl Worker {
                 first,
                 last,
                 since: nginx::now(),
+                sent: false,
             });
         }
         if let Some(sharing) = link.sharing.as_mut().filter(|sharing| !sharing.dirty) {
