@@ -9,7 +9,7 @@ use nginx_sys::{
 
 use super::Error;
 use super::link::{Link, Owner};
-use super::op::{Op, Outcome, Status, Work, take_data};
+use super::op::{Op, Outcome, Slot, Status, Work, take_data};
 use super::session::State;
 use super::worker::{LinkKey, Worker};
 use crate::nginx::{self, stop_timer};
@@ -339,9 +339,10 @@ impl Worker {
                 State::Broken { .. } => State::Broken { reused },
                 state => state,
             };
-            let ops = [&mut session.reader, &mut session.writer];
-            for op in ops.into_iter().flatten() {
-                op.fail(error.clone(), writing);
+            for slot in [Slot::Reader, Slot::Writer] {
+                if let Some(op) = session.op(slot) {
+                    op.fail(error.clone(), writing);
+                }
             }
         }
         self.close_link(key);

@@ -324,7 +324,8 @@ impl Worker {
         self.turn_end = None;
         self.links.clear();
         for (_, session) in self.sessions.drain() {
-            for op in [session.reader, session.writer].into_iter().flatten() {
+            let writer = session.writer.map(|op| *op);
+            for op in session.reader.into_iter().chain(writer) {
                 self.semaphores.give(op.into_semaphore());
             }
         }
