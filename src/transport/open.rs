@@ -212,6 +212,7 @@ impl Worker {
             address,
             tls: None,
             handshake: None,
+            read_due: None,
             reused: 0,
             unanswered: false,
             quitting: false,

@@ -191,6 +191,8 @@ impl Worker {
             let rc = ngx_ssl_handshake(c);
             if rc == NGX_AGAIN as ngx_int_t {
                 stop_timer((*c).write);
+                // that of an earlier operation
+                stop_timer((*c).read);
                 ngx_add_timer((*c).read, timeout.unwrap_or_default());
                 (*(*c).ssl).handler = Some(on_handshake);
                 return Ok(false);
