@@ -486,3 +486,62 @@ sock settimeouts: "returned (none)"
 in step: "yes"
 --- no_error_log
 [error]
+
+
+=== TEST 10: a timer left by an earlier operation ends no later one early, and none late
+--- private: the server answers one command of each connection
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local srv = kit.fake(function(c)
+                while true do
+                    local what = c:line()
+                    if not what then
+                        return
+                    end
+                    if what == "get slow" then
+                        ngx.sleep(0.2)
+                    end
+                    if what ~= "get never" then
+                        c:send("END\r\n")
+                    end
+                end
+            end)
+            local m = kit.connect(srv.port)
+            m:set_timeout(300)
+            kit.show("quick", m:get("quick"))
+            ngx.sleep(0.2)
+            kit.show("slow", m:get("slow"))
+            local ms, v, f, err = kit.timed(m.get, m, "never")
+            kit.show("never", v, f, err, ms >= 295 and ms < 500)
+
+            m:connect("127.0.0.1", srv.port)
+            kit.show("quick", m:get("quick"))
+            kit.show("kept", m:set_keepalive(400))
+            ngx.sleep(0.33)
+            m:connect("127.0.0.1", srv.port)
+            kit.show("behind the read timeout", m:get_reused_times())
+            ngx.sleep(0.2)
+            kit.show("behind the idle time", m:get("quick"))
+            kit.show("kept", m:set_keepalive(50))
+            ngx.sleep(0.15)
+            m:connect("127.0.0.1", srv.port)
+            kit.show("gone", m:get_reused_times())
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+quick: nil, nil, nil
+slow: nil, nil, nil
+never: nil, nil, "timeout", true
+quick: nil, nil, nil
+kept: 1
+behind the read timeout: 1
+behind the idle time: nil, nil, nil
+kept: 1
+gone: 0
+--- error_log
+lua tcp socket read timed out

@@ -12,7 +12,7 @@ use nginx_sys::{NGX_LOG_INFO, ngx_http_request_t};
 
 use super::handle::{self, Kind};
 use super::pipeline;
-use super::results::{Shape, begun};
+use super::results::{Shape, begin, go_on};
 use super::stack::{CANNOT_YIELD, Stack};
 use crate::nginx;
 use crate::protocol::{Arith, Command, Key, Refused, Verb};
@@ -47,11 +47,13 @@ fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
     if !stack.is_yieldable() {
         return cannot_wait(stack, shape, key, request);
     }
-    let result = transport::with(|worker| worker.submit(key, request, What::Command(command)));
-    if let Ok(Err(Rejected::Refused(refused))) = &result {
+    let next = begin(stack, shape, key, request, |worker| {
+        worker.submit(key, request, What::Command(command))
+    });
+    if let Ok(Err(Rejected::Refused(refused))) = &next {
         log_refused(stack, refused);
     }
-    begun(stack, shape, key, request, result)
+    go_on(stack, shape, key, next)
 }
 
 /// What a command gives where the coroutine cannot wait for its reply: nothing

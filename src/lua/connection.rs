@@ -10,14 +10,15 @@ use mlua::ffi::{
 };
 use nginx_sys::ngx_http_request_t;
 
-use super::handle::{self, CONNECT_TIMEOUT_INDEX, READ_TIMEOUT_INDEX, SEND_TIMEOUT_INDEX};
-use super::results::{Shape, begun};
-use super::stack::{CANNOT_YIELD, Stack};
+use super::handle::{
+    self, CONNECT_TIMEOUT_INDEX, NewHandle, READ_TIMEOUT_INDEX, SEND_TIMEOUT_INDEX,
+};
+use super::results::{Shape, begin, begin_new, go_on};
+use super::stack::Stack;
 use crate::conf::{LocConf, MAX_CONNECTIONS, Multiplex};
 use crate::nginx;
 use crate::ngx_lua::Settings;
-use crate::protocol::Digits;
-use crate::transport::{self, Begun, Error, KeepaliveError, Peer, Timeouts};
+use crate::transport::{self, Error, KeepaliveError, Peer, PoolName, Timeouts};
 
 /// `check_phase()`: raises where cosockets are disabled.
 pub unsafe extern "C-unwind" fn check_phase(state: *mut lua_State) -> c_int {
@@ -45,10 +46,12 @@ struct Options {
 }
 
 /// How many arguments the glue adds before the user's, behind `sock`: the id
-/// and the timeouts that are kept in it.
-const ADDED: c_int = 4;
+/// and the timeouts that are kept in it, and how many connections to share
+/// (-1: none), if that was said.
+const ADDED: c_int = 5;
 
-/// `connect(sock, id, connect_timeout, send_timeout, read_timeout, host, port?, options?)`
+/// `connect(sock, id, connect_timeout, send_timeout, read_timeout, multiplex,
+/// host, port?, options?)`
 pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
@@ -91,30 +94,12 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
     } else {
         return stack.failure(1, "missing the port number");
     };
-    let mut buffer = [0; MAX_QUICK_NAME];
-    let made;
-    let pool = match (&options.pool, port) {
-        (Some(pool), _) => pool,
-        (None, None) => host,
-        (None, Some(port)) => match quick_pool_name(host, port, &mut buffer) {
-            Some(name) => name,
-            None => {
-                made = pool_name(host, port);
-                &made
-            }
+    let pool = match &options.pool {
+        Some(pool) => PoolName::Given(pool),
+        None => PoolName::Usual {
+            with_port: port.is_some(),
         },
     };
-    // SAFETY: a running C function's state.
-    let kept = |index| unsafe { lua_tonumber(state, index + 1) } as usize;
-    let found = found.filter(|key| transport::with(|worker| worker.is_session(*key)));
-    let key = found.unwrap_or_else(|| {
-        let timeouts = Timeouts {
-            connect: kept(CONNECT_TIMEOUT_INDEX),
-            send: kept(SEND_TIMEOUT_INDEX),
-            read: kept(READ_TIMEOUT_INDEX),
-        };
-        handle::attach(stack, 1, timeouts)
-    });
     let peer = Peer {
         host,
         port: port.unwrap_or(0),
@@ -124,53 +109,48 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
         multiplex: multiplex(stack, request),
     };
     nginx::make_room();
-    let result = transport::with(|worker| worker.connect(key, request, peer));
-    if matches!(&result, Ok(Ok(Begun::Waiting))) && !stack.is_yieldable() {
-        transport::with(|worker| worker.abort(key));
-        stack.raise(format_args!("{CANNOT_YIELD}"));
+    let found = found.filter(|key| transport::with(|worker| worker.is_session(*key)));
+    match found {
+        Some(key) => {
+            let next = begin(stack, Shape::CONNECT, key, request, |worker| {
+                worker.connect(key, request, &peer)
+            });
+            go_on(stack, Shape::CONNECT, key, next)
+        }
+        None => {
+            // SAFETY: a running C function's state.
+            let kept = |index| unsafe { lua_tonumber(state, index + 1) } as usize;
+            let timeouts = Timeouts {
+                connect: kept(CONNECT_TIMEOUT_INDEX),
+                send: kept(SEND_TIMEOUT_INDEX),
+                read: kept(READ_TIMEOUT_INDEX),
+            };
+            let handle = NewHandle::push(stack);
+            let (key, next) = begin_new(stack, request, |worker| {
+                let key = worker.new_session(timeouts, handle.address());
+                if !handle::has_number(key) {
+                    return (key, Ok(Err(Error::NoMemory)));
+                }
+                (key, worker.connect(key, request, &peer))
+            });
+            handle.give(stack, 1, key);
+            go_on(stack, Shape::CONNECT, key, next)
+        }
     }
-    begun(stack, Shape::CONNECT, key, request, result)
 }
 
-/// Whether and how the `sock` at index 1 shares connections: as `new` was told,
+/// Whether and how the connecting `sock` shares connections: as `new` was told,
 /// else as the location says.
 fn multiplex(stack: Stack, request: NonNull<ngx_http_request_t>) -> Multiplex {
     // SAFETY: the running request.
     let conf = unsafe { LocConf::of(request) };
     let mut multiplex = conf.map_or(Multiplex::OFF, LocConf::multiplex);
-    if let Some(connections) = handle::multiplex(stack, 1) {
-        multiplex.connections = connections.min(MAX_CONNECTIONS);
+    // SAFETY: a running C function's state.
+    let said = unsafe { lua_tonumber(stack.state(), ADDED + 1) };
+    if said != 0.0 {
+        multiplex.connections = (said as usize).min(MAX_CONNECTIONS);
     }
     multiplex
-}
-
-/// Longest pool name in bytes that is made without an allocation.
-const MAX_QUICK_NAME: usize = 64;
-
-/// As [`pool_name`], if there is room for it.
-fn quick_pool_name<'a>(
-    host: &[u8],
-    port: u16,
-    buffer: &'a mut [u8; MAX_QUICK_NAME],
-) -> Option<&'a [u8]> {
-    let port = Digits::from(u64::from(port));
-    let port = port.as_bytes();
-    let (name, rest) = buffer.split_at_mut_checked(host.len())?;
-    name.copy_from_slice(host);
-    let (colon, rest) = rest.split_first_mut()?;
-    *colon = b':';
-    rest.get_mut(..port.len())?.copy_from_slice(port);
-    buffer.get(..host.len() + 1 + port.len())
-}
-
-/// `host:port`, as cosockets name pools.
-fn pool_name(host: &[u8], port: u16) -> Vec<u8> {
-    let port = Digits::from(u64::from(port));
-    let mut name = Vec::with_capacity(host.len() + 1 + port.as_bytes().len());
-    name.extend_from_slice(host);
-    name.push(b':');
-    name.extend_from_slice(port.as_bytes());
-    name
 }
 
 /// The options table at `index`.
@@ -361,14 +341,16 @@ pub unsafe extern "C-unwind" fn setkeepalive<const WITH_ID: bool>(state: *mut lu
     };
     let (timeout, pool_size) = (argument(2), argument(3));
     let request = stack.request();
-    let result = transport::with(|worker| {
+    let (result, retired) = transport::with(|worker| {
         // a negative time is over at once
         let timeout = timeout.map(|ms| usize::try_from(ms).unwrap_or(1));
-        worker.set_keepalive(key, request, timeout, pool_size)
+        let result = worker.set_keepalive(key, request, timeout, pool_size);
+        let done = matches!(result, Ok(Ok(())));
+        (result, done.then(|| worker.retire(key)).flatten())
     });
     match result {
         Ok(Ok(())) => {
-            handle::detach(stack, 1, key);
+            handle::detach(stack, 1, retired);
             stack.push_integer(1);
             1
         }
@@ -418,9 +400,14 @@ pub unsafe extern "C-unwind" fn close(state: *mut lua_State) -> c_int {
     let Some(key) = handle::session(stack, 1) else {
         return stack.failure(1, Error::Closed);
     };
-    match transport::with(|worker| worker.close(key, request)) {
+    let (result, retired) = transport::with(|worker| {
+        let result = worker.close(key, request);
+        let done = matches!(result, Ok(Ok(())));
+        (result, done.then(|| worker.retire(key)).flatten())
+    });
+    match result {
         Ok(Ok(())) => {
-            handle::detach(stack, 1, key);
+            handle::detach(stack, 1, retired);
             stack.push_integer(1);
             1
         }

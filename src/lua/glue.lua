@@ -42,11 +42,12 @@ local sock_mt = { __index = Sock }
 
 -- Fields of `sock` beside those that handle.rs uses: where it is connected
 -- to, and a client certificate.
-local HOST, PORT, CERTIFICATE, KEY, MULTIPLEX = 5, 6, 8, 9, 10
+local HOST, PORT, MULTIPLEX, CERTIFICATE, KEY = 5, 6, 8, 9, 10
 
 local function connect_sock(sock, ...)
     sock[HOST], sock[PORT] = ...
-    return finish_connect(sock, sock, connect(sock, sock[1], sock[2], sock[3], sock[4], ...))
+    return finish_connect(sock, sock,
+        connect(sock, sock[1], sock[2], sock[3], sock[4], sock[MULTIPLEX], ...))
 end
 
 Sock.connect = connect_sock
@@ -144,8 +145,16 @@ local mt = { __index = _M }
 function _M.new(_, opts)
     check_phase()
 
+    if not opts then
+        return setmetatable({
+            sock = setmetatable({ false, 0, 0, 0, false, false, false, false }, sock_mt),
+            escape_key = escape_uri,
+            unescape_key = unescape_uri,
+        }, mt)
+    end
+
     local escape_key, unescape_key = escape_uri, unescape_uri
-    local transform = opts and opts.key_transform
+    local transform = opts.key_transform
     if transform then
         escape_key, unescape_key = transform[1], transform[2]
         if not escape_key or not unescape_key then
@@ -153,12 +162,13 @@ function _M.new(_, opts)
         end
     end
 
-    -- room for the id, the timeouts, the peer and the handle, see handle.rs
-    local sock = { false, 0, 0, 0, false, false, false }
-    local multiplex = opts and opts.multiplex
+    -- room for the id, the timeouts, the peer, the handle and `multiplex`, see
+    -- handle.rs; what is absent would be looked for in `sock_mt`
+    local sock = { false, 0, 0, 0, false, false, false, false }
+    local multiplex = opts.multiplex
     if multiplex ~= nil then
         if multiplex == false then
-            multiplex = 0
+            multiplex = -1
         elseif type(multiplex) ~= "number" or not (multiplex >= 1 and multiplex <= 64)
             or multiplex % 1 ~= 0 then
             return nil, "bad multiplex option: expecting false or an integer from 1 to 64"
@@ -226,6 +236,12 @@ function _M.set_timeouts(self, connect_timeout, send_timeout, read_timeout)
 end
 
 function _M.set_timeout(self, timeout)
+    local sock = self.sock
+    if sock and sock[1] == false then
+        local ms = milliseconds(timeout)
+        sock[2], sock[3], sock[4] = ms, ms, ms
+        return 1
+    end
     return set_timeouts(self, timeout, timeout, timeout)
 end
 
@@ -235,7 +251,8 @@ function _M.connect(self, ...)
         return nil, "not initialized"
     end
     sock[HOST], sock[PORT] = ...
-    return finish_connect(sock, sock, connect(sock, sock[1], sock[2], sock[3], sock[4], ...))
+    return finish_connect(sock, sock,
+        connect(sock, sock[1], sock[2], sock[3], sock[4], sock[MULTIPLEX], ...))
 end
 
 function _M.sslhandshake(self, ...)

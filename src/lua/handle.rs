@@ -18,7 +18,7 @@ use mlua::ffi::{
 
 use super::pipeline;
 use super::stack::Stack;
-use crate::transport::{self, SessionKey, Timeouts};
+use crate::transport::{self, SessionKey};
 
 /// Where in `sock` the session's id is: false before it is connected first,
 /// and still there when it was closed. The timeouts follow.
@@ -26,8 +26,6 @@ const ID_INDEX: c_int = 1;
 pub const CONNECT_TIMEOUT_INDEX: c_int = 2;
 pub const SEND_TIMEOUT_INDEX: c_int = 3;
 pub const READ_TIMEOUT_INDEX: c_int = 4;
-/// How many connections to share; 0: none. Absent: as the location says.
-const MULTIPLEX_INDEX: c_int = 10;
 /// Where the userdata is.
 const HANDLE_INDEX: c_int = 7;
 
@@ -131,6 +129,11 @@ fn to_number(key: SessionKey) -> Option<f64> {
     (place < 1 << PLACE_BITS).then_some(((bits >> 32) << PLACE_BITS | place) as f64)
 }
 
+/// Whether Lua can hold a session's id. If not, [`NewHandle::give`] raises.
+pub fn has_number(key: SessionKey) -> bool {
+    to_number(key).is_some()
+}
+
 fn from_number(number: f64) -> SessionKey {
     let id = number as u64;
     let place = id & ((1 << PLACE_BITS) - 1);
@@ -202,7 +205,7 @@ fn check_sock(stack: Stack, index: c_int) {
     }
 }
 
-/// Pushes functions that may call [`attach`] and [`detach`].
+/// Pushes functions that may use [`NewHandle`] and [`detach`].
 ///
 /// # Safety
 ///
@@ -222,57 +225,57 @@ pub unsafe fn with_spares(state: *mut lua_State, functions: &[lua_CFunction]) {
     }
 }
 
-/// Gives the `sock` at `index`, which has none, a new session. Only for
-/// functions made by [`with_spares`].
-pub fn attach(stack: Stack, index: c_int, timeouts: Timeouts) -> SessionKey {
-    let state = stack.state();
-    // SAFETY: the upvalues are those of `with_spares`; a table is at `index`,
-    // two slots are used and freed.
-    unsafe {
-        let count = lua_touserdata(state, SPARES_COUNT).cast::<c_int>();
-        if *count > 0 {
-            lua_rawgeti_(state, SPARES, *count);
-            // it must be collected if its new `sock` is
-            lua_pushnil(state);
-            lua_rawseti_(state, SPARES, *count);
-            *count -= 1;
-        } else {
-            push(stack, Kind::Session, 0);
+/// A handle for a session to be made, on top of the stack.
+pub struct NewHandle(*mut Handle);
+
+impl NewHandle {
+    /// Pushes one. Only for functions made by [`with_spares`].
+    pub fn push(stack: Stack) -> NewHandle {
+        let state = stack.state();
+        // SAFETY: the upvalues are those of `with_spares`; two slots are used.
+        unsafe {
+            let count = lua_touserdata(state, SPARES_COUNT).cast::<c_int>();
+            if *count > 0 {
+                lua_rawgeti_(state, SPARES, *count);
+                // it must be collected if its new `sock` is
+                lua_pushnil(state);
+                lua_rawseti_(state, SPARES, *count);
+                *count -= 1;
+            } else {
+                push(stack, Kind::Session, 0);
+            }
+            NewHandle(lua_touserdata(state, -1).cast())
         }
-        let handle = lua_touserdata(state, -1).cast::<Handle>();
-        let key = transport::with(|worker| worker.new_session(timeouts, handle.addr()));
-        (*handle).id = key.to_bits();
-        let Some(id) = to_number(key) else {
-            // the handle is collected, and with it the session
-            stack.raise(format_args!("no memory"))
-        };
-        lua_rawseti_(state, index, HANDLE_INDEX);
-        lua_pushnumber(state, id);
-        lua_rawseti_(state, index, ID_INDEX);
-        key
+    }
+
+    pub fn address(&self) -> usize {
+        self.0.addr()
+    }
+
+    /// Pops it into the `sock` at `index`, which has none, for this session.
+    pub fn give(self, stack: Stack, index: c_int, key: SessionKey) {
+        let state = stack.state();
+        // SAFETY: the handle is on top of the stack, hence live; a table is at
+        // `index`.
+        unsafe {
+            (*self.0).id = key.to_bits();
+            let Some(id) = to_number(key) else {
+                // the handle is collected, and with it the session
+                stack.raise(format_args!("no memory"))
+            };
+            lua_rawseti_(state, index, HANDLE_INDEX);
+            lua_pushnumber(state, id);
+            lua_rawseti_(state, index, ID_INDEX);
+        }
     }
 }
 
-/// How many connections the `sock` at `index` shares, if it was said.
-pub fn multiplex(stack: Stack, index: c_int) -> Option<usize> {
-    // SAFETY: a table is at `index`; one slot is used and freed.
-    unsafe {
-        lua_rawgeti_(stack.state(), index, MULTIPLEX_INDEX);
-        let said = lua_type(stack.state(), -1) == LUA_TNUMBER;
-        let connections = mlua::ffi::lua_tonumber(stack.state(), -1);
-        lua_pop(stack.state(), 1);
-        said.then_some(connections as usize)
-    }
-}
-
-/// Ends the session of the `sock` at `index`, which is closed, and keeps its
-/// handle; unless a coroutine has still to fetch a result. The id stays, and
-/// finds nothing. Only for functions made by [`with_spares`].
-pub fn detach(stack: Stack, index: c_int, key: SessionKey) {
+/// Keeps the handle of the `sock` at `index`, whose session was retired and
+/// had a handle at this address. The id stays, and finds nothing. Only for
+/// functions made by [`with_spares`].
+pub fn detach(stack: Stack, index: c_int, address: Option<usize>) {
     let state = stack.state();
-    let Some(address) = transport::with(|worker| worker.retire(key)) else {
-        return;
-    };
+    let Some(address) = address else { return };
     // SAFETY: as in `attach`. What is kept is the handle of that session,
     // whatever else may have been put into the table.
     unsafe {

@@ -93,6 +93,10 @@ fn build(lua: &Lua) -> mlua::Result<Table> {
     {
         native.set(name, closure)?;
     }
+    // SAFETY: the state has room for a few values.
+    let finish_get: Function =
+        unsafe { lua.exec_raw((), |state| results::push_finish_get(state))? };
+    native.set("finish_get", finish_get)?;
     native.set("version", API_VERSION)?;
     lua.load(GLUE).set_name("=resty.memcached").call(native)
 }
@@ -112,7 +116,6 @@ fn functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {
         ("receive", raw::receive),
         ("finish_receive", results::finish::<{ Shape::RECEIVE }>),
         ("get", commands::get::<false>),
-        ("finish_get", results::finish::<{ Shape::GET }>),
         ("gets", commands::get::<true>),
         ("finish_gets", results::finish::<{ Shape::GETS }>),
         ("get_many", commands::get_many),

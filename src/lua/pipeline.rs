@@ -10,7 +10,7 @@ use slotmap::{DefaultKey, Key, KeyData, SlotMap};
 
 use super::commands::{cannot_wait, log_refused};
 use super::handle::{self, Kind};
-use super::results::{Shape, new_table, push_reply, set_index, suspend};
+use super::results::{Shape, begin, go_on, new_table, push_reply, set_index};
 use super::stack::Stack;
 use crate::protocol::{Answer, Batch, Command, Reply};
 use crate::transport::{self, Begun, Error, Outcome, Slot, What, not_connected};
@@ -115,11 +115,11 @@ pub unsafe extern "C-unwind" fn commit(state: *mut lua_State) -> c_int {
     let Some(id) = handle::read(stack, 2, Kind::Pipeline) else {
         stack.raise(format_args!("bad pipeline"))
     };
-    let result = with(|pipelines| {
+    let next = with(|pipelines| {
         let Some(pipeline) = pipelines.get(key(id)) else {
             return Ok(Err(Error::Unknown.to_string()));
         };
-        transport::with(|worker| {
+        begin(stack, Shape::LINE, session, request, |worker| {
             if pipeline.batch.is_empty() {
                 // all were refused
                 let ready = worker.check_ready(session, request)?;
@@ -130,11 +130,9 @@ pub unsafe extern "C-unwind" fn commit(state: *mut lua_State) -> c_int {
             Ok(begun.map_err(|rejected| rejected.to_string()))
         })
     });
-    match result {
-        Ok(Ok(Begun::Waiting)) => suspend(stack, session, Slot::Reader, request),
+    match next {
         Ok(Ok(Begun::Ready(outcome))) => push_outcome(stack, id, outcome),
-        Ok(Err(error)) => stack.failure(1, error),
-        Err::<_, transport::Denied>(denied) => stack.raise(format_args!("{denied}")),
+        next => go_on(stack, Shape::LINE, session, next),
     }
 }
 
@@ -197,7 +195,7 @@ fn push_slot(stack: Stack, shape: u8, reply: &Reply) {
         Reply::Miss => new_table(stack, 0, 0),
         _ => {
             let before = stack.top();
-            let count = push_reply(stack, shape, reply);
+            let count = push_reply(stack, shape, reply, None);
             collect(stack, before, count);
         }
     }

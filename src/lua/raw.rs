@@ -10,8 +10,8 @@ use mlua::ffi::{
 };
 
 use super::handle;
-use super::results::{Shape, begun};
-use super::stack::{CANNOT_YIELD, Stack};
+use super::results::{Shape, begin, go_on};
+use super::stack::Stack;
 use crate::protocol::RawRead;
 use crate::transport::{self, Error, not_connected};
 
@@ -48,12 +48,10 @@ pub unsafe extern "C-unwind" fn send(state: *mut lua_State) -> c_int {
             stack.type_name(2)
         )),
     };
-    let result = transport::with(|worker| worker.send(key, request, data));
-    if matches!(&result, Ok(Ok(transport::Begun::Waiting))) && !stack.is_yieldable() {
-        transport::with(|worker| worker.abort(key));
-        stack.raise(format_args!("{CANNOT_YIELD}"));
-    }
-    begun(stack, Shape::SEND, key, request, result)
+    let next = begin(stack, Shape::SEND, key, request, |worker| {
+        worker.send(key, request, data)
+    });
+    go_on(stack, Shape::SEND, key, next)
 }
 
 /// Appends the strings and numbers of an array, nested ones included.
@@ -124,12 +122,10 @@ pub unsafe extern "C-unwind" fn receive(state: *mut lua_State) -> c_int {
         }
         return 1;
     }
-    let result = transport::with(|worker| worker.receive(key, request, want));
-    if matches!(&result, Ok(Ok(transport::Begun::Waiting))) && !stack.is_yieldable() {
-        transport::with(|worker| worker.abort(key));
-        stack.raise(format_args!("{CANNOT_YIELD}"));
-    }
-    begun(stack, Shape::RECEIVE, key, request, result)
+    let next = begin(stack, Shape::RECEIVE, key, request, |worker| {
+        worker.receive(key, request, want)
+    });
+    go_on(stack, Shape::RECEIVE, key, next)
 }
 
 /// What the second argument of `receive` asks for.

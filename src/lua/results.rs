@@ -4,17 +4,18 @@ use std::ffi::c_int;
 use std::fmt;
 
 use mlua::ffi::{
-    LUA_TBOOLEAN, lua_State, lua_createtable, lua_pushvalue, lua_rawset, lua_rawseti_, lua_yield,
+    LUA_TBOOLEAN, lua_State, lua_createtable, lua_pushcclosure, lua_pushlstring_, lua_pushvalue,
+    lua_rawset, lua_rawseti_, lua_upvalueindex, lua_yield,
 };
 use nginx_sys::ngx_http_request_t;
 use std::ptr::NonNull;
 use std::rc::Rc;
 
 use super::handle;
-use super::stack::Stack;
+use super::stack::{CANNOT_YIELD, Stack};
 use super::tls;
 use crate::protocol::{Digits, Hit, Reply, Values, is_plain, unescape_into};
-use crate::transport::{self, Begun, Denied, Outcome, SessionKey, Slot};
+use crate::transport::{self, Begun, Denied, Outcome, SessionKey, Slot, Worker};
 
 /// Which values a method returns.
 pub struct Shape;
@@ -60,6 +61,23 @@ impl Shape {
     }
 }
 
+/// Upvalue of `finish::<{ Shape::GET }>`: the string `"0"`, which most flags
+/// are, so that it is not looked up each time.
+const ZERO: c_int = lua_upvalueindex(1);
+
+/// Pushes `finish::<{ Shape::GET }>`.
+///
+/// # Safety
+///
+/// `state` is a VM's, with room for a value.
+pub unsafe fn push_finish_get(state: *mut lua_State) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        lua_pushlstring_(state, c"0".as_ptr(), 1);
+        lua_pushcclosure(state, finish::<{ Shape::GET }>, 1);
+    }
+}
+
 /// `finish(sock, id, start(id, …))`: the results of `start` or, after it was
 /// resumed by the semaphore (whose first result is a boolean, as no result of
 /// a `start` is), those of the operation.
@@ -73,45 +91,95 @@ pub unsafe extern "C-unwind" fn finish<const SHAPE: u8>(state: *mut lua_State) -
         Some(key) => {
             let slot = Shape::slot(SHAPE);
             let outcome = transport::with(|worker| worker.take_outcome(key, slot));
-            push(stack, SHAPE, key, outcome)
+            let zero = (SHAPE == Shape::GET).then_some(ZERO);
+            push(stack, SHAPE, key, outcome, zero)
         }
         None => stack.failure(Shape::nils(SHAPE), transport::Error::Closed),
     }
 }
 
-/// Ends a `start`: with its results, or by suspending the coroutine.
-pub fn begun<E: fmt::Display>(
+/// What an operation begun by [`begin`] goes on with.
+pub type Next<E> = Result<Result<Begun, E>, Unable>;
+
+/// Why a method raises an error.
+pub enum Unable {
+    Denied(Denied),
+    CannotYield,
+    /// ngx_lua's words.
+    CannotWait(String),
+}
+
+/// Begins an operation of a session, and has the coroutine wait if it must.
+pub fn begin<E>(
     stack: Stack,
     shape: u8,
     key: SessionKey,
     request: NonNull<ngx_http_request_t>,
-    result: Result<Result<Begun, E>, Denied>,
-) -> c_int {
-    match result {
-        Ok(Ok(Begun::Ready(outcome))) => push(stack, shape, key, outcome),
-        Ok(Ok(Begun::Waiting)) => suspend(stack, key, Shape::slot(shape), request),
-        Ok(Err(error)) => stack.failure(Shape::nils(shape), error),
-        Err(denied) => stack.raise(format_args!("{denied}")),
-    }
+    begin: impl FnOnce(&mut Worker) -> Result<Result<Begun, E>, Denied>,
+) -> Next<E> {
+    let can_yield = stack.is_yieldable();
+    transport::with(|worker| {
+        let begun = begin(worker);
+        wait_for(worker, shape, key, request, can_yield, begun)
+    })
 }
 
-/// Suspends the coroutine until the operation in `slot` is done.
-pub fn suspend(
+/// As [`begin`], for a session that is made at the same time, to connect.
+pub fn begin_new<E>(
     stack: Stack,
-    key: SessionKey,
-    slot: Slot,
     request: NonNull<ngx_http_request_t>,
-) -> c_int {
-    // SAFETY: the request is the one whose Lua code runs.
-    let waiting = transport::with(|worker| unsafe { worker.wait(key, slot, request) });
-    match waiting {
-        // SAFETY: the coroutine may yield; callers made sure.
-        Ok(()) => unsafe { lua_yield(stack.state(), 0) },
-        Err(text) => stack.raise(format_args!("{text}")),
+    begin: impl FnOnce(&mut Worker) -> (SessionKey, Result<Result<Begun, E>, Denied>),
+) -> (SessionKey, Next<E>) {
+    let can_yield = stack.is_yieldable();
+    transport::with(|worker| {
+        let (key, begun) = begin(worker);
+        let next = wait_for(worker, Shape::CONNECT, key, request, can_yield, begun);
+        (key, next)
+    })
+}
+
+#[inline(always)]
+fn wait_for<E>(
+    worker: &mut Worker,
+    shape: u8,
+    key: SessionKey,
+    request: NonNull<ngx_http_request_t>,
+    can_yield: bool,
+    begun: Result<Result<Begun, E>, Denied>,
+) -> Next<E> {
+    if let Ok(Ok(Begun::Waiting)) = &begun {
+        if !can_yield {
+            worker.abort(key);
+            return Err(Unable::CannotYield);
+        }
+        // SAFETY: the request is the one whose Lua code runs.
+        let waiting = unsafe { worker.wait(key, Shape::slot(shape), request) };
+        waiting.map_err(Unable::CannotWait)?;
+    }
+    begun.map_err(Unable::Denied)
+}
+
+/// Ends a `start`: with its results, or by suspending the coroutine.
+pub fn go_on<E: fmt::Display>(stack: Stack, shape: u8, key: SessionKey, next: Next<E>) -> c_int {
+    match next {
+        // SAFETY: the coroutine may yield; `begin` made sure.
+        Ok(Ok(Begun::Waiting)) => unsafe { lua_yield(stack.state(), 0) },
+        Ok(Ok(Begun::Ready(outcome))) => push(stack, shape, key, outcome, None),
+        Ok(Err(error)) => stack.failure(Shape::nils(shape), error),
+        Err(unable) => raise(stack, unable),
     }
 }
 
-fn push(stack: Stack, shape: u8, key: SessionKey, outcome: Outcome) -> c_int {
+pub fn raise(stack: Stack, unable: Unable) -> ! {
+    match unable {
+        Unable::Denied(denied) => stack.raise(format_args!("{denied}")),
+        Unable::CannotYield => stack.raise(format_args!("{CANNOT_YIELD}")),
+        Unable::CannotWait(text) => stack.raise(format_args!("{text}")),
+    }
+}
+
+/// `zero`: where the string `"0"` is, if it is there.
+fn push(stack: Stack, shape: u8, key: SessionKey, outcome: Outcome, zero: Option<c_int>) -> c_int {
     match outcome {
         Outcome::Connected => {
             stack.push_integer(1);
@@ -139,12 +207,14 @@ fn push(stack: Stack, shape: u8, key: SessionKey, outcome: Outcome) -> c_int {
             3
         }
         Outcome::Reply(reply) => {
-            let pushed = push_reply(stack, shape, &reply);
-            transport::with(|worker| worker.recycle(reply));
+            let pushed = push_reply(stack, shape, &reply, zero);
+            if let Reply::Value(_) | Reply::Values(_) = reply {
+                transport::with(|worker| worker.recycle(reply));
+            }
             pushed
         }
         Outcome::Common(reply) => {
-            let pushed = push_reply(stack, shape, &reply);
+            let pushed = push_reply(stack, shape, &reply, zero);
             if let Some(reply) = Rc::into_inner(reply) {
                 transport::with(|worker| worker.recycle(reply));
             }
@@ -156,12 +226,17 @@ fn push(stack: Stack, shape: u8, key: SessionKey, outcome: Outcome) -> c_int {
     }
 }
 
-/// Pushes what a method returns for a reply; how many values that is.
-pub fn push_reply(stack: Stack, shape: u8, reply: &Reply) -> c_int {
+/// Pushes what a method returns for a reply; how many values that is. `zero` as
+/// with [`push`].
+pub fn push_reply(stack: Stack, shape: u8, reply: &Reply, zero: Option<c_int>) -> c_int {
     match reply {
         Reply::Value(value) => {
             stack.push_bytes(&value.data);
-            stack.push_bytes(value.flags.as_bytes());
+            match (value.flags.as_bytes(), zero) {
+                // SAFETY: a running C function's state; the index is of a string.
+                (b"0", Some(at)) => unsafe { lua_pushvalue(stack.state(), at) },
+                (flags, _) => stack.push_bytes(flags),
+            }
             match value.cas {
                 Some(cas) if shape == Shape::GETS => {
                     stack.push_bytes(cas.as_bytes());

@@ -9,8 +9,8 @@ use mlua::ffi::{lua_State, lua_toboolean, lua_tonumber};
 use nginx_sys::SSL_SESSION;
 
 use super::handle;
-use super::results::{Shape, begun};
-use super::stack::{CANNOT_YIELD, Stack};
+use super::results::{Shape, Unable, begin, go_on};
+use super::stack::Stack;
 use crate::nginx;
 use crate::transport::{self, Begun, Certificate, Denied, Error, Handshake, Outcome, SessionKey};
 
@@ -41,23 +41,21 @@ pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
     };
     let resumed = handshake.session.is_some();
     nginx::make_room();
-    let result = transport::with(|worker| worker.handshake(key, request, handshake));
-    if matches!(&result, Ok(Ok(Begun::Waiting))) && !stack.is_yieldable() {
-        transport::with(|worker| worker.abort(key));
-        stack.raise(format_args!("{CANNOT_YIELD}"));
-    }
-    match result {
+    let next = begin(stack, Shape::HANDSHAKE, key, request, |worker| {
+        worker.handshake(key, request, handshake)
+    });
+    match next {
         // cosockets return this one here, and raise it elsewhere
-        Err(Denied::BadRequest) => stack.failure(1, Denied::BadRequest),
+        Err(Unable::Denied(Denied::BadRequest)) => stack.failure(1, Denied::BadRequest),
         Ok(Ok(Begun::Ready(Outcome::Connected))) if resumed => {
             stack.push_number(SAME_SESSION);
             1
         }
         Ok(Ok(Begun::Ready(Outcome::Connected))) => {
-            let result = Ok(Ok::<_, Error>(Begun::Ready(Outcome::Handshaken)));
-            begun(stack, Shape::HANDSHAKE, key, request, result)
+            let next = Ok(Ok::<_, Error>(Begun::Ready(Outcome::Handshaken)));
+            go_on(stack, Shape::HANDSHAKE, key, next)
         }
-        result => begun(stack, Shape::HANDSHAKE, key, request, result),
+        next => go_on(stack, Shape::HANDSHAKE, key, next),
     }
 }
 

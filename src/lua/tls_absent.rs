@@ -5,9 +5,9 @@ use std::ffi::c_int;
 use mlua::ffi::lua_State;
 
 use super::handle;
-use super::results::{Shape, begun};
+use super::results::{Shape, begin, go_on};
 use super::stack::Stack;
-use crate::transport::{self, Handshake, SessionKey};
+use crate::transport::{Handshake, SessionKey};
 
 /// `sslhandshake(sock, …)`: always refused
 pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
@@ -17,8 +17,10 @@ pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
     let Some(key) = handle::session(stack, 1) else {
         stack.raise(format_args!("socket is never created nor connected"))
     };
-    let result = transport::with(|worker| worker.handshake(key, request, Handshake));
-    begun(stack, Shape::HANDSHAKE, key, request, result)
+    let next = begin(stack, Shape::HANDSHAKE, key, request, |worker| {
+        worker.handshake(key, request, Handshake)
+    });
+    go_on(stack, Shape::HANDSHAKE, key, next)
 }
 
 /// There are none.

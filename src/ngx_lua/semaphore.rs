@@ -4,11 +4,15 @@
 //! inside one of our event handlers.
 
 use std::ffi::{c_char, c_int};
+use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 
 use nginx_sys::{
     NGX_AGAIN, NGX_DECLINED, NGX_OK, ngx_cycle, ngx_cycle_t, ngx_http_request_t, ngx_int_t, u_char,
 };
+
+/// Room for the longest text of ngx_lua, in bytes.
+const MAX_TEXT: usize = 256;
 
 #[repr(C)]
 struct RawSemaphore {
@@ -82,7 +86,7 @@ impl Semaphore {
     }
 
     unsafe fn wait_ms(&self, request: NonNull<ngx_http_request_t>, wait_ms: c_int) -> Wait {
-        let mut text = [0u8; 256];
+        let mut text = [MaybeUninit::<u8>::uninit(); MAX_TEXT];
         let mut len = text.len();
         // SAFETY: the semaphore is live; at most `len` bytes of text are written.
         let rc = unsafe {
@@ -90,7 +94,7 @@ impl Semaphore {
                 request.as_ptr(),
                 self.raw.as_ptr(),
                 wait_ms,
-                text.as_mut_ptr(),
+                text.as_mut_ptr().cast(),
                 &mut len,
             )
         };
@@ -98,9 +102,14 @@ impl Semaphore {
             rc if rc == NGX_AGAIN as ngx_int_t => Wait::Queued,
             rc if rc == NGX_OK as ngx_int_t => Wait::Done,
             rc if rc == NGX_DECLINED as ngx_int_t => Wait::Declined,
-            _ => Wait::Refused(
-                String::from_utf8_lossy(text.get(..len).unwrap_or_default()).into_owned(),
-            ),
+            // a length that was left as it was tells of no text
+            _ if len >= text.len() => Wait::Refused(String::new()),
+            _ => {
+                let text = text.get(..len).unwrap_or_default();
+                // SAFETY: ngx_lua has written so many bytes, and told so.
+                let text = unsafe { std::slice::from_raw_parts(text.as_ptr().cast(), text.len()) };
+                Wait::Refused(String::from_utf8_lossy(text).into_owned())
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! Connecting: through a pool's idle connections, its queue, or anew.
 
+use std::borrow::Cow;
 use std::ptr::NonNull;
 use std::rc::Rc;
 
@@ -13,10 +14,11 @@ use super::link::Link;
 use super::op::{Begun, Op, Outcome, Work};
 use super::open::Opened;
 use super::session::{Denied, Session, State};
-use super::worker::{LinkKey, NamedPool, PoolKey, SessionKey, Worker};
+use super::worker::{LinkKey, NamedPool, PoolKey, SessionKey, UsualPeer, Worker};
 use crate::conf::Multiplex;
 use crate::nginx::Timer;
 use crate::ngx_lua::Cleanup;
+use crate::protocol::Digits;
 use crate::upstream::{Admission, Fitness, Pool};
 
 /// Where to connect to.
@@ -27,13 +29,52 @@ pub struct Peer<'a> {
     /// The TCP port; 0 with a unix socket.
     pub port: u16,
     /// The pool's name.
-    pub pool: &'a [u8],
+    pub pool: PoolName<'a>,
     /// With a size the pool is created now, if there is none of this name.
     pub pool_size: Option<usize>,
     /// See [`Pool::new`].
     pub backlog: Option<usize>,
     /// Whether and how to share connections.
     pub multiplex: Multiplex,
+}
+
+/// The name of a pool, as it is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolName<'a> {
+    /// As an option.
+    Given(&'a [u8]),
+    /// Not at all: it is the host, with a port `host:port`. Mostly the text is
+    /// not needed.
+    Usual {
+        /// There is a port.
+        with_port: bool,
+    },
+}
+
+impl<'a> Peer<'a> {
+    /// The name of the pool as text.
+    pub(super) fn pool_name(&self) -> Cow<'a, [u8]> {
+        match self.pool {
+            PoolName::Given(name) => name.into(),
+            PoolName::Usual { with_port: false } => self.host.into(),
+            PoolName::Usual { with_port: true } => {
+                let port = Digits::from(u64::from(self.port));
+                [self.host, b":", port.as_bytes()].concat().into()
+            }
+        }
+    }
+}
+
+impl NamedPool {
+    fn is_for(&self, peer: &Peer<'_>) -> bool {
+        match (peer.pool, &self.usual) {
+            (PoolName::Given(name), _) => *self.name == *name,
+            (PoolName::Usual { with_port }, Some(usual)) => {
+                usual.with_port == with_port && usual.port == peer.port && *usual.host == *peer.host
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Worker {
@@ -47,13 +88,15 @@ impl Worker {
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
-        peer: Peer<'_>,
+        peer: &Peer<'_>,
     ) -> Result<Result<Begun, Error>, Denied> {
-        self.may_connect(key, request)?;
-        if let Err(busy) = self.check_idle(key) {
-            return Ok(Err(busy));
+        if !self.sessions.get(key).is_some_and(Session::is_fresh) {
+            self.may_connect(key, request)?;
+            if let Err(busy) = self.check_idle(key) {
+                return Ok(Err(busy));
+            }
+            self.disconnect(key, State::Closed);
         }
-        self.disconnect(key, State::Closed);
         if peer.multiplex.connections > 0
             && let Some(joined) = self.connect_shared(key, request, peer)
         {
@@ -83,12 +126,12 @@ impl Worker {
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
-        peer: Peer<'_>,
+        peer: &Peer<'_>,
     ) -> Result<Begun, Error> {
         let pool = self.find_pool(peer);
         let name = match pool.and_then(|pool| self.pools.get(pool)) {
             Some(named) => named.name.clone(),
-            None => peer.pool.into(),
+            None => peer.pool_name().into(),
         };
         self.enlist(key, request, name)?;
         let Some(pool) = pool else {
@@ -122,18 +165,28 @@ impl Worker {
         }
     }
 
-    fn find_pool(&mut self, peer: Peer<'_>) -> Option<PoolKey> {
+    fn find_pool(&mut self, peer: &Peer<'_>) -> Option<PoolKey> {
         if let Some(last) = self.last_pool
             && let Some(named) = self.pools.get(last)
-            && *named.name == *peer.pool
+            && named.is_for(peer)
         {
             return Some(last);
         }
-        if let Some(pool) = self.pool_names.get(peer.pool) {
-            self.last_pool = Some(*pool);
-            return Some(*pool);
+        let name = peer.pool_name();
+        let Some(pool) = self.pool_names.get(&*name).copied() else {
+            return Some(self.create_pool(name.into(), peer.pool_size?, peer.backlog));
+        };
+        self.last_pool = Some(pool);
+        if let PoolName::Usual { with_port } = peer.pool
+            && let Some(named) = self.pools.get_mut(pool)
+        {
+            named.usual = Some(UsualPeer {
+                host: peer.host.into(),
+                port: peer.port,
+                with_port,
+            });
         }
-        Some(self.create_pool(peer.pool.into(), peer.pool_size?, peer.backlog))
+        Some(pool)
     }
 
     pub(super) fn create_pool(
@@ -144,6 +197,7 @@ impl Worker {
     ) -> PoolKey {
         let pool = self.pools.insert(NamedPool {
             name: name.clone(),
+            usual: None,
             tls: false,
             pool: Pool::new(size, backlog),
         });
@@ -169,7 +223,7 @@ impl Worker {
         {
             session.state = State::Postponed {
                 pool,
-                address: model.address,
+                address: Box::new(model.address),
             };
         }
     }
@@ -179,9 +233,10 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(key) else {
             return Ok(());
         };
-        let State::Postponed { pool, address } = session.state else {
+        let State::Postponed { pool, address } = &session.state else {
             return Ok(());
         };
+        let (pool, address) = (*pool, **address);
         session.state = State::Closed;
         self.claim(pool);
         match self.open_address(key, address, Some(pool)) {
@@ -211,7 +266,7 @@ impl Worker {
     }
 
     /// Queues a connect operation in a full pool.
-    fn enqueue(&mut self, key: SessionKey, pool: PoolKey, peer: Peer<'_>) -> Result<Begun, Error> {
+    fn enqueue(&mut self, key: SessionKey, pool: PoolKey, peer: &Peer<'_>) -> Result<Begun, Error> {
         let op = self.new_op(Work::Connect);
         let (Some(session), Some(named)) = (self.sessions.get_mut(key), self.pools.get_mut(pool))
         else {

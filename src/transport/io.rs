@@ -8,8 +8,8 @@ use nginx_sys::{
 };
 
 use super::Error;
-use super::link::{Link, Owner};
-use super::op::{Op, Outcome, Status, Work, take_data};
+use super::link::{Link, Owner, ReadTimer};
+use super::op::{Op, Outcome, Slot, Status, Work, take_data};
 use super::session::State;
 use super::worker::{LinkKey, Worker};
 use crate::nginx::{self, stop_timer};
@@ -143,12 +143,13 @@ impl Worker {
                     .as_ref()
                     .is_some_and(|op| op.status() == Status::Pending);
                 let c = link.connection.as_ptr();
+                link.read_due = None;
+                if pending && link.pipeline.unsent().is_empty() {
+                    link.limit_read(session.read_timeout());
+                }
                 // SAFETY: the link's connection is open.
                 let rc = unsafe {
-                    stop_timer((*c).read);
-                    if pending && link.pipeline.unsent().is_empty() {
-                        ngx_add_timer((*c).read, session.read_timeout());
-                    } else if pending {
+                    if link.read_due.is_none() && pending {
                         // the peer answers before it has read all: no stall
                         stop_timer((*c).write);
                         ngx_add_timer((*c).write, session.send_timeout());
@@ -259,16 +260,15 @@ impl Worker {
             return;
         };
         let c = link.connection.as_ptr();
-        // SAFETY: the link's connection is open.
-        let timed_out = unsafe {
-            let timed_out = (*(*c).read).timedout() != 0;
-            (*(*c).read).set_timedout(0);
-            timed_out
-        };
+        let timer = link.read_timer();
         let Some(session) = self.sessions.get_mut(session) else {
             return;
         };
-        if timed_out {
+        if timer == ReadTimer::Early {
+            return;
+        }
+        if timer == ReadTimer::Expired {
+            link.read_due = None;
             log_socket_error(
                 session.request(),
                 format_args!("lua tcp socket read timed out"),
@@ -280,7 +280,7 @@ impl Worker {
             }
             return;
         }
-        // SAFETY: as above.
+        // SAFETY: the link's connection is open.
         let shutting_down = unsafe { (*c).close() != 0 && (*c).error() != 0 };
         if shutting_down {
             // worker_shutdown_timeout
@@ -339,9 +339,10 @@ impl Worker {
                 State::Broken { .. } => State::Broken { reused },
                 state => state,
             };
-            let ops = [&mut session.reader, &mut session.writer];
-            for op in ops.into_iter().flatten() {
-                op.fail(error.clone(), writing);
+            for slot in [Slot::Reader, Slot::Writer] {
+                if let Some(op) = session.op(slot) {
+                    op.fail(error.clone(), writing);
+                }
             }
         }
         self.close_link(key);

@@ -4,13 +4,13 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 
 use nginx_sys::{
-    NGX_OK, ngx_add_timer, ngx_connection_log_error_e_NGX_ERROR_ERR as NGX_ERROR_ERR,
+    NGX_OK, ngx_connection_log_error_e_NGX_ERROR_ERR as NGX_ERROR_ERR,
     ngx_connection_log_error_e_NGX_ERROR_INFO as NGX_ERROR_INFO, ngx_connection_t, ngx_cycle,
     ngx_exiting, ngx_handle_read_event, ngx_http_request_t, ngx_int_t, ngx_log_t, ngx_terminate,
 };
 
 use super::Error;
-use super::link::{Link, Owner};
+use super::link::{Link, Owner, ReadTimer};
 use super::session::{Denied, State};
 use super::worker::{LinkKey, PoolKey, SessionKey, Worker};
 use crate::conf::LocConf;
@@ -232,6 +232,7 @@ impl Worker {
             connecting: false,
         };
         link.reused += 1;
+        link.read_due = None;
         session.state = State::Linked(key);
         let c = link.connection.as_ptr();
         if let Some(request) = session.request() {
@@ -240,7 +241,6 @@ impl Worker {
                 (*c).set_idle(0);
                 (*c).set_log_error(NGX_ERROR_ERR as _);
                 set_log(c, (*(*request.as_ptr()).connection).log);
-                stop_timer((*c).read);
                 if let Some(conf) = LocConf::of(request) {
                     link.pipeline.set_max_value(conf.max_value_size());
                 }
@@ -251,7 +251,13 @@ impl Worker {
     /// An event of an idle link: its time is over, the worker exits, or the
     /// peer closed or sent something; then it goes. Or it was nothing.
     pub(super) fn on_idle_event(&mut self, key: LinkKey) {
-        if !self.is_alive(key) {
+        let timer = self.links.get_mut(key).map(Link::read_timer);
+        let alive = match timer {
+            Some(ReadTimer::Early) => true,
+            Some(ReadTimer::Silent) => self.is_alive(key),
+            Some(ReadTimer::Expired) | None => false,
+        };
+        if !alive {
             self.evict(key);
         }
     }
@@ -264,7 +270,7 @@ impl Worker {
         let mut byte = 0u8;
         // SAFETY: the link's connection is open; one byte is peeked at most.
         unsafe {
-            if (*c).close() != 0 || (*(*c).read).timedout() != 0 {
+            if (*c).close() != 0 {
                 return false;
             }
             if link.tls.is_some() {
@@ -324,7 +330,8 @@ impl Worker {
         self.turn_end = None;
         self.links.clear();
         for (_, session) in self.sessions.drain() {
-            for op in [session.reader, session.writer].into_iter().flatten() {
+            let writer = session.writer.map(|op| *op);
+            for op in session.reader.into_iter().chain(writer) {
                 self.semaphores.give(op.into_semaphore());
             }
         }
@@ -337,6 +344,10 @@ impl Link {
     /// ever). Whether there is something to read already.
     fn make_idle(&mut self, timeout: Msec) -> bool {
         self.pipeline.shrink();
+        self.read_due = None;
+        if timeout != 0 {
+            self.limit_read(timeout);
+        }
         let c = self.connection.as_ptr();
         // SAFETY: the link's connection is open; the cycle's log outlives it.
         unsafe {
@@ -344,11 +355,7 @@ impl Link {
             // what happens to it now is no error of anybody
             (*c).set_log_error(NGX_ERROR_INFO as _);
             set_log(c, (*ngx_cycle).log);
-            stop_timer((*c).read);
             stop_timer((*c).write);
-            if timeout != 0 {
-                ngx_add_timer((*c).read, timeout);
-            }
             (*(*c).read).ready() != 0
         }
     }

@@ -3,12 +3,13 @@
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-use nginx_sys::{ngx_close_connection, ngx_connection_t};
+use nginx_sys::{ngx_add_timer, ngx_close_connection, ngx_connection_t};
 
 use super::address::Address;
 use super::handshake::{self, Pending, Tls};
 use super::shared::Sharing;
 use super::worker::{PoolKey, SessionKey, TrunkKey};
+use crate::nginx::{self, Msec, stop_timer};
 use crate::protocol::Pipeline;
 
 /// Whose link it is.
@@ -42,6 +43,9 @@ pub(super) struct Link {
     pub(super) pool: Option<PoolKey>,
     /// The peer's.
     pub(super) address: Address,
+    /// When its read event times out, if it does; for a private link. The
+    /// timer may be armed for an earlier time, or for nothing.
+    pub(super) read_due: Option<Msec>,
     /// How often it was taken out of a pool.
     pub(super) reused: u64,
     /// What a TLS connection was made with and to; `None`: it is plain.
@@ -55,6 +59,54 @@ pub(super) struct Link {
     pub(super) quitting: bool,
     /// What only a shared link has.
     pub(super) sharing: Option<Box<Sharing>>,
+}
+
+/// What the read timer of a private link says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReadTimer {
+    /// The event is not the timer's.
+    Silent,
+    /// It has expired early: nothing has happened.
+    Early,
+    Expired,
+}
+
+impl Link {
+    /// Has the read event time out after `timeout`. A timer that expires
+    /// earlier is left as it is: mostly something else comes before that.
+    pub(super) fn limit_read(&mut self, timeout: Msec) {
+        let due = nginx::now().saturating_add(timeout);
+        self.read_due = Some(due);
+        // SAFETY: the link's connection is open.
+        unsafe {
+            let read = (*self.connection.as_ptr()).read;
+            if (*read).timer_set() == 0 || (*read).timer.key > due {
+                stop_timer(read);
+                ngx_add_timer(read, timeout);
+            }
+        }
+    }
+
+    /// What a read event has to do with the timer, which goes on if it must.
+    pub(super) fn read_timer(&mut self) -> ReadTimer {
+        // SAFETY: the link's connection is open.
+        unsafe {
+            let read = (*self.connection.as_ptr()).read;
+            if (*read).timedout() == 0 {
+                return ReadTimer::Silent;
+            }
+            (*read).set_timedout(0);
+            let now = nginx::now();
+            match self.read_due {
+                None => ReadTimer::Early,
+                Some(due) if due > now => {
+                    ngx_add_timer(read, due - now);
+                    ReadTimer::Early
+                }
+                Some(_) => ReadTimer::Expired,
+            }
+        }
+    }
 }
 
 /// An nginx connection that is closed when dropped.

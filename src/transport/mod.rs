@@ -50,7 +50,7 @@ mod tls;
 mod tls;
 mod worker;
 
-pub use connect::Peer;
+pub use connect::{Peer, PoolName};
 pub use error::Error;
 
 #[cfg(ngx_feature = "http_ssl")]
@@ -60,7 +60,7 @@ pub use keepalive::KeepaliveError;
 pub use op::{Begun, Outcome, Slot};
 pub use session::{Denied, Timeouts};
 pub use submit::{Rejected, What, not_connected};
-pub use worker::{SessionKey, with, with_existing};
+pub use worker::{SessionKey, Worker, with, with_existing};
 
 /// Lets go of what belongs to an nginx cycle: its log, and ngx_lua's
 /// semaphores, which it would miss when the cycle ends.

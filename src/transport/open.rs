@@ -132,7 +132,7 @@ impl Worker {
         };
         let link = self.sessions.get(key).and_then(|session| session.link());
         if let Some(link) = link.and_then(|link| self.links.get_mut(link)) {
-            link.handshake = handshake;
+            link.handshake = handshake.map(|pending| *pending);
         }
         let outcome = match (opened, link) {
             (Ok(Opened::Connected), Some(link)) => return self.go_on_with_handshake(link),
@@ -212,6 +212,7 @@ impl Worker {
             address,
             tls: None,
             handshake: None,
+            read_due: None,
             reused: 0,
             unanswered: false,
             quitting: false,

@@ -48,7 +48,7 @@ pub(super) struct Session {
     /// Connecting, or waiting for replies or for raw data.
     pub(super) reader: Option<Op>,
     /// Waiting for raw data to go out.
-    pub(super) writer: Option<Op>,
+    pub(super) writer: Option<Box<Op>>,
     /// How many operations on shared connections may wait for room.
     pub(super) backlog: Option<usize>,
     /// Number of the last operation on a shared connection.
@@ -75,7 +75,7 @@ pub(super) enum State {
         resolution: Box<Resolution>,
         port: u16,
         pool: Option<PoolKey>,
-        handshake: Option<Pending>,
+        handshake: Option<Box<Pending>>,
         /// It will be a shared one.
         trunk: Option<TrunkKey>,
     },
@@ -90,7 +90,10 @@ pub(super) enum State {
     /// Connected, as far as Lua is told. Nothing is open yet: the handshake
     /// will show which of the pool's connections can be used, if it is done.
     /// The pool counts it.
-    Postponed { pool: PoolKey, address: Address },
+    Postponed {
+        pool: PoolKey,
+        address: Box<Address>,
+    },
     /// Connecting or connected.
     Linked(LinkKey),
     /// The connection failed and is gone, but Lua did not call `close()` yet:
@@ -136,11 +139,39 @@ impl Session {
         self.timeout(self.timeouts.read, Settings::read_timeout)
     }
 
-    pub(super) fn slot(&mut self, slot: Slot) -> &mut Option<Op> {
+    pub(super) fn op(&mut self, slot: Slot) -> Option<&mut Op> {
         match slot {
-            Slot::Reader => &mut self.reader,
-            Slot::Writer => &mut self.writer,
+            Slot::Reader => self.reader.as_mut(),
+            Slot::Writer => self.writer.as_deref_mut(),
         }
+    }
+
+    pub(super) fn put_op(&mut self, slot: Slot, op: Op) {
+        match slot {
+            Slot::Reader => self.reader = Some(op),
+            Slot::Writer => self.writer = Some(Box::new(op)),
+        }
+    }
+
+    pub(super) fn take_op(&mut self, slot: Slot) -> Option<Op> {
+        match slot {
+            Slot::Reader => self.reader.take(),
+            Slot::Writer => self.writer.take().map(|op| *op),
+        }
+    }
+
+    #[inline(always)]
+    fn has_ops(&self) -> bool {
+        self.reader.is_some() || self.writer.is_some()
+    }
+
+    /// Nothing was done with it, or nothing is left of it.
+    pub(super) fn is_fresh(&self) -> bool {
+        matches!(self.state, State::Closed) && self.cleanup.is_none() && !self.has_ops()
+    }
+
+    fn ops(&self) -> impl Iterator<Item = &Op> {
+        self.reader.iter().chain(self.writer.as_deref())
     }
 
     pub(super) fn request(&self) -> Option<NonNull<ngx_http_request_t>> {
@@ -276,7 +307,16 @@ impl Worker {
     }
 
     /// What another coroutine is doing with the session, if anything.
+    #[inline(always)]
     pub(super) fn check_idle(&self, key: SessionKey) -> Result<(), Error> {
+        match self.sessions.get(key) {
+            // one that connects waits for it
+            Some(session) if session.has_ops() => self.check_ops(key),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_ops(&self, key: SessionKey) -> Result<(), Error> {
         let Some(session) = self.sessions.get(key) else {
             return Ok(());
         };
@@ -337,7 +377,7 @@ impl Worker {
         self.watch = None;
         let (mut waiting, mut abandoned) = (false, Vec::new());
         for (key, session) in &self.sessions {
-            for op in [&session.reader, &session.writer].into_iter().flatten() {
+            for op in session.ops() {
                 waiting = true;
                 if op.is_abandoned() {
                     abandoned.push(key);
@@ -354,12 +394,16 @@ impl Worker {
 
     /// Closes the connection if the light thread that used it was killed, as
     /// a cosocket's is.
+    #[inline(always)]
     pub(super) fn reap(&mut self, key: SessionKey) {
-        let Some(session) = self.sessions.get(key) else {
-            return;
-        };
-        let abandoned = |op: &Option<Op>| op.as_ref().is_some_and(Op::is_abandoned);
-        if abandoned(&session.reader) || abandoned(&session.writer) {
+        if self.sessions.get(key).is_some_and(Session::has_ops) {
+            self.reap_abandoned(key);
+        }
+    }
+
+    fn reap_abandoned(&mut self, key: SessionKey) {
+        let session = self.sessions.get(key);
+        if session.is_some_and(|session| session.ops().any(Op::is_abandoned)) {
             self.disconnect(key, State::Closed);
         }
     }
@@ -378,11 +422,12 @@ impl Worker {
         let was = std::mem::replace(&mut session.state, state);
         let deadline = session.deadline.take();
         let ended = session.cleanup.is_none();
-        for slot in [&mut session.reader, &mut session.writer] {
-            match slot {
+        for slot in [Slot::Reader, Slot::Writer] {
+            match session.op(slot) {
+                None => {}
                 Some(op) if !ended && op.has_waiter() => op.fail(Error::Closed, false),
-                _ => {
-                    if let Some(op) = slot.take() {
+                Some(_) => {
+                    if let Some(op) = session.take_op(slot) {
                         self.semaphores.give(op.into_semaphore());
                     }
                 }
@@ -472,9 +517,8 @@ impl Worker {
     /// Takes the result of the operation that the resumed coroutine waited for.
     pub fn take_outcome(&mut self, key: SessionKey, slot: Slot) -> Outcome {
         let outcome = self.sessions.get_mut(key).and_then(|session| {
-            let op = session.slot(slot);
-            match op.as_ref().map(Op::status) {
-                Some(Status::Done) => op.take(),
+            match session.op(slot).map(|op| op.status()) {
+                Some(Status::Done) => session.take_op(slot),
                 _ => None,
             }
         });

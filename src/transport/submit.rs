@@ -208,7 +208,7 @@ impl Worker {
         value: &[u8],
     ) -> Result<Begun, Error> {
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
-        *session.slot(slot) = Some(op);
+        session.put_op(slot, op);
         self.flush_with(link, value);
         self.read_if_due(link);
         self.begun(key, slot)
@@ -217,10 +217,9 @@ impl Worker {
     /// Whether the operation in a slot is over already; then its result.
     pub(super) fn begun(&mut self, key: SessionKey, slot: Slot) -> Result<Begun, Error> {
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
-        let entry = session.slot(slot);
-        match entry.as_ref().map(Op::status) {
+        match session.op(slot).map(|op| op.status()) {
             Some(Status::Pending) => Ok(Begun::Waiting),
-            _ => match entry.take().map(Op::into_outcome) {
+            _ => match session.take_op(slot).map(Op::into_outcome) {
                 Some((outcome, semaphore)) => {
                     self.semaphores.give(semaphore);
                     match outcome {
@@ -249,8 +248,8 @@ impl Worker {
         slot: Slot,
         request: NonNull<ngx_http_request_t>,
     ) -> Result<(), String> {
-        let op = self.sessions.get_mut(key).map(|session| session.slot(slot));
-        let Some(Some(op)) = op else {
+        let session = self.sessions.get_mut(key);
+        let Some(op) = session.and_then(|session| session.op(slot)) else {
             return Err(Error::Closed.to_string());
         };
         // SAFETY: by this function's contract.

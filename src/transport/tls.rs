@@ -137,7 +137,7 @@ impl Worker {
         let host = pending.0.host.clone();
         let opened = self.open(key, &host, pending.0.port, pool)?;
         match self.sessions.get_mut(key).map(|session| &mut session.state) {
-            Some(State::Resolving { handshake, .. }) => *handshake = Some(pending),
+            Some(State::Resolving { handshake, .. }) => *handshake = Some(Box::new(pending)),
             Some(State::Linked(link)) => {
                 if let Some(link) = self.links.get_mut(*link) {
                     link.handshake = Some(pending);
@@ -191,6 +191,8 @@ impl Worker {
             let rc = ngx_ssl_handshake(c);
             if rc == NGX_AGAIN as ngx_int_t {
                 stop_timer((*c).write);
+                // that of an earlier operation
+                stop_timer((*c).read);
                 ngx_add_timer((*c).read, timeout.unwrap_or_default());
                 (*(*c).ssl).handler = Some(on_handshake);
                 return Ok(false);

@@ -59,9 +59,19 @@ const _: () = assert!(size_of::<usize>() == size_of::<u64>());
 #[derive(Debug)]
 pub(super) struct NamedPool {
     pub(super) name: Rc<[u8]>,
+    /// Who it has its name of, if it is known.
+    pub(super) usual: Option<UsualPeer>,
     /// TLS connections were given to it: its connections are not all alike.
     pub(super) tls: bool,
     pub(super) pool: Pool<LinkKey, SessionKey>,
+}
+
+/// A peer whose pool is named after it.
+#[derive(Debug)]
+pub(super) struct UsualPeer {
+    pub(super) host: Box<[u8]>,
+    pub(super) port: u16,
+    pub(super) with_port: bool,
 }
 
 /// Everything a worker process has.

@@ -48,7 +48,8 @@ impl<T> Default for Deadlines<T> {
 impl<T: Copy> Deadlines<T> {
     /// Sets a deadline `timeout` from `now`.
     pub fn set(&mut self, now: usize, timeout: usize, item: T) -> Ticket {
-        let last = self.lists.get(&timeout).map(|list| list.last);
+        let list = self.lists.get_mut(&timeout);
+        let last = list.as_ref().map(|list| list.last);
         let ticket = self.nodes.insert(Node {
             item,
             due: now.saturating_add(timeout),
@@ -59,13 +60,13 @@ impl<T: Copy> Deadlines<T> {
         if let Some(last) = last.and_then(|last| self.nodes.get_mut(last)) {
             last.next = Some(ticket);
         }
-        self.lists
-            .entry(timeout)
-            .and_modify(|list| list.last = ticket)
-            .or_insert(List {
-                first: ticket,
-                last: ticket,
-            });
+        match list {
+            Some(list) => list.last = ticket,
+            None => {
+                let (first, last) = (ticket, ticket);
+                self.lists.insert(timeout, List { first, last });
+            }
+        }
         ticket
     }
 

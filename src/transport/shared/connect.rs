@@ -11,7 +11,7 @@ use crate::nginx::{self, Msec, stop_timer};
 use crate::ngx_lua::Settings;
 use crate::transport::Error;
 use crate::transport::address::{Address, Parsed};
-use crate::transport::connect::Peer;
+use crate::transport::connect::{Peer, PoolName};
 use crate::transport::io::log_socket_error;
 use crate::transport::keepalive::set_log;
 use crate::transport::link::Owner;
@@ -21,12 +21,16 @@ use crate::transport::resolve::Resolution;
 use crate::transport::session::State;
 use crate::transport::worker::{LinkKey, SessionKey, TrunkKey, Worker};
 
-impl TrunkName {
-    fn is(&self, peer: &Peer<'_>, max_value: usize) -> bool {
-        *self.pool == *peer.pool
-            && *self.host == *peer.host
-            && self.port == peer.port
-            && self.max_value == max_value
+impl Trunk {
+    fn is_for(&self, peer: &Peer<'_>, max_value: usize) -> bool {
+        let named = match peer.pool {
+            PoolName::Given(name) => *self.name.pool == *name,
+            PoolName::Usual { with_port } => self.usual == Some(with_port),
+        };
+        named
+            && *self.name.host == *peer.host
+            && self.name.port == peer.port
+            && self.name.max_value == max_value
     }
 }
 
@@ -36,9 +40,9 @@ impl Worker {
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
-        peer: Peer<'_>,
+        peer: &Peer<'_>,
     ) -> Option<Result<Begun, Error>> {
-        let trunk = self.find_trunk(&peer, request);
+        let trunk = self.find_trunk(peer, request);
         let found = self.trunks.get_mut(trunk)?;
         if found.tls {
             return None;
@@ -51,7 +55,7 @@ impl Worker {
         let pool_name = found.name.pool.clone();
         let begun = self
             .enlist(key, request, pool_name)
-            .and_then(|()| self.join(key, trunk, request, &peer));
+            .and_then(|()| self.join(key, trunk, request, peer));
         if begun.is_err() {
             self.leave_trunk(trunk, key, None);
         }
@@ -63,22 +67,25 @@ impl Worker {
 
     fn find_trunk(&mut self, peer: &Peer<'_>, request: NonNull<ngx_http_request_t>) -> TrunkKey {
         // SAFETY: the request is the running one.
-        let (conf, settings) = unsafe { (LocConf::of(request), Settings::of(request)) };
+        let conf = unsafe { LocConf::of(request) };
         let max_value = conf.map_or(usize::MAX, LocConf::max_value_size);
-        let last = self.trunks.get(self.last_trunk).map(|trunk| &trunk.name);
-        if last.is_some_and(|name| name.is(peer, max_value)) {
+        let last = self.trunks.get(self.last_trunk);
+        if last.is_some_and(|trunk| trunk.is_for(peer, max_value)) {
             return self.last_trunk;
         }
         let name = TrunkName {
-            pool: peer.pool.into(),
+            pool: peer.pool_name().into(),
             host: peer.host.into(),
             port: peer.port,
             max_value,
         };
         let found = self.trunk_names.get(&name).copied();
         let trunk = found.unwrap_or_else(|| {
+            // SAFETY: as above.
+            let settings = unsafe { Settings::of(request) };
             let trunk = self.trunks.insert(Trunk {
                 name: name.clone(),
+                usual: None,
                 address: None,
                 links: Vec::new(),
                 turn: 0,
@@ -98,6 +105,11 @@ impl Worker {
             self.trunk_names.insert(name, trunk);
             trunk
         });
+        if let PoolName::Usual { with_port } = peer.pool
+            && let Some(trunk) = self.trunks.get_mut(trunk)
+        {
+            trunk.usual = Some(with_port);
+        }
         self.last_trunk = trunk;
         trunk
     }

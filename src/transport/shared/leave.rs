@@ -63,6 +63,26 @@ impl Worker {
         self.drop_unused_trunk(trunk_key);
     }
 
+    /// Disconnects an attached session that is idle.
+    fn detach(&mut self, key: SessionKey, trunk_key: TrunkKey) {
+        let (Some(session), Some(trunk)) =
+            (self.sessions.get_mut(key), self.trunks.get_mut(trunk_key))
+        else {
+            return;
+        };
+        if let State::Attached { flight: None, .. } = session.state
+            && session.deadline.is_none()
+            && !trunk.links.is_empty()
+        {
+            // nothing is under way, and nobody waits for its place
+            session.state = State::Closed;
+            session.serial += 1;
+            trunk.users = trunk.users.saturating_sub(1);
+        } else {
+            self.disconnect(key, State::Closed);
+        }
+    }
+
     /// A trunk that nobody uses goes.
     pub(super) fn drop_unused_trunk(&mut self, key: TrunkKey) {
         // what was learned of servers is kept, but not of any number of them
@@ -92,9 +112,9 @@ impl Worker {
             }
             trunk.kept = true;
             // SAFETY: the request is the running one.
-            let settings = unsafe { Settings::of(request) };
-            let usual = settings.map_or(0, |settings| settings.keepalive_timeout());
-            let now = timeout.unwrap_or(usual);
+            let settings = || unsafe { Settings::of(request) };
+            let usual = || settings().map_or(0, |settings| settings.keepalive_timeout());
+            let now = timeout.unwrap_or_else(usual);
             let before = std::mem::replace(&mut trunk.keepalive, now);
             if now != 0 && (now < before || before == 0) {
                 // those that are idle already go sooner
@@ -103,7 +123,7 @@ impl Worker {
                 }
             }
         }
-        self.disconnect(key, State::Closed);
+        self.detach(key, trunk);
         Ok(())
     }
 

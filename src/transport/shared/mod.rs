@@ -49,6 +49,8 @@ pub(super) struct TrunkName {
 /// The shared connections to a server.
 pub(super) struct Trunk {
     name: TrunkName,
+    /// The pool's name is the host, with a port if this is true.
+    usual: Option<bool>,
     /// The server's, as it was last looked up.
     address: Option<Address>,
     links: Vec<LinkKey>,
