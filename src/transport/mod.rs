@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `worker` | the worker's state and its generational ids |
 //! | `session` | a Lua object's side: ownership, busy checks, closing |
+//! | `killed` | light threads that are killed while they wait |
 //! | `op` | what a coroutine waits for, and its result |
 //! | `link` | one connection and the exchanges under way on it |
 //! | `address` | hosts and ports to socket addresses |
@@ -36,6 +37,7 @@ mod handshake;
 mod handshake;
 mod io;
 mod keepalive;
+mod killed;
 mod link;
 mod op;
 mod open;

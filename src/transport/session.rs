@@ -8,7 +8,6 @@ use nginx_sys::ngx_http_request_t;
 
 use super::Error;
 use super::address::Address;
-use super::events::on_watch;
 use super::handshake::Pending;
 use super::op::{Op, Outcome, Slot, Status};
 use super::resolve::Resolution;
@@ -18,9 +17,6 @@ use crate::nginx::{Msec, Timer};
 use crate::ngx_lua::{Cleanup, Settings};
 use crate::protocol::Reply;
 use crate::upstream::Ticket;
-
-/// How often killed light threads are looked for, in milliseconds.
-const WATCH_INTERVAL: Msec = 100;
 
 /// Timeouts of an object, in milliseconds; 0 stands for the location's
 /// `lua_socket_*_timeout`.
@@ -161,7 +157,7 @@ impl Session {
     }
 
     #[inline(always)]
-    fn has_ops(&self) -> bool {
+    pub(super) fn has_ops(&self) -> bool {
         self.reader.is_some() || self.writer.is_some()
     }
 
@@ -170,7 +166,7 @@ impl Session {
         matches!(self.state, State::Closed) && self.cleanup.is_none() && !self.has_ops()
     }
 
-    fn ops(&self) -> impl Iterator<Item = &Op> {
+    pub(super) fn ops(&self) -> impl Iterator<Item = &Op> {
         self.reader.iter().chain(self.writer.as_deref())
     }
 
@@ -356,56 +352,6 @@ impl Worker {
         } else {
             Error::BusyReading
         })
-    }
-
-    /// Nobody tells us when ngx_lua kills a waiting light thread, but its
-    /// semaphore shows it. The object finds out when it is used next; for
-    /// those that are not, a timer looks now and then while coroutines wait.
-    pub(super) fn watch_waiters(&mut self) {
-        if self.watch.is_none() {
-            // SAFETY: the cycle's log lives until `forget_cycle`.
-            let log = unsafe { (*nginx_sys::ngx_cycle).log };
-            // SAFETY: as above.
-            let mut timer = unsafe { Timer::new(on_watch, 0, log) };
-            timer.start_cancelable(WATCH_INTERVAL);
-            self.watch = Some(timer);
-        }
-    }
-
-    /// Closes the connections of killed light threads.
-    pub(super) fn on_watch(&mut self) {
-        self.watch = None;
-        let (mut waiting, mut abandoned) = (false, Vec::new());
-        for (key, session) in &self.sessions {
-            for op in session.ops() {
-                waiting = true;
-                if op.is_abandoned() {
-                    abandoned.push(key);
-                }
-            }
-        }
-        for key in abandoned {
-            self.disconnect(key, State::Closed);
-        }
-        if waiting {
-            self.watch_waiters();
-        }
-    }
-
-    /// Closes the connection if the light thread that used it was killed, as
-    /// a cosocket's is.
-    #[inline(always)]
-    pub(super) fn reap(&mut self, key: SessionKey) {
-        if self.sessions.get(key).is_some_and(Session::has_ops) {
-            self.reap_abandoned(key);
-        }
-    }
-
-    fn reap_abandoned(&mut self, key: SessionKey) {
-        let session = self.sessions.get(key);
-        if session.is_some_and(|session| session.ops().any(Op::is_abandoned)) {
-            self.disconnect(key, State::Closed);
-        }
     }
 
     /// Ends what a session has: its place in a queue, its link, its pending

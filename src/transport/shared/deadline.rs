@@ -2,7 +2,7 @@
 
 use nginx_sys::ngx_cycle;
 
-use super::{Flight, connect};
+use super::{Flight, open};
 use crate::nginx::{self, Msec, Timer};
 use crate::transport::Error;
 use crate::transport::events::on_deadline;
@@ -96,7 +96,7 @@ impl Worker {
         let request = session.request();
         match session.state {
             State::Joining(trunk) => {
-                connect::log_timeout(request, &self.peer_text(trunk));
+                open::log_timeout(request, &self.peer_text(trunk));
                 self.give_up(key, false);
             }
             State::Attached {

@@ -3,7 +3,8 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `connect` | sessions are attached, connections are opened for them |
+//! | `connect` | sessions are attached |
+//! | `open` | connections are opened for them |
 //! | `leave` | they end their use, or go on with a connection of their own |
 //! | `submit` | commands: onto which connection, how many, and gets asked once |
 //! | `io` | bytes out and in |
@@ -21,6 +22,7 @@ mod deadline;
 mod io;
 mod leave;
 mod loss;
+mod open;
 mod submit;
 mod watch;
 
