@@ -171,7 +171,7 @@ subtest 'one process, no master' => sub {
     my $nginx = LiveNginx->start( main => "master_process off;\n", http => $http, server => $server );
     is( $nginx->get('/pid'), $nginx->pid, 'one process' );
     my $load = $nginx->load( '/work', 4, qr/\Ayes 1\z/ );
-    sleep 0.2;
+    sleep 0.5;
     my ( $right, @wrong ) = $nginx->end_load($load);
     cmp_ok( $right, '>', 50, 'answers' );
     is_deeply( \@wrong, [], 'every answer is right' );

@@ -274,11 +274,11 @@ still: "k", "0"
     lua_memcached_multiplex 1;
     location = /t {
         content_by_lua_block {
-            local srv = mux.server(function(line) if line == "get late" then ngx.sleep(0.1) end end)
+            local srv = mux.server(function(line) if line == "get late" then ngx.sleep(0.11) end end)
             local m = kit.connect(srv.port)
-            m:set_timeout(40)
+            m:set_timeout(70)
             kit.show("late", m:get("late"))
-            ngx.sleep(0.09)
+            ngx.sleep(0.1)
             m:connect("127.0.0.1", srv.port)
             m:set_timeout(1000)
             kit.show("then", m:get("then"))
