@@ -333,7 +333,7 @@ what was sent: {"get k"}
 --- http_config eval: $::HttpConfig
 --- config
     resolver 127.0.0.1:$TEST_NGINX_DNS_PORT ipv6=off;
-    resolver_timeout 300ms;
+    resolver_timeout 600ms;
     location = /t {
         content_by_lua_block {
             local srv = mux.server()
