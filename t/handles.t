@@ -154,3 +154,45 @@ GET /t
 get: "x", "0"
 --- no_error_log
 [alert]
+
+
+
+=== TEST 4: a closed object belongs to no request, a connected one does
+--- http_config eval: $::HttpConfig
+--- config
+    location = /other {
+        content_by_lua_block {
+            local m = kit.shared_object
+            ngx.print(kit.raises(m.connect, m, "127.0.0.1", kit.port), ", ", kit.raises(m.close, m))
+        }
+    }
+    location = /t {
+        content_by_lua_block {
+            local sock = function()
+                local s = ngx.socket.tcp()
+                assert(s:connect("127.0.0.1", ngx.var.server_port))
+                s:send("GET /other HTTP/1.0\r\n\r\n")
+                local answer = s:receive("*a")
+                s:close()
+                return answer:match("\r\n\r\n(.*)")
+            end
+            local m = kit.connect()
+            kit.shared_object = m
+            kit.show("connected", sock())
+            m:close()
+            kit.show("closed", sock())
+            assert(m:connect("127.0.0.1", kit.port))
+            m:set_keepalive()
+            kit.show("kept alive", sock())
+            kit.show("connects again", m:connect("127.0.0.1", kit.port), kit.in_step(m), m:close())
+        }
+    }
+--- request
+GET /t
+--- response_body
+connected: "raised a string, raised a string"
+closed: "returned 1, returned 1"
+kept alive: "returned 1, returned 1"
+connects again: 1, "yes", 1
+--- no_error_log
+[alert]
