@@ -16,7 +16,7 @@ use crate::transport::submit::{Rejected, What};
 use crate::transport::worker::{LinkKey, SessionKey, TrunkKey, Worker};
 use crate::upstream::{Load, choose};
 
-/// Exchanges that a link keeps room for when it has none.
+/// Unsent gets that a link keeps room for between batches.
 const GETS_KEPT: usize = 256;
 
 impl Worker {

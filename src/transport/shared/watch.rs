@@ -81,6 +81,7 @@ impl Worker {
         self.arm_inspection(flight.link, timeout);
     }
 
+    /// Has the link's timer call [`Self::inspect`].
     pub(super) fn arm_inspection(&mut self, key: LinkKey, after: Msec) {
         let Some(link) = self.links.get(key) else {
             return;
