@@ -94,8 +94,8 @@ another: true, "second.test TLSv1.2"
         content_by_lua_block {
             local function visit(name, ...)
                 local stapled = false
-                local srv = tls.relay(tls.web[name], function(_, way, record)
-                    if way == "down" and tls.messages(record)[22] then stapled = true end
+                local srv = tls.relay(tls.web[name], function(c, way, record)
+                    if tls.messages(record, c, way)[22] then stapled = true end
                     return record
                 end)
                 local result, text = tls.visit(srv.port, "/reused", ...)
@@ -203,9 +203,9 @@ visit: "r"
     location = /t {
         content_by_lua_block {
             local full = 0
-            local srv = tls.relay(tls.port, function(_, way, record)
+            local srv = tls.relay(tls.port, function(c, way, record)
                 -- Only a full handshake carries the certificate.
-                if way == "down" and tls.messages(record)[11] then full = full + 1 end
+                if tls.messages(record, c, way)[11] then full = full + 1 end
                 return record
             end)
             local session

@@ -50,10 +50,14 @@ function _M.record(c)
     return body and head .. body
 end
 
--- The kinds of the handshake messages in a plain record: RFC 5246, 7.4.
-function _M.messages(record)
+-- The kinds of the handshake messages in a record that rules(c, way, record) sees:
+-- RFC 5246, 7.4. None if it is encrypted, as all are behind a ChangeCipherSpec.
+function _M.messages(record, c, way)
     local kinds, at = {}, 6
-    while record:byte(1) == 22 and at < #record do
+    if record:byte(1) == 20 then
+        c["sealed " .. way] = true
+    end
+    while not c["sealed " .. way] and record:byte(1) == 22 and at < #record do
         kinds[record:byte(at)] = true
         at = at + 4 + number(record, at + 1, 3)
     end
@@ -132,8 +136,8 @@ end
 function _M.both(port)
     local srv = kit.listen()
     srv.plain, srv.handshakes = 0, 0
-    local function rules(_, way, record)
-        if way == "down" and _M.messages(record)[2] then
+    local function rules(c, way, record)
+        if _M.messages(record, c, way)[2] then
             srv.handshakes = srv.handshakes + 1
         end
         return record
