@@ -329,3 +329,37 @@ GET /t
 wrong: 0
 --- no_error_log
 [error]
+
+
+
+=== TEST 7: connect with wrong arguments changes nothing
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            -- one that is kept, so that the handshake has to find its peer
+            local m = tls.connect(nil, nil, "memcached.test")
+            m:set_keepalive()
+            kit.show("connect", m:connect("127.0.0.1", tls.port))
+            kit.show("no port", m:connect("127.0.0.2"))
+            kit.show("handshake", m:sslhandshake(false, "memcached.test"))
+            kit.show("in step", kit.in_step(m))
+            m:set_keepalive()
+            m:connect("127.0.0.1", tls.port)
+            kit.show("no port", m.sock:connect("127.0.0.2"))
+            kit.show("handshake", m:sslhandshake(false, "memcached.test"))
+            kit.show("in step", kit.in_step(m))
+        }
+    }
+--- request
+GET /t
+--- response_body
+connect: 1
+no port: nil, "missing the port number"
+handshake: true
+in step: "yes"
+no port: nil, "missing the port number"
+handshake: true
+in step: "yes"
+--- no_error_log
+[error]

@@ -44,10 +44,19 @@ local sock_mt = { __index = Sock }
 -- to, and a client certificate.
 local HOST, PORT, MULTIPLEX, CERTIFICATE, KEY = 5, 6, 8, 9, 10
 
+-- Notes a new peer. After wrong arguments the connection is still to the old one.
+local function connected(sock, host, port, ok, err)
+    if not ok then
+        return ok, err
+    end
+    sock[HOST], sock[PORT] = host, port
+    return ok
+end
+
 local function connect_sock(sock, ...)
-    sock[HOST], sock[PORT] = ...
-    return finish_connect(sock, sock,
-        connect(sock, sock[1], sock[2], sock[3], sock[4], sock[MULTIPLEX], ...))
+    local host, port = ...
+    return connected(sock, host, port, finish_connect(sock, sock,
+        connect(sock, sock[1], sock[2], sock[3], sock[4], sock[MULTIPLEX], ...)))
 end
 
 Sock.connect = connect_sock
@@ -250,9 +259,9 @@ function _M.connect(self, ...)
     if not sock then
         return nil, "not initialized"
     end
-    sock[HOST], sock[PORT] = ...
-    return finish_connect(sock, sock,
-        connect(sock, sock[1], sock[2], sock[3], sock[4], sock[MULTIPLEX], ...))
+    local host, port = ...
+    return connected(sock, host, port, finish_connect(sock, sock,
+        connect(sock, sock[1], sock[2], sock[3], sock[4], sock[MULTIPLEX], ...)))
 end
 
 function _M.sslhandshake(self, ...)
