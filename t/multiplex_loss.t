@@ -381,3 +381,54 @@ given to the next connection: nil, nil, "timeout"
 which is not there: nil, "timeout"
 --- error_log
 lua tcp socket write timed out
+
+
+
+=== TEST 10: replies that came before a reset are not lost, whoever notices it by writing
+--- http_config eval: $::HttpConfig
+--- config
+    lua_memcached_multiplex 1;
+    location = /t {
+        content_by_lua_block {
+            for _, value in ipairs{ "v", ("v"):rep(100000) } do
+                local first, second, third, stored
+                local srv = mux.server(function(line, c)
+                    if line ~= "get one" then return end
+                    c:line()
+                    c:send(mux.reply(line, c))
+                    c:reset()
+                    -- what is sent before nginx sees the read event
+                    stored = kit.vals(third:set("three", value))
+                    return false
+                end)
+                first, second, third = kit.connect(srv.port), kit.connect(srv.port), kit.connect(srv.port)
+                local t2 = ngx.thread.spawn(function()
+                    ngx.sleep(0)
+                    return second:get("two")
+                end)
+                local t1 = ngx.thread.spawn(first.get, first, "one")
+                kit.show("answered", ngx.thread.wait(t1))
+                kit.show("not answered", ngx.thread.wait(t2))
+                kit.eventually(function() return stored end)
+                kit.show("not sent", stored)
+                kit.show("in step", first:get("more"))
+                kit.show("connections", srv.accepted)
+                srv:close()
+            end
+        }
+    }
+--- request
+GET /t
+--- response_body
+answered: true, "one", "0"
+not answered: true, nil, nil, "connection reset by peer"
+not sent: "1"
+in step: "more", "0"
+connections: 2
+answered: true, "one", "0"
+not answered: true, nil, nil, "connection reset by peer"
+not sent: "1"
+in step: "more", "0"
+connections: 2
+--- no_error_log
+[alert]

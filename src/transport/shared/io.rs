@@ -61,7 +61,7 @@ impl Worker {
             if let Some(sharing) = &mut link.sharing {
                 sharing.last_resort |= !whole;
             }
-            return self.fail_shared(key, error);
+            return self.fail_sending(key, error);
         }
         let c = link.connection.as_ptr();
         let mut wrote = !value.is_empty();
@@ -94,8 +94,25 @@ impl Worker {
             link.note_written();
         }
         if let Err(error) = result {
-            self.fail_shared(key, error);
+            self.fail_sending(key, error);
         }
+    }
+
+    /// Nothing can be sent any more, as one learns before the read event comes. The replies that
+    /// are there go to those who wait for them first.
+    fn fail_sending(&mut self, key: LinkKey, error: Error) {
+        let mut read = 0;
+        while read < READ_AT_ONCE
+            && let Some(link) = self.links.get_mut(key)
+        {
+            link.assume_readable();
+            match link.receive() {
+                Some(Ok(n @ 1..)) => read += n,
+                _ => break,
+            }
+            self.deliver_shared(key);
+        }
+        self.fail_shared(key, error);
     }
 
     /// A read event, or the time of a link's timer.
@@ -236,6 +253,16 @@ impl Worker {
 }
 
 impl Link {
+    /// Has the next read ask the socket, as if an event had said that there is something.
+    fn assume_readable(&mut self) {
+        // SAFETY: the link's connection is open.
+        unsafe {
+            let read = (*self.connection.as_ptr()).read;
+            (*read).set_ready(1);
+            (*read).available = -1;
+        }
+    }
+
     /// Some of what is to be sent was, for which the timeouts of those who had
     /// to wait for that begin again.
     fn note_written(&mut self) {
