@@ -343,3 +343,47 @@ connections: 1, "k", "0"
 --- no_error_log
 [error]
 --- timeout: 15
+
+
+
+=== TEST 8: overdue, too, when older replies come after the timeout of a later one
+--- http_config eval: $::HttpConfig
+--- config
+    lua_memcached_multiplex 1;
+    location = /t {
+        content_by_lua_block {
+            local srv = mux.server(function(line, c)
+                if line == "get slow" then ngx.sleep(0.12) end
+                if line == "get never" then
+                    c.mute = true
+                    return false
+                end
+                if c.mute then return false end
+            end)
+            local slow, never, behind = kit.connect(srv.port), kit.connect(srv.port), kit.connect(srv.port)
+            never:set_timeout(40)
+            behind:set_timeout(400)
+            local t1 = ngx.thread.spawn(slow.get, slow, "slow")
+            local t2 = ngx.thread.spawn(never.get, never, "never")
+            local t3 = ngx.thread.spawn(behind.get, behind, "behind")
+            kit.show("never", ngx.thread.wait(t2))
+            kit.show("slow", ngx.thread.wait(t1))
+            slow:set_timeout(800)
+            kit.show("the next one", slow:get("next"))
+            kit.show("connections", srv.accepted)
+            kit.show("behind", ngx.thread.wait(t3))
+            kit.show("closed then", kit.eventually(function() return srv.conns[1].ended end, 2))
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+never: true, nil, nil, "timeout"
+slow: true, "slow", "0"
+the next one: "next", "0"
+connections: 2
+behind: true, nil, nil, "timeout"
+closed then: true
+--- error_log
+lua tcp socket read timed out

@@ -118,7 +118,7 @@ impl Worker {
                 let what = if sent { "read" } else { "write" };
                 log_socket_error(request, format_args!("lua tcp socket {what} timed out"));
                 self.give_up(key, !sent);
-                self.suspect(flight.link);
+                self.suspect(flight);
             }
             State::Attached { flight: None, .. } => {
                 log_socket_error(request, format_args!("lua tcp socket write timed out"));

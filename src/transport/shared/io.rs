@@ -237,12 +237,12 @@ impl Worker {
             return self.fail_shared(key, Error::Closed);
         }
         if link.pipeline.in_flight() < before {
-            let oldest = link.pipeline.tags().next();
-            let orphan = |tag| waiting(&mut self.sessions, tag).is_none();
-            if let Some(sharing) = &mut link.sharing
-                && sharing.overdue
+            if link
+                .sharing
+                .as_ref()
+                .is_some_and(|s| s.overdue || s.late > 0)
             {
-                sharing.overdue = oldest.is_some_and(orphan);
+                self.note_overdue(key);
             }
             if idle {
                 self.worked_off(key);

@@ -96,6 +96,9 @@ pub(super) struct Sharing {
     dirty: bool,
     /// Its oldest reply should have come: it takes no new work.
     overdue: bool,
+    /// Behind the last exchange whose operation timed out, by number: once older replies have
+    /// come, the link is overdue until the reply to that one comes, too.
+    late: u64,
     /// Opened for commands that another link could not send; what this one
     /// cannot send fails.
     last_resort: bool,

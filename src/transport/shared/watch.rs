@@ -97,15 +97,28 @@ impl Worker {
     }
 
     /// An operation on a link timed out. If it was the oldest, or older ones
-    /// are nobody's, the link is overdue.
-    pub(super) fn suspect(&mut self, key: LinkKey) {
+    /// are nobody's, the link is overdue; else it is once these have their
+    /// replies.
+    pub(super) fn suspect(&mut self, flight: Flight) {
+        let Some(link) = self.links.get_mut(flight.link) else {
+            return;
+        };
+        if let Some(sharing) = &mut link.sharing {
+            sharing.late = sharing.late.max(flight.last + 1);
+        }
+        self.note_overdue(flight.link);
+    }
+
+    /// The oldest exchange of a link is another one now, or became nobody's.
+    pub(super) fn note_overdue(&mut self, key: LinkKey) {
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
         let oldest = link.pipeline.tags().next();
-        let overdue = oldest.is_some_and(|tag| waiting(&mut self.sessions, tag).is_none());
-        if let Some(sharing) = link.sharing.as_mut().filter(|_| overdue) {
-            sharing.overdue = true;
+        let orphan = oldest.is_some_and(|tag| waiting(&mut self.sessions, tag).is_none());
+        if let Some(sharing) = &mut link.sharing {
+            let late = sharing.overdue || link.pipeline.oldest() < sharing.late;
+            sharing.overdue = orphan && late;
         }
     }
 
