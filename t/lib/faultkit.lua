@@ -191,15 +191,17 @@ local function run(case, server, index, count, deviates)
         deviates("the rules say %s, the table %s", want, case.cmd.want)
     end
 
+    -- one that is not taken out of the pool again must not stay there
+    local idle = shared and case.cmd.own and 100 or 10000
     local early, early_err
-    if case.late then early, early_err = m:set_keepalive(10000, 4) end
+    if case.late then early, early_err = m:set_keepalive(idle, 4) end
     local seen = server:report("done")
     if not seen.victim then deviates("the request never came") end
     if seen.surprise then deviates("an unexpected request came") end
 
     -- into the pool, if and only if that is right
     local kept, kept_err = early, early_err
-    if not case.late then kept, kept_err = m:set_keepalive(10000, 4) end
+    if not case.late then kept, kept_err = m:set_keepalive(idle, 4) end
     if case.late and early == 1 then
         count("late")
     elseif shared and not case.cmd.own then
@@ -305,7 +307,7 @@ local function descriptors()
 end
 
 -- The worker's memory that is in use, in MiB.
-local function memory()
+function _M.memory()
     local file = assert(io.open("/proc/self/status"))
     local kib = file:read("*a"):match("VmRSS:%s*(%d+)")
     file:close()
@@ -325,7 +327,7 @@ end
 -- many went wrong, and what; and whether the worker is as it was before.
 function _M.run(name, cases)
     local tell = teller()
-    local before, used = descriptors(), memory()
+    local before, used = descriptors(), _M.memory()
     local counts = { ahead = 0, beside = 0, behind = 0, late = 0 }
     local function count(what) counts[what] = counts[what] + 1 end
     local threads, next_case, finished, failed = {}, 0, 0, 0
@@ -358,10 +360,10 @@ function _M.run(name, cases)
         tell(name, "neighbours: %d on other connections, %d behind", counts.beside, counts.behind)
     end
     if cases[1].late and counts.late < few then tell(name, "only %d were idle", counts.late) end
-    if not kit.eventually(function() return descriptors() <= before end, 10) then
+    if not kit.eventually(function() return descriptors() <= before end, 30) then
         tell(name, "%d open files, %d before", descriptors(), before)
     end
-    if memory() > used + 64 then tell(name, "%d MiB in use, %d before", memory(), used) end
+    if _M.memory() > used + 64 then tell(name, "%d MiB in use, %d before", _M.memory(), used) end
     ngx.say(name, ": ", finished, " cases, ", failed, " failed")
 end
 

@@ -192,10 +192,15 @@ impl Worker {
             return;
         };
         let before = link.pipeline.in_flight();
-        loop {
+        let unasked = loop {
             let number = link.pipeline.oldest();
+            let pipeline = &link.pipeline;
+            let unsent = pipeline.in_flight() > 0 && !pipeline.has_begun(number);
+            if unsent && !pipeline.is_broken() && !pipeline.buffered().is_empty() {
+                break true;
+            }
             let Some((tag, reply)) = link.pipeline.next_reply() else {
-                break;
+                break false;
             };
             let broken = link.pipeline.is_broken();
             let followers = match &mut link.sharing {
@@ -227,8 +232,12 @@ impl Worker {
                     }
                 }
             }
-        }
+        };
         self.ease_deadline();
+        if unasked {
+            // the next command was not sent, and can be on another connection
+            return self.fail_shared(key, Error::Unsolicited);
+        }
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
