@@ -3,8 +3,10 @@
 -- by scripts/differential.
 
 local calls = require "differential_calls"
+local values = require "differential_values"
 local known = require "differential_known"
 local same = require "differential_same"
+local servers = require "differential_servers"
 
 local pack = function(...) return { n = select("#", ...), ... } end
 
@@ -26,82 +28,10 @@ function _M.init(opts)
     end
     reference = { name = "reference", module = library, port = opts.ports[1], unix = opts.sockets[1] }
     ours = { name = "module", module = require "resty.memcached", port = opts.ports[2], unix = opts.sockets[2] }
-    for name, f in pairs(opts.plant or {}) do f(ours.module, name) end
+    if opts.plant then assert(require("differential_plants")[opts.plant], "no such plant")(ours.module) end
     sides = { reference, ours }
-    calls.shared = opts.shared
+    values.shared = opts.shared
     known.init { shared = opts.shared, legacy = library.legacy, library = library }
-end
-
--- A connection of the test's own to a server, past both modules.
-local function ask(side, address, text, lines)
-    local socks = ngx.ctx.socks or {}
-    ngx.ctx.socks = socks
-    local sock = socks[address]
-    if not sock then
-        sock = ngx.socket.tcp()
-        sock:settimeout(10000)
-        if address == side.unix then
-            assert(sock:connect(address))
-        else
-            assert(sock:connect("127.0.0.1", address, { pool = "admin" .. address }))
-        end
-        socks[address] = sock
-    end
-    assert(sock:send(text))
-    for _ = 1, lines or 0 do assert(sock:receive()) end
-    return sock
-end
-
-local RESET = "verbosity 0\r\nstats detail off\r\nstats reset\r\nflush_all\r\n"
-
--- How many commands of each kind a server has had since then.
-local function counts(side)
-    local sock, found = ask(side, side.port, "stats\r\n"), {}
-    while true do
-        local line = assert(sock:receive())
-        if line == "END" then return found end
-        local name, count = line:match("^STAT ([a-z_]+) (%d+)$")
-        if name and (name:find("_hits$") or name:find("_misses$") or name:find("^cmd_") or name == "cas_badval") then
-            found[name] = count
-        end
-    end
-end
-
--- Everything a server has under these keys: text by text.
-local function contents(side, address, keys)
-    local found = {}
-    for from = 1, #keys, 7 do
-        local part = table.concat(keys, " ", from, math.min(from + 6, #keys))
-        local sock = ask(side, address, "gets " .. part .. "\r\n")
-        while true do
-            local line = assert(sock:receive())
-            if line == "END" then break end
-            local key, flags, size, unique = line:match("^VALUE (%S+) (%d+) (%d+) (%d+)$")
-            assert(key, line)
-            found[key] = { assert(sock:receive(tonumber(size))), flags, unique }
-            assert(sock:receive(2))
-        end
-    end
-    return found
-end
-
-local function usable(text)
-    return type(text) == "string" and #text <= 250 and #text > 0 and not text:find("[%z\1-\32\127]")
-end
-
--- Notes what a key may have become in the server, whatever the transform.
-local function note_key(keys, key)
-    if type(key) == "table" then
-        for i = 1, #key do note_key(keys, key[i]) end
-        return
-    end
-    local text = tostring(key)
-    for _, f in pairs(calls.escapes) do
-        local ok, got = pcall(f, text)
-        if ok and usable(got) then keys[got] = true end
-    end
-    text = ngx.escape_uri(text)
-    if usable(text) then keys[text] = true end
 end
 
 local keyed = {}
@@ -131,7 +61,7 @@ local wrong_selves = { nil, 5, "x", true }
 
 local function arguments(side, call)
     local args = { n = call.n }
-    for i = 1, call.n do args[i] = calls.resolve(call[i], side) end
+    for i = 1, call.n do args[i] = values.resolve(call[i], side) end
     return args
 end
 
@@ -175,7 +105,11 @@ local function aside(call, args, obj)
         function(key) return (obj.escape_key(key)) end, obj.unescape_key,
     } })
     other:set_timeout(5000)
-    assert(other:connect("127.0.0.1", reference.port, { pool = "aside" }))
+    if obj.where == reference.unix then
+        assert(other:connect(reference.unix, { pool = "aside unix" }))
+    else
+        assert(other:connect("127.0.0.1", reference.port, { pool = "aside" }))
+    end
     local copy = { n = args.n, unpack(args, 1, args.n) }
     -- nothing that the server could take for a command with effects
     if type(copy[2]) == "string" and keyed[call.method] and call.method ~= "touch" then
@@ -250,7 +184,7 @@ local function ask_reference(call)
 
     local entry, results, adapting = known.refused(call, args, obj, state)
     if entry then
-        if entry.server then ask(reference, reference.port, entry.server(args), 1) end
+        if entry.server then servers.ask(reference, reference.port, entry.server(args), 1) end
         results = results or aside(call, args, obj)
         if queues then
             pipe = pipe or {}
@@ -279,6 +213,7 @@ local function ask_reference(call)
         obj.after_quit = true
     elseif method == "connect" and results[2] == 1 or method == "close" or method == "sock:close" then
         obj.after_quit = nil
+        if method == "connect" then obj.where = args[1] end
     end
     if queues and results[1] and results[2] == 1 then
         pipe = pipe or {}
@@ -290,27 +225,26 @@ end
 
 local function describe(results)
     local parts = {}
-    for i = 2, results.n do parts[i - 1] = calls.show(results[i]) end
+    for i = 2, results.n do parts[i - 1] = values.show(results[i]) end
     return (results[1] and "" or "raises ") .. table.concat(parts, ", ")
 end
 
 local function empty_pools(side)
-    for _, name in ipairs { false, "pool1." .. side.run, "pool2." .. side.run, "pool3." .. side.run, "5", "" } do
+    local function empty(...)
         for _ = 1, 20 do
             local m = side.module.new(nil, side == ours and { multiplex = false } or nil)
-            if not m:connect("127.0.0.1", side.port, { pool = name or nil }) then break end
+            if not m:connect(...) then return end
             local used = m:get_reused_times()
             m:close()
-            if used == 0 then break end
+            if used == 0 then return end
         end
     end
-    for _ = 1, 20 do
-        local m = side.module.new(nil, side == ours and { multiplex = false } or nil)
-        if not m:connect(side.unix) then break end
-        local used = m:get_reused_times()
-        m:close()
-        if used == 0 then break end
+    empty("127.0.0.1", side.port)
+    for _, name in ipairs { "pool1." .. side.run, "pool2." .. side.run, "pool3." .. side.run, "5", "" } do
+        empty("127.0.0.1", side.port, { pool = name })
     end
+    empty(side.unix)
+    empty(side.unix, { pool = "pool4." .. side.run })
 end
 
 local function finish(side, kept)
@@ -340,14 +274,14 @@ local function run(sequence, used, trace)
     runs = runs + 1
     local keys, kept, unix = {}, false, false
     for _, call in ipairs(sequence) do
-        if keyed[call.method] then note_key(keys, call[1]) end
+        if keyed[call.method] then servers.note_key(keys, call[1]) end
         if call.method:find("keepalive", 1, true) then kept = true end
         if type(call[1]) == "table" and call[1][1] == "unix" then unix = true end
     end
     for _, side in ipairs(sides) do
         begin(side, runs)
-        ask(side, side.port, RESET, 4)
-        if unix then ask(side, side.unix, RESET, 4) end
+        servers.ask(side, side.port, servers.RESET, 4)
+        if unix then servers.ask(side, side.unix, servers.RESET, 4) end
     end
 
     local differs
@@ -380,7 +314,7 @@ local function run(sequence, used, trace)
 
     if not differs and sent then
         counted = counted + 1
-        local equal, more = same.contents(state, counts(reference), counts(ours))
+        local equal, more = same.contents(state, servers.counts(reference), servers.counts(ours))
         if not equal then
             differs = { at = #sequence + 1, more = "counts", "the commands that the servers have had", more }
         end
@@ -391,7 +325,8 @@ local function run(sequence, used, trace)
         table.sort(list)
         local address = { "port", unix and "unix" or nil }
         for _, kind in ipairs(address) do
-            local equal, more = same.contents(state, contents(reference, reference[kind], list), contents(ours, ours[kind], list))
+            local equal, more = same.contents(state, servers.contents(reference, reference[kind], list),
+                servers.contents(ours, ours[kind], list))
             if not equal then
                 differs = { at = #sequence + 1, more = "contents", "the contents of the servers", more }
                 break
@@ -473,6 +408,11 @@ function _M.run()
     for _, sock in pairs(ngx.ctx.socks or {}) do sock:setkeepalive(10000) end
     collectgarbage()
     ngx.say("done")
+end
+
+-- Names, one a line.
+function _M.plants()
+    for name in pairs(require "differential_plants") do ngx.say(name) end
 end
 
 function _M.entries()

@@ -1,7 +1,7 @@
 -- What the README says that this module refuses, written once more, to know it
 -- of a call beforehand (for differential_known.lua).
 
-local calls = require "differential_calls"
+local values = require "differential_values"
 
 local _M = {}
 
@@ -112,8 +112,8 @@ local function refusal(method, key, is_custom, list, text)
         local unique = method == "cas" and (text["cas unique"] or "") or nil
         text["cas unique"] = unique
         if key == "" or text.flags == "" or text.exptime == "" or unique == "" then
-            for _, given in pairs(text) do
-                if given ~= text.value and (splits(given) or given:find("noreply", 1, true)) then
+            for name, given in pairs(text) do
+                if name ~= "value" and (splits(given) or given:find("noreply", 1, true)) then
                     return "beside", "ERROR"
                 end
             end
@@ -189,7 +189,7 @@ function _M.look(call, args, obj, state)
 
     local key
     local is_custom = obj.escape_key ~= ngx.escape_uri
-    c.two_results = expected[1] == "key" and obj.escape_key == calls.escapes.two
+    c.two_results = expected[1] == "key" and obj.escape_key == values.escapes.two
     if expected[1] == "key" then
         if type(args[1]) == "table" and (method == "get" or method == "gets") then
             c.is_list, c.list = true, {}
@@ -273,7 +273,7 @@ function _M.joined(value)
 end
 
 function _M.bad_unescape(obj)
-    return obj.unescape_key == calls.unescapes.raises or obj.unescape_key == calls.unescapes.null
+    return obj.unescape_key == values.unescapes.raises or obj.unescape_key == values.unescapes.null
 end
 
 return _M
