@@ -96,7 +96,7 @@ end
 -- A command by hand over memc.sock; each has a reply of one line. The first ones may
 -- be left without an answer.
 local by_hand = {
-    "version\r\n", "mn\r\n", { "get ", "none", "\r\n" }, "bogus\r\n",
+    "version\r\n", "mn\r\n", { "bo", { "gus" }, "\r\n" }, "get none\r\n",
     "set k1 0 0 1\r\nx\r\n", { "delete ", { "k", 1 }, "\r\n" }, "verbosity 0\r\n",
 }
 local patterns = { NIL, "*l", 3, "2", "*x", true }
@@ -104,7 +104,7 @@ local sends = { true, NIL, named("{ true }", { true }), named("{ a = 1 }", { a =
 
 local function raw(target, calls)
     local is_read = chance(70)
-    calls[#calls + 1] = { target = target, method = "sock:send", n = 1, by_hand[random(is_read and #by_hand or 4)] }
+    calls[#calls + 1] = { target = target, method = "sock:send", n = 1, by_hand[random(is_read and #by_hand or 3)] }
     if is_read then
         calls[#calls + 1] = { target = target, method = "sock:receive", n = 0 }
         return
