@@ -290,9 +290,6 @@ local function run(sequence, used, trace)
             ngx.print(calls.show_call(call), "\n    reference ", entry and "(" .. entry.name .. ") " or "", describe(theirs),
                 "\n    module    ", describe(own), "\n")
         end
-        if call.method:find("keepalive", 1, true) and (tonumber(call[1]) or 0) < 100 and call[1] then
-            ngx.sleep(0.01)    -- for the idle time to be over
-        end
         local equal, more = same.results(state, theirs, own)
         if entry then used[entry.name] = (used[entry.name] or 0) + 1 end
         if entry or not equal or before.after_quit or call.method == "sock:send" or is_refusal(theirs) then sent = false end
@@ -307,6 +304,9 @@ local function run(sequence, used, trace)
             if entry.after then
                 entry.after(reference.objects[call.target], ours.objects[call.target], before)
             end
+        end
+        if call.method:find("keepalive", 1, true) and (tonumber(call[1]) or 0) < 100 and call[1] then
+            ngx.sleep(0.01)    -- for the idle time to be over
         end
     end
 

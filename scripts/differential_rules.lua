@@ -41,7 +41,7 @@ function _M.odd_to_text(args)
     for i = 1, args.n do
         if is_odd(args[i]) then args[i] = tostring(args[i]) end
     end
-    if type(args[1]) == "table" then
+    if type(args[1]) == "table" and args.n == 1 then
         local keys = {}
         for i, key in ipairs(args[1]) do keys[i] = is_odd(key) and tostring(key) or key end
         args[1] = keys

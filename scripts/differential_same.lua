@@ -55,7 +55,12 @@ local function equal(state, a, b, where)
     local kind = type(a)
     if kind ~= type(b) then return false, where end
     if kind == "number" then return a ~= a and b ~= b, where end
-    if kind == "string" then return plain(state, 1, a) == plain(state, 2, b), where end
+    if kind == "string" then
+        -- decr pads a number that gets shorter, unless somebody is using the item
+        local number = a:match("^(%d+) *$")
+        if number and number == b:match("^(%d+) *$") then return true end
+        return plain(state, 1, a) == plain(state, 2, b), where
+    end
     if kind ~= "table" then return false, where end
     if (a[1] or b[1]) and is_statistics(a) and is_statistics(b) then
         local left, right = stat_names(a), stat_names(b)
@@ -89,7 +94,7 @@ function _M.results(state, a, b)
         and a[4]:find("^%d+$") then
         -- value, flags, CAS unique
         for i = 2, 3 do
-            if a[i] ~= b[i] then return false, "result " .. (i - 1) end
+            if not equal(state, a[i], b[i], "") then return false, "result " .. (i - 1) end
         end
         return same_unique(state, a[4], b[4]), "CAS unique"
     end

@@ -244,7 +244,9 @@ end
 
 local timeouts = { 3000, 4000, "3000", 3000.5, 0, NIL, false, true, "x", -1, -0.5, 2 ^ 31, 2 ^ 31 - 1, 1e300, 1 / 0, 0 / 0, print, "" }
 local idle_times = { NIL, 0, 10000, 5000, -1, "5000", "x", true, 1.5, print, 2 ^ 31, 2 ^ 40, 60000, 60000 }
-local pool_sizes = { NIL, 1, 2, 10, 100, 0, -1, "x", "3", 1.5, true }
+-- More than are ever idle, because the reference's pool of the default name may be an
+-- old one; options of connect have small ones.
+local pool_sizes = { NIL, 8, 10, 100, 0, -1, "x", "30", 10.5, true }
 
 local stats_args = {
     NIL, NIL, NIL, false, "", "settings", "items", "slabs", "conns", "sizes", "x", "detail", "detail off",
