@@ -140,7 +140,7 @@ local function commit(pipe, call, obj)
         if type(results[2]) ~= "table" then return results end
     else
         reference.module.cancel_pipeline(obj)
-        if obj:get_reused_times() == nil then return pack(true, nil, "closed") end
+        if obj.after_quit or obj:get_reused_times() == nil then return pack(true, nil, "closed") end
         results = pack(true, {}, nil)
     end
     local merged, at = {}, 0
