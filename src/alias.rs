@@ -8,6 +8,7 @@ use std::ptr;
 use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_str_t};
 
 use crate::conf::ERROR;
+use crate::contain::contain;
 use crate::{lua, ngx_lua};
 
 /// The aliases of the configuration that is being read.
@@ -30,6 +31,14 @@ pub unsafe extern "C" fn set(
     _: *mut ngx_command_t,
     _: *mut c_void,
 ) -> *mut c_char {
+    // SAFETY: this is `set`.
+    contain(|| unsafe { add(cf) }).unwrap_or(ERROR)
+}
+
+/// # Safety
+///
+/// As for [`set`].
+unsafe fn add(cf: *mut ngx_conf_t) -> *mut c_char {
     // SAFETY: nginx passes the configuration being read, with the directive
     // and its one argument; arguments end with NUL and live as long as the
     // configuration.

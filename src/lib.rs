@@ -12,11 +12,13 @@
 //! | [`protocol`] | memcached's text protocol, pure and sans-io |
 //! | `ngx_lua` | the ABI of ngx_lua, and nothing else knows it |
 //! | `nginx` | the few nginx facilities that need a Rust face |
+//! | `contain`, `reserve` | panics and want of memory, which must not end the worker |
 //!
 //! The pure rooms hold no `unsafe` and know neither nginx nor Lua; they are
 //! all there is without the feature `nginx`, and what `cargo test` tests. The
 //! others run inside nginx only, and the suites in `t/` test them there.
 
+#![cfg_attr(not(test), deny(clippy::string_slice))]
 // what only TLS uses
 #![cfg_attr(
     all(feature = "nginx", not(ngx_feature = "http_ssl")),
@@ -32,7 +34,11 @@ mod alias;
 #[cfg(all(feature = "nginx", not(test)))]
 mod conf;
 #[cfg(all(feature = "nginx", not(test)))]
+mod contain;
+#[cfg(all(feature = "nginx", not(test)))]
 mod directives;
+#[cfg(all(feature = "nginx", not(test)))]
+mod fault;
 #[cfg(all(feature = "nginx", not(test)))]
 mod lua;
 #[cfg(all(feature = "nginx", not(test)))]
@@ -41,5 +47,12 @@ mod module;
 mod nginx;
 #[cfg(all(feature = "nginx", not(test)))]
 mod ngx_lua;
+#[cfg(any(feature = "nginx", test))]
+mod reserve;
 #[cfg(all(feature = "nginx", not(test)))]
 mod transport;
+
+/// All of the module's own memory.
+#[cfg(all(feature = "nginx", not(test)))]
+#[global_allocator]
+static MEMORY: reserve::Reserve = reserve::Reserve::new(std::alloc::System);

@@ -5,6 +5,8 @@ use nginx_sys::{
     ngx_int_t, ngx_module_t, ngx_uint_t,
 };
 
+use crate::MEMORY;
+use crate::contain::{INTERNAL, contain, report};
 use crate::{alias, conf, directives, lua, nginx, ngx_lua, transport};
 
 static MODULE_CONTEXT: ngx_http_module_t = ngx_http_module_t {
@@ -27,6 +29,7 @@ pub static mut ngx_http_lua_memcached_module: ngx_module_t = ngx_module_t {
     commands: (&raw mut directives::COMMANDS).cast(),
     type_: NGX_HTTP_MODULE as ngx_uint_t,
     init_module: Some(init_module),
+    init_process: Some(init_process),
     exit_process: Some(exit_process),
     ..ngx_module_t::default()
 };
@@ -34,12 +37,14 @@ pub static mut ngx_http_lua_memcached_module: ngx_module_t = ngx_module_t {
 /// Registers the Lua module with ngx_lua. Later than here, `require` inside
 /// `init_by_lua*` would not find it.
 unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
+    report();
     alias::forget();
     conf::forget();
     // SAFETY: nginx has set the index by now.
     conf::set_index(unsafe { ngx_http_lua_memcached_module.ctx_index });
     // SAFETY: nginx passes the configuration being read.
-    let Err(failed) = (unsafe { register(cf) }) else {
+    let registered = contain(|| unsafe { register(cf) });
+    let Err(failed) = registered.unwrap_or_else(|| Err(INTERNAL.into())) else {
         return NGX_OK as ngx_int_t;
     };
     // SAFETY: the configuration has a log.
@@ -64,13 +69,21 @@ unsafe fn register(cf: *mut ngx_conf_t) -> Result<(), String> {
 /// worker itself at a reload: what is tied to the old cycle has to go before
 /// it does.
 unsafe extern "C" fn init_module(_cycle: *mut ngx_cycle_t) -> ngx_int_t {
-    alias::forget();
-    conf::forget();
-    transport::forget_cycle();
+    contain(|| {
+        alias::forget();
+        conf::forget();
+        transport::forget_cycle();
+    });
+    NGX_OK as ngx_int_t
+}
+
+/// While there is memory. If there is none, operations say so.
+unsafe extern "C" fn init_process(_cycle: *mut ngx_cycle_t) -> ngx_int_t {
+    MEMORY.fill();
     NGX_OK as ngx_int_t
 }
 
 unsafe extern "C" fn exit_process(_cycle: *mut ngx_cycle_t) {
-    lua::discard_all();
-    transport::shut_down();
+    contain(lua::discard_all);
+    contain(transport::shut_down);
 }

@@ -9,6 +9,8 @@ use std::ffi::{c_char, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+#[cfg(ngx_feature = "http_ssl")]
+use crate::contain::contain;
 use nginx_sys::{ngx_conf_t, ngx_http_request_t, ngx_palloc};
 
 pub use multiplex::{MAX_CONNECTIONS, Multiplex, set as set_multiplex};
@@ -121,7 +123,7 @@ pub unsafe extern "C" fn merge_loc_conf(
     child.multiplex = child.multiplex.or(parent.multiplex);
     #[cfg(ngx_feature = "http_ssl")]
     // SAFETY: this is `merge_loc_conf`.
-    match unsafe { tls::context(cf) } {
+    match contain(|| unsafe { tls::context(cf) }).flatten() {
         Some(context) => child.ssl = context,
         None => return ERROR,
     }

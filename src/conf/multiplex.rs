@@ -5,7 +5,8 @@ use std::ptr;
 
 use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_parse_size, ngx_str_t};
 
-use super::LocConf;
+use super::{ERROR, LocConf};
+use crate::contain::contain;
 
 /// Most connections to a server that a worker may share.
 pub const MAX_CONNECTIONS: usize = 64;
@@ -93,9 +94,10 @@ pub unsafe extern "C" fn set(
         }
         let args = (*cf).args;
         let args = std::slice::from_raw_parts((*args).elts.cast::<ngx_str_t>(), (*args).nelts);
-        match Multiplex::parse(args.get(1..).unwrap_or_default()) {
-            Ok(parsed) => conf.multiplex = Some(parsed),
-            Err(text) => return text.as_ptr().cast_mut(),
+        match contain(|| Multiplex::parse(args.get(1..).unwrap_or_default())) {
+            Some(Ok(parsed)) => conf.multiplex = Some(parsed),
+            Some(Err(text)) => return text.as_ptr().cast_mut(),
+            None => return ERROR,
         }
     }
     ptr::null_mut() // NGX_CONF_OK

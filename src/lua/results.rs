@@ -110,7 +110,7 @@ pub enum Unable {
 }
 
 /// Begins an operation of a session, and has the coroutine wait if it must.
-pub fn begin<E>(
+pub fn begin<E: transport::Fallback>(
     stack: Stack,
     shape: u8,
     key: SessionKey,
@@ -125,7 +125,7 @@ pub fn begin<E>(
 }
 
 /// As [`begin`], for a session that is made at the same time, to connect.
-pub fn begin_new<E>(
+pub fn begin_new<E: transport::Fallback>(
     stack: Stack,
     request: NonNull<ngx_http_request_t>,
     begin: impl FnOnce(&mut Worker) -> (SessionKey, Result<Result<Begun, E>, Denied>),

@@ -11,6 +11,8 @@ use nginx_sys::{
     NGX_AGAIN, NGX_DECLINED, NGX_OK, ngx_cycle, ngx_cycle_t, ngx_http_request_t, ngx_int_t, u_char,
 };
 
+use crate::MEMORY;
+
 /// Room for the longest text of ngx_lua, in bytes.
 const MAX_TEXT: usize = 256;
 
@@ -149,8 +151,11 @@ pub struct Semaphores {
 }
 
 impl Semaphores {
-    /// An unused semaphore; `None`: no memory.
+    /// An unused semaphore; `None`: no memory, or only what is in reserve for what is under way.
     pub fn take(&mut self) -> Option<Semaphore> {
+        if !MEMORY.fill() {
+            return None;
+        }
         while let Some(semaphore) = self.free.pop() {
             // those of an older cycle live in memory that goes with it
             if semaphore.is_current() && semaphore.count() == 0 {
@@ -165,7 +170,9 @@ impl Semaphores {
     /// Takes a semaphore back.
     pub fn give(&mut self, semaphore: Semaphore) {
         match semaphore.count() {
-            0 if semaphore.is_current() => self.free.push(semaphore),
+            0 if semaphore.is_current() && self.free.try_reserve(1).is_ok() => {
+                self.free.push(semaphore);
+            }
             // a coroutine of an ending request is still queued
             count if count < 0 => self.limbo.push(semaphore),
             _ => semaphore.free(),

@@ -5,7 +5,7 @@ use super::expect::Expect;
 use super::refusal::Refused;
 
 /// Encoded commands with what their replies look like, in order.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Batch {
     text: Vec<u8>,
     slots: Vec<Expect>,
@@ -21,12 +21,26 @@ impl Batch {
 
     /// Adds a command. A refused one leaves the batch as it was.
     pub fn push(&mut self, command: &Command<'_>) -> Result<(), Refused> {
+        if self.slots.try_reserve(1).is_err() {
+            return Err(Refused::no_memory(command.word(), size_of::<Expect>()));
+        }
         let expect = encode(command, &mut self.text)?;
         self.private |= !command.can_share();
         if expect.has_reply() {
             self.slots.push(expect);
         }
         Ok(())
+    }
+
+    /// A copy, if there is memory for it.
+    pub fn try_clone(&self) -> Option<Self> {
+        let mut copy = Self::new();
+        copy.text.try_reserve_exact(self.text.len()).ok()?;
+        copy.slots.try_reserve_exact(self.slots.len()).ok()?;
+        copy.text.extend_from_slice(&self.text);
+        copy.slots.extend_from_slice(&self.slots);
+        copy.private = self.private;
+        Some(copy)
     }
 
     /// Number of replies to come.

@@ -4,7 +4,7 @@ use super::check;
 use super::expect::{Expect, Kind, Stats};
 use super::key::{Key, MAX_KEY_LEN};
 use super::number::Digits;
-use super::refusal::{Answer, Refused};
+use super::refusal::Refused;
 
 /// Storage commands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -275,10 +275,8 @@ fn reserve(
         _ => MAX_KEY_LEN,
     };
     let room = room.saturating_add(REST);
-    out.try_reserve(room).map_err(|_| Refused {
-        answer: Answer::NoMemory,
-        why: format!("{word}: no memory for {room} bytes"),
-    })
+    out.try_reserve(room)
+        .map_err(|_| Refused::no_memory(word, room))
 }
 
 /// A command line being written. Everything it is given was checked before.

@@ -282,7 +282,12 @@ impl Decoder {
         if partial.lines_size > MAX_STATS {
             return Some(malformed(Malformed::StatsTooLong));
         }
-        partial.lines.push(text.to_vec());
+        let mut copy = Vec::new();
+        if copy.try_reserve_exact(text.len()).is_err() || partial.lines.try_reserve(1).is_err() {
+            return Some(malformed(Malformed::NoMemory));
+        }
+        copy.extend_from_slice(text);
+        partial.lines.push(copy);
         ended.then(|| (partial.lines(), Step::Kept))
     }
 }

@@ -8,7 +8,7 @@ use super::command::{Command, encode, encode_head};
 use super::decoder::Decoder;
 use super::expect::{Expect, Kind};
 use super::line::Step;
-use super::refusal::{Answer, Refused};
+use super::refusal::Refused;
 use super::reply::{Malformed, Reply};
 
 /// Bytes at the front of the out buffer that are not needed any more are dropped from this
@@ -121,23 +121,27 @@ impl<T: Copy> Pipeline<T> {
     }
 
     fn make_flight_room(&mut self, command: &Command<'_>) -> Result<(), Refused> {
-        if self.flights.try_reserve(1).is_err() {
-            return Err(Refused {
-                answer: Answer::NoMemory,
-                why: format!("{}: no memory for an exchange", command.word()),
-            });
+        match self.flights.try_reserve(1) {
+            Ok(()) => Ok(()),
+            Err(_) => Err(Refused::no_memory(command.word(), size_of::<Flight<T>>())),
         }
-        Ok(())
     }
 
-    /// Queues the commands of a batch; each of the replies carries `tag`.
-    pub fn submit_batch(&mut self, tag: T, batch: &Batch) {
+    /// Queues the commands of a batch; each of the replies carries `tag`. False if there is no
+    /// memory for them: then the pipeline is as it was.
+    #[must_use]
+    pub fn submit_batch(&mut self, tag: T, batch: &Batch) -> bool {
         let at = self.out.len();
+        if self.out.try_reserve(batch.text_len()).is_err()
+            || self.flights.try_reserve(batch.len()).is_err()
+        {
+            return false;
+        }
         self.out.extend_from_slice(batch.text());
-        self.flights.reserve(batch.len());
         for expect in batch.slots() {
             self.take_off(tag, expect.moved(at));
         }
+        true
     }
 
     fn take_off(&mut self, tag: T, expect: Expect) {
@@ -154,9 +158,14 @@ impl<T: Copy> Pipeline<T> {
     }
 
     /// Queues bytes that are not an exchange: the user's own commands, whose replies the user
-    /// takes from [`buffered`](Self::buffered).
-    pub fn send_raw(&mut self, bytes: &[u8]) {
-        self.out.extend_from_slice(bytes);
+    /// takes from [`buffered`](Self::buffered). False if there is no memory for them.
+    #[must_use]
+    pub fn send_raw(&mut self, bytes: &[u8]) -> bool {
+        let queued = self.out.try_reserve(bytes.len()).is_ok();
+        if queued {
+            self.out.extend_from_slice(bytes);
+        }
+        queued
     }
 
     /// What is to be sent next.
@@ -343,26 +352,30 @@ impl<T: Copy> Pipeline<T> {
     }
 
     /// Moves the exchanges of which nothing was sent to a pipeline for another connection. They
-    /// keep their numbers.
-    pub fn split_unsent(&mut self) -> Self {
+    /// keep their numbers. `None` if there is no memory for that: then all stays as it was.
+    pub fn split_unsent(&mut self) -> Option<Self> {
         let unsent = self.base + self.sent as u64;
         let mut other =
             Pipeline::new(self.decoder.limits).with_buffers(self.decoder.buffers.clone());
         other.next = self.next;
         let kept = self.flights.partition_point(|flight| flight.begin < unsent);
         let Some(from) = self.flights.get(kept).map(|flight| flight.begin) else {
-            return other;
+            return Some(other);
         };
         let at = usize::try_from(from - self.base).unwrap_or(usize::MAX);
-        other.out = self.out.split_off(at.min(self.out.len()));
-        other.flights = self.flights.split_off(kept);
-        for flight in &mut other.flights {
+        let at = at.min(self.out.len());
+        let count = self.flights.len() - kept;
+        other.out.try_reserve_exact(self.out.len() - at).ok()?;
+        other.flights.try_reserve_exact(count).ok()?;
+        other.out.extend(self.out.drain(at..));
+        for mut flight in self.flights.drain(kept..) {
             flight.begin -= from;
             flight.start -= from;
             flight.end -= from;
+            other.flights.push_back(flight);
         }
-        self.next -= other.flights.len() as u64;
-        other
+        self.next -= count as u64;
+        Some(other)
     }
 
     /// Forgets the exchanges in flight, whose replies will not be waited for. If there are any,

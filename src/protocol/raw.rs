@@ -33,6 +33,13 @@ impl RawReader {
         self.want
     }
 
+    /// Makes room for what [`feed`](Self::feed) may take of so many bytes. False if there is no
+    /// memory for it.
+    #[must_use]
+    pub fn make_room(&mut self, bytes: usize) -> bool {
+        self.data.try_reserve(bytes).is_ok()
+    }
+
     /// Takes from the front of `buffered`. Returns how many bytes it took, which are to be
     /// consumed, and whether the read is complete. [`RawRead::All`] never is: the end of the
     /// stream completes it.

@@ -77,6 +77,16 @@ pub struct Refused {
     pub why: String,
 }
 
+impl Refused {
+    /// There is no memory for a command, which is to have so many bytes.
+    pub(super) fn no_memory(word: &str, bytes: usize) -> Self {
+        Refused {
+            answer: Answer::NoMemory,
+            why: format!("{word}: no memory for {bytes} bytes"),
+        }
+    }
+}
+
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.answer, f)

@@ -15,7 +15,9 @@ use super::op::{Begun, Op, Outcome, Work};
 use super::open::Opened;
 use super::session::{Denied, Session, State};
 use super::worker::{LinkKey, NamedPool, PoolKey, SessionKey, UsualPeer, Worker};
+use crate::MEMORY;
 use crate::conf::Multiplex;
+use crate::fault;
 use crate::nginx::Timer;
 use crate::ngx_lua::Cleanup;
 use crate::protocol::Digits;
@@ -90,6 +92,10 @@ impl Worker {
         request: NonNull<ngx_http_request_t>,
         peer: &Peer<'_>,
     ) -> Result<Result<Begun, Error>, Denied> {
+        fault::point();
+        if !self.make_room_for(peer) {
+            return Ok(Err(Error::NoMemory));
+        }
         if !self.sessions.get(key).is_some_and(Session::is_fresh) {
             self.may_connect(key, request)?;
             if let Err(busy) = self.check_idle(key) {
@@ -103,6 +109,18 @@ impl Worker {
             return Ok(joined);
         }
         Ok(self.start_connect(key, request, peer))
+    }
+
+    /// Whether there is memory for a further session, with something to spare.
+    #[inline(always)]
+    fn make_room_for(&mut self, peer: &Peer<'_>) -> bool {
+        let name = match peer.pool {
+            PoolName::Given(name) => name.len(),
+            PoolName::Usual { .. } => 0,
+        };
+        MEMORY.fill()
+            && has_room_for_names(name.saturating_add(peer.host.len()))
+            && (peer.multiplex.connections == 0 || self.deadlines.make_room(self.sessions.len()))
     }
 
     /// Notes what a session that connects needs in any case.
@@ -119,6 +137,7 @@ impl Worker {
             let cleanup = unsafe { Cleanup::register(request, on_request_end, key.to_bits()) };
             session.cleanup = Some(cleanup.ok_or(Error::NoMemory)?);
         }
+        fault::point();
         Ok(())
     }
 
@@ -278,6 +297,7 @@ impl Worker {
             unsafe { Timer::new(on_queue_timeout, key.to_bits(), (*nginx_sys::ngx_cycle).log) };
         timer.start(session.connect_timeout());
         named.pool.enqueue(key);
+        fault::point();
         session.reader = Some(op);
         session.state = State::Queued {
             pool,
@@ -422,4 +442,16 @@ fn fitness(
         Some(link) if link.is_tls_to(host, port) => Fitness::MayFit,
         _ => Fitness::Unfit,
     }
+}
+
+/// Whether there is memory for the copies of names of so many bytes. Usual ones are small.
+fn has_room_for_names(bytes: usize) -> bool {
+    /// Bytes of names that are worth no look.
+    const SMALL: usize = 4 * 1024;
+    /// The pool's name, the host, the name in messages and while it is looked up, and as much again.
+    const COPIES: usize = 8;
+    bytes <= SMALL
+        || Vec::<u8>::new()
+            .try_reserve_exact(bytes.saturating_mul(COPIES))
+            .is_ok()
 }

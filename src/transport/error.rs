@@ -59,6 +59,9 @@ pub enum Error {
     /// An error without a reason.
     #[error("error")]
     Unknown,
+    /// A bug: the code has panicked. See the log.
+    #[error("{}", crate::contain::INTERNAL)]
+    Internal,
     /// A host that cannot be parsed or resolved.
     #[error("{0}")]
     Host(String),

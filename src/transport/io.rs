@@ -12,6 +12,7 @@ use super::link::{Link, Owner, ReadTimer};
 use super::op::{Op, Outcome, Slot, Status, Work, take_data};
 use super::session::State;
 use super::worker::{LinkKey, Worker};
+use crate::fault;
 use crate::nginx::{self, stop_timer};
 use crate::ngx_lua::Settings;
 use crate::protocol::Reply;
@@ -78,6 +79,7 @@ impl Worker {
                 });
                 if sent > 0 {
                     link.pipeline.sent(sent.unsigned_abs());
+                    fault::point();
                 } else if sent == NGX_ERROR as isize {
                     break Err(Error::from_errno(nginx::last_errno()));
                 } else {
@@ -218,6 +220,7 @@ impl Worker {
             return;
         };
         while let Some((tag, reply)) = link.pipeline.next_reply() {
+            fault::point();
             if let Some(op) = self
                 .sessions
                 .get_mut(tag.session)
@@ -241,6 +244,9 @@ impl Worker {
             && link.pipeline.in_flight() == 0
             && let Some(Work::Receive(reader)) = op.work_mut()
         {
+            if !reader.make_room(link.pipeline.buffered().len()) {
+                return self.fail(key, Error::NoMemory, State::Broken { reused: 0 });
+            }
             let (taken, complete) = reader.feed(link.pipeline.buffered());
             link.pipeline.consume(taken);
             if complete {
@@ -253,6 +259,7 @@ impl Worker {
 
     /// A read event of a link in use.
     pub(super) fn on_readable(&mut self, key: LinkKey) {
+        fault::point();
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
@@ -298,6 +305,7 @@ impl Worker {
 
     /// A write event of a link in use.
     pub(super) fn on_writable(&mut self, key: LinkKey) {
+        fault::point();
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
@@ -327,6 +335,7 @@ impl Worker {
     /// A link failed: it closes, and those who waited get the error. `state`
     /// is how its session goes on.
     pub(super) fn fail(&mut self, key: LinkKey, error: Error, state: State) {
+        fault::point();
         let Some(link) = self.links.get(key) else {
             return;
         };
@@ -353,6 +362,7 @@ impl Worker {
         if let Some(link) = self.links.remove(key) {
             let pool = link.pool;
             drop(link);
+            fault::point();
             if let Some(pool) = pool {
                 self.release(pool);
             }

@@ -14,6 +14,7 @@ use super::link::{Link, Owner, ReadTimer};
 use super::session::{Denied, State};
 use super::worker::{LinkKey, PoolKey, SessionKey, Worker};
 use crate::conf::LocConf;
+use crate::fault;
 use crate::nginx::{self, Msec, stop_timer};
 use crate::ngx_lua::Settings;
 
@@ -113,6 +114,7 @@ impl Worker {
             session.state = State::Closed;
         }
         let counted = counting == Some(pool);
+        fault::point();
         let timeout = timeout.unwrap_or(settings.keepalive_timeout());
         let alive = self.park(pool, link_key, counted, timeout);
         if let Some(other) = counting.filter(|_| !counted) {
@@ -209,6 +211,7 @@ impl Worker {
     pub(super) fn put_idle(&mut self, pool: PoolKey, key: LinkKey, counted: bool) {
         if let Some(link) = self.links.get_mut(key) {
             link.owner = Owner::Pool(pool);
+            fault::point();
             link.pool = Some(pool);
         }
         let evicted = self
@@ -232,6 +235,7 @@ impl Worker {
             connecting: false,
         };
         link.reused += 1;
+        fault::point();
         link.read_due = None;
         session.state = State::Linked(key);
         let c = link.connection.as_ptr();
@@ -251,6 +255,7 @@ impl Worker {
     /// An event of an idle link: its time is over, the worker exits, or the
     /// peer closed or sent something; then it goes. Or it was nothing.
     pub(super) fn on_idle_event(&mut self, key: LinkKey) {
+        fault::point();
         let timer = self.links.get_mut(key).map(Link::read_timer);
         let alive = match timer {
             Some(ReadTimer::Early) => true,
@@ -288,6 +293,7 @@ impl Worker {
     }
 
     fn evict(&mut self, key: LinkKey) {
+        fault::point();
         let Some(link) = self.links.remove(key) else {
             return;
         };

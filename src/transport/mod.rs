@@ -19,6 +19,7 @@
 //! | `gather` | sending a large value without copying it |
 //! | `keepalive` | idle connections |
 //! | `shared` | connections that many sessions share |
+//! | `contain` | what is left after a panic |
 //! | `events` | nginx's handlers: where events come in |
 //! | `error` | why an operation failed |
 //!
@@ -27,6 +28,7 @@
 
 mod address;
 mod connect;
+mod contain;
 mod error;
 mod events;
 mod gather;
@@ -53,6 +55,7 @@ mod tls;
 mod worker;
 
 pub use connect::{Peer, PoolName};
+pub use contain::Fallback;
 pub use error::Error;
 
 #[cfg(ngx_feature = "http_ssl")]

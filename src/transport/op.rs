@@ -68,6 +68,18 @@ pub(super) enum Work {
     },
 }
 
+impl Work {
+    /// Of an open pipeline, with room for its replies.
+    pub(super) fn pipeline(batch: &Batch) -> Result<Work, Error> {
+        let mut replies = Vec::new();
+        let expected = batch.len();
+        match replies.try_reserve_exact(expected) {
+            Ok(()) => Ok(Work::Pipeline { replies, expected }),
+            Err(_) => Err(Error::NoMemory),
+        }
+    }
+}
+
 /// An operation that a coroutine waits for.
 pub(super) struct Op {
     semaphore: Semaphore,

@@ -22,6 +22,7 @@ use super::resolve::Resolution;
 use super::session::{Session, State};
 use super::worker::{LinkKey, PoolKey, SessionKey, Worker};
 use crate::conf::LocConf;
+use crate::fault;
 use crate::nginx::{self, stop_timer};
 use crate::ngx_lua::Settings;
 use crate::protocol::{Limits, Pipeline};
@@ -155,6 +156,7 @@ impl Worker {
         mut address: Address,
         pool: Option<PoolKey>,
     ) -> Result<Opened, Error> {
+        self.links.try_reserve(1).map_err(|_| Error::NoMemory)?;
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
         let request = session.request().ok_or(Error::Closed)?;
         // SAFETY: the request is live while the session has it.
@@ -170,6 +172,7 @@ impl Worker {
         };
         let (link, c) = self.new_link(connection, address, owner, pool, max_value);
         session_linked(&mut self.sessions, key, link);
+        fault::point();
         // SAFETY: the link's connection is open, the request live.
         unsafe {
             if connecting {
@@ -229,6 +232,7 @@ impl Worker {
 
     /// A connect in progress succeeded, failed or timed out.
     pub(super) fn on_connected(&mut self, key: LinkKey) {
+        fault::point();
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
@@ -286,6 +290,7 @@ impl Worker {
     /// Tells the coroutine that waits for a link to be connected; or sends
     /// what has waited for that, if the connection had been postponed.
     pub(super) fn finish_connect(&mut self, key: LinkKey, outcome: Outcome) {
+        fault::point();
         let Some(Owner::Session { session, .. }) = self.links.get(key).map(|link| link.owner)
         else {
             return;

@@ -12,6 +12,7 @@ use nginx_sys::{
 use super::Error;
 use super::address::Address;
 use super::worker::{SessionKey, with};
+use crate::contain::contain;
 
 /// A look-up. Dropping it gives it up.
 pub(super) struct Resolution {
@@ -114,7 +115,8 @@ unsafe extern "C" fn on_answer(context: *mut ngx_resolver_ctx_t) {
     // boxed state: it would have been given up otherwise.
     let waiting = unsafe {
         let this = (*context).data.cast::<Resolution>();
-        (*this).answer = Some(answer(context));
+        let answer = contain(|| answer(context));
+        (*this).answer = Some(answer.unwrap_or(Err(Error::Internal)));
         ngx_resolve_name_done(context);
         (*this).context = ptr::null_mut();
         (!(*this).starting).then_some((*this).id)

@@ -13,6 +13,7 @@ use super::op::{Op, Outcome, Slot, Status};
 use super::resolve::Resolution;
 use super::shared::Flight;
 use super::worker::{LinkKey, PoolKey, SessionKey, TrunkKey, Worker};
+use crate::fault;
 use crate::nginx::{Msec, Timer};
 use crate::ngx_lua::{Cleanup, Settings};
 use crate::protocol::Reply;
@@ -185,8 +186,12 @@ pub enum Denied {
 
 impl Worker {
     /// A new session, not connected. `handle` is the address of the Lua object
-    /// whose collection ends it.
+    /// whose collection ends it. If there is no memory the key is null, which no
+    /// Lua object can hold.
     pub fn new_session(&mut self, timeouts: Timeouts, handle: usize) -> SessionKey {
+        if self.sessions.try_reserve(1).is_err() {
+            return SessionKey::default();
+        }
         self.sessions.insert(Session {
             timeouts,
             handle,
@@ -196,6 +201,7 @@ impl Worker {
 
     /// Forgets a session whose Lua object is gone.
     pub fn drop_session(&mut self, key: SessionKey) {
+        fault::point();
         self.disconnect(key, State::Closed);
         if let Some(session) = self.sessions.remove(key)
             && let Some(cleanup) = session.cleanup
@@ -235,6 +241,7 @@ impl Worker {
             // it is running, and goes with the request
             session.cleanup = None;
         }
+        fault::point();
         self.disconnect(key, State::Closed);
     }
 
@@ -368,6 +375,7 @@ impl Worker {
         let was = std::mem::replace(&mut session.state, state);
         let deadline = session.deadline.take();
         let ended = session.cleanup.is_none();
+        fault::point();
         for slot in [Slot::Reader, Slot::Writer] {
             match session.op(slot) {
                 None => {}
@@ -417,6 +425,7 @@ impl Worker {
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
     ) -> Result<Result<(), Error>, Denied> {
+        fault::point();
         self.reap(key);
         if let Some(session) = self.sessions.get_mut(key)
             && let State::Broken { .. } = session.state
@@ -462,6 +471,7 @@ impl Worker {
 
     /// Takes the result of the operation that the resumed coroutine waited for.
     pub fn take_outcome(&mut self, key: SessionKey, slot: Slot) -> Outcome {
+        fault::point();
         let outcome = self.sessions.get_mut(key).and_then(|session| {
             match session.op(slot).map(|op| op.status()) {
                 Some(Status::Done) => session.take_op(slot),

@@ -11,6 +11,7 @@ use super::link::Tag;
 use super::op::{Begun, Op, Outcome, Slot, Status, Work};
 use super::session::{Denied, State};
 use super::worker::{LinkKey, SessionKey, Worker};
+use crate::fault;
 use crate::ngx_lua::Wait;
 use crate::protocol::{Batch, Command, RawRead, RawReader, Refused};
 
@@ -56,6 +57,7 @@ impl Worker {
         request: NonNull<ngx_http_request_t>,
         what: What<'_>,
     ) -> Result<Result<Begun, Rejected>, Denied> {
+        fault::point();
         if what.can_share()
             && let Some(trunk) = self.attached(key, request)?
         {
@@ -111,15 +113,16 @@ impl Worker {
                     }
                 }
                 link.quitting = matches!(command, Command::Quit);
+                fault::point();
                 Work::Command
             }
-            What::Batch(batch) => {
-                link.pipeline.submit_batch(tag, batch);
-                Work::Pipeline {
-                    replies: Vec::with_capacity(batch.len()),
-                    expected: batch.len(),
+            What::Batch(batch) => match Work::pipeline(batch) {
+                Ok(work) if link.pipeline.submit_batch(tag, batch) => work,
+                _ => {
+                    self.semaphores.give(semaphore);
+                    return Err(Error::NoMemory.into());
                 }
-            }
+            },
         };
         let work = if link.quitting {
             // nothing comes back; it is done when it is sent
@@ -164,8 +167,12 @@ impl Worker {
         }
         let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
         let state = self.links.get_mut(link).ok_or(Error::Closed)?;
-        state.pipeline.send_raw(bytes);
+        if !state.pipeline.send_raw(bytes) {
+            self.semaphores.give(semaphore);
+            return Err(Error::NoMemory);
+        }
         state.unanswered = true;
+        fault::point();
         let work = Work::Send { bytes: bytes.len() };
         self.start(key, link, Slot::Writer, Op::new(semaphore, work), b"")
     }
@@ -209,7 +216,9 @@ impl Worker {
     ) -> Result<Begun, Error> {
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
         session.put_op(slot, op);
+        fault::point();
         self.flush_with(link, value);
+        fault::point();
         self.read_if_due(link);
         self.begun(key, slot)
     }
@@ -248,16 +257,15 @@ impl Worker {
         slot: Slot,
         request: NonNull<ngx_http_request_t>,
     ) -> Result<(), String> {
+        // once the coroutine is queued, nothing may keep it from yielding
+        self.watch_waiters();
         let session = self.sessions.get_mut(key);
         let Some(op) = session.and_then(|session| session.op(slot)) else {
             return Err(Error::Closed.to_string());
         };
         // SAFETY: by this function's contract.
         match unsafe { op.wait(request) } {
-            Wait::Queued => {
-                self.watch_waiters();
-                Ok(())
-            }
+            Wait::Queued => Ok(()),
             Wait::Refused(text) => {
                 self.disconnect(key, State::Closed);
                 Err(text)

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use foldhash::fast::RandomState;
 use slotmap::{Key, KeyData, SlotMap, new_key_type};
 
+use super::contain::Fallback;
 use super::link::Link;
 use super::session::Session;
 use super::shared::{Trunk, TrunkName};
@@ -118,16 +119,19 @@ static WORKER: Cell = Cell(RefCell::new(None));
 /// Runs `f` with the worker's state.
 ///
 /// `f` must call nothing that may run Lua: Lua may call methods and collect
-/// garbage, which comes back here. (It would panic, not corrupt anything.)
-/// That nginx does not run any while it looks for a free connection is seen to.
-pub fn with<R>(f: impl FnOnce(&mut Worker) -> R) -> R {
+/// garbage, which comes back here. (That would end the process, not corrupt
+/// anything.) That nginx does not run any while it looks for a free connection
+/// is seen to.
+///
+/// A panic of `f` comes no further; the result is a [`Fallback`] then.
+pub fn with<R: Fallback>(f: impl FnOnce(&mut Worker) -> R) -> R {
     let mut cell = WORKER.0.borrow_mut();
     let _hold = nginx::HoldDraining::new();
     let worker = match &mut *cell {
         Some(worker) => worker,
         none => none.insert(new_worker()),
     };
-    f(worker)
+    worker.contained(f)
 }
 
 #[cold]
@@ -140,7 +144,7 @@ fn new_worker() -> Worker {
 pub fn with_existing(f: impl FnOnce(&mut Worker)) {
     if let Some(worker) = WORKER.0.borrow_mut().as_mut() {
         let _hold = nginx::HoldDraining::new();
-        f(worker);
+        worker.contained(f);
     }
 }
 
@@ -149,6 +153,6 @@ pub fn with_existing(f: impl FnOnce(&mut Worker)) {
 pub(super) fn end(f: impl FnOnce(&mut Worker)) {
     let worker = WORKER.0.borrow_mut().take();
     if let Some(mut worker) = worker {
-        f(&mut worker);
+        worker.contained(f);
     }
 }

@@ -46,6 +46,13 @@ impl<T> Default for Deadlines<T> {
 }
 
 impl<T: Copy> Deadlines<T> {
+    /// Makes room for so many deadlines in all. False if there is no memory for it.
+    #[must_use]
+    pub fn make_room(&mut self, count: usize) -> bool {
+        let missing = count.saturating_sub(self.nodes.len());
+        self.nodes.try_reserve(missing).is_ok()
+    }
+
     /// Sets a deadline `timeout` from `now`.
     pub fn set(&mut self, now: usize, timeout: usize, item: T) -> Ticket {
         let list = self.lists.get_mut(&timeout);

@@ -109,7 +109,7 @@ fn what_was_not_sent_moves_to_another_connection() {
         // "get k0" CRLF: 8 bytes
         old.sent(sent);
         let begun = sent.div_ceil(8).min(3) as u64;
-        let mut new = old.split_unsent();
+        let mut new = old.split_unsent().expect("memory");
         assert_eq!(
             old.tags().collect::<Vec<_>>(),
             (0..begun).collect::<Vec<_>>()

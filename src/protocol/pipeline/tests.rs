@@ -107,7 +107,7 @@ fn a_batch_keeps_its_keys() {
 
     let mut pipeline = Pipeline::new(LIMITS);
     pipeline.submit(1, &get("first")).unwrap();
-    pipeline.submit_batch(2, &batch);
+    assert!(pipeline.submit_batch(2, &batch));
     pipeline.submit(3, &get("last")).unwrap();
     assert_eq!(
         send_all(&mut pipeline),
@@ -202,7 +202,7 @@ fn a_store_may_be_refused_before_it_is_sent_whole() {
 #[test]
 fn raw_bytes_are_not_an_exchange() {
     let mut pipeline = Pipeline::new(LIMITS);
-    pipeline.send_raw(b"mn\r\n");
+    assert!(pipeline.send_raw(b"mn\r\n"));
     assert_eq!(pipeline.in_flight(), 0);
     pipeline.submit(1, &get("a")).unwrap();
     assert_eq!(pipeline.unsent(), b"mn\r\nget a\r\n");
@@ -391,7 +391,7 @@ fn records_end_where_commands_do() {
     assert_eq!(pipeline.unsent_commands(100), b" a\r\nget b\r\n");
     pipeline.sent(4);
     assert_eq!(pipeline.unsent_commands(1), b"get b\r\n");
-    pipeline.send_raw(b"raw");
+    assert!(pipeline.send_raw(b"raw"));
     assert_eq!(pipeline.unsent_commands(1), b"get b\r\nraw");
 }
 

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use nginx_sys::{NGX_ERROR, NGX_OK, ngx_handle_read_event, ngx_handle_write_event, ngx_int_t};
 
 use super::Sharing;
+use crate::fault;
 use crate::nginx;
 use crate::protocol::Reply;
 use crate::transport::Error;
@@ -117,6 +118,7 @@ impl Worker {
 
     /// A read event, or the time of a link's timer.
     pub(in crate::transport) fn on_shared_readable(&mut self, key: LinkKey) {
+        fault::point();
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
@@ -203,6 +205,7 @@ impl Worker {
                 break false;
             };
             let broken = link.pipeline.is_broken();
+            fault::point();
             let followers = match &mut link.sharing {
                 Some(sharing) if !sharing.followers.is_empty() => sharing.take_followers(number),
                 _ => None,

@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 use nginx_sys::ngx_http_request_t;
 
 use super::{Flight, Trunk};
+use crate::fault;
 use crate::nginx::Msec;
 use crate::ngx_lua::Settings;
 use crate::transport::Error;
@@ -53,6 +54,7 @@ impl Worker {
         }
         if let Some(flight) = flight {
             self.orphaned(flight, key);
+            fault::point();
         }
         let Some(trunk) = self.trunks.get_mut(trunk_key) else {
             return;
@@ -105,6 +107,7 @@ impl Worker {
         timeout: Option<Msec>,
         pool_size: Option<i64>,
     ) -> Result<(), KeepaliveError> {
+        fault::point();
         self.check_idle(key)?;
         if let Some(trunk) = self.trunks.get_mut(trunk) {
             if let Some(size) = pool_size.filter(|size| *size <= 0 && !trunk.kept) {

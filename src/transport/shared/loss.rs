@@ -1,6 +1,7 @@
 //! Shared connections that fail: who loses what, and what goes elsewhere.
 
 use super::io::waiting;
+use crate::fault;
 use crate::nginx::{self, Msec};
 use crate::protocol::Pipeline;
 use crate::transport::Error;
@@ -35,7 +36,8 @@ impl Worker {
             }
         }
         let last_resort = link.sharing.as_ref().is_some_and(|s| s.last_resort);
-        let moved = (!connecting && !last_resort).then(|| link.pipeline.split_unsent());
+        let can_move = !connecting && !last_resort;
+        let moved = can_move.then(|| link.pipeline.split_unsent()).flatten();
         let moved = moved.filter(|moved| moved.in_flight() > 0);
         let writing = !link.pipeline.unsent().is_empty();
         // to those who have given it commands, it was connected
@@ -56,6 +58,7 @@ impl Worker {
             }
         }
         drop(link);
+        fault::point();
         for tag in lost {
             self.lose(tag, &error, writing);
         }
@@ -81,6 +84,7 @@ impl Worker {
 
     /// An operation fails with the connection it was on.
     fn lose(&mut self, tag: Tag, error: &Error, writing: bool) {
+        fault::point();
         let Some(session) = waiting(&mut self.sessions, tag) else {
             return;
         };

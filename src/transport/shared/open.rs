@@ -25,6 +25,7 @@ impl Worker {
         request: NonNull<ngx_http_request_t>,
         timeout: Msec,
     ) -> Result<LinkKey, Error> {
+        self.links.try_reserve(1).map_err(|_| Error::NoMemory)?;
         let trunk = self.trunks.get_mut(trunk_key).ok_or(Error::Closed)?;
         let mut address = trunk.address.ok_or(Error::Closed)?;
         let max_value = trunk.name.max_value;

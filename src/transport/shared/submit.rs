@@ -5,6 +5,7 @@ use std::hash::BuildHasher;
 use nginx_sys::{ngx_connection_log_error_e_NGX_ERROR_ERR as NGX_ERROR_ERR, ngx_cycle};
 
 use super::{Flight, Sharing, Trunk};
+use crate::fault;
 use crate::nginx::{self, Posted};
 use crate::protocol::{Batch, Command};
 use crate::transport::Error;
@@ -27,6 +28,7 @@ impl Worker {
         trunk: TrunkKey,
         what: What<'_>,
     ) -> Result<Begun, Rejected> {
+        fault::point();
         self.check_idle(key)?;
         let link = match self.has_room(trunk) {
             true => self.batch_link(trunk, Some(key))?,
@@ -35,14 +37,11 @@ impl Worker {
         let Some(link) = link else {
             return self.queue_up(key, trunk, what);
         };
-        let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
         let work = match what {
             What::Command(_) => Work::Command,
-            What::Batch(batch) => Work::Pipeline {
-                replies: Vec::with_capacity(batch.len()),
-                expected: batch.len(),
-            },
+            What::Batch(batch) => Work::pipeline(batch)?,
         };
+        let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
         let value = match self.put_on_link(key, link, what) {
             Ok(value) => value,
             Err(rejected) => {
@@ -97,12 +96,15 @@ impl Worker {
                 (number, number)
             }
             What::Batch(batch) => {
-                link.pipeline.submit_batch(tag, batch);
+                if !link.pipeline.submit_batch(tag, batch) {
+                    return Err(Error::NoMemory.into());
+                }
                 let newest = link.pipeline.newest().ok_or(Error::Unknown)?;
                 ((newest + 1).saturating_sub(batch.len() as u64), newest)
             }
         };
         link.set_busy(idle);
+        fault::point();
         if let State::Attached { flight, .. } = &mut session.state {
             *flight = Some(Flight {
                 link: link_key,
@@ -115,6 +117,7 @@ impl Worker {
         if let Some(sharing) = link.sharing.as_mut().filter(|sharing| !sharing.dirty) {
             sharing.dirty = true;
             self.dirty.push(link_key);
+            fault::point();
             self.turn_end().post();
         }
         Ok(value)
@@ -133,6 +136,7 @@ impl Worker {
         for key in dirty.drain(..) {
             if let Some(sharing) = self.links.get_mut(key).and_then(|l| l.sharing.as_mut()) {
                 sharing.dirty = false;
+                fault::point();
             }
             self.flush_shared(key);
         }
@@ -237,11 +241,8 @@ impl Worker {
                 (batch, Work::Command)
             }
             What::Batch(batch) => {
-                let work = Work::Pipeline {
-                    replies: Vec::with_capacity(batch.len()),
-                    expected: batch.len(),
-                };
-                (batch.clone(), work)
+                let copy = batch.try_clone().ok_or(Error::NoMemory)?;
+                (copy, Work::pipeline(batch)?)
             }
         };
         let op = self.new_op(Work::Queued(Box::new((batch, work))))?;
@@ -354,12 +355,22 @@ impl Link {
         let Some(get) = pipeline.single_get(newest) else {
             return newest;
         };
+        if gets.try_reserve(1).is_err() {
+            return newest;
+        }
         let first = *gets.entry(hasher.hash_one(get)).or_insert(newest);
         if first == newest || pipeline.single_get(first) != Some(get) {
             return newest;
         }
+        if followers.try_reserve(1).is_err() {
+            return newest;
+        }
+        let list = followers.entry(first).or_default();
+        if list.try_reserve(1).is_err() {
+            return newest;
+        }
         pipeline.withdraw();
-        followers.entry(first).or_default().push(tag);
+        list.push(tag);
         *following += 1;
         first
     }
