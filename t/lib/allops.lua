@@ -1,0 +1,184 @@
+-- Operations of every kind, by name: { what is prepared, what is done with it }.
+
+local big = ("0123456789abcdef"):rep(8192)  -- 128 KiB
+local many = {}
+for i = 1, 60 do many[i] = "many" .. i end
+
+local function fresh()
+    return kit.new()
+end
+
+local function connected()
+    local memc = kit.connect()
+    memc:set("small", "value")
+    return memc
+end
+
+local function with_values()
+    local memc = connected()
+    for _, key in ipairs(many) do memc:set(key, key) end
+    memc:set("big", big)
+    memc:set("number", 7)
+    return memc
+end
+
+local function new_pipeline()
+    local memc = connected()
+    memc:init_pipeline()
+    return memc
+end
+
+local function count(found, err)
+    if not found then return nil, err end
+    local n = 0
+    for _ in pairs(found) do n = n + 1 end
+    return n, err
+end
+
+local function whole(value, flags, err)
+    return value == big, flags, err
+end
+
+local function connect(memc, ...)
+    memc:set_timeout(1000)
+    local ok, err = memc:connect(...)
+    if not ok then return nil, err end
+    return ok, memc:set("x", 1)
+end
+
+local _M = {
+    new = { function() end, function() return (require "resty.memcached":new()) ~= nil end },
+    connect = { fresh, function(memc) return connect(memc, "127.0.0.1", kit.port) end },
+    connect_pool = {
+        fresh,
+        function(memc)
+            return connect(memc, "127.0.0.1", kit.port,
+                { pool = "p" .. ngx.now() .. math.random(), pool_size = 2, backlog = 2 })
+        end,
+    },
+    connect_unix = { fresh, function(memc) return connect(memc, unix) end },
+    connect_refused = { fresh, function(memc) return connect(memc, "127.0.0.1", refused) end },
+    connect_name = { fresh, function(memc) return connect(memc, "no.such.host", kit.port) end },
+    connect_long_name = { fresh, function(memc) return connect(memc, ("a"):rep(1e5), kit.port) end },
+    keepalive = { connected, function(memc) return memc:set_keepalive() end },
+    keepalive_connect = {
+        connected,
+        function(memc)
+            local ok, err = memc:set_keepalive()
+            if not ok then return nil, err end
+            return connect(memc, "127.0.0.1", kit.port)
+        end,
+    },
+    close = { connected, function(memc) return memc:close() end },
+    get = { connected, function(memc) return memc:get("small") end },
+    get_missing = { connected, function(memc) return memc:get("none") end },
+    get_big = { with_values, function(memc) return whole(memc:get("big")) end },
+    gets = {
+        connected,
+        function(memc)
+            local value, _, _, err = memc:gets("small")
+            return value, err
+        end,
+    },
+    get_many = { with_values, function(memc) return count(memc:get(many)) end },
+    get_transformed = {
+        with_values,
+        function(memc)
+            memc.unescape_key = function(key) return key end
+            return count(memc:get(many))
+        end,
+    },
+    set = { connected, function(memc) return memc:set("k", "v") end },
+    set_big = { connected, function(memc) return memc:set("k", big) end },
+    set_refused = { connected, function(memc) return memc:set(("k"):rep(300), "v") end },
+    incr = { with_values, function(memc) return memc:incr("number", 0) end },
+    delete = { connected, function(memc) return memc:delete("none") end },
+    touch = { connected, function(memc) return memc:touch("small", 0) end },
+    stats = {
+        connected,
+        function(memc)
+            local lines, err = memc:stats()
+            return type(lines), err
+        end,
+    },
+    version = { connected, function(memc) return memc:version() end },
+    quit = { connected, function(memc) return memc:quit() end },
+    pipeline = {
+        new_pipeline,
+        function(memc)
+            local failed
+            for i = 1, 40 do
+                local _, err = memc:set("p" .. i, big:sub(1, 1000))
+                failed = failed or err
+                memc:get("p" .. i)
+            end
+            local replies, err = memc:commit_pipeline()
+            for _, reply in ipairs(replies or {}) do err = err or reply[3] or not reply[1] and reply[2] end
+            return replies and #replies, failed or err
+        end,
+    },
+    raw = {
+        connected,
+        function(memc)
+            local sent, err = memc.sock:send({ "get ", { "small" }, "\r\n" })
+            if not sent then return nil, err end
+            return memc.sock:receive("*l"), memc.sock:receive(5), memc.sock:receive(), memc.sock:receive()
+        end,
+    },
+    raw_big = {
+        with_values,
+        function(memc)
+            local sent, err = memc.sock:send("get big\r\n")
+            if not sent then return nil, err end
+            local line = memc.sock:receive()
+            local value, err = memc.sock:receive(#big)
+            return line ~= nil, value == big, err
+        end,
+    },
+    threads = {
+        connected,
+        function()
+            local function run()
+                local memc = kit.new()
+                local ok, err = memc:connect("127.0.0.1", kit.port)
+                if not ok then return nil, err end
+                return memc:get("small")
+            end
+            local threads = {}
+            for i = 1, 20 do threads[i] = ngx.thread.spawn(pcall, run) end
+            local wrong
+            for i = 1, 20 do
+                local _, ok, value, err, more = ngx.thread.wait(threads[i])
+                if not ok or value ~= "value" then wrong = tostring(more or err or value) end
+            end
+            return wrong
+        end,
+    },
+}
+
+-- all kinds, for a worker that did nothing before
+_M.first = {
+    fresh,
+    function(memc)
+        local ok, err = connect(memc, "127.0.0.1", kit.port)
+        if not ok then return nil, err end
+        local ok, err = memc:set("big", big)
+        if not ok then return nil, err end
+        local value, _, err = memc:get("big")
+        if err then return nil, err end
+        local found, err = memc:get(many)
+        if not found then return nil, err end
+        memc:init_pipeline()
+        for i = 1, 6 do memc:get("p" .. i) end
+        local replies, err = memc:commit_pipeline()
+        if not replies then return nil, err end
+        local ok, err = memc:set_keepalive()
+        return #replies, err
+    end,
+}
+
+local names = {}
+for name in pairs(_M) do if name ~= "first" then names[#names + 1] = name end end
+table.sort(names)
+_M.names = names
+return _M
