@@ -371,6 +371,7 @@ reused: "7", 1
 
 === TEST 9: unread data keeps a connection out of the pool
 --- private: unread data closes a connection
+--- whole: what is unread has to be there already
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {

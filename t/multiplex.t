@@ -65,6 +65,7 @@ kept: 50
 
 
 === TEST 2: the commands of a turn of the event loop are sent together
+--- whole: counts writes
 --- http_config eval: $::HttpConfig
 --- config
     lua_memcached_multiplex 1;

@@ -296,6 +296,7 @@ afterwards: "after", "0"
 
 
 === TEST 7: small values do not wait for a large one while there is another connection
+--- whole: compares times
 --- http_config eval: $::HttpConfig
 --- config
     lua_memcached_multiplex 2;

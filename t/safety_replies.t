@@ -413,6 +413,7 @@ an error line midway: nil, "SERVER_ERROR out of memory"
 
 === TEST 7: bytes nobody asked for
 --- private: unread data closes a connection
+--- whole: what nobody asked for has to be there already
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {

@@ -64,6 +64,7 @@ qr/\Aversion: (?:"plain"|nil, [^\n]*)\nforged: (?:false|nil)\nversion: "VERSION 
 
 
 === TEST 2: verification that fails, a thousand times
+--- whole: a thousand handshakes take too long
 --- http_config eval: $::HttpConfig
 --- config
     lua_ssl_trusted_certificate $TEST_NGINX_CERTS/ca.pem;

@@ -280,6 +280,7 @@ another object: "session", "NONE "
 
 
 === TEST 7: memcached that wants a client certificate
+--- whole: the server closes before it has read all, so its alert may be lost
 --- http_config eval: "lua_ssl_protocols TLSv1.2;" . $::HttpConfig
 --- config
     lua_ssl_trusted_certificate $TEST_NGINX_CERTS/ca.pem;

@@ -209,6 +209,7 @@ in step: "yes"
 
 
 === TEST 5: while another light thread reads
+--- whole: the command has to be sent at once
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {

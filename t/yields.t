@@ -149,6 +149,7 @@ closed: true
 
 
 === TEST 3: what needs no waiting works there
+--- whole: commands have to be sent at once
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {

@@ -15,6 +15,7 @@ use TestEnv;
 #   server => text for the server block
 #   main   => text ahead of everything (default: one worker)
 #   private => why this may not run over shared connections (TEST_NGINX_MULTIPLEX)
+#   whole   => why it may not get its bytes one by one (see TestEnv)
 #   connections => worker_connections (default 512)
 #   daemon => 1: it detaches itself, which the change of binaries needs
 # Returns an object; everything it started ends with it.
@@ -52,6 +53,7 @@ END
     close $conf or die "LiveNginx: $!\n";
     my ($binary) = grep {-x} $ENV{TEST_NGINX_BINARY} || (),
         map {"$_/nginx"} split( /:/, $ENV{PATH} ), '/usr/sbin';
+    TestEnv::set_whole( $opt{whole} );
     $self->{pid} = TestEnv::Child::spawn(
         [ $binary, '-p', "$dir/", '-c', 'nginx.conf', '-e', 'logs/error.log' ],
         stderr => "$dir/logs/stderr",

@@ -21,6 +21,16 @@ my $SERVROOT;    # set when this process chose the directory, and so removes it
 my $READY;
 my $SHARES;      # this suite runs over shared connections
 
+# Compiled code calls no hooks. Loops that go on for long would take minutes.
+my $EVERY_LINE_GC = <<'LUA' =~ s/\s+/ /gr;
+    do jit.off()
+    local lines = 0
+    debug.sethook(function()
+        lines = lines + 1
+        if lines < 3000 or lines % 100 == 0 then collectgarbage() end
+    end, "l") end
+LUA
+
 sub import {
     my ( undef, %want ) = @_;
     return if $READY++;
@@ -102,18 +112,37 @@ sub multiplex_config {
     return "lua_memcached_multiplex $ENV{TEST_NGINX_MULTIPLEX};\n";
 }
 
+# What the environment asks of each block.
+sub prepare_block {
+    my ($block) = @_;
+    if ( $SHARES && !defined $block->private ) {
+        my $http = $block->http_config // '';
+        $block->set_value( http_config => multiplex_config($http) . $http );
+    }
+    if ( $ENV{TEST_NGINX_EVERY_LINE_GC} ) {
+        my $http = $block->http_config // '';
+        # Ahead of the block's own code, if it has any there.
+        $http =~ s/\binit_worker_by_lua_block \{\K/ $EVERY_LINE_GC/
+            or $http .= "init_worker_by_lua_block { $EVERY_LINE_GC }\n";
+        $block->set_value( http_config => $http );
+    }
+    set_whole( $block->whole );
+    return;
+}
+
+# For the nginx that is started next: whether onebyte.c, if it is preloaded, lets all through.
+sub set_whole {
+    my ($reason) = @_;
+    if   ( defined $reason ) { $ENV{ONEBYTE_OFF} = $reason }
+    else                     { delete $ENV{ONEBYTE_OFF} }
+    return;
+}
+
 # Once the suite is compiled, because only then Test::Nginx is there, if the suite uses it.
 no warnings 'void';    # it is too late for that where this file is loaded later, and no matter
 INIT {
-    my $add = $SHARES && Test::Nginx::Socket->can('add_block_preprocessor');
-    $add->(
-        sub {
-            my ($block) = @_;
-            return if defined $block->private;
-            my $http = $block->http_config // '';
-            $block->set_value( http_config => multiplex_config($http) . $http );
-        }
-    ) if $add;
+    my $add = Test::Nginx::Socket->can('add_block_preprocessor');
+    $add->( \&prepare_block ) if $add;
 }
 use warnings 'void';
 
@@ -193,6 +222,16 @@ C<TEST_NGINX_MULTIPLEX> has the arguments of the directive C<lua_memcached_multi
 C<2>. Then every block gets it at http level, and so does every L<LiveNginx>: the whole of F<t/> runs
 over shared connections. A block that is about private ones has a section C<--- private> with the
 reason; text of an http block that says C<lua_memcached_multiplex> itself is left alone.
+
+=head2 Bytes one by one
+
+F<t/lib/onebyte.c>, where it is preloaded into nginx (C<scripts/harden one-byte>), has nginx send and
+receive one byte at a time. A block that counts writes, or needs bytes to be there together, has a
+section C<--- whole> with the reason (a L<LiveNginx> an option of that name).
+
+=head2 Garbage
+
+C<TEST_NGINX_EVERY_LINE_GC> makes each worker collect all its garbage at each line of Lua that it runs.
 
 =head1 FUNCTIONS
 

@@ -83,6 +83,7 @@ sub run_tests() {
         run_block($block);
         $_->($block) for @block_cleanups;
     }
+    if ( my $crash = Test::Nginx::Socket::Server::stop() ) { Test::More::fail("$0 - $crash") }
     $_->() for @cleanups;
     return;
 }
@@ -104,24 +105,21 @@ sub run_block {
 
     Test::Nginx::Socket::Settings::forget_rand_ports();
     local $S{log_level} = $block->log_level || $S{log_level};
+    Test::Nginx::Socket::Server::stop() if defined $block->must_die;
     Test::Nginx::Socket::Server::prepare($block);
     return must_die($block) if defined $block->must_die;
 
-    if ( my $failure = Test::Nginx::Socket::Server::start($block) ) {
-        Test::More::fail("$name - nginx starts");
-        Test::More::diag($failure);
-        return;
-    }
+    return if !Test::Nginx::Socket::Server::start($block);
     if ( defined $block->init ) {
         eval 'package main; ' . $block->init . '; 1' or bail_out("$name - init: $@");
     }
     for my $i ( 0 .. $S{repeat_each} - 1 ) {
-        Test::Nginx::Socket::Server::write_user_files($block) if $i;
+        return if $i && !Test::Nginx::Socket::Server::again($block);
         my $fake = Test::Nginx::Socket::TcpFake->start($block);
         run_requests( $block, $i );
         $fake->check if $fake;
     }
-    my $crash = Test::Nginx::Socket::Server::stop();
+    my $crash = Test::Nginx::Socket::Server::done($block);
     Test::Nginx::Socket::Log::check_shutdown($block);
     Test::More::fail("$name - $crash") if $crash;
     return;
@@ -263,6 +261,8 @@ Other sections of the format end the run with a message.
 
 C<TEST_NGINX_BINARY>, C<TEST_NGINX_LOAD_MODULES>, C<TEST_NGINX_SERVER_PORT>, C<TEST_NGINX_SERVROOT>,
 C<TEST_NGINX_NO_SHUFFLE>, C<TEST_NGINX_LOG_LEVEL>, C<TEST_NGINX_MASTER_PROCESS>, C<TEST_NGINX_TIMEOUT>,
-C<TEST_NGINX_CHECK_ACCUM_ERR_LOG>, C<TEST_NGINX_USE_VALGRIND> (1, or valgrind's options).
+C<TEST_NGINX_CHECK_ACCUM_ERR_LOG>, C<TEST_NGINX_USE_VALGRIND> (1, or valgrind's options),
+C<TEST_NGINX_USE_HUP> (one nginx for all blocks of a suite, reloaded before each and before each
+repetition; an alert of an old worker is a failure).
 
 =cut

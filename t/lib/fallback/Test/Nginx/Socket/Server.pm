@@ -7,6 +7,7 @@ use File::Path ();
 use Time::HiRes qw( sleep time );
 
 use Test::Nginx::Socket::Log ();
+use Test::Nginx::Socket::Reload ();
 use Test::Nginx::Socket::Settings qw( %S expand path );
 use TestEnv::Child ();
 
@@ -18,7 +19,10 @@ my $config;    # of the last block that had one
 # A fresh prefix directory with configuration and files.
 sub prepare {
     my ($block) = @_;
-    File::Path::remove_tree( map { path($_) } qw( conf html logs cache ),
+    # A server that goes on keeps the file with its process id.
+    my @logs = defined $pid ? () : 'logs';
+    Test::Nginx::Socket::Reload::set_logs_aside($pid) if defined $pid;
+    File::Path::remove_tree( map { path($_) } qw( conf html cache ), @logs,
         map {"${_}_temp"} qw( client_body proxy fastcgi uwsgi scgi ) );
     File::Path::make_path( map { path($_) } qw( conf html logs ) );
     put( path('html/index.html'), 'It works!' );
@@ -48,7 +52,7 @@ sub conf_text {
     }
     my $server  = expand($config);
     my $modules = join ' ', map {"load_module $_;"} split ' ', $ENV{TEST_NGINX_LOAD_MODULES} // '';
-    my $master  = $S{master} && !$S{valgrind} ? 'on' : 'off';
+    my $master  = $S{hup} || $S{master} && !$S{valgrind} ? 'on' : 'off';
     my $env     = join "\n", map { 'env ' . ( /\s/ ? "'$_'" : $_ ) . ';' } @{ $S{env} };
     my $name    = $block->server_name // $S{server_name};
     $name =~ s/([\\'])/\\$1/g;
@@ -149,8 +153,33 @@ sub command {
     ];
 }
 
-# Returns undef once nginx listens, else what went wrong.
+# True once nginx listens with the block's configuration; else a test has failed.
 sub start {
+    my ($block) = @_;
+    my $failure
+        = defined $pid
+        ? Test::Nginx::Socket::Reload::reload($pid)
+        : start_new($block);
+    return 1 if !defined $failure;
+    stop();
+    Test::More::fail( $block->name . ' - nginx starts' );
+    Test::More::diag( $failure . error_log() );
+    return;
+}
+
+# Ahead of a repetition; as start().
+sub again {
+    my ($block) = @_;
+    if ( $S{hup} ) {
+        prepare($block);
+        return start($block);
+    }
+    write_user_files($block);
+    return 1;
+}
+
+# Returns undef once nginx listens, else what went wrong.
+sub start_new {
     my ($block) = @_;
     $pid = launch( defined $block->suppress_stderr );
     my $until = time + ( $S{valgrind} ? 120 : 20 );
@@ -159,13 +188,12 @@ sub start {
         return if -s path('logs/nginx.pid');
         if ( defined( my $status = TestEnv::Child::ended($pid) ) ) {
             undef $pid;
-            return "nginx ended with status $status\n" . error_log();
+            return "nginx ended with status $status\n";
         }
         last if time > $until;
         sleep 0.002;
     }
-    stop();
-    return "nginx does not come up\n" . error_log();
+    return "nginx does not come up\n";
 }
 
 sub launch {
@@ -194,6 +222,14 @@ sub run_to_death {
     return $status;
 }
 
+# After a block. Where the next one gets the same server, only what is to be seen at its end ends it.
+sub done {
+    my ($block) = @_;
+    return stop()
+        if !$S{hup} || defined $block->shutdown_error_log || defined $block->no_shutdown_error_log;
+    return;
+}
+
 # Returns undef if nginx ended as it should, else what it did.
 sub stop {
     return if !defined $pid || $$ != $OWNER;
@@ -205,6 +241,7 @@ sub stop {
         Test::More::diag("nginx did not stop within $S{timeout} s");
         return;
     }
+    Test::Nginx::Socket::Reload::look_back();
     return if !$status;
     return $status & 127
         ? 'nginx was ended by signal ' . ( $status & 127 )
