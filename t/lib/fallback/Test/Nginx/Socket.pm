@@ -9,6 +9,7 @@ use Time::HiRes ();
 
 use Test::Nginx::Socket::Check ();
 use Test::Nginx::Socket::Client ();
+use Test::Nginx::Socket::Leak ();
 use Test::Nginx::Socket::Log ();
 use Test::Nginx::Socket::Request ();
 use Test::Nginx::Socket::Server ();
@@ -69,6 +70,15 @@ sub add_block_preprocessor(&) { unshift @preprocessors,  @_; return }
 sub add_cleanup_handler       { unshift @cleanups,       @_; return }
 sub add_test_cleanup_handler  { unshift @block_cleanups, @_; return }
 
+# A plan is of the tests that a block says, not of the one that a leak check is.
+{
+    no warnings 'redefine';
+
+    sub plan {
+        return Test::More::plan( $S{leak} && $_[0] ne 'skip_all' ? 'no_plan' : @_ );
+    }
+}
+
 sub bail_out {
     Test::Nginx::Socket::Server::stop();
     Test::More::BAIL_OUT("@_");
@@ -103,6 +113,11 @@ sub run_block {
         return;
     }
 
+    if ( $S{leak} && ( my $unfit = Test::Nginx::Socket::Leak::unfit($block) ) ) {
+        Test::More::note("$name - not measured: $unfit");
+        return;
+    }
+
     Test::Nginx::Socket::Settings::forget_rand_ports();
     local $S{log_level} = $block->log_level || $S{log_level};
     Test::Nginx::Socket::Server::stop() if defined $block->must_die;
@@ -112,6 +127,11 @@ sub run_block {
     return if !Test::Nginx::Socket::Server::start($block);
     if ( defined $block->init ) {
         eval 'package main; ' . $block->init . '; 1' or bail_out("$name - init: $@");
+    }
+    if ( $S{leak} ) {
+        Test::Nginx::Socket::Leak::check( $block, Test::Nginx::Socket::Server::pid() );
+        Test::Nginx::Socket::Server::stop();
+        return;
     }
     for my $i ( 0 .. $S{repeat_each} - 1 ) {
         return if $i && !Test::Nginx::Socket::Server::again($block);
@@ -263,6 +283,7 @@ C<TEST_NGINX_BINARY>, C<TEST_NGINX_LOAD_MODULES>, C<TEST_NGINX_SERVER_PORT>, C<T
 C<TEST_NGINX_NO_SHUFFLE>, C<TEST_NGINX_LOG_LEVEL>, C<TEST_NGINX_MASTER_PROCESS>, C<TEST_NGINX_TIMEOUT>,
 C<TEST_NGINX_CHECK_ACCUM_ERR_LOG>, C<TEST_NGINX_USE_VALGRIND> (1, or valgrind's options),
 C<TEST_NGINX_USE_HUP> (one nginx for all blocks of a suite, reloaded before each and before each
-repetition; an alert of an old worker is a failure).
+repetition; an alert of an old worker is a failure), C<TEST_NGINX_CHECK_LEAK> (one test a block, of
+memory and descriptors while its requests are repeated, except with C<--- no_check_leak>).
 
 =cut

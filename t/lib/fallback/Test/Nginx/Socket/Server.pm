@@ -6,6 +6,7 @@ use warnings;
 use File::Path ();
 use Time::HiRes qw( sleep time );
 
+use Test::Nginx::Socket::Leak ();
 use Test::Nginx::Socket::Log ();
 use Test::Nginx::Socket::Reload ();
 use Test::Nginx::Socket::Settings qw( %S expand path );
@@ -50,7 +51,7 @@ sub conf_text {
     for my $section (qw( main_config http_config post_main_config )) {
         $text{$section} = expand( scalar $block->$section ) // '';
     }
-    my $server  = expand($config);
+    my $server  = expand($config) . ( $S{leak} ? "\n" . Test::Nginx::Socket::Leak::location() : '' );
     my $modules = join ' ', map {"load_module $_;"} split ' ', $ENV{TEST_NGINX_LOAD_MODULES} // '';
     my $master  = $S{hup} || $S{master} && !$S{valgrind} ? 'on' : 'off';
     my $env     = join "\n", map { 'env ' . ( /\s/ ? "'$_'" : $_ ) . ';' } @{ $S{env} };
@@ -152,6 +153,8 @@ sub command {
         -c => path('conf/nginx.conf')
     ];
 }
+
+sub pid { return $pid }
 
 # True once nginx listens with the block's configuration; else a test has failed.
 sub start {

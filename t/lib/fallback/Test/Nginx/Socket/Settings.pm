@@ -24,6 +24,7 @@ our %S = (
     binary             => $ENV{TEST_NGINX_BINARY} || 'nginx',
     valgrind           => $ENV{TEST_NGINX_USE_VALGRIND},
     hup                => $ENV{TEST_NGINX_USE_HUP},
+    leak               => $ENV{TEST_NGINX_CHECK_LEAK},
     server_port        => $ENV{TEST_NGINX_SERVER_PORT} || $ENV{TEST_NGINX_PORT} || 1984,
     server_addr        => '127.0.0.1',
     server_name        => 'localhost',
