@@ -31,6 +31,7 @@ pub static mut ngx_http_lua_memcached_module: ngx_module_t = ngx_module_t {
     init_module: Some(init_module),
     init_process: Some(init_process),
     exit_process: Some(exit_process),
+    exit_master: Some(exit_master),
     ..ngx_module_t::default()
 };
 
@@ -86,4 +87,9 @@ unsafe extern "C" fn init_process(_cycle: *mut ngx_cycle_t) -> ngx_int_t {
 unsafe extern "C" fn exit_process(_cycle: *mut ngx_cycle_t) {
     contain(lua::discard_all);
     contain(transport::shut_down);
+}
+
+/// `init_by_lua*` runs in the master process, and may use the module there.
+unsafe extern "C" fn exit_master(_cycle: *mut ngx_cycle_t) {
+    transport::shut_down();
 }

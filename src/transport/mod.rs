@@ -70,15 +70,18 @@ pub use worker::{SessionKey, Worker, with, with_existing};
 /// Lets go of what belongs to an nginx cycle: its log, and ngx_lua's
 /// semaphores, which it would miss when the cycle ends.
 pub fn forget_cycle() {
-    with(|worker| {
+    with_existing(|worker| {
         worker.watch = None;
         worker.renew_shared_events();
         worker.semaphores.free_all();
     });
 }
 
-/// The worker process ends: everything goes, before ngx_lua counts its
-/// semaphores and the module is unloaded.
+/// The process ends: everything goes, before ngx_lua counts its semaphores and
+/// the module is unloaded.
 pub fn shut_down() {
-    worker::end(|worker| worker.close_all());
+    worker::end(|worker| {
+        worker.close_all();
+        worker.take_back_tls_sessions();
+    });
 }

@@ -294,6 +294,17 @@ impl Worker {
         unsafe { SSL_SESSION_free(session) };
     }
 
+    /// Takes back all that Lua still holds: what collects it comes too late.
+    pub(super) fn take_back_tls_sessions(&mut self) {
+        for (address, count) in self.tls_sessions.drain() {
+            let session = ptr::with_exposed_provenance_mut(address);
+            for _ in 0..count {
+                // SAFETY: it was lent with a reference of its own each time.
+                unsafe { SSL_SESSION_free(session) };
+            }
+        }
+    }
+
     /// The session at an address that Lua passed, if it is one that it holds.
     pub fn known_tls_session(&self, session: *mut SSL_SESSION) -> Option<Rc<Session>> {
         let known = self.tls_sessions.contains_key(&session.addr());

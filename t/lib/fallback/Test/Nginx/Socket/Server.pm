@@ -185,7 +185,7 @@ sub again {
 sub start_new {
     my ($block) = @_;
     $pid = launch( defined $block->suppress_stderr );
-    my $until = time + ( $S{valgrind} ? 120 : 20 );
+    my $until = time + ( $S{valgrind} || $S{timeout} > 10 ? 120 : 20 );    # it may be slow
     while (1) {
         # nginx opens its sockets, then runs init_by_lua, then writes this file.
         return if -s path('logs/nginx.pid');
