@@ -159,6 +159,7 @@ pooled reused: 0, "yes", 1
 
 === TEST 4: the end of a request closes what was left open
 --- private: counts connections
+--- garbage: objects are left alone with their connections open
 --- http_config eval: $::HttpConfig
 --- config
     location = /leave {

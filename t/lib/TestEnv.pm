@@ -119,7 +119,7 @@ sub prepare_block {
         my $http = $block->http_config // '';
         $block->set_value( http_config => multiplex_config($http) . $http );
     }
-    if ( $ENV{TEST_NGINX_EVERY_LINE_GC} ) {
+    if ( $ENV{TEST_NGINX_EVERY_LINE_GC} && !defined $block->garbage ) {
         my $http = $block->http_config // '';
         # Ahead of the block's own code, if it has any there.
         $http =~ s/\binit_worker_by_lua_block \{\K/ $EVERY_LINE_GC/
@@ -231,7 +231,8 @@ section C<--- whole> with the reason (a L<LiveNginx> an option of that name).
 
 =head2 Garbage
 
-C<TEST_NGINX_EVERY_LINE_GC> makes each worker collect all its garbage at each line of Lua that it runs.
+C<TEST_NGINX_EVERY_LINE_GC> makes each worker collect all its garbage at each line of Lua that it runs,
+except for blocks with a section C<--- garbage>, which has the reason.
 
 =head1 FUNCTIONS
 

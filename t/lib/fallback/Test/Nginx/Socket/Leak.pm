@@ -12,7 +12,7 @@ use Test::Nginx::Socket::Settings qw( %S seconds );
 
 my $SAMPLES = $ENV{TEST_NGINX_CHECK_LEAK_COUNT} || 100;
 my $SECONDS = $ENV{TEST_NGINX_CHECK_LEAK_SECONDS} || 3;     # for a block, about
-my $KB      = 150;    # growth, over all samples, that is no noise
+my $KB      = 60;    # growth, over all samples, that is no noise
 my $LEAST   = 100;    # rounds that say anything
 
 # For the server block: memory is looked at when there is no garbage.
