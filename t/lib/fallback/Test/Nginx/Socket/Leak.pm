@@ -13,7 +13,7 @@ use Test::Nginx::Socket::Settings qw( %S seconds );
 my $SAMPLES = $ENV{TEST_NGINX_CHECK_LEAK_COUNT} || 100;
 my $SECONDS = $ENV{TEST_NGINX_CHECK_LEAK_SECONDS} || 3;     # for a block, about
 my $KB      = 60;    # growth, over all samples, that is no noise
-my $LEAST   = 100;    # rounds that say anything
+my $LEAST   = 200;    # rounds that say anything
 
 # For the server block: memory is looked at when there is no garbage.
 sub location { return 'location = /leak-check { content_by_lua_block { collectgarbage() collectgarbage() } }' }
@@ -46,23 +46,26 @@ sub check {
     }
     my $samples = min( $SAMPLES, int $rounds );
     my $per     = min( 50, int( $rounds / $samples ) );
-    # What grows once, grows here: pools, buffers, the heap's own room.
-    $round->() for 1 .. $per * $samples / 3;
-
     my $settle
         = [ { value => Test::Nginx::Socket::Request::build( $name, 'GET /leak-check', '', 'close' ) } ];
-    my ( @memory, @fds );
-    for ( 1 .. $samples ) {
-        $round->() for 1 .. $per;
-        Test::Nginx::Socket::Client::talk( $block, $settle, $timeout );
-        push @memory, resident($pid);
-        push @fds,    scalar( () = glob "/proc/$pid/fd/*" );
+    my ( $fine, $figures );
+    # What grows once, while pools and buffers fill, does not grow a second time.
+    for ( 1 .. 2 ) {
+        $round->() for 1 .. $per * $samples / 3;
+        my ( @memory, @fds );
+        for ( 1 .. $samples ) {
+            $round->() for 1 .. $per;
+            Test::Nginx::Socket::Client::talk( $block, $settle, $timeout );
+            push @memory, resident($pid);
+            push @fds,    scalar( () = glob "/proc/$pid/fd/*" );
+        }
+        my $growth = slope(@memory) * $samples;
+        my $more   = max( @fds[ -10 .. -1 ] ) - max( @fds[ 0 .. 9 ] );
+        $figures = sprintf '%d rounds of requests: %+.0f KB (%d KB at the end), %+d descriptors',
+            $per * $samples, $growth, $memory[-1], $more;
+        last if $fine = $growth < $KB && $more <= 2;
     }
-    my $growth = slope(@memory) * $samples;
-    my $more   = max( @fds[ -10 .. -1 ] ) - max( @fds[ 0 .. 9 ] );
-    my $figures = sprintf '%d rounds of requests: %+.0f KB (%d KB at the end), %+d descriptors',
-        $per * $samples, $growth, $memory[-1], $more;
-    Test::More::ok( $growth < $KB && $more <= 2, "$name - no leak in $figures" );
+    Test::More::ok( $fine, "$name - no leak in $figures" );
     return;
 }
 
