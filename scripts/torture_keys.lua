@@ -1,5 +1,5 @@
--- What scripts/torture.lua knows about the keys it uses, and hence which answers
--- are right.
+-- What scripts/torture and scripts/soak know about the keys they use, and hence which
+-- answers are right.
 --
 -- A key has one writer at a time, and each of its values says which key it
 -- belongs to and how often it was written before (its generation). So a reader
@@ -25,8 +25,17 @@ local counts = {
 local errors = {}        -- text => how often
 local details = {}       -- of mismatches
 
+-- What scripts/soak does in its own way, because it has several workers.
+local keys = { ttl = 0, prefix = "" }
+
+function keys.count(name, n) counts[name] = counts[name] + (n or 1) end
+
+function keys.note(text)
+    if #details < 50 then details[#details + 1] = text end
+end
+
 local function mismatch(...)
-    counts.mismatches = counts.mismatches + 1
+    keys.count("mismatches")
     if #details < 50 then
         local text = {...}
         for i = 1, select("#", ...) do
@@ -35,7 +44,7 @@ local function mismatch(...)
                 text[i] = text[i]:sub(1, 150) .. "... (" .. #text[i] .. " bytes)"
             end
         end
-        details[#details + 1] = table.concat(text, " ")
+        keys.note(table.concat(text, " "))
     end
     return 0
 end
@@ -50,18 +59,20 @@ local usual = {
 -- have passed.
 local function failed(server, what, err, short)
     err = tostring(err)
+    keys.judge(server, what, err, short)
+    return nil, err
+end
+
+function keys.judge(server, what, err, short)
     errors[err] = (errors[err] or 0) + 1
     if not usual[err] then
         mismatch("unexpected error of", what .. ":", err)
     elseif short and err == "timeout" then
-        return nil, err
+        return
     elseif not server.faulty and ngx.now() > server.calm_at then
-        counts.unexplained = counts.unexplained + 1
-        if #details < 50 then
-            details[#details + 1] = "error without a fault: " .. what .. ": " .. err
-        end
+        keys.count("unexplained")
+        keys.note("error without a fault: " .. what .. ": " .. err)
     end
-    return nil, err
 end
 
 local function fault(server, what)
@@ -77,11 +88,12 @@ local serial = 0
 local function new_key(server, numeric)
     serial = serial + 1
     return {
-        name = (numeric and "n" or "k") .. serial, server = server,
+        name = (numeric and "n" or "k") .. keys.prefix .. serial, server = server,
         started = 0,     -- generation of the last write that began
         done = 0,        -- ... that is known to be complete
         deleted = 0,     -- ... of the last deletion that began
         epoch = -1,      -- when `done` was written; -1: it may have been lost
+        stored_at = 0,   -- ... by the clock, because it may expire (keys.ttl)
         busy = false,    -- a write is under way
         number = serial * 1000000,
     }
@@ -105,20 +117,28 @@ local function begin_write(slot, s, i)
     return key, key.started, servers[s].epoch
 end
 
-local function end_write(key, generation, epoch)
+-- `stored_at`: the command did not make it live longer than it would have.
+local function end_write(key, generation, epoch, stored_at)
     key.busy = false
     key.done = generation
+    key.stored_at = stored_at or ngx.now()
     key.epoch = key.server.epoch == epoch and epoch % 2 == 0 and epoch or -1
+end
+
+local function lasts(key)
+    return keys.ttl == 0 or ngx.now() < key.stored_at + keys.ttl / 2
 end
 
 -- What a reader has to remember when it asks.
 local function look(key)
-    return { key = key, done = key.done, epoch = key.epoch, now = key.server.epoch }
+    return {
+        key = key, done = key.done, epoch = key.epoch, now = key.server.epoch, lasts = lasts(key),
+    }
 end
 
 local function must_be_there(seen)
     local key = seen.key
-    return seen.done > 0 and key.deleted < seen.done and seen.epoch == seen.now
+    return seen.done > 0 and seen.lasts and key.deleted < seen.done and seen.epoch == seen.now
         and key.server.epoch == seen.now
 end
 
@@ -151,10 +171,11 @@ end
 
 -- Slots: what one light thread writes. A block has those of one request.
 
-local free, all = {}, {}
+local free, all = {}, {}     -- free: by size
 
 local function take_block(size)
-    local block = table.remove(free)
+    free[size] = free[size] or {}
+    local block = table.remove(free[size])
     if block then return block end
     block = {}
     for i = 1, size do
@@ -170,7 +191,7 @@ local function take_block(size)
 end
 
 local function give_block(block)
-    free[#free + 1] = block
+    table.insert(free[#block], block)
 end
 
 -- Mostly one of the few keys that everybody reads.
@@ -185,9 +206,11 @@ local function any_len()
     return random(50000, 500000)
 end
 
-return {
+for name, what in pairs {
     servers = servers, counts = counts, errors = errors, details = details, usual = usual, KEYS = KEYS,
     mismatch = mismatch, failed = failed, fault = fault, make = make, begin_write = begin_write,
-    end_write = end_write, look = look, must_be_there = must_be_there, check = check,
+    end_write = end_write, lasts = lasts, look = look, must_be_there = must_be_there, check = check,
     take_block = take_block, give_block = give_block, any_key = any_key, any_len = any_len,
-}
+} do keys[name] = what end
+
+return keys
