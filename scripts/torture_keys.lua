@@ -194,6 +194,15 @@ local function give_block(block)
     table.insert(free[#block], block)
 end
 
+-- An iterator over all there are.
+local function slots()
+    local i = 0
+    return function()
+        i = i + 1
+        return all[i]
+    end
+end
+
 -- Mostly one of the few keys that everybody reads.
 local function any_key(s)
     return all[random(10) < 8 and random(8) or random(#all)][s][random(KEYS)]
@@ -210,7 +219,7 @@ for name, what in pairs {
     servers = servers, counts = counts, errors = errors, details = details, usual = usual, KEYS = KEYS,
     mismatch = mismatch, failed = failed, fault = fault, make = make, begin_write = begin_write,
     end_write = end_write, lasts = lasts, look = look, must_be_there = must_be_there, check = check,
-    take_block = take_block, give_block = give_block, any_key = any_key, any_len = any_len,
+    take_block = take_block, give_block = give_block, slots = slots, any_key = any_key, any_len = any_len,
 } do keys[name] = what end
 
 return keys
