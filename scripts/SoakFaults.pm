@@ -116,6 +116,17 @@ sub end {
     return;
 }
 
+# Servers that ended by themselves.
+sub died {
+    my ($self) = @_;
+    my @died;
+    for my $server ( grep { !$_->{pending} || $_->{pending}{what} ne 'restart' } $self->servers ) {
+        my $status = TestEnv::Child::ended( TestEnv::Memcached::pid( $server->{address} ) ) // next;
+        push @died, sprintf 'the memcached %s died, wait status %d', $server->{name}, $status;
+    }
+    return @died;
+}
+
 sub pending { return scalar grep { $_->{pending} } $_[0]->servers }
 
 # An error of an operation, "server from till what: error", is explained by a fault of its kind

@@ -99,7 +99,7 @@ end
 function plants.memory()
     local ffi = require "ffi"
     ffi.cdef "void *malloc(size_t);"
-    now_and_then(4, function() ffi.fill(ffi.C.malloc(1000), 1000, 1) end)
+    now_and_then(1, function() ffi.fill(ffi.C.malloc(1000), 1000, 1) end)
 end
 
 function plants.lua_memory()
@@ -128,7 +128,10 @@ function plants.busy(soak)
         if not started then
             started = true
             ngx.timer.at(0, function()
-                while not ngx.worker.exiting() do ngx.sleep(0) end
+                while not ngx.worker.exiting() do
+                    for _ = 1, 10000000 do started = not not started end
+                    ngx.sleep(0.001)
+                end
             end)
         end
         run()

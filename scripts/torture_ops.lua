@@ -186,6 +186,7 @@ function ops.rare(m, _, s, short)
     elseif which == 3 then
         got, err = m.sock:send("version\r\n")
         if got then got, err = m.sock:receive() end
+        if err == "timeout" then m:close() end     -- as methods do by themselves
         if got and not got:match("^VERSION %d") then mismatch("raw version", got) end
     elseif which == 4 then
         got, err = m:stats("settings")
