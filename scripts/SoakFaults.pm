@@ -22,14 +22,14 @@ my %EXPLAINS = (
     cut     => $LOST,
     stop    => qr/\Atimeout\z/,
     stall   => qr/\Atimeout\z/,
-    split   => qr/(?!)/,
+    split   => qr/\Atimeout\z/,
 );
 
 my @ARGS = qw( -I 2m -m 1024 -c 4096 -t 2 );
 
-# `share`: of 100 sessions. `faults`: what happens to it.
+# `share`: of 100 sessions. `faults`: what happens to it. Only that of this name is used, if given.
 sub start {
-    my ($class) = @_;
+    my ( $class, $only ) = @_;
     my @servers = (
         { name => 'quiet', share => 25, quiet => 1, faults => [] },
         { name => 'tcp', share => 25, loses => 1, faults => [qw( restart stop )] },
@@ -39,6 +39,9 @@ sub start {
         { name => 'tls', share => 10, loses => 1, tls => 1, faults => [qw( restart stop )],
             args => TestCerts::memcached_args('good') },
     );
+    if ( defined $only ) {
+        $_->{share} = 0 + ( $_->{name} eq $only ) for @servers;
+    }
     my $index = 0;
     for my $server (@servers) {
         $server->{index} = ++$index;
@@ -71,10 +74,12 @@ sub lua {
 # Does something to some server. `notify`: how all workers get to know that it loses everything.
 sub make {
     my ( $self, $notify ) = @_;
-    my @free = grep { @{ $_->{faults} } && !$_->{pending} } $self->servers or return;
+    my @free = grep { @{ $_->{faults} } && $_->{share} && !$_->{pending} } $self->servers or return;
     my $server  = $free[ rand @free ];
     my $what    = $server->{faults}[ rand @{ $server->{faults} } ];
     my $seconds = 0.02 + rand 0.6;
+    # Longer than what some of the operations wait.
+    $seconds += 1.2 if $what =~ /st(?:op|all)/ && rand() < 0.25;
     $self->{done}{$what}++;
     my $fault = { what => $what, from => time, end => sub { } };
     if ( $what eq 'restart' ) {
@@ -142,10 +147,9 @@ sub judge {
         my $over = $fault == ( $server->{pending} // 0 ) ? 9**9**9 : $fault->{till} + $AFTER;
         return if $fault->{from} - $SKEW <= $till && $from <= $over;
     }
-    my ($last) = grep { $_->{from} < $till } reverse @{ $server->{past} || [] };
+    my @last = grep { $_->{from} < $till && $_->{till} > $till - 5 } @{ $server->{past} || [] };
     return sprintf '%s on %s failed at %.3f, good at %.3f, without a cause: %s%s', $what, $server->{name},
-        $till, $from, $error,
-        $last ? sprintf ' (before it: %s, %.3f to %.3f)', @$last{qw( what from till )} : '';
+        $till, $from, $error, join '', map { sprintf ' (%s: %.3f to %.3f)', @$_{qw( what from till )} } @last;
 }
 
 # File descriptors of the memcacheds and connections of the proxy, by name.

@@ -13,7 +13,7 @@ local dict = ngx.shared.soak
 
 local THREADS = 32
 local PATIENT = 20000    -- ms; longer than anything is held up
-local MEDIUM = 300       -- ms; shorter than some of the stalls
+local MEDIUM = 1000      -- ms; shorter than some of the stalls
 local SHORT = 20         -- ms; no surprise if that is over
 local STUCK = 40         -- seconds
 local LEDGERS = 4        -- counters on each server, see ops.ledger
@@ -44,7 +44,8 @@ function keys.judge(server, what, err, how)
         end
         if how.timeout <= SHORT then return keys.count("short timeouts") end
     end
-    local line = ("%d %.3f %.3f %s: %s"):format(server.index, how.from, now, what, err)
+    local line = ("%d %.3f %.3f %s in worker %d, reused %d: %s"):format(server.index, how.from, now,
+        what, ngx.worker.pid(), how.reused, err)
     if not dict:lpush("errors", line) then keys.count("errors dropped") end
 end
 
@@ -146,6 +147,7 @@ local function connect(slot, server, how, mode)
         finish(slot)
         if not ok then return failed(server, "sslhandshake", err, how) end
     end
+    how.reused = m:get_reused_times()
     return m
 end
 
@@ -155,7 +157,7 @@ local function session(slot, run, most)
     local server = servers[s]
     local medium = random(10) == 1
     local now = ngx.now()
-    local how = { from = now, began = now, timeout = timeout_of(server, medium) }
+    local how = { from = now, began = now, timeout = timeout_of(server, medium), reused = 0 }
     local m = connect(slot, server, how, run.mode)
     if not m then return false end
     for _ = 1, random(most) do
