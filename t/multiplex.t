@@ -208,7 +208,7 @@ each: {1=5, 2=5}
     location = /t {
         content_by_lua_block {
             local m = kit.connect()
-            kit.show("the first", m:get_reused_times())
+            kit.show("the first", m:get_reused_times(), m:get("none"))
             kit.show("close", m:close(), m:get_reused_times())
             kit.show("get", m:get("k"))
             kit.show("close again", m:close())
@@ -216,7 +216,8 @@ each: {1=5, 2=5}
             kit.show("the connection stays", m:get_reused_times() > 0)
             kit.show("keep", m:set_keepalive(), m:get_reused_times())
             kit.show("keep again", m:set_keepalive())
-            kit.show("another pool", kit.connect(nil, { pool = "other" }):get_reused_times())
+            m = kit.connect(nil, { pool = "other" })
+            kit.show("another pool", m:get_reused_times(), m:set_keepalive())
             kit.show("the same pool", kit.connect(nil, { pool = "other" }):get_reused_times() > 0)
             m:connect(kit.unix)
             kit.show("unix", m:get_reused_times(), kit.in_step(m))
@@ -228,14 +229,14 @@ each: {1=5, 2=5}
 --- request
 GET /t
 --- response_body
-the first: 0
+the first: 0, nil, nil, nil
 close: 1, nil, "closed"
 get: nil, nil, "closed"
 close again: nil, "closed"
 the connection stays: true
 keep: 1, nil, "closed"
 keep again: nil, "closed"
-another pool: 0
+another pool: 0, 1
 the same pool: true
 unix: 0, "yes"
 unix: true, "yes"

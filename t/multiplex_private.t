@@ -293,3 +293,52 @@ gone: nil, "broken pipe", nil
 close: 1
 --- error_log
 connect() to unix:
+
+
+
+=== TEST 7: who asks for TLS on new connections never goes on without it
+--- http_config eval: $::HttpConfig
+--- config
+    lua_memcached_multiplex 2;
+    location = /t {
+        content_by_lua_block {
+            -- all of them connect before the first one asks for TLS
+            local memcs = {}
+            for i = 1, 3 do memcs[i] = kit.connect(kit.tls) end
+            for i = 1, 3 do
+                local m = memcs[i]
+                kit.show("reused", m:get_reused_times())
+                if m:get_reused_times() == 0 then kit.show("handshake", m:sslhandshake(false)) end
+                kit.show("in step", kit.in_step(m))
+            end
+            -- a server that has answered without it is known to be used so
+            local first, second = kit.connect(), kit.connect()
+            kit.show("not used yet", first:get_reused_times(), second:get_reused_times())
+            kit.show("in step", kit.in_step(first))
+            kit.show("used", kit.connect():get_reused_times() > 0)
+            -- what TLS answers is no answer
+            local plain = kit.connect(kit.tls, { pool = "other" })
+            local _, _, err = plain:get("k")
+            kit.show("an error", err ~= nil)
+            kit.show("again", kit.connect(kit.tls, { pool = "other" }):get_reused_times())
+        }
+    }
+--- request
+GET /t
+--- response_body
+reused: 0
+handshake: true
+in step: "yes"
+reused: 0
+handshake: true
+in step: "yes"
+reused: 0
+handshake: true
+in step: "yes"
+not used yet: 0, 0
+in step: "yes"
+used: true
+an error: true
+again: 0
+--- no_error_log
+[alert]

@@ -90,6 +90,7 @@ impl Worker {
                 queue: Default::default(),
                 users: 0,
                 served: 0,
+                plain: false,
                 multiplex: peer.multiplex,
                 nodelay: false,
                 keepalive: settings.map_or(0, |settings| settings.keepalive_timeout()),
@@ -262,7 +263,7 @@ impl Worker {
         };
         session.state = State::Attached {
             trunk: trunk_key,
-            reused: trunk.served,
+            reused: if trunk.plain { trunk.served } else { 0 },
             flight: None,
         };
         trunk.served += 1;

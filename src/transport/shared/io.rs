@@ -206,6 +206,9 @@ impl Worker {
             };
             let broken = link.pipeline.is_broken();
             fault::point();
+            if !broken && let Some(trunk) = self.trunks.get_mut(trunk) {
+                trunk.plain = true;
+            }
             let followers = match &mut link.sharing {
                 Some(sharing) if !sharing.followers.is_empty() => sharing.take_followers(number),
                 _ => None,

@@ -114,6 +114,7 @@ impl Worker {
                 return Err(KeepaliveError::BadPoolSize(size));
             }
             trunk.kept = true;
+            trunk.plain = true;
             // SAFETY: the request is the running one.
             let settings = || unsafe { Settings::of(request) };
             let usual = || settings().map_or(0, |settings| settings.keepalive_timeout());
@@ -138,8 +139,9 @@ impl Worker {
         trunk: TrunkKey,
     ) -> Result<LinkKey, Error> {
         self.check_idle(key)?;
-        let address = self.trunks.get(trunk).and_then(|trunk| trunk.address);
-        let address = address.ok_or(Error::Closed)?;
+        let trunk = self.trunks.get_mut(trunk).ok_or(Error::Closed)?;
+        trunk.plain = true;
+        let address = trunk.address.ok_or(Error::Closed)?;
         self.disconnect(key, State::Closed);
         let pool = self.private_pool(key);
         let links = &self.links;

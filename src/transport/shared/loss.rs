@@ -33,6 +33,7 @@ impl Worker {
             }
             if trunk.links.is_empty() {
                 trunk.served = 0;
+                trunk.plain = false;
             }
         }
         let last_resort = link.sharing.as_ref().is_some_and(|s| s.last_resort);

@@ -68,6 +68,11 @@ pub(super) struct Trunk {
     users: usize,
     /// How many sessions the present connections have served.
     served: u64,
+    /// They are known to be used without TLS: the server has answered there, a
+    /// session was kept alive, or went on without on a connection of its own.
+    /// Before, they count as new to all sessions, so that whoever asks for TLS
+    /// on new connections does not go on without.
+    plain: bool,
     /// As last asked for.
     multiplex: Multiplex,
     nodelay: bool,
