@@ -174,7 +174,10 @@ impl Worker {
             }
             Some(Admission::Wait) => self.enqueue(key, pool, peer),
             Some(Admission::Refuse) => Err(Error::TooManyWaiting),
-            Some(Admission::Connect) | None => {
+            Some(Admission::Connect | Admission::Replace(_)) | None => {
+                if let Some(Admission::Replace(unfit)) = admission {
+                    self.links.remove(unfit);
+                }
                 let begun = self.begin_open(key, peer.host, peer.port, Some(pool));
                 if begun.is_err() {
                     self.release(pool);
@@ -391,6 +394,9 @@ impl Worker {
             .get(key)
             .and_then(|session| session.reader.as_ref())
             .is_none_or(Op::is_abandoned);
+        if let Admission::Replace(unfit) = admission {
+            self.links.remove(unfit);
+        }
         let Some((host, port)) = queued.filter(|_| !abandoned) else {
             match admission {
                 Admission::Reuse(link) => self.put_idle(pool, link, true),

@@ -46,6 +46,9 @@ pub enum Admission<I> {
     Undecided,
     /// Open a new connection; it is counted from now on.
     Connect,
+    /// The same, and close this idle connection, which is not what is wanted
+    /// and stands in the way; it is not counted any more.
+    Replace(I),
     /// The pool is full: call [`Pool::enqueue`]; the wait is counted from now on.
     Wait,
     /// The pool and its backlog are full.
@@ -78,19 +81,22 @@ impl<I: PartialEq, W: PartialEq> Pool<I, W> {
             Some(admission) => return admission,
             None => {}
         }
-        match self.backlog {
-            Some(backlog) if self.connections >= self.size.saturating_add(backlog) => {
-                Admission::Refuse
-            }
-            Some(_) if self.connections >= self.size => {
-                self.connections += 1;
-                Admission::Wait
-            }
-            _ => {
-                self.connections += 1;
-                Admission::Connect
-            }
+        let full = self.connections >= self.size;
+        let Some(backlog) = self.backlog.filter(|_| full) else {
+            self.connections += 1;
+            return Admission::Connect;
+        };
+        // an idle one that is in the way is no reason to wait
+        if !self.is_used_up()
+            && let Some(unfit) = self.idle.pop_back()
+        {
+            return Admission::Replace(unfit);
         }
+        if self.connections >= self.size.saturating_add(backlog) {
+            return Admission::Refuse;
+        }
+        self.connections += 1;
+        Admission::Wait
     }
 
     /// Whether as many connections are in use as may be open at once.
@@ -149,8 +155,15 @@ impl<I: PartialEq, W: PartialEq> Pool<I, W> {
     pub fn resume(&mut self, fitness: impl FnMut(&I) -> Fitness) -> Option<(W, Admission<I>)> {
         let waiter = self.waiting.pop_front()?;
         // its wait was counted, and so is what it gets instead
-        let admission = self.admit_idle(fitness).unwrap_or(Admission::Connect);
-        if let Admission::Reuse(_) = admission {
+        let admission = match self.admit_idle(fitness) {
+            Some(admission) => admission,
+            None if self.connections > self.size.saturating_add(self.waiting.len()) => {
+                let unfit = self.idle.pop_back();
+                unfit.map_or(Admission::Connect, Admission::Replace)
+            }
+            None => Admission::Connect,
+        };
+        if let Admission::Reuse(_) | Admission::Replace(_) = admission {
             self.release();
         }
         Some((waiter, admission))
@@ -344,6 +357,38 @@ mod tests {
     }
 
     #[test]
+    fn an_idle_connection_that_does_not_fit_is_no_reason_to_wait() {
+        let unfit = |_: &u32| Fitness::Unfit;
+        let mut pool = TestPool::new(2, Some(0));
+        pool.put(1, false);
+        pool.put(2, false);
+        assert_eq!(pool.admit(unfit), Admission::Replace(1));
+        assert_eq!(pool.connections(), 2);
+        assert_eq!(pool.admit(unfit), Admission::Replace(2));
+        assert_eq!(pool.connections(), 2);
+        assert_eq!(pool.admit(unfit), Admission::Refuse);
+        // no more may be idle than may be open
+        let mut pool = TestPool::new(2, Some(0));
+        pool.put(1, false);
+        assert_eq!(pool.admit(unfit), Admission::Connect);
+        assert_eq!(pool.idle().count(), 1);
+    }
+
+    #[test]
+    fn who_waited_gets_the_place_of_a_connection_that_does_not_fit() {
+        let mut pool = TestPool::new(1, Some(2));
+        assert_eq!(pool.admit(any), Admission::Connect);
+        for waiter in [7, 8] {
+            assert_eq!(pool.admit(any), Admission::Wait);
+            pool.enqueue(waiter);
+        }
+        assert_eq!(pool.put(1, true), None);
+        let resumed = pool.resume(|_| Fitness::Unfit);
+        assert_eq!(resumed, Some((7, Admission::Replace(1))));
+        assert_eq!((pool.connections(), pool.idle().count()), (2, 0));
+    }
+
+    #[test]
     fn an_abandoned_wait_is_not_counted() {
         let mut pool = TestPool::new(1, Some(5));
         pool.admit(any);
@@ -385,7 +430,9 @@ mod tests {
                             Admission::Connect => used.push(next),
                             Admission::Wait => { pool.enqueue(next); waiting.push(next) }
                             Admission::Refuse => prop_assert!(backlog.is_some()),
-                            Admission::Undecided => prop_assert!(false, "all fit"),
+                            Admission::Undecided | Admission::Replace(_) => {
+                                prop_assert!(false, "all fit")
+                            }
                         }
                     }
                     2 => if let Some(id) = used.pop() {

@@ -162,6 +162,7 @@ impl Worker {
                 return Err(Error::TooManyWaiting);
             }
             Some(Admission::Refuse) => return Err(Error::TooManyWaiting),
+            Some(Admission::Replace(unfit)) => drop(self.links.remove(unfit)),
             Some(Admission::Connect | Admission::Undecided) | None => {}
         }
         let opened = self.open_address(key, address, pool);
@@ -192,6 +193,10 @@ impl Worker {
                 Err(Error::TooManyWaiting)
             }
             Some(Admission::Refuse) => Err(Error::TooManyWaiting),
+            Some(Admission::Replace(unfit)) => {
+                self.links.remove(unfit);
+                Ok(pool)
+            }
             _ => Ok(pool),
         }
     }
