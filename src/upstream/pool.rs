@@ -151,18 +151,19 @@ impl<I: PartialEq, W: PartialEq> Pool<I, W> {
     }
 
     /// The operation that has waited longest and what it may do now that a
-    /// connection was given back or closed. Never `Wait` or `Refuse`.
+    /// connection was given back or closed. Never `Wait` or `Refuse`. `None`:
+    /// nobody waits, or that connection was an idle one and there is no room.
     pub fn resume(&mut self, fitness: impl FnMut(&I) -> Fitness) -> Option<(W, Admission<I>)> {
+        if self.is_used_up() {
+            return None;
+        }
         let waiter = self.waiting.pop_front()?;
         // its wait was counted, and so is what it gets instead
-        let admission = match self.admit_idle(fitness) {
-            Some(admission) => admission,
-            None if self.connections > self.size.saturating_add(self.waiting.len()) => {
-                let unfit = self.idle.pop_back();
-                unfit.map_or(Admission::Connect, Admission::Replace)
-            }
-            None => Admission::Connect,
-        };
+        let admission = self.admit_idle(fitness).unwrap_or_else(|| {
+            // all but one are in use
+            let unfit = self.idle.pop_back();
+            unfit.map_or(Admission::Connect, Admission::Replace)
+        });
         if let Admission::Reuse(_) | Admission::Replace(_) = admission {
             self.release();
         }
@@ -386,6 +387,22 @@ mod tests {
         let resumed = pool.resume(|_| Fitness::Unfit);
         assert_eq!(resumed, Some((7, Admission::Replace(1))));
         assert_eq!((pool.connections(), pool.idle().count()), (2, 0));
+    }
+
+    #[test]
+    fn the_end_of_an_idle_connection_makes_no_room() {
+        let mut pool = TestPool::new(1, Some(2));
+        pool.put(1, false);
+        assert_eq!(pool.admit(even), Admission::Undecided);
+        assert_eq!(pool.admit(even), Admission::Wait);
+        pool.enqueue(7);
+        assert!(pool.remove(&1));
+        assert_eq!(pool.resume(even), None);
+        assert_eq!(pool.next_waiting(), Some(&7));
+        pool.release();
+        assert_eq!(pool.resume(even), Some((7, Admission::Connect)));
+        assert_eq!(pool.next_waiting(), None);
+        assert_eq!(pool.connections(), 1);
     }
 
     #[test]
