@@ -71,3 +71,23 @@ impl Batch {
         &self.slots
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_private_command_makes_a_batch_private() {
+        let mut batch = Batch::new();
+        assert!(batch.can_share());
+        assert!(batch.push(&Command::Version).is_ok());
+        assert!(batch.can_share());
+        // a refused one is not in it
+        assert!(batch.push(&Command::Verbosity { level: None }).is_err());
+        assert!(batch.can_share());
+        assert!(batch.push(&Command::Quit).is_ok());
+        assert!(!batch.can_share());
+        assert!(batch.push(&Command::Version).is_ok());
+        assert!(!batch.can_share());
+    }
+}

@@ -162,4 +162,64 @@ mod tests {
         let taken = taken.take_while(|buffer| buffer.capacity() > 0).count();
         assert_eq!(taken, SMALL_KEPT);
     }
+
+    fn small_kept(buffers: &Buffers) -> usize {
+        let all = buffers.0.small.take();
+        let count = all.len();
+        buffers.0.small.set(all);
+        count
+    }
+
+    #[test]
+    fn sixteen_kib_are_small_and_more_is_large() {
+        let buffers = Buffers::default();
+        buffers.give(Vec::with_capacity(16 * KIB));
+        assert_eq!((small_kept(&buffers), kept(&buffers).len()), (1, 0));
+        buffers.give(Vec::with_capacity(16 * KIB + 1));
+        assert_eq!((small_kept(&buffers), kept(&buffers).len()), (1, 1));
+        // nothing is no buffer
+        buffers.give(Vec::new());
+        assert_eq!(small_kept(&buffers), 1);
+    }
+
+    #[test]
+    fn one_buffer_may_take_all_that_is_kept() {
+        let buffers = Buffers::default();
+        buffers.give(Vec::with_capacity(16 * MIB));
+        assert_eq!(kept(&buffers), [16 * 1024]);
+    }
+
+    #[test]
+    fn of_equal_ones_the_last_that_was_kept_is_taken() {
+        let buffers = Buffers::default();
+        let two = [(); 2].map(|()| Vec::with_capacity(100 * KIB));
+        let last = two[1].as_ptr();
+        two.into_iter().for_each(|buffer| buffers.give(buffer));
+        let taken = buffers.large(100 * KIB).unwrap();
+        assert_eq!(taken.as_ptr(), last);
+    }
+
+    #[test]
+    fn places_of_values_are_kept_unless_there_are_many() {
+        use crate::protocol::reply::Values;
+        let buffers = Buffers::default();
+        let places = || {
+            let all = buffers.0.items.take();
+            let count = all.len();
+            buffers.0.items.set(all);
+            count
+        };
+        let recycle = |room: usize| {
+            let (bytes, items) = (Vec::new(), Vec::with_capacity(room));
+            buffers.recycle(Reply::Values(Values { bytes, items }));
+        };
+        recycle(0);
+        assert_eq!(places(), 0);
+        recycle(MAX_SMALL / size_of::<Item>() + 1);
+        assert_eq!(places(), 0);
+        recycle(MAX_SMALL / size_of::<Item>());
+        assert_eq!(places(), 1);
+        assert_eq!(buffers.items().capacity(), MAX_SMALL / size_of::<Item>());
+        assert_eq!(places(), 0);
+    }
 }

@@ -268,4 +268,27 @@ mod tests {
             Answer::BadFormat
         );
     }
+
+    #[test]
+    fn a_key_of_the_full_length_has_no_byte_to_escape() {
+        let check = Check { word: "get" };
+        let plain = [b'k'; MAX_KEY_LEN];
+        let mut spaced = plain;
+        spaced[0] = b' ';
+        let key_len = |bytes: &[u8]| {
+            let escape = true;
+            check.key_len(Key { bytes, escape })
+        };
+        assert_eq!(key_len(&plain), Ok(()));
+        let refused = key_len(&spaced).unwrap_err();
+        assert!(refused.why.contains("252 bytes long after escaping"));
+    }
+
+    #[test]
+    fn arguments_of_stats_have_at_most_1024_bytes() {
+        let check = Check { word: "stats" };
+        assert_eq!(check.stats(&[b'a'; 1024]), Ok(()));
+        let refused = check.stats(&[b'a'; 1025]).unwrap_err();
+        assert_eq!(refused.answer, Answer::TooLong(Argument::Args));
+    }
 }

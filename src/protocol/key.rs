@@ -186,4 +186,19 @@ mod tests {
             prop_assert_eq!(unescaped(&text), key);
         }
     }
+
+    #[test]
+    fn lengths_as_sent_and_their_bound() {
+        let long = [b' '; 100];
+        for (bytes, escape, len, bound) in [
+            (&b""[..], true, 0, 0),
+            (b"a b", true, 5, 9),
+            (b"a b", false, 3, 3),
+            (&long[..84], true, 252, 250),
+            (&long, false, 100, 100),
+        ] {
+            let key = Key { bytes, escape };
+            assert_eq!((key.sent_len(), key.max_sent_len()), (len, bound));
+        }
+    }
 }

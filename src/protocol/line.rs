@@ -169,3 +169,82 @@ pub(super) fn is_stat(line: &[u8]) -> bool {
     // ITEM: stats cachedump; PREFIX: stats detail dump.
     matches!(word, b"STAT" | b"ITEM" | b"PREFIX")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The short way's view of a text, with a header of at most 20 bytes: data, flags, cas and rest.
+    fn whole(text: &str, cas: bool) -> Option<(String, String, String, String)> {
+        let shown = |bytes: &[u8]| bytes.escape_ascii().to_string();
+        let (hit, rest) = whole_value(text.as_bytes(), b"ab", cas, 20)?;
+        assert_eq!(hit.key, b"ab");
+        let unique = hit.cas.map_or(String::new(), |cas| format!("{cas:?}"));
+        Some((
+            shown(hit.data),
+            format!("{:?}", hit.flags),
+            unique,
+            shown(rest),
+        ))
+    }
+
+    #[test]
+    fn a_whole_value_is_seen_at_once() {
+        for (text, cas, data, flags, unique, rest) in [
+            ("VALUE ab 5 3\r\nxyz\r\nEND", false, "xyz", "5", "", "END"),
+            ("VALUE ab 007 0\r\n\r\n", false, "", "007", "", ""),
+            ("VALUE ab 5 1 9\r\nx\r\nV", true, "x", "5", "9", "V"),
+            (
+                "VALUE ab 123456789 1\r\nx\r\n",
+                false,
+                "x",
+                "123456789",
+                "",
+                "",
+            ),
+        ] {
+            let want = [data, flags, unique, rest].map(str::to_owned);
+            assert_eq!(whole(text, cas), Some(want.into()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_whole_value_is_left_to_the_long_way() {
+        for (text, cas) in [
+            ("VALUE ab 5 3\r\nxyz\r", false),
+            ("VALUE ab 5 3\r\nxy", false),
+            ("VALUE ab 5 3\nxyz\r\n", false),
+            ("VALUE ab 5 3\r\nxyzz\r\n", false),
+            ("VALUE ac 5 3\r\nxyz\r\n", false),
+            ("VALUE abc 5 3\r\nxyz\r\n", false),
+            ("VALUE ab 5 3 9\r\nxyz\r\n", false),
+            ("VALUE ab 5 3\r\nxyz\r\n", true),
+            ("VALUE ab 5 3 x\r\nxyz\r\n", true),
+            ("VALUE ab  3\r\nxyz\r\n", false),
+            ("VALUE ab 5 -3\r\nxyz\r\n", false),
+            ("VALUE ab 1234567890 1\r\nx\r\n", false),
+            ("END\r\n", false),
+            ("", false),
+        ] {
+            assert_eq!(whole(text, cas), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn small_numbers_have_up_to_eight_digits() {
+        for (text, found) in [
+            ("0 ", Some((0, " "))),
+            ("9\r", Some((9, "\r"))),
+            ("12345678/", Some((12_345_678, "/"))),
+            ("00000017:", Some((17, ":"))),
+            ("123456789 ", None),
+            ("12345678", None),
+            ("7", None),
+            (" ", None),
+            ("", None),
+        ] {
+            let found = found.map(|(number, rest)| (number, rest.as_bytes()));
+            assert_eq!(small_number(text.as_bytes()), found, "{text:?}");
+        }
+    }
+}

@@ -180,4 +180,48 @@ mod tests {
         }
         assert_eq!(buffer.bytes.capacity(), CAPACITY);
     }
+
+    #[test]
+    fn a_line_may_have_the_limit_and_no_byte_more() {
+        for (bytes, found) in [
+            (&b"12345678"[..], Next::Incomplete),
+            (b"12345678\r", Next::Incomplete),
+            (b"123456789", Next::Incomplete),
+            (b"1234567890", Next::TooLong),
+            (b"12345678\n", Next::Line(0..8)),
+            (b"12345678\r\n", Next::Line(0..8)),
+            (b"123456789\n", Next::TooLong),
+            (b"12345678\r\r\n", Next::TooLong),
+        ] {
+            assert_eq!(holding(bytes).line(8), found, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn there_is_room_for_4_kib_at_least() {
+        let mut buffer = LineBuffer::default();
+        let (bytes, room) = buffer.room();
+        assert_eq!((bytes.capacity(), room), (16 * 1024, 16 * 1024));
+        buffer.push(&[b'x'; 12 * 1024]);
+        assert_eq!(buffer.room().1, 4 * 1024);
+        assert_eq!(buffer.bytes.capacity(), 16 * 1024);
+        buffer.push(b"x");
+        let (bytes, room) = buffer.room();
+        assert!(bytes.capacity() > 16 * 1024);
+        assert_eq!(room, bytes.capacity() - (12 * 1024 + 1));
+        assert!(room >= 4 * 1024);
+    }
+
+    #[test]
+    fn bytes_move_when_room_is_short_and_not_before() {
+        let mut buffer = holding(&[b'x'; 12 * 1024]);
+        buffer.consume(10);
+        assert_eq!(buffer.room().1, 4 * 1024);
+        assert_eq!((buffer.pos, buffer.bytes.len()), (10, 12 * 1024));
+        buffer.push(b"yz");
+        assert_eq!(buffer.room().1, 4 * 1024 + 8);
+        assert_eq!((buffer.pos, buffer.bytes.len()), (0, 12 * 1024 - 8));
+        assert!(buffer.unread().ends_with(b"xyz"));
+        assert_eq!(buffer.bytes.capacity(), 16 * 1024);
+    }
 }

@@ -192,4 +192,15 @@ mod tests {
         }
         assert!(Digits::split(b"12345678901234567890x").is_some());
     }
+
+    #[test]
+    fn integers_have_at_most_128_bytes() {
+        let text = |sign: &str, len: usize| format!("{sign}{}", "0".repeat(len - sign.len()));
+        for sign in ["", "+", "-"] {
+            assert!(is_unsigned(text(sign, 128).as_bytes(), 9), "{sign}");
+            assert!(!is_unsigned(text(sign, 129).as_bytes(), 9), "{sign}");
+            assert!(is_signed(text(sign, 128).as_bytes()), "{sign}");
+            assert!(!is_signed(text(sign, 129).as_bytes()), "{sign}");
+        }
+    }
 }

@@ -433,6 +433,8 @@ impl<T: Copy> Pipeline<T> {
 }
 
 #[cfg(test)]
+mod position_tests;
+#[cfg(test)]
 mod property_tests;
 #[cfg(test)]
 mod sharing_tests;

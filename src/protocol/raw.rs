@@ -139,4 +139,11 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn what_is_wanted_stays() {
+        let mut reader = RawReader::new(RawRead::Exact(2));
+        reader.feed(b"a");
+        assert_eq!(reader.want(), RawRead::Exact(2));
+    }
 }

@@ -152,4 +152,19 @@ mod tests {
             format!("\"{}\"...", "x".repeat(64))
         );
     }
+
+    #[test]
+    fn a_quoted_text_has_64_bytes() {
+        let whole = "x".repeat(64);
+        assert_eq!(Quoted(whole.as_bytes()).to_string(), format!("\"{whole}\""));
+    }
+
+    #[test]
+    fn a_refusal_shows_the_answer() {
+        let refused = Refused {
+            answer: Answer::Error,
+            why: "get: key is missing or empty".into(),
+        };
+        assert_eq!(refused.to_string(), "ERROR");
+    }
 }

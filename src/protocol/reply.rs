@@ -146,3 +146,40 @@ pub enum Malformed {
     #[error("no memory for the reply")]
     NoMemory,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values of the keys `a`, `b`, …
+    fn values(texts: &[&str]) -> Values {
+        let mut values = Values::default();
+        for (n, text) in texts.iter().enumerate() {
+            let key = values.bytes.len();
+            values.bytes.push(b'a' + n as u8);
+            let data = values.bytes.len();
+            values.bytes.extend_from_slice(text.as_bytes());
+            values.items.push(Item {
+                key,
+                data,
+                end: values.bytes.len(),
+                flags: Digits::from(n as u64),
+                cas: None,
+            });
+        }
+        values
+    }
+
+    #[test]
+    fn hits_of_a_list() {
+        assert!(values(&[]).is_empty());
+        let two = values(&["x", ""]);
+        assert_eq!((two.len(), two.is_empty()), (2, false));
+        let hits: Vec<_> = two.iter().map(|hit| (hit.key, hit.data)).collect();
+        assert_eq!(hits, [(&b"a"[..], &b"x"[..]), (b"b", b"")]);
+        assert_eq!(two, values(&["x", ""]));
+        assert_ne!(two, values(&["x", "y"]));
+        assert_ne!(two, values(&["x"]));
+        assert!(format!("{two:?}").starts_with("[Hit {"));
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod room;
 mod words;
 
 fn raw(bytes: &[u8]) -> Key<'_> {

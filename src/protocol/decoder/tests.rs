@@ -50,6 +50,7 @@ enum Then {
 use Then::{Broken, Quiet, Waits};
 
 mod lines;
+mod parts;
 
 /// The reply to `command` in a readable form, and what becomes of the pipeline.
 fn answer(command: &Command<'_>, bytes: &[u8]) -> (String, Then) {
