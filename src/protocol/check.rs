@@ -282,6 +282,8 @@ mod tests {
         assert_eq!(key_len(&plain), Ok(()));
         let refused = key_len(&spaced).unwrap_err();
         assert!(refused.why.contains("252 bytes long after escaping"));
+        let refused = key_len(&[b'k'; MAX_KEY_LEN + 1]).unwrap_err();
+        assert!(refused.why.contains("251 bytes long before escaping"));
     }
 
     #[test]

@@ -134,7 +134,10 @@ impl Decoder {
 
     pub fn shrink(&mut self) {
         self.input.shrink();
-        self.partial.values.bytes.shrink_to(IDLE_VALUE);
+        // the room for the rest of a value was made for good
+        if !self.is_amid_value() {
+            self.partial.values.bytes.shrink_to(IDLE_VALUE);
+        }
     }
 
     /// The reply to a command of `kind`, whose keys are `keys`, once it is complete.

@@ -158,6 +158,19 @@ fn an_idle_connection_keeps_4_kib_for_values() {
     assert_eq!(decoder.partial.values.bytes.capacity(), 4 * 1024);
 }
 
+#[test]
+fn the_room_for_a_value_under_way_stays() {
+    let mut pipeline = asked(&Command::Get {
+        key: key(b"a"),
+        cas: false,
+    });
+    receive(&mut pipeline, b"VALUE a 0 10000\r\nx");
+    pipeline.shrink();
+    let rest = format!("{}\r\nEND\r\n", "x".repeat(9999));
+    let replies = receive(&mut pipeline, rest.as_bytes());
+    assert!(show(&replies[0].1).starts_with("value xxx"));
+}
+
 /// What the short way makes of a text, and what it leaves.
 fn at_once(kind: Kind, text: &str) -> (Option<String>, String) {
     let mut decoder = Decoder::new(LIMITS);
