@@ -1,0 +1,226 @@
+//! Calls whose replies tell whose they are, and a server that answers them. It keeps nothing: what
+//! it answers is in the command's key or number, and so is what the caller has to get.
+
+use ngx_http_lua_memcached_module::protocol::{Arith, Command, Key, Verb};
+
+use crate::input::Input;
+use crate::replies::{Hit, Seen};
+use crate::requests::{Request, is_storage};
+
+/// An operation of one command.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Call {
+    /// Keys that begin with `g` are hits.
+    Get {
+        key: String,
+        cas: bool,
+    },
+    Many {
+        keys: Vec<String>,
+        cas: bool,
+    },
+    Store {
+        key: String,
+        value: Vec<u8>,
+        cas: bool,
+    },
+    Delete {
+        key: String,
+    },
+    Incr {
+        delta: String,
+    },
+    Touch {
+        key: String,
+    },
+    FlushAll {
+        delay: String,
+    },
+    Stats,
+    Version,
+}
+
+fn plain(key: &str) -> Key<'_> {
+    Key {
+        bytes: key.as_bytes(),
+        escape: false,
+    }
+}
+
+impl Call {
+    /// One that nobody else calls, but for gets, of which several may be the same.
+    pub fn read(input: &mut Input<'_>, id: usize) -> Self {
+        let kind = input.byte();
+        let cas = kind & 16 != 0;
+        let hit = if kind & 32 != 0 { 'm' } else { 'g' };
+        match kind % 12 {
+            0 | 1 => Call::Get {
+                key: format!("{hit}{id}.{}", input.size()),
+                cas,
+            },
+            2 | 3 => Call::Get {
+                key: format!("{hit}same.{}", input.size() % 20),
+                cas: false,
+            },
+            4 | 5 => {
+                let key = |n| {
+                    let hit = if n == 1 { 'g' } else { hit };
+                    format!("{hit}{id}-{n}.{}", input.size())
+                };
+                let keys = (0..1 + usize::from(kind / 64)).map(key).collect();
+                Call::Many { keys, cas }
+            }
+            6 | 7 => {
+                let answer = ['s', 'n', 'e'][usize::from(kind / 64) % 3];
+                let key = format!("{answer}{id}");
+                let value = pattern(&key, input.size());
+                Call::Store { key, value, cas }
+            }
+            8 => Call::Delete {
+                key: format!("{}{id}", ['s', 'n', 'e'][usize::from(kind / 64) % 3]),
+            },
+            9 => Call::Incr {
+                delta: id.to_string(),
+            },
+            10 => match kind / 64 {
+                0 => Call::FlushAll {
+                    delay: id.to_string(),
+                },
+                1 => Call::Stats,
+                _ => Call::Version,
+            },
+            _ => Call::Touch {
+                key: format!("{}{id}", ['s', 'n', 'e'][usize::from(kind / 64) % 3]),
+            },
+        }
+    }
+
+    /// Hands the command to `with`.
+    pub fn with_command<R>(&self, with: impl FnOnce(&Command<'_>) -> R) -> R {
+        match self {
+            Call::Get { key, cas } => with(&Command::Get {
+                key: plain(key),
+                cas: *cas,
+            }),
+            Call::Many { keys, cas } => {
+                let keys: Vec<Key<'_>> = keys.iter().map(|key| plain(key)).collect();
+                with(&Command::GetMany {
+                    keys: &keys,
+                    cas: *cas,
+                })
+            }
+            Call::Store { key, value, cas } => with(&Command::Store {
+                verb: if *cas { Verb::Cas } else { Verb::Set },
+                key: plain(key),
+                flags: b"0",
+                exptime: b"0",
+                cas_unique: Some(b"1"),
+                value,
+            }),
+            Call::Delete { key } => with(&Command::Delete { key: plain(key) }),
+            Call::Incr { delta } => with(&Command::Arith {
+                op: Arith::Incr,
+                key: plain("n"),
+                delta: Some(delta.as_bytes()),
+            }),
+            Call::Touch { key } => with(&Command::Touch {
+                key: plain(key),
+                exptime: Some(b"0"),
+            }),
+            Call::FlushAll { delay } => with(&Command::FlushAll {
+                delay: Some(delay.as_bytes()),
+            }),
+            Call::Stats => with(&Command::Stats { args: None }),
+            Call::Version => with(&Command::Version),
+        }
+    }
+
+    /// What its caller has to get.
+    pub fn wanted(&self) -> Seen {
+        let hit = |key: &String, cas: bool, keep: bool| Hit {
+            key: if keep { key.clone().into() } else { vec![] },
+            data: value_of(key),
+            flags: b"5".to_vec(),
+            cas: cas.then(|| b"6".to_vec()),
+        };
+        let line = |text: String| Seen::Line(text.into_bytes());
+        match self {
+            Call::Get { key, cas } if key.starts_with('g') => Seen::Value(hit(key, *cas, false)),
+            Call::Get { .. } => Seen::Miss,
+            Call::Many { keys, cas } => Seen::Values(
+                keys.iter()
+                    .filter(|key| key.starts_with('g'))
+                    .map(|key| hit(key, *cas, true))
+                    .collect(),
+            ),
+            Call::Store { key, .. } | Call::Delete { key } | Call::Touch { key } => {
+                let store = matches!(self, Call::Store { .. });
+                match key.as_bytes() {
+                    [b's', ..] => Seen::Done,
+                    [b'n', ..] if store => line("NOT_STORED".into()),
+                    [b'n', ..] => line("NOT_FOUND".into()),
+                    _ => line(format!("SERVER_ERROR for {key}")),
+                }
+            }
+            Call::Incr { delta } => Seen::Number(delta.clone().into()),
+            Call::FlushAll { delay } => line(format!("SERVER_ERROR for {delay}")),
+            Call::Stats => Seen::Stats(vec![b"STAT pid 1".to_vec(), b"STAT x".to_vec()]),
+            Call::Version => Seen::Version(b"1.6.18".to_vec()),
+        }
+    }
+}
+
+/// The value of a key that ends with its size.
+fn value_of(key: &str) -> Vec<u8> {
+    let size = key.rsplit('.').next().and_then(|size| size.parse().ok());
+    pattern(key, size.unwrap_or(0))
+}
+
+/// Bytes that look like replies and commands, and belong to a key.
+fn pattern(key: &str, size: usize) -> Vec<u8> {
+    let unit = format!("{key}\r\nEND\r\nVALUE ");
+    unit.bytes().cycle().take(size).collect()
+}
+
+/// The server's answer.
+pub fn answer(request: &Request) -> Vec<u8> {
+    let text = |at: usize| String::from_utf8_lossy(&request.words[at]).into_owned();
+    let name = text(0);
+    let mut out = Vec::new();
+    match name.as_str() {
+        "get" | "gets" => {
+            for key in &request.words[1..] {
+                let key = String::from_utf8_lossy(key);
+                if key.starts_with('g') {
+                    let value = value_of(&key);
+                    let cas = if name == "gets" { " 6" } else { "" };
+                    out.extend(format!("VALUE {key} 5 {}{cas}\r\n", value.len()).bytes());
+                    out.extend(value);
+                    out.extend(b"\r\n");
+                }
+            }
+            out.extend(b"END\r\n");
+        }
+        "incr" => out.extend(format!("{}\r\n", text(2)).bytes()),
+        "flush_all" => out.extend(format!("SERVER_ERROR for {}\r\n", text(1)).bytes()),
+        "stats" => out.extend(b"STAT pid 1\r\nSTAT x\r\nEND\r\n"),
+        "version" => out.extend(b"VERSION 1.6.18\r\n"),
+        _ => {
+            let key = text(1);
+            let store = is_storage(name.as_bytes());
+            if let Some(data) = &request.data {
+                assert_eq!(*data, pattern(&key, data.len()), "the value arrived whole");
+            }
+            let line = match (key.as_bytes()[0], name.as_str()) {
+                (b's', "delete") => "DELETED".into(),
+                (b's', "touch") => "TOUCHED".into(),
+                (b's', _) => "STORED".into(),
+                (b'n', _) if store => "NOT_STORED".into(),
+                (b'n', _) => "NOT_FOUND".into(),
+                _ => format!("SERVER_ERROR for {key}"),
+            };
+            out.extend(format!("{line}\r\n").bytes());
+        }
+    }
+    out
+}
