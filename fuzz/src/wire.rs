@@ -157,7 +157,7 @@ impl Wire {
             lens.push(batch.text_len() - before);
         }
         assert_eq!(batch.len(), calls.len());
-        self.pipeline.submit_batch(tag, &batch);
+        assert!(self.pipeline.submit_batch(tag, &batch));
         for (call, len) in calls.iter().zip(lens) {
             self.take_off(tag, call, len);
         }
@@ -274,7 +274,7 @@ impl Wire {
 
     /// The exchanges of which nothing was sent, for another connection.
     pub fn split_unsent(&mut self) -> Wire {
-        let pipeline = self.pipeline.split_unsent();
+        let pipeline = self.pipeline.split_unsent().expect("memory");
         let kept = self
             .flights
             .iter()
