@@ -124,7 +124,8 @@ pub unsafe extern "C-unwind" fn get_many(state: *mut lua_State) -> c_int {
     let cas = flag(stack, 4);
     // SAFETY: a table is at index 2.
     let len = unsafe { lua_objlen(state, 2) };
-    let mut keys = Vec::with_capacity(len);
+    let mut keys = Vec::new();
+    stack.reserve(&mut keys, len);
     for at in 1..=len {
         let Ok(at) = c_int::try_from(at) else { break };
         // SAFETY: a table is at index 2, whose elements are strings and stay

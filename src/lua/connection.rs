@@ -195,7 +195,9 @@ fn options(stack: Stack, index: c_int) -> Options {
         options.pool_size = size.and_then(|size| usize::try_from(size).ok());
     }
     field(stack, index, c"pool", |kind| match kind {
-        LUA_TNUMBER | LUA_TSTRING => options.pool = stack.text(-1).map(<[u8]>::to_vec),
+        LUA_TNUMBER | LUA_TSTRING => {
+            options.pool = stack.text(-1).map(|pool| stack.owned(pool));
+        }
         LUA_TNIL => {}
         _ => bad_option(
             stack,

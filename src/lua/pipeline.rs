@@ -81,21 +81,26 @@ pub unsafe extern "C-unwind" fn length(state: *mut lua_State) -> c_int {
 /// Adds a command. A refused one keeps its place, so that it spoils no other.
 pub fn queue(stack: Stack, id: u64, shape: u8, command: &Command<'_>) -> c_int {
     let refused = with(|pipelines| {
-        let pipeline = pipelines.get_mut(key(id))?;
-        match pipeline.batch.push(command) {
-            Ok(()) => {
-                pipeline.slots.push(Queued::Command(shape));
-                None
-            }
-            Err(refused) => {
+        let Some(pipeline) = pipelines.get_mut(key(id)) else {
+            return Ok(());
+        };
+        if pipeline.slots.try_reserve(1).is_err() {
+            return Err(None);
+        }
+        pipeline
+            .batch
+            .push(command)
+            .inspect(|()| pipeline.slots.push(Queued::Command(shape)))
+            .map_err(|refused| {
                 let answer = refused.answer;
                 pipeline.slots.push(Queued::Refused(shape, answer));
                 Some(refused)
-            }
-        }
+            })
     });
-    if let Some(refused) = refused {
-        log_refused(stack, &refused);
+    match refused {
+        Ok(()) => {}
+        Err(Some(refused)) => log_refused(stack, &refused),
+        Err(None) => stack.raise(format_args!("no memory")),
     }
     stack.push_integer(1);
     1

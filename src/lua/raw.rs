@@ -82,7 +82,11 @@ fn flatten(stack: Stack, table: c_int, out: &mut Vec<u8>, depth: usize) {
         // SAFETY: as above; the element is popped again.
         unsafe { lua_rawgeti_(state, table, at) };
         match stack.kind(-1) {
-            LUA_TSTRING | LUA_TNUMBER => out.extend(stack.text(-1).unwrap_or_default()),
+            LUA_TSTRING | LUA_TNUMBER => {
+                let text = stack.text(-1).unwrap_or_default();
+                stack.reserve(out, text.len());
+                out.extend_from_slice(text);
+            }
             LUA_TTABLE => flatten(stack, stack.top(), out, depth + 1),
             _ => stack.raise(format_args!(
                 "bad argument #1 to 'send' (bad data type {} found)",

@@ -148,6 +148,21 @@ impl Stack {
         }
     }
 
+    /// Makes room for so many more elements, whose number Lua code chose.
+    pub fn reserve<T>(self, vec: &mut Vec<T>, more: usize) {
+        if vec.try_reserve(more).is_err() {
+            self.raise(format_args!("no memory"))
+        }
+    }
+
+    /// A copy of what Lua code gave.
+    pub fn owned(self, bytes: &[u8]) -> Vec<u8> {
+        let mut copy = Vec::new();
+        self.reserve(&mut copy, bytes.len());
+        copy.extend_from_slice(bytes);
+        copy
+    }
+
     /// The request whose Lua code runs.
     pub fn request(self) -> NonNull<ngx_http_request_t> {
         // SAFETY: see the type.

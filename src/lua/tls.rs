@@ -32,10 +32,12 @@ pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
     let port = unsafe { lua_tonumber(state, 9) };
     let handshake = Handshake {
         session: transport::with(|worker| worker.known_tls_session(session)),
-        server_name: stack.optional_text(3, "server name").map(<[u8]>::to_vec),
+        server_name: stack
+            .optional_text(3, "server name")
+            .map(|name| stack.owned(name)),
         verify: flag(4),
         status_request: flag(5),
-        host: stack.text(8).unwrap_or_default().to_vec(),
+        host: stack.owned(stack.text(8).unwrap_or_default()),
         port: port as u16,
         certificate: certificate(stack),
     };

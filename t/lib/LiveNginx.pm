@@ -59,7 +59,9 @@ END
         stderr => "$dir/logs/stderr",
     );
     my $child = $self->{pid};
-    $self->wait_for( sub { $self->answers } )
+    # it listens before it has a worker
+    my $worker = $opt{daemon} || $main =~ /master_process\s+off/ ? sub {1} : sub { $self->workers };
+    $self->wait_for( sub { $self->answers && $worker->() }, 20 )
         or die "LiveNginx: does not start\n" . $self->log . slurp("$dir/logs/stderr");
     return $self if !$opt{daemon};
     $self->wait_for( sub { defined TestEnv::Child::ended($child) } );
