@@ -131,26 +131,26 @@ lua tcp socket read timed out
                 local what = line:match("^get (%a+)$")
                 if what == "bytes" then
                     c:send("VALUE bytes 0 5\r\n")
-                    c:trickle("abcde\r\nEND\r\n", 1, 0.03)
+                    c:trickle("abcde\r\nEND\r\n", 1, 0.08)
                     return false
                 elseif line == "stats" then
                     for i = 1, 5 do
-                        ngx.sleep(0.06)
+                        ngx.sleep(0.2)
                         c:send("STAT a " .. i .. "\r\n")
                     end
                     return "END\r\n"
                 elseif line == "get many one" then
                     for _, s in ipairs{ "VALUE many 0 1\r\n", "x\r\n", "VALUE one 0 1\r\n", "y\r\n" } do
-                        ngx.sleep(0.06)
+                        ngx.sleep(0.2)
                         c:send(s)
                     end
                     return "END\r\n"
                 elseif what == "p" then
-                    ngx.sleep(0.06)
+                    ngx.sleep(0.2)
                 end
             end)
             local m = kit.connect(srv.port)
-            m:set_timeout(150)
+            m:set_timeout(600)
             kit.show("bytes", m:get("bytes"))
             kit.show("stats", m:stats())
             kit.show("multi-get", m:get{ "many", "one" })
@@ -169,6 +169,7 @@ multi-get: {many={"x", "0"}, one={"y", "0"}}
 pipeline: {{"p", "0"}, {"p", "0"}, {"p", "0"}, {"p", "0"}, {"p", "0"}}, nil
 --- no_error_log
 [error]
+--- timeout: 20
 
 
 
@@ -274,11 +275,11 @@ still: "k", "0"
     lua_memcached_multiplex 1;
     location = /t {
         content_by_lua_block {
-            local srv = mux.server(function(line) if line == "get late" then ngx.sleep(0.11) end end)
+            local srv = mux.server(function(line) if line == "get late" then ngx.sleep(0.4) end end)
             local m = kit.connect(srv.port)
-            m:set_timeout(70)
+            m:set_timeout(300)
             kit.show("late", m:get("late"))
-            ngx.sleep(0.1)
+            ngx.sleep(0.3)
             m:connect("127.0.0.1", srv.port)
             m:set_timeout(1000)
             kit.show("then", m:get("then"))
@@ -321,15 +322,15 @@ lua tcp socket read timed out
             local m = kit.connect(srv.port)
             local c = srv.conns[1]
 
-            c.pause = 0.003
-            m:set_timeouts(1000, 400, 5000)
+            c.pause = 0.006
+            m:set_timeouts(1000, 1000, 5000)
             local ms, ok, err = kit.timed(m.set, m, "large", value)
-            kit.show("slowly", ok, err, ms > 500)
+            kit.show("slowly", ok, err, ms > 1000)
 
             c.wait = 0.3
-            m:set_timeouts(1000, 5000, 600)
+            m:set_timeouts(1000, 5000, 1500)
             ms, ok, err = kit.timed(m.set, m, "large", value)
-            kit.show("slowly, and an answer after a while", ok, err, ms > 900)
+            kit.show("slowly, and an answer after a while", ok, err, ms > 1500)
             kit.show("connections", srv.accepted, m:get("k"))
             srv:close()
         }
@@ -342,7 +343,7 @@ slowly, and an answer after a while: 1, nil, true
 connections: 1, "k", "0"
 --- no_error_log
 [error]
---- timeout: 15
+--- timeout: 30
 
 
 

@@ -43,11 +43,17 @@ my $server = q{
         content_by_lua_block {
             local srv = kit.fake(function(c)
                 while c:line() do
-                    ngx.sleep(0.4)
+                    for _ = 1, 800 do
+                        if ngx.worker.exiting() then break end
+                        ngx.sleep(0.01)
+                    end
+                    ngx.sleep(0.05)
                     c:send("VALUE k 0 1\r\nv\r\nEND\r\n")
                 end
             end)
             local m, n = kit.connect(srv.port), kit.connect(srv.port)
+            m:set_timeout(10000)
+            n:set_timeout(10000)
             local t = ngx.thread.spawn(function() return (m:get("k")) end)
             local first = n:get("k")
             local exiting = ngx.worker.exiting()
@@ -103,7 +109,7 @@ for my $round ( 1 .. 10 ) {
     my ($old) = $nginx->workers;
     sleep 0.05;
     $nginx->signal('HUP');
-    ok( $nginx->wait_for( sub { !grep { $_ == $old } $nginx->workers }, 5 ), "reload $round: the old worker goes" );
+    ok( $nginx->wait_for( sub { !grep { $_ == $old } $nginx->workers }, 20 ), "reload $round: the old worker goes" );
 }
 my ( $right, @wrong ) = $nginx->end_load($load);
 cmp_ok( $right, '>', 100, 'the load was served' );
@@ -117,20 +123,20 @@ my ($old) = $nginx->workers;
 $nginx->signal('HUP');
 my $answer = do { local $/; <$reader> };
 like( $answer, qr/\r\n\r\nvvv true/, 'a worker that exits answers what it was asked before' );
-ok( $nginx->wait_for( sub { !grep { $_ == $old } $nginx->workers }, 8 ), 'and goes' );
+ok( $nginx->wait_for( sub { !grep { $_ == $old } $nginx->workers }, 20 ), 'and goes' );
 
 is( $nginx->get('/timer'), 'started', 'a timer' );
 sleep 0.1;
 ($old) = $nginx->workers;
 $nginx->signal('HUP');
-ok( $nginx->wait_for( sub { !grep { $_ == $old } $nginx->workers }, 5 ), 'a worker with a timer goes' );
+ok( $nginx->wait_for( sub { !grep { $_ == $old } $nginx->workers }, 20 ), 'a worker with a timer goes' );
 like( $nginx->log, qr/the timer: running 1/, 'after the timer has done its work' );
 
 is( $nginx->get('/killed'), 'started', 'an operation with much time' );
 sleep 0.1;
 ($old) = $nginx->workers;
 $nginx->signal('HUP');
-ok( $nginx->wait_for( sub { !grep { $_ == $old } $nginx->workers }, 5 ), 'a worker does not wait for what nobody waits for' );
+ok( $nginx->wait_for( sub { !grep { $_ == $old } $nginx->workers }, 20 ), 'a worker does not wait for what nobody waits for' );
 like( $nginx->log, qr/it was killed: 1/, 'after it was given up' );
 
 # The server goes and comes.
