@@ -188,6 +188,13 @@ mod tests {
     }
 
     #[test]
+    fn what_unescaping_leaves_is_plain() {
+        for (text, plain) in [("", true), ("a-b", true), ("a+b", false), ("%41", false)] {
+            assert_eq!(is_plain(text.as_bytes()), plain, "{text}");
+        }
+    }
+
+    #[test]
     fn lengths_as_sent_and_their_bound() {
         let long = [b' '; 100];
         for (bytes, escape, len, bound) in [

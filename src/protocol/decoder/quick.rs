@@ -57,7 +57,9 @@ impl Decoder {
                 break;
             };
             let Values { bytes, items } = &mut partial.values;
-            bytes.try_reserve(key.len() + hit.data.len()).ok()?;
+            bytes
+                .try_reserve(key.len().saturating_add(hit.data.len()))
+                .ok()?;
             items.try_reserve(1).ok()?;
             let start = bytes.len();
             bytes.extend_from_slice(key);
