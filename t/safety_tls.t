@@ -468,3 +468,46 @@ the one of before: 1, "yes"
 --- no_error_log
 [error]
 [alert]
+
+
+
+=== TEST 12: a pooled connection that is not what is wanted gives its place up
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            for backlog = 0, 1 do
+                local opts = { pool = "one place" .. backlog, pool_size = 1, backlog = backlog }
+                local function use(port, tls)
+                    local m = kit.new()
+                    m:set_timeout(2000)
+                    local ok, err = m:connect("127.0.0.1", port, opts)
+                    if ok and tls then ok, err = m:sslhandshake(false) end
+                    if not ok then return ok, err end
+                    ok, err = m:set("a", "1")
+                    m:set_keepalive()
+                    return ok, err
+                end
+                local ms = kit.timed(function()
+                    kit.show("TLS", use(tls.port, true))
+                    kit.show("another server", use(kit.port, false))
+                    kit.show("TLS again", use(tls.port, true))
+                end)
+                kit.show("without waiting", ms < 1500)
+            end
+        }
+    }
+--- request
+GET /t
+--- response_body
+TLS: 1, nil
+another server: 1, nil
+TLS again: 1, nil
+without waiting: true
+TLS: 1, nil
+another server: 1, nil
+TLS again: 1, nil
+without waiting: true
+--- no_error_log
+queued connect timed out
+[alert]

@@ -125,7 +125,9 @@ impl World {
                 self.pool.enqueue(session);
                 self.sessions[session] = State::Waiting;
             }
-            Admission::Refuse => assert!(self.backlog.is_some()),
+            Admission::Refuse => {
+                assert!(self.backlog.is_some() && self.in_use() >= self.size);
+            }
             admission => self.admitted(session, admission),
         }
     }
