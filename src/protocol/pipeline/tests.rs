@@ -51,6 +51,7 @@ pub(super) fn send_all<T: Copy>(pipeline: &mut Pipeline<T>) -> Vec<u8> {
 pub(super) fn read<T: Copy>(pipeline: &mut Pipeline<T>, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         let ReadBuf { buf, max } = pipeline.read_buf();
+        assert!(max > 0 && buf.capacity() - buf.len() >= max);
         let (now, later) = bytes.split_at(max.min(bytes.len()));
         buf.extend_from_slice(now);
         bytes = later;
@@ -412,6 +413,7 @@ fn buffers_of_large_values_go_from_one_connection_to_the_next() {
         let mut bytes = bytes.as_slice();
         while !bytes.is_empty() {
             let into = pipeline.read_buf();
+            assert!(into.max > 0);
             let (now, later) = bytes.split_at(into.max.min(bytes.len()));
             into.buf.extend_from_slice(now);
             bytes = later;

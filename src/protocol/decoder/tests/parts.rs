@@ -118,6 +118,7 @@ fn capacity_for(len: usize) -> usize {
     let mut rest = text.as_slice();
     loop {
         let (buf, max) = decoder.read_buf();
+        assert!(max > 0 && !rest.is_empty());
         let (now, later) = rest.split_at(max.min(rest.len()).min(1000));
         buf.extend_from_slice(now);
         rest = later;
