@@ -90,4 +90,14 @@ mod tests {
         assert!(batch.push(&Command::Version).is_ok());
         assert!(!batch.can_share());
     }
+
+    #[test]
+    fn a_copy_has_all_of_it() {
+        let mut batch = Batch::new();
+        assert!(batch.push(&Command::Version).is_ok());
+        assert!(batch.push(&Command::Quit).is_ok());
+        let copy = batch.try_clone().unwrap();
+        assert_eq!((copy.text(), copy.slots()), (batch.text(), batch.slots()));
+        assert!(!copy.can_share() && Batch::new().try_clone().unwrap().can_share());
+    }
 }

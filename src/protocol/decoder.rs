@@ -271,8 +271,7 @@ impl Decoder {
         let ended = match text {
             b"END" => return Some((partial.lines(), Step::Kept)),
             b"RESET" | b"OK" => first && stats == Stats::Special,
-            _ if is_stat(text) => stats == Stats::SizesSwitch && ends_sizes_switch(text),
-            _ => false,
+            _ => stats == Stats::SizesSwitch && ends_sizes_switch(text),
         };
         if !ended && !is_stat(text) {
             let step = match first && is_error(text) {

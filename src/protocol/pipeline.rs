@@ -365,7 +365,10 @@ impl<T: Copy> Pipeline<T> {
         let at = usize::try_from(from - self.base).unwrap_or(usize::MAX);
         let at = at.min(self.out.len());
         let count = self.flights.len() - kept;
-        other.out.try_reserve_exact(self.out.len() - at).ok()?;
+        other
+            .out
+            .try_reserve_exact(self.out.len().saturating_sub(at))
+            .ok()?;
         other.flights.try_reserve_exact(count).ok()?;
         other.out.extend(self.out.drain(at..));
         for mut flight in self.flights.drain(kept..) {

@@ -146,4 +146,12 @@ mod tests {
         reader.feed(b"a");
         assert_eq!(reader.want(), RawRead::Exact(2));
     }
+
+    #[test]
+    fn room_is_made_before() {
+        let mut reader = RawReader::new(RawRead::All);
+        assert!(reader.make_room(1000));
+        assert!(reader.data.capacity() >= 1000);
+        assert!(!reader.make_room(usize::MAX));
+    }
 }

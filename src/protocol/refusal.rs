@@ -167,4 +167,11 @@ mod tests {
         };
         assert_eq!(refused.to_string(), "ERROR");
     }
+
+    #[test]
+    fn without_memory() {
+        let refused = Refused::no_memory("get", 7);
+        assert_eq!(refused.to_string(), "no memory");
+        assert_eq!(refused.why, "get: no memory for 7 bytes");
+    }
 }

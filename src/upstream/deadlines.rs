@@ -195,4 +195,15 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn room_is_made_before() {
+        let mut deadlines = Deadlines::default();
+        deadlines.set(0, 1, ());
+        assert!(deadlines.make_room(1000));
+        let room = deadlines.nodes.capacity();
+        assert!(room >= 1000);
+        assert!(deadlines.make_room(0) && deadlines.make_room(1000));
+        assert_eq!(deadlines.nodes.capacity(), room);
+    }
 }
