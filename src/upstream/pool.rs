@@ -397,6 +397,7 @@ mod tests {
         assert_eq!(pool.admit(even), Admission::Wait);
         pool.enqueue(7);
         assert!(pool.remove(&1));
+        assert!(!pool.remove(&1));
         assert_eq!(pool.resume(even), None);
         assert_eq!(pool.next_waiting(), Some(&7));
         pool.release();
@@ -413,6 +414,7 @@ mod tests {
         pool.enqueue(7);
         assert!(pool.abandon(&7));
         assert!(!pool.abandon(&7));
+        assert!(!pool.is_unused());
         pool.release();
         assert!(pool.is_unused());
     }
