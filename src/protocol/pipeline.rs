@@ -210,7 +210,7 @@ impl<T: Copy> Pipeline<T> {
         let of_end = rest.saturating_sub(value.len());
         let value = value.get(rest..).unwrap_or_default();
         let end = VALUE_END.get(of_end..).unwrap_or_default();
-        let room = value.len() + end.len();
+        let room = value.len().saturating_add(end.len());
         let queued = self.out.try_reserve(room).is_ok();
         if queued {
             self.out.extend_from_slice(value);
