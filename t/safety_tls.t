@@ -353,7 +353,6 @@ without: "NONE ", 1
 
 
 === TEST 9: whoever waits behind a connection that is not used gets its place
---- whole: the order in which two end that began together
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {
