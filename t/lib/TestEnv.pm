@@ -43,6 +43,8 @@ sub import {
             return $SERVROOT = File::Spec->catdir( $ROOT, 't', "servroot_$$" );
         }
     );
+    # three seconds are little on a busy machine
+    set_default( TEST_NGINX_TIMEOUT => sub {20} );
     set_nginx();
     set_default( TEST_NGINX_LOAD_MODULES => sub { join ' ', modules( $want{module} // 1 ) } );
     if ( ( $ENV{TEST_NGINX_MULTIPLEX} // '' ) ne '' && ( $want{module} // 1 ) ) {
@@ -201,6 +203,10 @@ two real memcached servers. A port or path that was set before and answers is us
 =item TEST_NGINX_UNUSED_PORT, TEST_NGINX_FAKE_PORT
 
 a port where nobody listens, and one for C<--- tcp_listen>
+
+=item TEST_NGINX_TIMEOUT
+
+how long a request may take, in seconds
 
 =item TEST_NGINX_LOAD_MODULES
 
