@@ -12,6 +12,7 @@ use TestEnv   ();
 # The servers of scripts/soak, what is done to them, and whether that is the cause of an error.
 
 my $AFTER = 1;      # seconds after a fault in which connections may still turn out to be broken
+my $CATCH_UP = 4;   # and in which a server that was held up may still be late, on a busy machine
 my $SKEW  = 0.1;    # of the clocks of nginx and ours
 my $KEEP  = 120;    # seconds after which no error of that time can come any more
 
@@ -135,7 +136,7 @@ sub died {
 sub pending { return scalar grep { $_->{pending} } $_[0]->servers }
 
 # An error of an operation, "server from till what: error", is explained by a fault of its kind
-# between the time its connection was good and the time it failed. What is wrong, or nothing.
+# between the time its connection was good, or a little before, and the time it failed. What is wrong, or nothing.
 sub judge {
     my ( $self, $line ) = @_;
     my ( $index, $from, $till, $what, $error ) = $line =~ /\A(\d+) ([\d.]+) ([\d.]+) ([^:]*): (.*)\z/s
@@ -144,7 +145,8 @@ sub judge {
     $self->{errors}{"$server->{name}: $error"}++;
     for my $fault ( @{ $server->{past} } ) {
         next if $error !~ $EXPLAINS{ $fault->{what} };
-        my $over = $fault == ( $server->{pending} // 0 ) ? 9**9**9 : $fault->{till} + $AFTER;
+        my $after = $error eq 'timeout' ? $CATCH_UP : $AFTER;
+        my $over = $fault == ( $server->{pending} // 0 ) ? 9**9**9 : $fault->{till} + $after;
         return if $fault->{from} - $SKEW <= $till && $from <= $over;
     }
     my @last = grep { $_->{from} < $till && $_->{till} > $till - 5 } @{ $server->{past} || [] };
