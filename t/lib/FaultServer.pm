@@ -184,7 +184,7 @@ sub answer {
             my $value = "$1\@$who->{serial}";
             say_to( $who, "VALUE $1 0 " . length($value) . "\r\n$value\r\nEND\r\n" );
         }
-        elsif ( $want ne '' && index( $want, $who->{in} ) == 0 || 'get nb' =~ /\A\Q$who->{in}\E/ ) {
+        elsif ( $want ne '' && index( $want, $who->{in} ) == 0 || "get nb\nget probe" =~ /^\Q$who->{in}\E/m ) {
             last;    # more is to come
         }
         elsif ( $who->{in} =~ s/\A(get (?:nb|probe)[^\n]*\z)// ) {
