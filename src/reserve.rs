@@ -49,6 +49,18 @@ impl<A: GlobalAlloc> Reserve<A> {
         self.full.load(Relaxed) || self.fill_up()
     }
 
+    /// Gives the reserve back.
+    pub fn empty(&self) {
+        self.full.store(false, Relaxed);
+        for block in &self.blocks {
+            let memory = block.swap(ptr::null_mut(), Relaxed);
+            if !memory.is_null() {
+                // SAFETY: allocated with this layout, and nobody else has it.
+                unsafe { self.inner.dealloc(memory, LAYOUT) };
+            }
+        }
+    }
+
     #[cold]
     fn fill_up(&self) -> bool {
         for block in &self.blocks {
@@ -173,14 +185,6 @@ mod tests {
         Layout::from_size_align(size, 8).unwrap()
     }
 
-    fn empty(reserve: &Reserve<Limited>) {
-        for block in &reserve.blocks {
-            let memory = block.swap(ptr::null_mut(), Relaxed);
-            // SAFETY: allocated so.
-            unsafe { reserve.inner.dealloc(memory, LAYOUT) };
-        }
-    }
-
     #[test]
     fn the_reserve_serves_small_requests_only_until_it_is_empty() {
         let reserve = Reserve::new(Limited(Cell::new(BLOCKS * BLOCK + 100)));
@@ -208,7 +212,7 @@ mod tests {
         }
         assert!(reserve.fill());
         assert_eq!(reserve.inner.0.get(), 100);
-        empty(&reserve);
+        reserve.empty();
     }
 
     #[test]
@@ -232,6 +236,6 @@ mod tests {
             reserve.dealloc(zeroed, layout(BLOCK));
         }
         assert!(reserve.fill());
-        empty(&reserve);
+        reserve.empty();
     }
 }

@@ -423,7 +423,7 @@ lua tcp socket read timed out
     location = /t {
         content_by_lua_block {
             local srv = kit.fake(function(c)
-                c:drain(0.05)
+                for _ = 1, 7 do c:line() end
                 c:send("VALUE a 0 1\r\nx\r\nEND\r\nSTO")
                 c:close()
             end)

@@ -466,7 +466,11 @@ in step: "yes"
             local seen
             local srv = kit.fake(function(c)
                 while true do
-                    local data = c:drain(0.03)
+                    local data
+                    for _ = 1, 100 do
+                        data = c:drain(0.03)
+                        if data ~= "" then break end
+                    end
                     if data == "" then return end
                     seen = data
                     c:send("STORED\r\n")
