@@ -385,6 +385,7 @@ lua tcp socket write timed out
 
 
 === TEST 10: replies that came before a reset are not lost, whoever notices it by writing
+--- whole: what came before the reset has to be read at once
 --- http_config eval: $::HttpConfig
 --- config
     lua_memcached_multiplex 1;

@@ -265,21 +265,21 @@ lua tcp socket read timed out
                 local what = c:line()
                 if what == "get lines" then
                     for _, s in ipairs{ "VALUE lines 0 4\r\n", "ab", "cd", "\r\nEND\r\n" } do
-                        ngx.sleep(0.2)
+                        ngx.sleep(0.4)
                         c:send(s)
                     end
                 elseif what == "get bytes" then
                     c:send("VALUE bytes 0 5\r\n")
-                    c:trickle("abcde\r\nEND\r\n", 1, 0.08)
+                    c:trickle("abcde\r\nEND\r\n", 1, 0.15)
                 elseif what == "stats" then
                     for i = 1, 5 do
                         c:send("STAT a " .. i .. "\r\n")
-                        ngx.sleep(0.2)
+                        ngx.sleep(0.4)
                     end
                     c:send("END\r\n")
                 elseif what == "get many one" then
                     for _, s in ipairs{ "VALUE many 0 1\r\n", "x\r\n", "VALUE one 0 1\r\n", "y\r\n", "END\r\n" } do
-                        ngx.sleep(0.2)
+                        ngx.sleep(0.4)
                         c:send(s)
                     end
                 end
@@ -287,7 +287,7 @@ lua tcp socket read timed out
             end)
             local function connect()
                 local m = kit.connect(srv.port)
-                m:set_timeout(600)
+                m:set_timeout(1200)
                 return m
             end
             kit.show("lines", connect():get("lines"))
