@@ -26,7 +26,8 @@ my %EXPLAINS = (
     split   => qr/\Atimeout\z/,
 );
 
-my @ARGS = qw( -I 2m -m 1024 -c 4096 -t 2 );
+# When memcached moves items to other pages, their cas uniques change.
+my @ARGS = qw( -I 2m -m 1024 -c 4096 -t 2 -o slab_automove=0 );
 
 # `share`: of 100 sessions. `faults`: what happens to it. Only that of this name is used, if given.
 sub start {
