@@ -194,6 +194,7 @@ impl Worker {
             return;
         };
         let before = link.pipeline.in_flight();
+        let mut answered = false;
         let unasked = loop {
             let number = link.pipeline.oldest();
             let pipeline = &link.pipeline;
@@ -206,9 +207,7 @@ impl Worker {
             };
             let broken = link.pipeline.is_broken();
             fault::point();
-            if !broken && let Some(trunk) = self.trunks.get_mut(trunk) {
-                trunk.plain = true;
-            }
+            answered |= !broken;
             let followers = match &mut link.sharing {
                 Some(sharing) if !sharing.followers.is_empty() => sharing.take_followers(number),
                 _ => None,
@@ -239,6 +238,9 @@ impl Worker {
                 }
             }
         };
+        if answered && let Some(trunk) = self.trunks.get_mut(trunk) {
+            trunk.plain = true;
+        }
         self.ease_deadline();
         if unasked {
             // the next command was not sent, and can be on another connection
