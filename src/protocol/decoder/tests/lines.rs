@@ -26,6 +26,8 @@ fn storage() {
             command,
             &[
                 ("STORED\r\n", "done", Quiet),
+                // the long way
+                ("STORED\n", "done", Quiet),
                 ("NOT_STORED\r\n", "line NOT_STORED", Quiet),
                 ("EXISTS\r\n", "line EXISTS", cas),
                 ("NOT_FOUND\r\n", "line NOT_FOUND", cas),

@@ -292,3 +292,15 @@ fn a_value_that_came_before_is_no_miss() {
     };
     assert!(receive(&mut asked(&store), b"STORED\r").is_empty());
 }
+
+#[test]
+fn a_whole_value_behind_one_that_came_before_is_too_many() {
+    let mut pipeline = asked(&Command::Get {
+        key: key(b"a"),
+        cas: false,
+    });
+    assert!(receive(&mut pipeline, b"VALUE a 5 3\r\nabc\r\n").is_empty());
+    let replies = receive(&mut pipeline, b"VALUE a 6 1\r\nx\r\nEND\r\n");
+    assert_eq!(show(&replies[0].1), TOO_MANY);
+    assert!(pipeline.is_broken());
+}
