@@ -144,6 +144,7 @@ mod tests {
         assert_eq!(deadlines.expire(120), None);
         assert_eq!(deadlines.next_due(), Some(150));
         assert_eq!(deadlines.expire(1000), Some('a'));
+        assert!(!deadlines.is_empty());
         assert_eq!(deadlines.expire(1000), Some('c'));
         assert!(deadlines.is_empty());
     }

@@ -315,13 +315,18 @@ mod tests {
     #[test]
     fn a_full_pool_gives_up_the_least_recently_used() {
         let mut pool = TestPool::new(2, None);
-        pool.admit(any);
-        pool.admit(any);
+        for _ in 1..=3 {
+            assert_eq!(pool.admit(any), Admission::Connect);
+        }
         pool.put(1, true);
         pool.put(2, true);
-        assert_eq!(pool.put(9, false), Some(1));
+        assert_eq!(pool.connections(), 3);
+        assert_eq!(pool.put(3, true), Some(1));
         assert_eq!(pool.connections(), 2);
-        assert_eq!(pool.idle().copied().collect::<Vec<_>>(), [9, 2]);
+        // not counted before, it is in the other's place
+        assert_eq!(pool.put(9, false), Some(2));
+        assert_eq!(pool.connections(), 2);
+        assert_eq!(pool.idle().copied().collect::<Vec<_>>(), [9, 3]);
     }
 
     #[test]
