@@ -138,8 +138,8 @@ pub fn seen(reply: Reply) -> Seen {
                 .map(|hit: OurHit<'_>| Hit {
                     key: hit.key.to_vec(),
                     data: hit.data.to_vec(),
-                    flags: text(hit.flags),
-                    cas: hit.cas.map(text),
+                    flags: hit.flags.to_vec(),
+                    cas: hit.cas.map(<[u8]>::to_vec),
                 })
                 .collect(),
         ),

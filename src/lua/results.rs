@@ -14,7 +14,7 @@ use std::rc::Rc;
 use super::handle;
 use super::stack::{CANNOT_YIELD, Stack};
 use super::tls;
-use crate::protocol::{Digits, Hit, Reply, Values, is_plain, unescape_into};
+use crate::protocol::{Hit, Reply, Values, is_plain, unescape_into};
 use crate::transport::{self, Begun, Denied, Outcome, SessionKey, Slot, Worker};
 
 /// Which values a method returns.
@@ -302,7 +302,7 @@ fn push_values(stack: Stack, shape: u8, values: &Values) {
     }
     // mostly all have the same flags, whose string is looked up once
     let common = values.iter().next().map(|hit| hit.flags);
-    stack.push_bytes(common.as_ref().map_or(b"", Digits::as_bytes));
+    stack.push_bytes(common.unwrap_or_default());
     let common = common.map(|flags| (flags, stack.top()));
     new_table(stack, 0, values.len());
     let mut key = Vec::new();
@@ -322,18 +322,18 @@ fn push_values(stack: Stack, shape: u8, values: &Values) {
 
 /// `{ value, flags [, cas] }`. `common`: where on the stack the string of some
 /// flags is.
-fn push_item(stack: Stack, hit: &Hit<'_>, common: Option<(Digits, c_int)>) {
+fn push_item(stack: Stack, hit: &Hit<'_>, common: Option<(&[u8], c_int)>) {
     new_table(stack, if hit.cas.is_some() { 3 } else { 2 }, 0);
     stack.push_bytes(hit.data);
     set_index(stack, 1);
     match common {
         // SAFETY: a running C function's state; the index is of a string.
         Some((flags, at)) if flags == hit.flags => unsafe { lua_pushvalue(stack.state(), at) },
-        _ => stack.push_bytes(hit.flags.as_bytes()),
+        _ => stack.push_bytes(hit.flags),
     }
     set_index(stack, 2);
     if let Some(cas) = hit.cas {
-        stack.push_bytes(cas.as_bytes());
+        stack.push_bytes(cas);
         set_index(stack, 3);
     }
 }

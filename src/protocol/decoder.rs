@@ -6,6 +6,7 @@ use super::buffers::{Buffers, MAX_SMALL};
 use super::expect::{Kind, Stats};
 use super::line::{Header, Step, is_error, is_stat, single};
 use super::line_buffer::{LineBuffer, Next};
+use super::number::Digits;
 use super::pipeline::Limits;
 use super::reply::{Item, Malformed, Reply, Value, Values};
 
@@ -18,6 +19,9 @@ const MAX_STATS: usize = 1024 * 1024;
 
 /// Capacity in bytes of the value buffer of an idle connection.
 const IDLE_VALUE: usize = 4 * 1024;
+
+/// What stands between a header and its data in [`Values`].
+const LINE_END: &[u8] = b"\r\n";
 
 /// What surely follows a value: its CRLF and `END` with CRLF. A read of the value may ask for
 /// them too, and spares a read of their own.
@@ -37,8 +41,10 @@ pub(super) struct Decoder {
 #[derive(Default)]
 struct Partial {
     body: Body,
-    /// Of a single value only the data is kept, without the key.
+    /// Of a single value the bytes are the data alone.
     values: Values,
+    /// Flags and cas unique of a single value.
+    fields: Option<(Digits, Option<Digits>)>,
     /// Where in the text of keys to look for the next one.
     cursor: usize,
     lines: Vec<Vec<u8>>,
@@ -159,6 +165,7 @@ impl Decoder {
         partial.body = Body::Line;
         partial.values.bytes.clear();
         partial.values.items.clear();
+        partial.fields = None;
         partial.cursor = 0;
         partial.lines.clear();
         partial.lines_size = 0;
@@ -331,7 +338,7 @@ impl Partial {
         self.take_buffers(room, buffers);
         let Values { bytes, items } = &mut self.values;
         if many {
-            bytes.try_reserve(header.key.len().saturating_add(room))
+            bytes.try_reserve(room.saturating_add(header.text.len() + LINE_END.len()))
         } else {
             bytes.try_reserve_exact(room)
         }
@@ -340,14 +347,15 @@ impl Partial {
 
         let key = bytes.len();
         if many {
-            bytes.extend_from_slice(header.key);
+            bytes.extend_from_slice(header.text);
+            bytes.extend_from_slice(LINE_END);
+        } else {
+            self.fields = Some((header.flags, header.cas));
         }
+        let cas = header.cas.as_ref().map(Digits::as_bytes);
         items.push(Item {
-            key,
-            data: bytes.len(),
             end: bytes.len() + len,
-            flags: header.flags,
-            cas: header.cas,
+            ..Item::new(header.key, header.flags.as_bytes(), cas, key, bytes.len())
         });
         self.body = Body::Buffered(len);
         Ok(())
@@ -372,11 +380,11 @@ impl Partial {
         if let Kind::GetMany { .. } = kind {
             return Reply::Values(std::mem::take(&mut self.values));
         }
-        match self.values.items.pop() {
-            Some(item) => Reply::Value(Value {
+        match self.fields.take() {
+            Some((flags, cas)) => Reply::Value(Value {
                 data: std::mem::take(&mut self.values.bytes),
-                flags: item.flags,
-                cas: item.cas,
+                flags,
+                cas,
             }),
             None => Reply::Miss,
         }

@@ -17,6 +17,24 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'(')
     .remove(b')');
 
+/// Whether [`ESCAPED`] leaves the byte as it is; by a table, since most keys have nothing else.
+fn is_unreserved(byte: u8) -> bool {
+    const TABLE: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < table.len() {
+            table[byte] = matches!(
+                byte as u8,
+                b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z'
+                    | b'-' | b'.' | b'_' | b'~' | b'!' | b'*' | b'\'' | b'(' | b')'
+            );
+            byte += 1;
+        }
+        table
+    };
+    TABLE.get(usize::from(byte)).is_some_and(|&is| is)
+}
+
 /// A key as the user gave it.
 #[derive(Clone, Copy, Debug)]
 pub struct Key<'a> {
@@ -56,7 +74,7 @@ impl Key<'_> {
 /// Appends `key` with each byte outside of letters, digits and `-._~!*'()` as `%XX`, upper-case:
 /// the output of `ngx.escape_uri(key)`.
 pub fn escape_into(key: &[u8], out: &mut Vec<u8>) {
-    if key.iter().all(|byte| byte.is_ascii_alphanumeric()) {
+    if key.iter().all(|&byte| is_unreserved(byte)) {
         out.extend_from_slice(key);
         return;
     }

@@ -1,7 +1,7 @@
 //! The meaning of single reply lines.
 
 use super::expect::Kind;
-use super::number::Digits;
+use super::number::{Digits, MAX_DIGITS};
 use super::reply::{Hit, Reply};
 
 /// Whether the stream is still in step behind a reply.
@@ -64,6 +64,8 @@ pub(super) fn single(kind: Kind, line: &[u8]) -> (Reply, Step) {
 /// A line `VALUE <key> <flags> <bytes>[ <cas unique>]`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Header<'a> {
+    /// All that follows the word.
+    pub text: &'a [u8],
     pub key: &'a [u8],
     pub flags: Digits,
     /// `None`: digits that are no 64-bit number.
@@ -74,7 +76,8 @@ pub(super) struct Header<'a> {
 impl<'a> Header<'a> {
     /// `None` if the line is anything but a VALUE with exactly the fields asked for.
     pub fn parse(line: &'a [u8], cas: bool) -> Option<Self> {
-        let rest = line.strip_prefix(b"VALUE ")?;
+        let text = line.strip_prefix(b"VALUE ")?;
+        let rest = text;
         let (key, rest) = rest.split_at_checked(memchr::memchr(b' ', rest)?)?;
         if key.is_empty() {
             return None;
@@ -89,6 +92,7 @@ impl<'a> Header<'a> {
             return None;
         }
         Some(Header {
+            text,
             key,
             flags: Digits::parse(flags)?,
             len: number(len),
@@ -113,10 +117,10 @@ pub(super) fn whole_value<'a>(
         (found, rest) if found == key => (found, rest),
         _ => return None,
     };
-    let (flags, rest) = Digits::split(rest.strip_prefix(b" ")?)?;
+    let (flags, rest) = digits(rest.strip_prefix(b" ")?)?;
     let (len, rest) = small_number(rest.strip_prefix(b" ")?)?;
     let (cas, rest) = match cas {
-        true => Digits::split(rest.strip_prefix(b" ")?).map(|(cas, rest)| (Some(cas), rest))?,
+        true => digits(rest.strip_prefix(b" ")?).map(|(cas, rest)| (Some(cas), rest))?,
         false => (None, rest),
     };
     if reply.len() - rest.len() > max_line {
@@ -130,6 +134,15 @@ pub(super) fn whole_value<'a>(
         cas,
     };
     Some((hit, rest.strip_prefix(b"\r\n")?))
+}
+
+/// The digits at the beginning of `text`, if they are 1 to [`MAX_DIGITS`], and what follows.
+fn digits(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let most = text.iter().take(MAX_DIGITS + 1);
+    let len = most.take_while(|byte| byte.is_ascii_digit()).count();
+    (1..=MAX_DIGITS)
+        .contains(&len)
+        .then(|| text.split_at_checked(len))?
 }
 
 /// The number at the beginning of `text`, if it has 1 to 8 digits, and what follows.
@@ -179,11 +192,10 @@ mod tests {
         let shown = |bytes: &[u8]| bytes.escape_ascii().to_string();
         let (hit, rest) = whole_value(text.as_bytes(), b"ab", cas, 20)?;
         assert_eq!(hit.key, b"ab");
-        let unique = hit.cas.map_or(String::new(), |cas| format!("{cas:?}"));
         Some((
             shown(hit.data),
-            format!("{:?}", hit.flags),
-            unique,
+            shown(hit.flags),
+            shown(hit.cas.unwrap_or_default()),
             shown(rest),
         ))
     }
@@ -228,6 +240,18 @@ mod tests {
         ] {
             assert_eq!(whole(text, cas), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn fields_have_up_to_twenty_digits() {
+        for (text, first, rest) in [("7", "7", ""), ("007 x", "007", " x"), ("1a2", "1", "a2")] {
+            let found = digits(text.as_bytes());
+            assert_eq!(found, Some((first.as_bytes(), rest.as_bytes())));
+        }
+        for bad in ["", " 1", "-1", "123456789012345678901"] {
+            assert_eq!(digits(bad.as_bytes()), None, "{bad}");
+        }
+        assert!(digits(b"12345678901234567890x").is_some());
     }
 
     #[test]

@@ -36,26 +36,6 @@ impl Digits {
         Some(digits)
     }
 
-    /// The digits at the beginning of `text`, and what follows them. `None` unless they are 1 to 20.
-    pub(super) fn split(text: &[u8]) -> Option<(Self, &[u8])> {
-        let mut digits = Digits {
-            len: 0,
-            text: [b'0'; MAX_DIGITS],
-        };
-        for (to, from) in digits.text.iter_mut().zip(text) {
-            if !from.is_ascii_digit() {
-                break;
-            }
-            *to = *from;
-            digits.len += 1;
-        }
-        match text.get(usize::from(digits.len)..)? {
-            _ if digits.len == 0 => None,
-            [b'0'..=b'9', ..] => None,
-            rest => Some((digits, rest)),
-        }
-    }
-
     /// The digits as received.
     pub fn as_bytes(&self) -> &[u8] {
         self.text.get(..usize::from(self.len)).unwrap_or_default()
@@ -180,17 +160,6 @@ mod tests {
             assert_eq!(Digits::parse(bad.as_bytes()), None, "{bad}");
         }
         assert_eq!(Digits::parse(&[b'1'; 300]), None);
-        for (text, first, rest) in [("7", "7", ""), ("007 x", "007", " x"), ("1a2", "1", "a2")] {
-            let split = Digits::split(text.as_bytes()).unwrap();
-            assert_eq!(
-                (split.0.as_bytes(), split.1),
-                (first.as_bytes(), rest.as_bytes())
-            );
-        }
-        for bad in ["", " 1", "-1", "123456789012345678901"] {
-            assert_eq!(Digits::split(bad.as_bytes()), None, "{bad}");
-        }
-        assert!(Digits::split(b"12345678901234567890x").is_some());
     }
 
     #[test]

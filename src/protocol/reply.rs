@@ -42,7 +42,8 @@ pub struct Value {
 /// Hits of one reply, in the order received.
 #[derive(Clone, Default)]
 pub struct Values {
-    /// Keys and data of all hits, one behind the other.
+    /// For each hit what follows the word `VALUE`: `<key> <flags> <bytes>[ <cas unique>]`, CRLF and
+    /// the data; what stands between hits is not looked at.
     pub(super) bytes: Vec<u8>,
     pub(super) items: Vec<Item>,
 }
@@ -50,11 +51,16 @@ pub struct Values {
 /// Where a hit stands in the bytes of [`Values`].
 #[derive(Clone, Copy)]
 pub(super) struct Item {
+    /// First byte of the key; the flags are behind it and a space.
     pub key: usize,
+    /// First byte of the data; the cas unique, if there is one, ends at the CRLF before it.
     pub data: usize,
     pub end: usize,
-    pub flags: Digits,
-    pub cas: Option<Digits>,
+    /// Lengths in bytes. They are parts of a line, and digits are 20 at most.
+    pub key_len: u32,
+    pub flags_len: u8,
+    /// 0: there is none.
+    pub cas_len: u8,
 }
 
 /// One of several hits.
@@ -64,10 +70,25 @@ pub struct Hit<'a> {
     pub key: &'a [u8],
     /// The value's bytes.
     pub data: &'a [u8],
-    /// Client flags as received.
-    pub flags: Digits,
-    /// The version, from `gets`.
-    pub cas: Option<Digits>,
+    /// Client flags as received: 1 to 20 digits.
+    pub flags: &'a [u8],
+    /// The version, from `gets`: 1 to 20 digits.
+    pub cas: Option<&'a [u8]>,
+}
+
+impl Item {
+    /// The place of a hit with these fields and no data, whose key begins at `key`, and whose data
+    /// would at `data`.
+    pub fn new(name: &[u8], flags: &[u8], cas: Option<&[u8]>, key: usize, data: usize) -> Self {
+        Item {
+            key,
+            data,
+            end: data,
+            key_len: name.len() as u32,
+            flags_len: flags.len() as u8,
+            cas_len: cas.map_or(0, <[u8]>::len) as u8,
+        }
+    }
 }
 
 impl Values {
@@ -84,11 +105,18 @@ impl Values {
     /// The hits in the order received.
     pub fn iter(&self) -> impl Iterator<Item = Hit<'_>> {
         let part = |range: Range<usize>| self.bytes.get(range).unwrap_or_default();
-        self.items.iter().map(move |item| Hit {
-            key: part(item.key..item.data),
-            data: part(item.data..item.end),
-            flags: item.flags,
-            cas: item.cas,
+        self.items.iter().map(move |item| {
+            let key_end = item.key + item.key_len as usize;
+            let flags = key_end + 1;
+            let head_end = item.data.saturating_sub(b"\r\n".len());
+            let cas_len = usize::from(item.cas_len);
+            let cas = head_end.saturating_sub(cas_len)..head_end;
+            Hit {
+                key: part(item.key..key_end),
+                data: part(item.data..item.end),
+                flags: part(flags..flags + usize::from(item.flags_len)),
+                cas: (cas_len > 0).then(|| part(cas)),
+            }
         })
     }
 }
@@ -156,15 +184,17 @@ mod tests {
         let mut values = Values::default();
         for (n, text) in texts.iter().enumerate() {
             let key = values.bytes.len();
-            values.bytes.push(b'a' + n as u8);
+            let head = format!("{} {n} {} 1{n}\r\n", char::from(b'a' + n as u8), text.len());
+            values.bytes.extend_from_slice(head.as_bytes());
             let data = values.bytes.len();
             values.bytes.extend_from_slice(text.as_bytes());
             values.items.push(Item {
                 key,
                 data,
                 end: values.bytes.len(),
-                flags: Digits::from(n as u64),
-                cas: None,
+                key_len: 1,
+                flags_len: 1,
+                cas_len: if n == 0 { 0 } else { 2 },
             });
         }
         values
@@ -177,6 +207,8 @@ mod tests {
         assert_eq!((two.len(), two.is_empty()), (2, false));
         let hits: Vec<_> = two.iter().map(|hit| (hit.key, hit.data)).collect();
         assert_eq!(hits, [(&b"a"[..], &b"x"[..]), (b"b", b"")]);
+        let fields: Vec<_> = two.iter().map(|hit| (hit.flags, hit.cas)).collect();
+        assert_eq!(fields, [(&b"0"[..], None), (b"1", Some(&b"11"[..]))]);
         assert_eq!(two, values(&["x", ""]));
         assert_ne!(two, values(&["x", "y"]));
         assert_ne!(two, values(&["x"]));

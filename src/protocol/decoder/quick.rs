@@ -2,7 +2,7 @@
 
 use super::super::line::whole_value;
 use super::super::reply::Hit;
-use super::{Body, Decoder, Item, Kind, Limits, Reply, SMALL_VALUE, Value, Values};
+use super::{Body, Decoder, Digits, Item, Kind, Limits, Partial, Reply, SMALL_VALUE, Value};
 
 impl Decoder {
     /// The usual reply, if it is all there and small. Anything else takes the long way, and comes
@@ -25,7 +25,11 @@ impl Decoder {
                 let mut data = self.buffers.small();
                 data.try_reserve(hit.data.len()).ok()?;
                 data.extend_from_slice(hit.data);
-                let (flags, cas) = (hit.flags, hit.cas);
+                let flags = Digits::parse(hit.flags)?;
+                let cas = match hit.cas {
+                    Some(cas) => Some(Digits::parse(cas)?),
+                    None => None,
+                };
                 let value = Value { data, flags, cas };
                 (Reply::Value(value), unread.len() - rest.len())
             }
@@ -45,36 +49,40 @@ impl Decoder {
             return None;
         };
         self.partial.take_buffers(0, &self.buffers);
-        let mut unread = self.input.unread();
-        let partial = &mut self.partial;
-        while partial.values.items.len() < most {
-            let Some(asked) = keys.get(partial.cursor..) else {
+        let Partial { values, cursor, .. } = &mut self.partial;
+        let unread = self.input.unread();
+        // All of it may turn out to be values.
+        values.bytes.try_reserve(unread.len()).ok()?;
+        let base = values.bytes.len();
+        let mut rest = unread;
+        while values.items.len() < most {
+            let Some(asked) = keys.get(*cursor..) else {
                 break;
             };
             let len = asked.iter().take_while(|&&byte| byte != b' ').count();
             let key = asked.get(..len).unwrap_or_default();
-            let Some((hit, rest)) = small_value(unread, key, cas, self.limits) else {
+            let Some((hit, behind)) = small_value(rest, key, cas, self.limits) else {
                 break;
             };
-            let Values { bytes, items } = &mut partial.values;
-            bytes
-                .try_reserve(key.len().saturating_add(hit.data.len()))
-                .ok()?;
-            items.try_reserve(1).ok()?;
-            let start = bytes.len();
-            bytes.extend_from_slice(key);
-            bytes.extend_from_slice(hit.data);
-            items.push(Item {
-                key: start,
-                data: start + key.len(),
-                end: bytes.len(),
-                flags: hit.flags,
-                cas: hit.cas,
+            if values.items.try_reserve(1).is_err() {
+                break;
+            }
+            let begin = base + (unread.len() - rest.len());
+            let end = base + (unread.len() - behind.len());
+            let data = end - b"\r\n".len() - hit.data.len();
+            let key = begin + b"VALUE ".len();
+            values.items.push(Item {
+                end: data + hit.data.len(),
+                ..Item::new(hit.key, hit.flags, hit.cas, key, data)
             });
-            partial.cursor += len + 1;
-            self.input.consume(unread.len() - rest.len());
-            unread = self.input.unread();
+            *cursor += len + 1;
+            rest = behind;
         }
+        let taken = unread.len() - rest.len();
+        values
+            .bytes
+            .extend_from_slice(unread.get(..taken).unwrap_or_default());
+        self.input.consume(taken);
         Some(())
     }
 }

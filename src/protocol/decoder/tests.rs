@@ -77,12 +77,19 @@ fn answer(command: &Command<'_>, bytes: &[u8]) -> (String, Then) {
 
 fn show(reply: &Reply) -> String {
     let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
-    let fields = |flags: Digits, cas: Option<Digits>| match cas {
-        Some(cas) => format!("{flags:?} {cas:?}"),
-        None => format!("{flags:?}"),
+    let fields = |flags: &[u8], cas: Option<&[u8]>| match cas {
+        Some(cas) => format!("{} {}", text(flags), text(cas)),
+        None => text(flags),
     };
     match reply {
-        Reply::Value(v) => format!("value {} {}", text(&v.data), fields(v.flags, v.cas)),
+        Reply::Value(v) => {
+            let cas = v.cas.as_ref().map(Digits::as_bytes);
+            format!(
+                "value {} {}",
+                text(&v.data),
+                fields(v.flags.as_bytes(), cas)
+            )
+        }
         Reply::Miss => "miss".into(),
         Reply::Values(values) => values.iter().fold("values".into(), |all, hit| {
             let fields = fields(hit.flags, hit.cas);
