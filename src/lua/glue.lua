@@ -44,19 +44,18 @@ local sock_mt = { __index = Sock }
 -- to, and a client certificate.
 local HOST, PORT, MULTIPLEX, CERTIFICATE, KEY = 5, 6, 8, 9, 10
 
--- Notes a new peer. After wrong arguments the connection is still to the old one.
-local function connected(sock, host, port, ok, err)
-    if not ok then
-        return ok, err
-    end
-    sock[HOST], sock[PORT] = host, port
-    return ok
-end
-
 local function connect_sock(sock, ...)
-    local host, port = ...
-    return connected(sock, host, port, finish_connect(sock, sock,
-        connect(sock, sock[1], sock[2], sock[3], sock[4], sock[MULTIPLEX], ...)))
+    local ok, err = connect(sock, sock[1], sock[2], sock[3], sock[4], sock[MULTIPLEX], ...)
+    if ok ~= 1 then
+        -- it is not there yet, or there is an error
+        ok, err = finish_connect(sock, sock, ok, err)
+        if not ok then
+            return ok, err
+        end
+    end
+    -- After an error the connection may still be to the old peer.
+    sock[HOST], sock[PORT] = ...
+    return ok
 end
 
 Sock.connect = connect_sock
@@ -259,9 +258,7 @@ function _M.connect(self, ...)
     if not sock then
         return nil, "not initialized"
     end
-    local host, port = ...
-    return connected(sock, host, port, finish_connect(sock, sock,
-        connect(sock, sock[1], sock[2], sock[3], sock[4], sock[MULTIPLEX], ...)))
+    return connect_sock(sock, ...)
 end
 
 function _M.sslhandshake(self, ...)

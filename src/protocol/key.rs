@@ -19,6 +19,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
 
 /// Whether [`ESCAPED`] leaves the byte as it is; by a table, since most keys have nothing else.
 fn is_unreserved(byte: u8) -> bool {
+    #[expect(clippy::indexing_slicing, reason = "evaluated at compile time")]
     const TABLE: [bool; 256] = {
         let mut table = [false; 256];
         let mut byte = 0;
