@@ -35,6 +35,7 @@ my @contestants = (
     [ lua            => 'pure-Lua library',                  '#78716c' ],
     [ memcached_pass => 'memcached_pass',                    '#15803d' ],
     [ memc           => 'memc module',                       '#0ea5e9' ],
+    [ wait           => 'handler that waits',                '#a8a29e' ],
     [ empty          => 'empty handler',                     '#d4d4d8' ],
 );
 my %label  = map { $_->[0] => $_->[1] } @contestants;
@@ -173,7 +174,7 @@ TEXT
     for (@others) {
         printf "| %s | %d | %s | %.0f | %.3f | %s | %.3f | %s | %.1f | %s |\n", $titles{ $_->{workload} }, $_->{c},
             $label{ $_->{name} }, $_->{rate}, $_->{p50}, spread( $_->{of}{p50} ), $_->{p99}, spread( $_->{of}{p99} ),
-            $_->{worker}, $_->{name} eq 'empty' ? '–' : sprintf '%.1f', $_->{memcached};
+            $_->{worker}, $_->{name} =~ /^(?:empty|wait)$/ ? '–' : sprintf '%.1f', $_->{memcached};
     }
 }
 

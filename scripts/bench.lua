@@ -184,6 +184,7 @@ local function workloads(memcached, report)
 end
 
 local bench = {
+    waited = "small-1" .. ("."):rep(25),
     value = function(key)
         return value_of[key]
     end,
