@@ -9,6 +9,10 @@ new_key_type! {
     pub struct Ticket;
 }
 
+/// Timeouts up to this number keep their lists when those get empty, so that it takes no memory to
+/// begin them again.
+const LISTS_KEPT: usize = 8;
+
 /// Deadlines, each with an item that tells whose it is. Times are in
 /// milliseconds of a clock that never goes back.
 ///
@@ -18,7 +22,8 @@ new_key_type! {
 #[derive(Debug)]
 pub struct Deadlines<T> {
     nodes: SlotMap<Ticket, Node<T>>,
-    lists: BTreeMap<usize, List>,
+    /// By timeout; `None`: empty.
+    lists: BTreeMap<usize, Option<List>>,
 }
 
 #[derive(Debug)]
@@ -56,7 +61,8 @@ impl<T: Copy> Deadlines<T> {
     /// Sets a deadline `timeout` from `now`.
     pub fn set(&mut self, now: usize, timeout: usize, item: T) -> Ticket {
         let list = self.lists.get_mut(&timeout);
-        let last = list.as_ref().map(|list| list.last);
+        let ends = list.as_ref().and_then(|list| **list);
+        let last = ends.map(|list| list.last);
         let ticket = self.nodes.insert(Node {
             item,
             due: now.saturating_add(timeout),
@@ -67,11 +73,12 @@ impl<T: Copy> Deadlines<T> {
         if let Some(last) = last.and_then(|last| self.nodes.get_mut(last)) {
             last.next = Some(ticket);
         }
+        let first = ends.map_or(ticket, |list| list.first);
+        let last = ticket;
         match list {
-            Some(list) => list.last = ticket,
+            Some(list) => *list = Some(List { first, last }),
             None => {
-                let (first, last) = (ticket, ticket);
-                self.lists.insert(timeout, List { first, last });
+                self.lists.insert(timeout, Some(List { first, last }));
             }
         }
         ticket
@@ -89,11 +96,16 @@ impl<T: Copy> Deadlines<T> {
             next.previous = node.previous;
         }
         match (node.previous, node.next) {
-            (None, None) => {
+            (None, None) if self.lists.len() > LISTS_KEPT => {
                 self.lists.remove(&node.timeout);
             }
-            (previous, next) => {
+            (None, None) => {
                 if let Some(list) = self.lists.get_mut(&node.timeout) {
+                    *list = None;
+                }
+            }
+            (previous, next) => {
+                if let Some(Some(list)) = self.lists.get_mut(&node.timeout) {
                     list.first = next.filter(|_| previous.is_none()).unwrap_or(list.first);
                     list.last = previous.filter(|_| next.is_none()).unwrap_or(list.last);
                 }
@@ -104,7 +116,7 @@ impl<T: Copy> Deadlines<T> {
 
     /// When the next deadline is due.
     pub fn next_due(&self) -> Option<usize> {
-        let heads = self.lists.values().map(|list| list.first);
+        let heads = self.lists.values().flatten().map(|list| list.first);
         heads
             .filter_map(|first| self.nodes.get(first).map(|node| node.due))
             .min()
@@ -112,7 +124,7 @@ impl<T: Copy> Deadlines<T> {
 
     /// A deadline that is due at `now`, if there is one; it is over then.
     pub fn expire(&mut self, now: usize) -> Option<T> {
-        let mut heads = self.lists.values().map(|list| list.first);
+        let mut heads = self.lists.values().flatten().map(|list| list.first);
         let ticket = heads.find(|first| self.nodes.get(*first).is_some_and(|node| node.due <= now));
         let ticket = ticket?;
         let item = self.nodes.get(ticket).map(|node| node.item);
@@ -170,7 +182,7 @@ mod tests {
             for (id, (step, n)) in steps.into_iter().enumerate() {
                 match step {
                     0 => {
-                        let timeout = n % 5;
+                        let timeout = n % 12;
                         let ticket = deadlines.set(now, timeout, id);
                         model.push((ticket, now + timeout, id));
                     }
@@ -195,6 +207,25 @@ mod tests {
                 prop_assert_eq!(deadlines.is_empty(), model.is_empty());
             }
         }
+    }
+
+    #[test]
+    fn eight_timeouts_keep_their_lists() {
+        let mut deadlines = Deadlines::default();
+        let tickets: Vec<_> = (0..10)
+            .map(|timeout| deadlines.set(0, timeout, ()))
+            .collect();
+        assert_eq!(deadlines.lists.len(), 10);
+        for ticket in tickets {
+            assert!(deadlines.cancel(ticket));
+        }
+        assert_eq!(deadlines.lists.len(), LISTS_KEPT);
+        // those of the last two are not there, that of another one is used again
+        for timeout in [9, 9, 1] {
+            deadlines.set(0, timeout, ());
+        }
+        assert_eq!(deadlines.lists.len(), LISTS_KEPT + 1);
+        assert_eq!(deadlines.next_due(), Some(1));
     }
 
     #[test]
