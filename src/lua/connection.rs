@@ -65,26 +65,27 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
     if !stack.is_yieldable() {
         require_phase(stack);
     }
-    let found = handle::session_with_id(stack, 1, 2);
+    let found = handle::session_to_connect(stack, 1, 2);
     let Some(host) = stack.text(ADDED + 2) else {
         stack.raise(format_args!(
             "bad argument #1 to 'connect' (string expected, got {})",
             stack.type_name(ADDED + 2)
         ))
     };
-    let options = match stack.kind(ADDED + top) {
-        LUA_TTABLE => options(stack, ADDED + top),
+    // 0 for what is no number, e.g. the options
+    // SAFETY: a running C function's state.
+    let number = unsafe { lua_tointeger_(state, ADDED + 3) } as i32;
+    let options = match top {
+        3 if number != 0 => Options::default(),
+        _ if stack.kind(ADDED + top) == LUA_TTABLE => options(stack, ADDED + top),
         _ => Options::default(),
     };
-    // the port is a third argument that is neither the options nor absent
-    let has_port = top >= 3 && !(top == 3 && stack.kind(ADDED + 3) == LUA_TTABLE);
-    // SAFETY: a running C function's state.
-    let port = if has_port && unsafe { lua_isnumber(state, ADDED + 3) } != 0 {
-        // SAFETY: as above.
-        let port = unsafe { lua_tointeger_(state, ADDED + 3) } as i32;
-        match u16::try_from(port) {
+    // SAFETY: as above.
+    let has_port = number != 0 || top >= 3 && unsafe { lua_isnumber(state, ADDED + 3) } != 0;
+    let port = if has_port {
+        match u16::try_from(number) {
             Ok(port) => Some(port),
-            Err(_) => return stack.failure(1, format_args!("bad port number: {port}")),
+            Err(_) => return stack.failure(1, format_args!("bad port number: {number}")),
         }
     } else if host
         .get(..5)
@@ -119,7 +120,7 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
         }
         None => {
             // SAFETY: a running C function's state.
-            let kept = |index| unsafe { lua_tonumber(state, index + 1) } as usize;
+            let kept = |index| unsafe { lua_tonumber(state, index + 1) } as u32 as usize;
             let timeouts = Timeouts {
                 connect: kept(CONNECT_TIMEOUT_INDEX),
                 send: kept(SEND_TIMEOUT_INDEX),

@@ -191,6 +191,15 @@ pub fn session_with_id(stack: Stack, sock: c_int, id: c_int) -> Option<SessionKe
     None
 }
 
+/// As [`session_with_id`], where mostly there was none yet.
+pub fn session_to_connect(stack: Stack, sock: c_int, id: c_int) -> Option<SessionKey> {
+    if stack.kind(id) != LUA_TBOOLEAN {
+        return session_with_id(stack, sock, id);
+    }
+    stack.check_table(sock);
+    None
+}
+
 /// Raises if the table at `index` is no `sock`: it has not its methods.
 fn check_sock(stack: Stack, index: c_int) {
     // SAFETY: a table is at `index`; one slot is used and freed.

@@ -45,6 +45,25 @@ impl Worker {
         timeout: Option<Msec>,
         pool_size: Option<i64>,
     ) -> Result<Result<(), KeepaliveError>, Denied> {
+        match self.at_rest(key, request) {
+            Some(&State::Linked(link)) => {
+                Ok(self.pool_link(key, link, request, timeout, pool_size))
+            }
+            Some(&State::Attached { trunk, .. }) => {
+                Ok(self.keep_shared(key, trunk, request, timeout, pool_size))
+            }
+            _ => self.keep_or_not(key, request, timeout, pool_size),
+        }
+    }
+
+    #[cold]
+    fn keep_or_not(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+        timeout: Option<Msec>,
+        pool_size: Option<i64>,
+    ) -> Result<Result<(), KeepaliveError>, Denied> {
         if self.is_postponed(key, request) {
             // what would be pooled is there already
             self.disconnect(key, State::Closed);
@@ -67,19 +86,19 @@ impl Worker {
         timeout: Option<Msec>,
         pool_size: Option<i64>,
     ) -> Result<(), KeepaliveError> {
+        let idle = self.check_idle(key);
         let link = self.links.get_mut(link_key).ok_or(Error::Closed)?;
         let c = link.connection.as_ptr();
         // SAFETY: the link's connection is open.
         if link.quitting || unsafe { has_ended(c) } {
             return Err(Error::Closed.into());
         }
-        self.check_idle(key)?;
-        let link = self.links.get_mut(link_key).ok_or(Error::Closed)?;
+        idle?;
         if !link.pipeline.buffered().is_empty() {
             return Err(Error::UnreadData.into());
         }
-        // SAFETY: as above; the request is the running one.
-        let settings = unsafe {
+        // SAFETY: as above.
+        unsafe {
             if !link.pipeline.is_quiet() || has_failed(c) {
                 return Err(Error::InvalidConnection.into());
             }
@@ -90,8 +109,7 @@ impl Worker {
                 self.disconnect(key, State::Closed);
                 return Ok(());
             }
-            Settings::of(request).ok_or(Error::Unknown)?
-        };
+        }
         if link.is_connecting() {
             // postponed until a command was refused: nobody wants it
             self.disconnect(key, State::Closed);
@@ -109,55 +127,59 @@ impl Worker {
             };
         }
         let counting = link.pool;
-        let pool = self.pool_for(key, link_key, pool_size, settings)?;
+        let name = self.sessions.get(key).and_then(|s| s.pool_name.as_ref());
+        let name = name.ok_or(Error::Closed)?;
+        let is_its = |pool: &PoolKey| {
+            let named = self.pools.get(*pool);
+            named.is_some_and(|named| Rc::ptr_eq(&named.name, name))
+        };
+        let counts = counting.filter(is_its);
+        let pool = match counts {
+            Some(pool) => pool,
+            None => self.pool_named(name.clone(), request, pool_size)?,
+        };
+        let timeout = match timeout {
+            Some(timeout) => timeout,
+            None => settings(request)?.keepalive_timeout(),
+        };
         if let Some(session) = self.sessions.get_mut(key) {
-            session.state = State::Closed;
+            session.enter(State::Closed);
         }
-        let counted = counting == Some(pool);
         fault::point();
-        let timeout = timeout.unwrap_or(settings.keepalive_timeout());
-        let alive = self.park(pool, link_key, counted, timeout);
-        if let Some(other) = counting.filter(|_| !counted) {
+        let alive = self.park(pool, link_key, counting == Some(pool), timeout);
+        if let Some(other) = counting.filter(|other| *other != pool) {
             self.release(other);
         }
         if !alive {
             return Err(Error::Dubious.into());
         }
-        self.resume_waiting(pool);
+        // an idle connection is reason enough to keep the pool
+        let named = self.pools.get(pool);
+        if named.is_some_and(|named| named.pool.next_waiting().is_some()) {
+            self.resume_waiting(pool);
+        }
         Ok(())
     }
 
-    /// The pool of a session's connection, made now if there is none.
-    fn pool_for(
+    /// The pool of this name, made now if there is none.
+    #[cold]
+    fn pool_named(
         &mut self,
-        key: SessionKey,
-        link: LinkKey,
+        name: Rc<[u8]>,
+        request: NonNull<ngx_http_request_t>,
         pool_size: Option<i64>,
-        settings: Settings,
     ) -> Result<PoolKey, KeepaliveError> {
-        let session = self.sessions.get(key).ok_or(Error::Closed)?;
-        let link = self.links.get(link).ok_or(Error::Closed)?;
-        let name = session.pool_name.clone().ok_or(Error::Closed)?;
-        let tls = link.tls.is_some();
-        let counting = link.pool.filter(|pool| {
-            let named = self.pools.get(*pool);
-            named.is_some_and(|named| Rc::ptr_eq(&named.name, &name))
-        });
-        let found = counting.or_else(|| self.pool_names.get(&name).copied());
-        let pool = match found {
-            Some(pool) => pool,
-            None => {
-                let size = pool_size.unwrap_or(settings.pool_size() as i64);
-                match usize::try_from(size) {
-                    Ok(size) if size > 0 => self.create_pool(name, size, None),
-                    _ => return Err(KeepaliveError::BadPoolSize(size)),
-                }
-            }
-        };
-        if let Some(named) = self.pools.get_mut(pool) {
-            named.tls |= tls;
+        if let Some(pool) = self.pool_names.get(&name) {
+            return Ok(*pool);
         }
-        Ok(pool)
+        let size = match pool_size {
+            Some(size) => size,
+            None => settings(request)?.pool_size() as i64,
+        };
+        match usize::try_from(size) {
+            Ok(size) if size > 0 => Ok(self.create_pool(name, size, None)),
+            _ => Err(KeepaliveError::BadPoolSize(size)),
+        }
     }
 
     /// Gives a plain connection that was taken from a pool, and turned out not
@@ -209,15 +231,17 @@ impl Worker {
     /// Makes a link idle in a pool; the least recently used one goes if there
     /// is no room.
     pub(super) fn put_idle(&mut self, pool: PoolKey, key: LinkKey, counted: bool) {
+        let mut tls = false;
         if let Some(link) = self.links.get_mut(key) {
             link.owner = Owner::Pool(pool);
             fault::point();
             link.pool = Some(pool);
+            tls = link.tls.is_some();
         }
-        let evicted = self
-            .pools
-            .get_mut(pool)
-            .and_then(|named| named.pool.put(key, counted));
+        let evicted = self.pools.get_mut(pool).and_then(|named| {
+            named.tls |= tls;
+            named.pool.put(key, counted)
+        });
         if let Some(evicted) = evicted {
             // the pool does not count it any more
             self.links.remove(evicted);
@@ -237,7 +261,7 @@ impl Worker {
         link.reused += 1;
         fault::point();
         link.read_due = None;
-        session.state = State::Linked(key);
+        session.enter(State::Linked(key));
         let c = link.connection.as_ptr();
         if let Some(request) = session.request() {
             // SAFETY: the link's connection is open, the request live.
@@ -365,6 +389,12 @@ impl Link {
             (*(*c).read).ready() != 0
         }
     }
+}
+
+/// The directives that the running request goes by.
+fn settings(request: NonNull<ngx_http_request_t>) -> Result<Settings, Error> {
+    // SAFETY: the request is the running one.
+    unsafe { Settings::of(request) }.ok_or(Error::Unknown)
 }
 
 /// The peer has closed, and nginx knows.

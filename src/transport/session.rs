@@ -106,6 +106,22 @@ impl Session {
         }
     }
 
+    /// Changes the state. Mostly the old one has nothing to drop, which is seen
+    /// without a call.
+    #[inline(always)]
+    pub(super) fn enter(&mut self, state: State) {
+        match self.state {
+            State::Queued { .. } | State::Resolving { .. } | State::Postponed { .. } => {
+                self.state = state;
+            }
+            State::Closed
+            | State::Joining(_)
+            | State::Attached { .. }
+            | State::Linked(_)
+            | State::Broken { .. } => std::mem::forget(std::mem::replace(&mut self.state, state)),
+        }
+    }
+
     /// Where a queued session wants to connect to.
     pub(super) fn queued_for(&self) -> (&[u8], u16) {
         match &self.state {
@@ -219,20 +235,17 @@ impl Worker {
     /// Forgets a session that is closed, and returns its handle; `None` if an
     /// operation of it is not over.
     pub fn retire(&mut self, key: SessionKey) -> Option<usize> {
-        let over = |session: &Session| {
-            matches!(session.state, State::Closed)
-                && session.reader.is_none()
-                && session.writer.is_none()
-        };
-        if !self.sessions.get(key).is_some_and(over) {
+        let session = self.sessions.get_mut(key)?;
+        if !matches!(session.state, State::Closed) || session.has_ops() {
             return None;
         }
-        let session = self.sessions.remove(key)?;
-        if let Some(cleanup) = session.cleanup {
+        let handle = session.handle;
+        if let Some(cleanup) = session.cleanup.take() {
             // SAFETY: a handler that ran has left no cleanup here.
             unsafe { cleanup.cancel() };
         }
-        Some(session.handle)
+        self.sessions.remove(key);
+        Some(handle)
     }
 
     /// The request that a session belongs to has ended.
@@ -252,6 +265,18 @@ impl Worker {
         }
     }
 
+    /// The state of a session of `request` that nobody waits for: mostly this is
+    /// all that there is to look at.
+    #[inline(always)]
+    pub(super) fn at_rest(
+        &self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Option<&State> {
+        let session = self.sessions.get(key)?;
+        (session.request() == Some(request) && !session.has_ops()).then_some(&session.state)
+    }
+
     /// The link of a connected session that `request` may use now. It may
     /// still be connecting, if it was postponed until now.
     ///
@@ -259,7 +284,20 @@ impl Worker {
     ///
     /// Outer: it belongs to another active request. Inner: it is not
     /// connected.
+    #[inline(always)]
     pub(super) fn connected(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Result<Result<LinkKey, Error>, Denied> {
+        match self.at_rest(key, request) {
+            Some(State::Linked(link)) => Ok(Ok(*link)),
+            _ => self.connected_or_not(key, request),
+        }
+    }
+
+    #[inline(never)]
+    fn connected_or_not(
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,

@@ -11,6 +11,7 @@ use crate::ngx_lua::Settings;
 use crate::transport::Error;
 use crate::transport::address::{Address, Parsed};
 use crate::transport::connect::{Peer, PoolName};
+use crate::transport::link::Link;
 use crate::transport::op::{Begun, Op, Outcome, Work};
 use crate::transport::open::Opened;
 use crate::transport::resolve::Resolution;
@@ -39,7 +40,8 @@ impl Worker {
         peer: &Peer<'_>,
     ) -> Option<Result<Begun, Error>> {
         let trunk = self.find_trunk(peer, request);
-        let found = self.trunks.get_mut(trunk)?;
+        let (trunks, sessions) = (&mut self.trunks, &mut self.sessions);
+        let found = trunks.get_mut(trunk)?;
         if found.tls {
             return None;
         }
@@ -48,19 +50,21 @@ impl Worker {
         // objects may ask for different numbers
         found.multiplex.connections = connections.max(peer.multiplex.connections);
         found.users += 1;
-        let pool_name = found.name.pool.clone();
-        let begun = self
-            .enlist(key, request, pool_name)
-            .and_then(|()| self.join(key, trunk, request, peer));
+        let enlisted = match sessions.get_mut(key) {
+            Some(session) => {
+                session.backlog = peer.backlog;
+                session.enlist(key, request, found.name.pool.clone())
+            }
+            None => Err(Error::Closed),
+        };
+        let begun = enlisted.and_then(|()| self.join(key, trunk, request, peer));
         if begun.is_err() {
             self.leave_trunk(trunk, key, None);
-        }
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.backlog = peer.backlog;
         }
         Some(begun)
     }
 
+    #[inline(always)]
     fn find_trunk(&mut self, peer: &Peer<'_>, request: NonNull<ngx_http_request_t>) -> TrunkKey {
         // SAFETY: the request is the running one.
         let conf = unsafe { LocConf::of(request) };
@@ -69,6 +73,16 @@ impl Worker {
         if last.is_some_and(|trunk| trunk.is_for(peer, max_value)) {
             return self.last_trunk;
         }
+        self.find_trunk_named(peer, request, max_value)
+    }
+
+    #[cold]
+    fn find_trunk_named(
+        &mut self,
+        peer: &Peer<'_>,
+        request: NonNull<ngx_http_request_t>,
+        max_value: usize,
+    ) -> TrunkKey {
         let name = TrunkName {
             pool: peer.pool_name().into(),
             host: peer.host.into(),
@@ -120,12 +134,22 @@ impl Worker {
         peer: &Peer<'_>,
     ) -> Result<Begun, Error> {
         let links = self.trunks.get(trunk).map_or(0, |trunk| trunk.links.len());
-        let (standing, opening) = self.standing(trunk);
-        if standing || links >= 2 * peer.multiplex.connections {
+        if self.is_standing(trunk) || links >= 2 * peer.multiplex.connections {
             self.attach(key, trunk);
             return Ok(Begun::Ready(Outcome::Connected));
         }
-        if opening {
+        self.join_opening(key, trunk, request, peer)
+    }
+
+    #[cold]
+    fn join_opening(
+        &mut self,
+        key: SessionKey,
+        trunk: TrunkKey,
+        request: NonNull<ngx_http_request_t>,
+        peer: &Peer<'_>,
+    ) -> Result<Begun, Error> {
+        if self.is_opening(trunk) {
             self.wait_for_link(key, trunk);
             return self.begin_joining(key);
         }
@@ -161,18 +185,21 @@ impl Worker {
         }
     }
 
-    /// Whether a link stands that takes work, and whether one is being opened.
-    fn standing(&self, trunk: TrunkKey) -> (bool, bool) {
+    fn trunk_links(&self, trunk: TrunkKey) -> impl Iterator<Item = &Link> {
         let links = self.trunks.get(trunk).map(|trunk| trunk.links.as_slice());
         let links = links.unwrap_or_default().iter();
-        let (mut standing, mut opening) = (false, false);
-        for link in links.filter_map(|link| self.links.get(*link)) {
-            match link.is_connecting() {
-                true => opening = true,
-                false => standing |= !link.is_overdue(),
-            }
-        }
-        (standing, opening)
+        links.filter_map(|link| self.links.get(*link))
+    }
+
+    /// Whether a link stands that takes work.
+    fn is_standing(&self, trunk: TrunkKey) -> bool {
+        self.trunk_links(trunk)
+            .any(|link| !link.is_connecting() && !link.is_overdue())
+    }
+
+    /// Whether a link is being opened.
+    fn is_opening(&self, trunk: TrunkKey) -> bool {
+        self.trunk_links(trunk).any(Link::is_connecting)
     }
 
     /// Makes an operation of waiting for a connection.
@@ -204,10 +231,7 @@ impl Worker {
         };
         let timeout = session.connect_timeout();
         let due = nginx::now().saturating_add(timeout);
-        let links = self.trunks.get(trunk).map(|trunk| trunk.links.as_slice());
-        let links = links.unwrap_or_default().iter();
-        let links = links.filter_map(|link| self.links.get(*link));
-        for link in links.filter(|link| link.is_connecting()) {
+        for link in self.trunk_links(trunk).filter(|link| link.is_connecting()) {
             let c = link.connection.as_ptr();
             // SAFETY: the link's connection is open.
             unsafe {
@@ -230,14 +254,13 @@ impl Worker {
         if let Some(trunk) = self.trunks.get_mut(trunk) {
             trunk.address = Some(address);
         }
-        let (standing, opening) = self.standing(trunk);
-        if !standing && !opening {
+        if !self.is_standing(trunk) && !self.is_opening(trunk) {
             let session = self.sessions.get(key).ok_or(Error::Closed)?;
             let request = session.request().ok_or(Error::Closed)?;
             let timeout = session.connect_timeout();
             self.open_shared(trunk, request, timeout)?;
         }
-        if self.standing(trunk).0 {
+        if self.is_standing(trunk) {
             self.attach(key, trunk);
             return Ok(Opened::Connected);
         }
@@ -261,11 +284,11 @@ impl Worker {
         else {
             return;
         };
-        session.state = State::Attached {
+        session.enter(State::Attached {
             trunk: trunk_key,
             reused: if trunk.plain { trunk.served } else { 0 },
             flight: None,
-        };
+        });
         trunk.served += 1;
     }
 

@@ -23,7 +23,21 @@ impl Worker {
     /// # Errors
     ///
     /// It belongs to another active request.
+    #[inline(always)]
     pub(in crate::transport) fn attached(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Result<Option<TrunkKey>, Denied> {
+        match self.at_rest(key, request) {
+            Some(&State::Attached { trunk, .. }) => Ok(Some(trunk)),
+            Some(_) => Ok(None),
+            None => self.attached_or_not(key, request),
+        }
+    }
+
+    #[inline(never)]
+    fn attached_or_not(
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
@@ -77,7 +91,7 @@ impl Worker {
             && !trunk.links.is_empty()
         {
             // nothing is under way, and nobody waits for its place
-            session.state = State::Closed;
+            session.enter(State::Closed);
             session.serial += 1;
             trunk.users = trunk.users.saturating_sub(1);
         } else {
