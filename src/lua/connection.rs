@@ -13,12 +13,14 @@ use nginx_sys::ngx_http_request_t;
 use super::handle::{
     self, CONNECT_TIMEOUT_INDEX, NewHandle, READ_TIMEOUT_INDEX, SEND_TIMEOUT_INDEX,
 };
-use super::results::{Shape, begin, begin_new, go_on};
+use super::results::{Shape, Unable, go_on, raise, wait};
 use super::stack::Stack;
 use crate::conf::{LocConf, MAX_CONNECTIONS, Multiplex};
 use crate::nginx;
 use crate::ngx_lua::Settings;
-use crate::transport::{self, Error, KeepaliveError, Peer, PoolName, Timeouts};
+use crate::transport::{
+    self, Begun, Error, KeepaliveError, Opened, Peer, PoolName, Timeouts, Worker,
+};
 
 /// `check_phase()`: raises where cosockets are disabled.
 pub unsafe extern "C-unwind" fn check_phase(state: *mut lua_State) -> c_int {
@@ -62,7 +64,8 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
         ));
     }
     let request = stack.request();
-    if !stack.is_yieldable() {
+    let can_yield = stack.is_yieldable();
+    if !can_yield {
         require_phase(stack);
     }
     let found = handle::session_to_connect(stack, 1, 2);
@@ -110,14 +113,16 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
         multiplex: multiplex(stack, request),
     };
     nginx::make_room();
-    let found = found.filter(|key| transport::with(|worker| worker.is_session(*key)));
-    match found {
-        Some(key) => {
-            let next = begin(stack, Shape::CONNECT, key, request, |worker| {
-                worker.connect(key, request, &peer)
-            });
-            go_on(stack, Shape::CONNECT, key, next)
+    let connect = |worker: &mut Worker, key| match worker.connect(key, request, &peer) {
+        Ok(Ok(Opened::Pending)) => {
+            wait(worker, Shape::CONNECT, key, request, can_yield)?;
+            Ok(Ok(Opened::Pending))
         }
+        opened => opened.map_err(Unable::Denied),
+    };
+    let found = found.filter(|key| transport::with(|worker| worker.is_session(*key)));
+    let (key, opened) = match found {
+        Some(key) => (key, transport::with(|worker| connect(worker, key))),
         None => {
             // SAFETY: a running C function's state.
             let kept = |index| unsafe { lua_tonumber(state, index + 1) } as u32 as usize;
@@ -127,16 +132,28 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
                 read: kept(READ_TIMEOUT_INDEX),
             };
             let handle = NewHandle::push(stack);
-            let (key, next) = begin_new(stack, request, |worker| {
+            let (key, opened) = transport::with(|worker| {
                 let key = worker.new_session(timeouts, handle.address());
                 if !handle::has_number(key) {
                     return (key, Ok(Err(Error::NoMemory)));
                 }
-                (key, worker.connect(key, request, &peer))
+                (key, connect(worker, key))
             });
             handle.give(stack, 1, key);
+            (key, opened)
+        }
+    };
+    match opened {
+        Ok(Ok(Opened::Connected)) => {
+            stack.push_integer(1);
+            1
+        }
+        Ok(Ok(Opened::Pending)) => {
+            let next = Ok(Ok::<_, Error>(Begun::Waiting));
             go_on(stack, Shape::CONNECT, key, next)
         }
+        Ok(Err(error)) => stack.failure(1, error),
+        Err(unable) => raise(stack, unable),
     }
 }
 

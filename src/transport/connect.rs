@@ -11,7 +11,7 @@ use super::Error;
 use super::events::{on_queue_timeout, on_request_end};
 use super::io::log_socket_error;
 use super::link::Link;
-use super::op::{Begun, Op, Outcome, Work};
+use super::op::{Op, Outcome, Work};
 use super::open::Opened;
 use super::session::{Denied, Session, State};
 use super::worker::{LinkKey, NamedPool, PoolKey, SessionKey, UsualPeer, Worker};
@@ -111,7 +111,7 @@ impl Worker {
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
         peer: &Peer<'_>,
-    ) -> Result<Result<Begun, Error>, Denied> {
+    ) -> Result<Result<Opened, Error>, Denied> {
         fault::point();
         if !self.make_room_for(peer) {
             return Ok(Err(Error::NoMemory));
@@ -161,7 +161,7 @@ impl Worker {
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
         peer: &Peer<'_>,
-    ) -> Result<Begun, Error> {
+    ) -> Result<Opened, Error> {
         let pool = self.find_pool(peer);
         let named = pool.and_then(|pool| Some((pool, self.pools.get_mut(pool)?)));
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
@@ -175,11 +175,11 @@ impl Worker {
         match named.pool.admit(fitness) {
             Admission::Reuse(link) => {
                 self.take_idle(link, key);
-                Ok(Begun::Ready(Outcome::Connected))
+                Ok(Opened::Connected)
             }
             Admission::Undecided => {
                 self.postpone(key, pool, peer.host, peer.port);
-                Ok(Begun::Ready(Outcome::Connected))
+                Ok(Opened::Connected)
             }
             Admission::Wait => self.enqueue(key, pool, peer),
             Admission::Refuse => Err(Error::TooManyWaiting),
@@ -303,7 +303,12 @@ impl Worker {
     }
 
     /// Queues a connect operation in a full pool.
-    fn enqueue(&mut self, key: SessionKey, pool: PoolKey, peer: &Peer<'_>) -> Result<Begun, Error> {
+    fn enqueue(
+        &mut self,
+        key: SessionKey,
+        pool: PoolKey,
+        peer: &Peer<'_>,
+    ) -> Result<Opened, Error> {
         let op = self.new_op(Work::Connect);
         let (Some(session), Some(named)) = (self.sessions.get_mut(key), self.pools.get_mut(pool))
         else {
@@ -323,7 +328,7 @@ impl Worker {
             port: peer.port,
             _timer: timer,
         };
-        Ok(Begun::Waiting)
+        Ok(Opened::Pending)
     }
 
     /// Takes a session out of a pool's queue.

@@ -63,6 +63,7 @@ pub use handshake::Certificate;
 pub use handshake::Handshake;
 pub use keepalive::KeepaliveError;
 pub use op::{Begun, Outcome, Slot};
+pub use open::Opened;
 pub use session::{Denied, Timeouts};
 pub use submit::{Rejected, What, not_connected};
 pub use worker::{SessionKey, Worker, with, with_existing};

@@ -12,7 +12,7 @@ use crate::transport::Error;
 use crate::transport::address::{Address, Parsed};
 use crate::transport::connect::{Peer, PoolName};
 use crate::transport::link::Link;
-use crate::transport::op::{Begun, Op, Outcome, Work};
+use crate::transport::op::{Op, Outcome, Work};
 use crate::transport::open::Opened;
 use crate::transport::resolve::Resolution;
 use crate::transport::session::State;
@@ -38,7 +38,7 @@ impl Worker {
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
         peer: &Peer<'_>,
-    ) -> Option<Result<Begun, Error>> {
+    ) -> Option<Result<Opened, Error>> {
         let trunk = self.find_trunk(peer, request);
         let (trunks, sessions) = (&mut self.trunks, &mut self.sessions);
         let found = trunks.get_mut(trunk)?;
@@ -132,11 +132,11 @@ impl Worker {
         trunk: TrunkKey,
         request: NonNull<ngx_http_request_t>,
         peer: &Peer<'_>,
-    ) -> Result<Begun, Error> {
+    ) -> Result<Opened, Error> {
         let links = self.trunks.get(trunk).map_or(0, |trunk| trunk.links.len());
         if self.is_standing(trunk) || links >= 2 * peer.multiplex.connections {
             self.attach(key, trunk);
-            return Ok(Begun::Ready(Outcome::Connected));
+            return Ok(Opened::Connected);
         }
         self.join_opening(key, trunk, request, peer)
     }
@@ -148,7 +148,7 @@ impl Worker {
         trunk: TrunkKey,
         request: NonNull<ngx_http_request_t>,
         peer: &Peer<'_>,
-    ) -> Result<Begun, Error> {
+    ) -> Result<Opened, Error> {
         if self.is_opening(trunk) {
             self.wait_for_link(key, trunk);
             return self.begin_joining(key);
@@ -156,7 +156,7 @@ impl Worker {
         // SAFETY: the request is the running one.
         match unsafe { Address::parse(peer.host, peer.port, request)? } {
             Parsed::Address(address) => match self.join_at(key, trunk, address)? {
-                Opened::Connected => Ok(Begun::Ready(Outcome::Connected)),
+                Opened::Connected => Ok(Opened::Connected),
                 Opened::Pending => self.begin_joining(key),
             },
             Parsed::Name => {
@@ -166,7 +166,7 @@ impl Worker {
                 if let Some(answer) = resolution.take_answer() {
                     let address = answer?.with_port(peer.port);
                     return match self.join_at(key, trunk, address)? {
-                        Opened::Connected => Ok(Begun::Ready(Outcome::Connected)),
+                        Opened::Connected => Ok(Opened::Connected),
                         Opened::Pending => self.begin_joining(key),
                     };
                 }
@@ -180,7 +180,7 @@ impl Worker {
                     handshake: None,
                     trunk: Some(trunk),
                 };
-                Ok(Begun::Waiting)
+                Ok(Opened::Pending)
             }
         }
     }
@@ -203,13 +203,13 @@ impl Worker {
     }
 
     /// Makes an operation of waiting for a connection.
-    fn begin_joining(&mut self, key: SessionKey) -> Result<Begun, Error> {
+    fn begin_joining(&mut self, key: SessionKey) -> Result<Opened, Error> {
         match self.new_op(Work::Connect) {
             Ok(op) => {
                 let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
                 session.reader = Some(op);
                 self.limit_joining(key);
-                Ok(Begun::Waiting)
+                Ok(Opened::Pending)
             }
             Err(error) => {
                 if let Some(session) = self.sessions.get_mut(key) {
