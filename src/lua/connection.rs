@@ -361,15 +361,11 @@ pub unsafe extern "C-unwind" fn setkeepalive<const WITH_ID: bool>(state: *mut lu
     };
     let (timeout, pool_size) = (argument(2), argument(3));
     let request = stack.request();
-    let (result, retired) = transport::with(|worker| {
-        // a negative time is over at once
-        let timeout = timeout.map(|ms| usize::try_from(ms).unwrap_or(1));
-        let result = worker.set_keepalive(key, request, timeout, pool_size);
-        let done = matches!(result, Ok(Ok(())));
-        (result, done.then(|| worker.retire(key)).flatten())
-    });
+    // a negative time is over at once
+    let timeout = timeout.map(|ms| usize::try_from(ms).unwrap_or(1));
+    let result = transport::with(|worker| worker.set_keepalive(key, request, timeout, pool_size));
     match result {
-        Ok(Ok(())) => {
+        Ok(Ok(retired)) => {
             handle::detach(stack, 1, retired);
             stack.push_integer(1);
             1

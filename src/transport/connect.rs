@@ -173,8 +173,11 @@ impl Worker {
         let (links, tls) = (&self.links, named.tls);
         let fitness = |link: &LinkKey| fitness(links, tls, *link, peer.host, peer.port);
         match named.pool.admit(fitness) {
-            Admission::Reuse(link) => {
-                self.take_idle(link, key);
+            Admission::Reuse(idle) => {
+                if let Some(link) = self.links.get_mut(idle) {
+                    session.enter(State::Linked(idle));
+                    link.make_busy(key, Some(request));
+                }
                 Ok(Opened::Connected)
             }
             Admission::Undecided => {

@@ -235,17 +235,27 @@ impl Worker {
     /// Forgets a session that is closed, and returns its handle; `None` if an
     /// operation of it is not over.
     pub fn retire(&mut self, key: SessionKey) -> Option<usize> {
-        let session = self.sessions.get_mut(key)?;
+        let session = self.sessions.get(key)?;
         if !matches!(session.state, State::Closed) || session.has_ops() {
             return None;
         }
-        let handle = session.handle;
-        if let Some(cleanup) = session.cleanup.take() {
+        self.forget(key)
+    }
+
+    /// As [`Self::retire`], for what is to be closed first.
+    pub(super) fn close_and_retire(&mut self, key: SessionKey) -> Option<usize> {
+        self.disconnect(key, State::Closed);
+        self.retire(key)
+    }
+
+    /// Forgets a session that has nothing any more, and returns its handle.
+    pub(super) fn forget(&mut self, key: SessionKey) -> Option<usize> {
+        let session = self.sessions.remove(key)?;
+        if let Some(cleanup) = session.cleanup {
             // SAFETY: a handler that ran has left no cleanup here.
             unsafe { cleanup.cancel() };
         }
-        self.sessions.remove(key);
-        Some(handle)
+        Some(session.handle)
     }
 
     /// The request that a session belongs to has ended.

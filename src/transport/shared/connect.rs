@@ -3,6 +3,7 @@
 use std::ptr::NonNull;
 
 use nginx_sys::{ngx_add_timer, ngx_http_request_t};
+use slotmap::SlotMap;
 
 use super::{Trunk, TrunkName};
 use crate::conf::LocConf;
@@ -15,8 +16,8 @@ use crate::transport::link::Link;
 use crate::transport::op::{Op, Outcome, Work};
 use crate::transport::open::Opened;
 use crate::transport::resolve::Resolution;
-use crate::transport::session::State;
-use crate::transport::worker::{SessionKey, TrunkKey, Worker};
+use crate::transport::session::{Session, State};
+use crate::transport::worker::{LinkKey, SessionKey, TrunkKey, Worker};
 
 impl Trunk {
     fn is_for(&self, peer: &Peer<'_>, max_value: usize) -> bool {
@@ -29,6 +30,27 @@ impl Trunk {
             && self.name.port == peer.port
             && self.name.max_value == max_value
     }
+
+    /// Whether a link stands that takes work.
+    fn is_standing(&self, links: &SlotMap<LinkKey, Link>) -> bool {
+        let mut links = self.links.iter().filter_map(|link| links.get(*link));
+        links.any(|link| !link.is_connecting() && !link.is_overdue())
+    }
+
+    /// Whether sessions are attached at once: so that they can be served, or as
+    /// there are too many links for another.
+    fn takes(&self, links: &SlotMap<LinkKey, Link>, connections: usize) -> bool {
+        self.is_standing(links) || self.links.len() >= 2 * connections
+    }
+
+    fn attach(&mut self, key: TrunkKey, session: &mut Session) {
+        session.enter(State::Attached {
+            trunk: key,
+            reused: if self.plain { self.served } else { 0 },
+            flight: None,
+        });
+        self.served += 1;
+    }
 }
 
 impl Worker {
@@ -39,29 +61,33 @@ impl Worker {
         request: NonNull<ngx_http_request_t>,
         peer: &Peer<'_>,
     ) -> Option<Result<Opened, Error>> {
-        let trunk = self.find_trunk(peer, request);
-        let (trunks, sessions) = (&mut self.trunks, &mut self.sessions);
-        let found = trunks.get_mut(trunk)?;
-        if found.tls {
+        let trunk_key = self.find_trunk(peer, request);
+        let trunk = self.trunks.get_mut(trunk_key)?;
+        if trunk.tls {
             return None;
         }
-        let connections = found.multiplex.connections;
-        found.multiplex = peer.multiplex;
-        // objects may ask for different numbers
-        found.multiplex.connections = connections.max(peer.multiplex.connections);
-        found.users += 1;
-        let enlisted = match sessions.get_mut(key) {
-            Some(session) => {
-                session.backlog = peer.backlog;
-                session.enlist(key, request, found.name.pool.clone())
-            }
-            None => Err(Error::Closed),
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Some(Err(Error::Closed));
         };
-        let begun = enlisted.and_then(|()| self.join(key, trunk, request, peer));
-        if begun.is_err() {
-            self.leave_trunk(trunk, key, None);
+        let connections = trunk.multiplex.connections;
+        trunk.multiplex = peer.multiplex;
+        // objects may ask for different numbers
+        trunk.multiplex.connections = connections.max(peer.multiplex.connections);
+        trunk.users += 1;
+        session.backlog = peer.backlog;
+        let enlisted = session.enlist(key, request, trunk.name.pool.clone());
+        let joined = match enlisted {
+            Ok(()) if trunk.takes(&self.links, peer.multiplex.connections) => {
+                trunk.attach(trunk_key, session);
+                Ok(Opened::Connected)
+            }
+            Ok(()) => self.join(key, trunk_key, request, peer),
+            Err(error) => Err(error),
+        };
+        if joined.is_err() {
+            self.leave_trunk(trunk_key, key, None);
         }
-        Some(begun)
+        Some(joined)
     }
 
     #[inline(always)]
@@ -125,24 +151,9 @@ impl Worker {
         trunk
     }
 
-    /// Attaches a session, at once or when there is a connection.
-    fn join(
-        &mut self,
-        key: SessionKey,
-        trunk: TrunkKey,
-        request: NonNull<ngx_http_request_t>,
-        peer: &Peer<'_>,
-    ) -> Result<Opened, Error> {
-        let links = self.trunks.get(trunk).map_or(0, |trunk| trunk.links.len());
-        if self.is_standing(trunk) || links >= 2 * peer.multiplex.connections {
-            self.attach(key, trunk);
-            return Ok(Opened::Connected);
-        }
-        self.join_opening(key, trunk, request, peer)
-    }
-
+    /// Attaches a session when there is a connection.
     #[cold]
-    fn join_opening(
+    fn join(
         &mut self,
         key: SessionKey,
         trunk: TrunkKey,
@@ -193,8 +204,8 @@ impl Worker {
 
     /// Whether a link stands that takes work.
     fn is_standing(&self, trunk: TrunkKey) -> bool {
-        self.trunk_links(trunk)
-            .any(|link| !link.is_connecting() && !link.is_overdue())
+        let trunk = self.trunks.get(trunk);
+        trunk.is_some_and(|trunk| trunk.is_standing(&self.links))
     }
 
     /// Whether a link is being opened.
@@ -284,12 +295,7 @@ impl Worker {
         else {
             return;
         };
-        session.enter(State::Attached {
-            trunk: trunk_key,
-            reused: if trunk.plain { trunk.served } else { 0 },
-            flight: None,
-        });
-        trunk.served += 1;
+        trunk.attach(trunk_key, session);
     }
 
     /// The name of a trunk's server was looked up for a session, or could not

@@ -79,24 +79,19 @@ impl Worker {
         self.drop_unused_trunk(trunk_key);
     }
 
-    /// Disconnects an attached session that is idle.
-    fn detach(&mut self, key: SessionKey, trunk_key: TrunkKey) {
-        let (Some(session), Some(trunk)) =
-            (self.sessions.get_mut(key), self.trunks.get_mut(trunk_key))
-        else {
-            return;
-        };
-        if let State::Attached { flight: None, .. } = session.state
+    /// Retires an attached session that is at rest.
+    fn detach(&mut self, key: SessionKey, trunk_key: TrunkKey) -> Option<usize> {
+        if let Some(session) = self.sessions.get(key)
+            && let State::Attached { flight: None, .. } = session.state
             && session.deadline.is_none()
+            && let Some(trunk) = self.trunks.get_mut(trunk_key)
             && !trunk.links.is_empty()
         {
             // nothing is under way, and nobody waits for its place
-            session.enter(State::Closed);
-            session.serial += 1;
             trunk.users = trunk.users.saturating_sub(1);
-        } else {
-            self.disconnect(key, State::Closed);
+            return self.forget(key);
         }
+        self.close_and_retire(key)
     }
 
     /// A trunk that nobody uses goes.
@@ -112,7 +107,8 @@ impl Worker {
         }
     }
 
-    /// `setkeepalive` of an attached session, see [`Worker::set_keepalive`].
+    /// `setkeepalive` of an attached session that is at rest, see
+    /// [`Worker::set_keepalive`].
     pub(in crate::transport) fn keep_shared(
         &mut self,
         key: SessionKey,
@@ -120,9 +116,7 @@ impl Worker {
         request: NonNull<ngx_http_request_t>,
         timeout: Option<Msec>,
         pool_size: Option<i64>,
-    ) -> Result<(), KeepaliveError> {
-        fault::point();
-        self.check_idle(key)?;
+    ) -> Result<Option<usize>, KeepaliveError> {
         if let Some(trunk) = self.trunks.get_mut(trunk) {
             if let Some(size) = pool_size.filter(|size| *size <= 0 && !trunk.kept) {
                 return Err(KeepaliveError::BadPoolSize(size));
@@ -141,8 +135,8 @@ impl Worker {
                 }
             }
         }
-        self.detach(key, trunk);
-        Ok(())
+        fault::point();
+        Ok(self.detach(key, trunk))
     }
 
     /// Gives an attached session a connection of its own, which may still have
