@@ -344,7 +344,7 @@ impl Worker {
         self.deadline = None;
         self.turn_end = None;
         self.links.clear();
-        for (_, session) in self.sessions.drain() {
+        for session in self.sessions.drain() {
             let writer = session.writer.map(|op| *op);
             for op in session.reader.into_iter().chain(writer) {
                 self.semaphores.give(op.into_semaphore());

@@ -10,7 +10,6 @@ use nginx_sys::{
     ngx_http_core_loc_conf_t, ngx_http_core_module, ngx_http_request_t, ngx_int_t,
     ngx_peer_connection_t, ngx_str_t, ngx_tcp_nodelay,
 };
-use slotmap::SlotMap;
 
 use super::Error;
 use super::address::{Address, Parsed};
@@ -19,7 +18,8 @@ use super::io::log_socket_error;
 use super::link::{Connection, Link, Owner};
 use super::op::{Op, Outcome, Work};
 use super::resolve::Resolution;
-use super::session::{Session, State};
+use super::session::State;
+use super::sessions::Sessions;
 use super::worker::{LinkKey, PoolKey, SessionKey, Worker};
 use crate::conf::LocConf;
 use crate::fault;
@@ -312,7 +312,7 @@ impl Worker {
 }
 
 /// The session has a connection.
-fn session_linked(sessions: &mut SlotMap<SessionKey, Session>, key: SessionKey, link: LinkKey) {
+fn session_linked(sessions: &mut Sessions, key: SessionKey, link: LinkKey) {
     if let Some(session) = sessions.get_mut(key) {
         session.state = State::Linked(link);
     }

@@ -39,7 +39,7 @@ pub(super) struct Session {
     pub(super) state: State,
     pub(super) timeouts: Timeouts,
     /// Address of the Lua object whose collection ends it.
-    handle: usize,
+    pub(super) handle: usize,
     /// Name of the pool that `setkeepalive` goes to.
     pub(super) pool_name: Option<Rc<[u8]>>,
     /// Connecting, or waiting for replies or for raw data.
@@ -120,6 +120,32 @@ impl Session {
             | State::Linked(_)
             | State::Broken { .. } => std::mem::forget(std::mem::replace(&mut self.state, state)),
         }
+    }
+
+    /// Makes it as good as new, but for what every session is given.
+    #[inline(always)]
+    pub(super) fn clear(&mut self) {
+        self.enter(State::Closed);
+        let Session {
+            cleanup,
+            state: _,
+            timeouts: _,
+            handle: _,
+            pool_name,
+            reader,
+            writer,
+            backlog,
+            serial,
+            deadline,
+        } = self;
+        *cleanup = None;
+        *pool_name = None;
+        if reader.is_some() || writer.is_some() {
+            (*reader, *writer) = (None, None);
+        }
+        *backlog = None;
+        *serial = 0;
+        *deadline = None;
     }
 
     /// Where a queued session wants to connect to.
@@ -205,31 +231,19 @@ impl Worker {
     /// whose collection ends it. If there is no memory the key is null, which no
     /// Lua object can hold.
     pub fn new_session(&mut self, timeouts: Timeouts, handle: usize) -> SessionKey {
-        if self.sessions.try_reserve(1).is_err() {
-            return SessionKey::default();
-        }
-        self.sessions.insert(Session {
-            timeouts,
-            handle,
-            ..Session::default()
-        })
+        self.sessions.make(timeouts, handle).unwrap_or_default()
     }
 
     /// Forgets a session whose Lua object is gone.
     pub fn drop_session(&mut self, key: SessionKey) {
         fault::point();
         self.disconnect(key, State::Closed);
-        if let Some(session) = self.sessions.remove(key)
-            && let Some(cleanup) = session.cleanup
-        {
-            // SAFETY: a handler that ran has left no cleanup here.
-            unsafe { cleanup.cancel() };
-        }
+        self.forget(key);
     }
 
     /// Whether it is there, open or not.
     pub fn is_session(&self, key: SessionKey) -> bool {
-        self.sessions.contains_key(key)
+        self.sessions.get(key).is_some()
     }
 
     /// Forgets a session that is closed, and returns its handle; `None` if an
@@ -250,12 +264,12 @@ impl Worker {
 
     /// Forgets a session that has nothing any more, and returns its handle.
     pub(super) fn forget(&mut self, key: SessionKey) -> Option<usize> {
-        let session = self.sessions.remove(key)?;
-        if let Some(cleanup) = session.cleanup {
+        let (cleanup, handle) = self.sessions.remove(key)?;
+        if let Some(cleanup) = cleanup {
             // SAFETY: a handler that ran has left no cleanup here.
             unsafe { cleanup.cancel() };
         }
-        Some(session.handle)
+        Some(handle)
     }
 
     /// The request that a session belongs to has ended.
