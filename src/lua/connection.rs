@@ -18,9 +18,7 @@ use super::stack::Stack;
 use crate::conf::{LocConf, MAX_CONNECTIONS, Multiplex};
 use crate::nginx;
 use crate::ngx_lua::Settings;
-use crate::transport::{
-    self, Begun, Error, KeepaliveError, Opened, Peer, PoolName, Timeouts, Worker,
-};
+use crate::transport::{self, Begun, Error, KeepaliveError, Opened, Peer, PoolName, Timeouts};
 
 /// `check_phase()`: raises where cosockets are disabled.
 pub unsafe extern "C-unwind" fn check_phase(state: *mut lua_State) -> c_int {
@@ -113,36 +111,27 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
         multiplex: multiplex(stack, request),
     };
     nginx::make_room();
-    let connect = |worker: &mut Worker, key| match worker.connect(key, request, &peer) {
-        Ok(Ok(Opened::Pending)) => {
-            wait(worker, Shape::CONNECT, key, request, can_yield)?;
-            Ok(Ok(Opened::Pending))
-        }
-        opened => opened.map_err(Unable::Denied),
-    };
     let found = found.filter(|key| transport::with(|worker| worker.is_session(*key)));
-    let (key, opened) = match found {
-        Some(key) => (key, transport::with(|worker| connect(worker, key))),
-        None => {
-            // SAFETY: a running C function's state.
-            let kept = |index| unsafe { lua_tonumber(state, index + 1) } as u32 as usize;
-            let timeouts = Timeouts {
-                connect: kept(CONNECT_TIMEOUT_INDEX),
-                send: kept(SEND_TIMEOUT_INDEX),
-                read: kept(READ_TIMEOUT_INDEX),
-            };
-            let handle = NewHandle::push(stack);
-            let (key, opened) = transport::with(|worker| {
-                let key = worker.new_session(timeouts, handle.address());
-                if !handle::has_number(key) {
-                    return (key, Ok(Err(Error::NoMemory)));
-                }
-                (key, connect(worker, key))
-            });
-            handle.give(stack, 1, key);
-            (key, opened)
+    let session = found.ok_or_else(|| (kept_timeouts(stack), NewHandle::push(stack)));
+    let (key, opened) = transport::with(|worker| {
+        let key = match &session {
+            Ok(key) => *key,
+            Err((timeouts, handle)) => worker.new_session(*timeouts, handle.address()),
+        };
+        if !handle::has_number(key) {
+            return (key, Ok(Err(Error::NoMemory)));
         }
-    };
+        match worker.connect(key, request, &peer) {
+            Ok(Ok(Opened::Pending)) => {
+                let waiting = wait(worker, Shape::CONNECT, key, request, can_yield);
+                (key, waiting.map(|()| Ok(Opened::Pending)))
+            }
+            opened => (key, opened.map_err(Unable::Denied)),
+        }
+    });
+    if let Err((_, handle)) = session {
+        handle.give(stack, 1, key);
+    }
     match opened {
         Ok(Ok(Opened::Connected)) => {
             stack.push_integer(1);
@@ -154,6 +143,18 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
         }
         Ok(Err(error)) => stack.failure(1, error),
         Err(unable) => raise(stack, unable),
+    }
+}
+
+/// The timeouts that are kept in the connecting `sock`.
+#[inline(always)]
+fn kept_timeouts(stack: Stack) -> Timeouts {
+    // SAFETY: a running C function's state.
+    let kept = |index| unsafe { lua_tonumber(stack.state(), index + 1) } as u32 as usize;
+    Timeouts {
+        connect: kept(CONNECT_TIMEOUT_INDEX),
+        send: kept(SEND_TIMEOUT_INDEX),
+        read: kept(READ_TIMEOUT_INDEX),
     }
 }
 

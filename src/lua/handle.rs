@@ -178,6 +178,7 @@ pub fn session(stack: Stack, index: c_int) -> Option<SessionKey> {
 
 /// As [`session`], where the glue passed what `sock` has as id, too. `None`
 /// also if the session was closed, and is no more.
+#[inline(always)]
 pub fn session_with_id(stack: Stack, sock: c_int, id: c_int) -> Option<SessionKey> {
     // SAFETY: a running C function's state.
     let number = unsafe { lua_tonumber(stack.state(), id) };
@@ -201,6 +202,7 @@ pub fn session_to_connect(stack: Stack, sock: c_int, id: c_int) -> Option<Sessio
 }
 
 /// Raises if the table at `index` is no `sock`: it has not its methods.
+#[cold]
 fn check_sock(stack: Stack, index: c_int) {
     // SAFETY: a table is at `index`; one slot is used and freed.
     let is_sock = unsafe {
@@ -282,6 +284,7 @@ impl NewHandle {
 /// Keeps the handle of the `sock` at `index`, whose session was retired and
 /// had a handle at this address. The id stays, and finds nothing. Only for
 /// functions made by [`with_spares`].
+#[inline(always)]
 pub fn detach(stack: Stack, index: c_int, address: Option<usize>) {
     let state = stack.state();
     let Some(address) = address else { return };

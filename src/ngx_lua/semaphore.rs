@@ -87,6 +87,7 @@ impl Semaphore {
         unsafe { self.wait_ms(request, c_int::MAX) }
     }
 
+    #[inline(always)]
     unsafe fn wait_ms(&self, request: NonNull<ngx_http_request_t>, wait_ms: c_int) -> Wait {
         let mut text = [MaybeUninit::<u8>::uninit(); MAX_TEXT];
         let mut len = text.len();

@@ -89,6 +89,7 @@ impl Worker {
     }
 
     /// `setkeepalive` of a session at rest with a connection of its own.
+    #[inline(always)]
     fn pool_link(
         &mut self,
         key: SessionKey,
@@ -218,6 +219,7 @@ impl Worker {
 
     /// Makes a link idle in a pool, for at most `timeout` milliseconds. False
     /// if it turns out to be dead, and is gone then.
+    #[inline(always)]
     fn park(&mut self, pool: PoolKey, key: LinkKey, counted: bool, timeout: Msec) -> bool {
         let readable = self
             .links
@@ -233,6 +235,7 @@ impl Worker {
 
     /// Makes a link idle in a pool; the least recently used one goes if there
     /// is no room.
+    #[inline(always)]
     pub(super) fn put_idle(&mut self, pool: PoolKey, key: LinkKey, counted: bool) {
         let mut tls = false;
         if let Some(link) = self.links.get_mut(key) {
@@ -246,9 +249,14 @@ impl Worker {
             named.pool.put(key, counted)
         });
         if let Some(evicted) = evicted {
-            // the pool does not count it any more
-            self.links.remove(evicted);
+            self.close_evicted(evicted);
         }
+    }
+
+    /// Closes a link that its pool does not count any more.
+    #[cold]
+    fn close_evicted(&mut self, key: LinkKey) {
+        self.links.remove(key);
     }
 
     /// Hands an idle link to a session.

@@ -263,6 +263,7 @@ impl Worker {
     }
 
     /// Forgets a session that has nothing any more, and returns its handle.
+    #[inline(always)]
     pub(super) fn forget(&mut self, key: SessionKey) -> Option<usize> {
         let (cleanup, handle) = self.sessions.remove(key)?;
         if let Some(cleanup) = cleanup {

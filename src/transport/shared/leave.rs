@@ -80,6 +80,7 @@ impl Worker {
     }
 
     /// Retires an attached session that is at rest.
+    #[inline(always)]
     fn detach(&mut self, key: SessionKey, trunk_key: TrunkKey) -> Option<usize> {
         if let Some(session) = self.sessions.get(key)
             && let State::Attached { flight: None, .. } = session.state
@@ -109,15 +110,16 @@ impl Worker {
 
     /// `setkeepalive` of an attached session that is at rest, see
     /// [`Worker::set_keepalive`].
+    #[inline(always)]
     pub(in crate::transport) fn keep_shared(
         &mut self,
         key: SessionKey,
-        trunk: TrunkKey,
+        trunk_key: TrunkKey,
         request: NonNull<ngx_http_request_t>,
         timeout: Option<Msec>,
         pool_size: Option<i64>,
     ) -> Result<Option<usize>, KeepaliveError> {
-        if let Some(trunk) = self.trunks.get_mut(trunk) {
+        if let Some(trunk) = self.trunks.get_mut(trunk_key) {
             if let Some(size) = pool_size.filter(|size| *size <= 0 && !trunk.kept) {
                 return Err(KeepaliveError::BadPoolSize(size));
             }
@@ -129,14 +131,20 @@ impl Worker {
             let now = timeout.unwrap_or_else(usual);
             let before = std::mem::replace(&mut trunk.keepalive, now);
             if now != 0 && (now < before || before == 0) {
-                // those that are idle already go sooner
-                for link in trunk.links.clone() {
-                    self.rest(link);
-                }
+                self.rest_all(trunk_key);
             }
         }
         fault::point();
-        Ok(self.detach(key, trunk))
+        Ok(self.detach(key, trunk_key))
+    }
+
+    /// Lets links that are idle already go sooner.
+    #[cold]
+    fn rest_all(&mut self, trunk: TrunkKey) {
+        let links = self.trunks.get(trunk).map(|trunk| trunk.links.clone());
+        for link in links.unwrap_or_default() {
+            self.rest(link);
+        }
     }
 
     /// Gives an attached session a connection of its own, which may still have
