@@ -135,7 +135,8 @@ pub fn has_number(key: SessionKey) -> bool {
 }
 
 fn from_number(number: f64) -> SessionKey {
-    let id = number as u64;
+    // by way of a signed one, which is less work
+    let id = number as i64 as u64;
     let place = id & ((1 << PLACE_BITS) - 1);
     SessionKey::from_bits((id >> PLACE_BITS) << 32 | place)
 }
