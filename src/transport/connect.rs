@@ -210,7 +210,7 @@ impl Worker {
         self.find_pool_named(peer)
     }
 
-    #[cold]
+    #[inline(never)]
     fn find_pool_named(&mut self, peer: &Peer<'_>) -> Option<PoolKey> {
         let name = peer.pool_name();
         let Some(pool) = self.pool_names.get(&*name).copied() else {

@@ -168,7 +168,7 @@ impl Worker {
     }
 
     /// The pool of this name, made now if there is none.
-    #[cold]
+    #[inline(never)]
     fn pool_named(
         &mut self,
         name: Rc<[u8]>,

@@ -102,7 +102,7 @@ impl Worker {
         self.find_trunk_named(peer, request, max_value)
     }
 
-    #[cold]
+    #[inline(never)]
     fn find_trunk_named(
         &mut self,
         peer: &Peer<'_>,
