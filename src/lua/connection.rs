@@ -13,12 +13,12 @@ use nginx_sys::ngx_http_request_t;
 use super::handle::{
     self, CONNECT_TIMEOUT_INDEX, NewHandle, READ_TIMEOUT_INDEX, SEND_TIMEOUT_INDEX,
 };
-use super::results::{Shape, begin, begin_new, go_on};
+use super::results::{Shape, Unable, go_on, raise, wait};
 use super::stack::Stack;
 use crate::conf::{LocConf, MAX_CONNECTIONS, Multiplex};
 use crate::nginx;
 use crate::ngx_lua::Settings;
-use crate::transport::{self, Error, KeepaliveError, Peer, PoolName, Timeouts};
+use crate::transport::{self, Begun, Error, KeepaliveError, Opened, Peer, PoolName, Timeouts};
 
 /// `check_phase()`: raises where cosockets are disabled.
 pub unsafe extern "C-unwind" fn check_phase(state: *mut lua_State) -> c_int {
@@ -62,29 +62,31 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
         ));
     }
     let request = stack.request();
-    if !stack.is_yieldable() {
+    let can_yield = stack.is_yieldable();
+    if !can_yield {
         require_phase(stack);
     }
-    let found = handle::session_with_id(stack, 1, 2);
+    let found = handle::session_to_connect(stack, 1, 2);
     let Some(host) = stack.text(ADDED + 2) else {
         stack.raise(format_args!(
             "bad argument #1 to 'connect' (string expected, got {})",
             stack.type_name(ADDED + 2)
         ))
     };
-    let options = match stack.kind(ADDED + top) {
-        LUA_TTABLE => options(stack, ADDED + top),
+    // 0 for what is no number, e.g. the options
+    // SAFETY: a running C function's state.
+    let number = unsafe { lua_tointeger_(state, ADDED + 3) } as i32;
+    let options = match top {
+        3 if number != 0 => Options::default(),
+        _ if stack.kind(ADDED + top) == LUA_TTABLE => options(stack, ADDED + top),
         _ => Options::default(),
     };
-    // the port is a third argument that is neither the options nor absent
-    let has_port = top >= 3 && !(top == 3 && stack.kind(ADDED + 3) == LUA_TTABLE);
-    // SAFETY: a running C function's state.
-    let port = if has_port && unsafe { lua_isnumber(state, ADDED + 3) } != 0 {
-        // SAFETY: as above.
-        let port = unsafe { lua_tointeger_(state, ADDED + 3) } as i32;
-        match u16::try_from(port) {
+    // SAFETY: as above.
+    let has_port = number != 0 || top >= 3 && unsafe { lua_isnumber(state, ADDED + 3) } != 0;
+    let port = if has_port {
+        match u16::try_from(number) {
             Ok(port) => Some(port),
-            Err(_) => return stack.failure(1, format_args!("bad port number: {port}")),
+            Err(_) => return stack.failure(1, format_args!("bad port number: {number}")),
         }
     } else if host
         .get(..5)
@@ -110,32 +112,49 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
     };
     nginx::make_room();
     let found = found.filter(|key| transport::with(|worker| worker.is_session(*key)));
-    match found {
-        Some(key) => {
-            let next = begin(stack, Shape::CONNECT, key, request, |worker| {
-                worker.connect(key, request, &peer)
-            });
+    let session = found.ok_or_else(|| (kept_timeouts(stack), NewHandle::push(stack)));
+    let (key, opened) = transport::with(|worker| {
+        let key = match &session {
+            Ok(key) => *key,
+            Err((timeouts, handle)) => worker.new_session(*timeouts, handle.address()),
+        };
+        if !handle::has_number(key) {
+            return (key, Ok(Err(Error::NoMemory)));
+        }
+        match worker.connect(key, request, &peer) {
+            Ok(Ok(Opened::Pending)) => {
+                let waiting = wait(worker, Shape::CONNECT, key, request, can_yield);
+                (key, waiting.map(|()| Ok(Opened::Pending)))
+            }
+            opened => (key, opened.map_err(Unable::Denied)),
+        }
+    });
+    if let Err((_, handle)) = session {
+        handle.give(stack, 1, key);
+    }
+    match opened {
+        Ok(Ok(Opened::Connected)) => {
+            stack.push_integer(1);
+            1
+        }
+        Ok(Ok(Opened::Pending)) => {
+            let next = Ok(Ok::<_, Error>(Begun::Waiting));
             go_on(stack, Shape::CONNECT, key, next)
         }
-        None => {
-            // SAFETY: a running C function's state.
-            let kept = |index| unsafe { lua_tonumber(state, index + 1) } as usize;
-            let timeouts = Timeouts {
-                connect: kept(CONNECT_TIMEOUT_INDEX),
-                send: kept(SEND_TIMEOUT_INDEX),
-                read: kept(READ_TIMEOUT_INDEX),
-            };
-            let handle = NewHandle::push(stack);
-            let (key, next) = begin_new(stack, request, |worker| {
-                let key = worker.new_session(timeouts, handle.address());
-                if !handle::has_number(key) {
-                    return (key, Ok(Err(Error::NoMemory)));
-                }
-                (key, worker.connect(key, request, &peer))
-            });
-            handle.give(stack, 1, key);
-            go_on(stack, Shape::CONNECT, key, next)
-        }
+        Ok(Err(error)) => stack.failure(1, error),
+        Err(unable) => raise(stack, unable),
+    }
+}
+
+/// The timeouts that are kept in the connecting `sock`.
+#[inline(always)]
+fn kept_timeouts(stack: Stack) -> Timeouts {
+    // SAFETY: a running C function's state.
+    let kept = |index| unsafe { lua_tonumber(stack.state(), index + 1) } as u32 as usize;
+    Timeouts {
+        connect: kept(CONNECT_TIMEOUT_INDEX),
+        send: kept(SEND_TIMEOUT_INDEX),
+        read: kept(READ_TIMEOUT_INDEX),
     }
 }
 
@@ -343,15 +362,11 @@ pub unsafe extern "C-unwind" fn setkeepalive<const WITH_ID: bool>(state: *mut lu
     };
     let (timeout, pool_size) = (argument(2), argument(3));
     let request = stack.request();
-    let (result, retired) = transport::with(|worker| {
-        // a negative time is over at once
-        let timeout = timeout.map(|ms| usize::try_from(ms).unwrap_or(1));
-        let result = worker.set_keepalive(key, request, timeout, pool_size);
-        let done = matches!(result, Ok(Ok(())));
-        (result, done.then(|| worker.retire(key)).flatten())
-    });
+    // a negative time is over at once
+    let timeout = timeout.map(|ms| usize::try_from(ms).unwrap_or(1));
+    let result = transport::with(|worker| worker.set_keepalive(key, request, timeout, pool_size));
     match result {
-        Ok(Ok(())) => {
+        Ok(Ok(retired)) => {
             handle::detach(stack, 1, retired);
             stack.push_integer(1);
             1

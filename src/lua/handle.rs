@@ -135,7 +135,8 @@ pub fn has_number(key: SessionKey) -> bool {
 }
 
 fn from_number(number: f64) -> SessionKey {
-    let id = number as u64;
+    // by way of a signed one, which is less work
+    let id = number as i64 as u64;
     let place = id & ((1 << PLACE_BITS) - 1);
     SessionKey::from_bits((id >> PLACE_BITS) << 32 | place)
 }
@@ -178,6 +179,7 @@ pub fn session(stack: Stack, index: c_int) -> Option<SessionKey> {
 
 /// As [`session`], where the glue passed what `sock` has as id, too. `None`
 /// also if the session was closed, and is no more.
+#[inline(always)]
 pub fn session_with_id(stack: Stack, sock: c_int, id: c_int) -> Option<SessionKey> {
     // SAFETY: a running C function's state.
     let number = unsafe { lua_tonumber(stack.state(), id) };
@@ -191,7 +193,17 @@ pub fn session_with_id(stack: Stack, sock: c_int, id: c_int) -> Option<SessionKe
     None
 }
 
+/// As [`session_with_id`], where mostly there was none yet.
+pub fn session_to_connect(stack: Stack, sock: c_int, id: c_int) -> Option<SessionKey> {
+    if stack.kind(id) != LUA_TBOOLEAN {
+        return session_with_id(stack, sock, id);
+    }
+    stack.check_table(sock);
+    None
+}
+
 /// Raises if the table at `index` is no `sock`: it has not its methods.
+#[cold]
 fn check_sock(stack: Stack, index: c_int) {
     // SAFETY: a table is at `index`; one slot is used and freed.
     let is_sock = unsafe {
@@ -273,6 +285,7 @@ impl NewHandle {
 /// Keeps the handle of the `sock` at `index`, whose session was retired and
 /// had a handle at this address. The id stays, and finds nothing. Only for
 /// functions made by [`with_spares`].
+#[inline(always)]
 pub fn detach(stack: Stack, index: c_int, address: Option<usize>) {
     let state = stack.state();
     let Some(address) = address else { return };

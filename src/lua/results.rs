@@ -124,20 +124,6 @@ pub fn begin<E: transport::Fallback>(
     })
 }
 
-/// As [`begin`], for a session that is made at the same time, to connect.
-pub fn begin_new<E: transport::Fallback>(
-    stack: Stack,
-    request: NonNull<ngx_http_request_t>,
-    begin: impl FnOnce(&mut Worker) -> (SessionKey, Result<Result<Begun, E>, Denied>),
-) -> (SessionKey, Next<E>) {
-    let can_yield = stack.is_yieldable();
-    transport::with(|worker| {
-        let (key, begun) = begin(worker);
-        let next = wait_for(worker, Shape::CONNECT, key, request, can_yield, begun);
-        (key, next)
-    })
-}
-
 #[inline(always)]
 fn wait_for<E>(
     worker: &mut Worker,
@@ -148,15 +134,27 @@ fn wait_for<E>(
     begun: Result<Result<Begun, E>, Denied>,
 ) -> Next<E> {
     if let Ok(Ok(Begun::Waiting)) = &begun {
-        if !can_yield {
-            worker.abort(key);
-            return Err(Unable::CannotYield);
-        }
-        // SAFETY: the request is the one whose Lua code runs.
-        let waiting = unsafe { worker.wait(key, Shape::slot(shape), request) };
-        waiting.map_err(Unable::CannotWait)?;
+        wait(worker, shape, key, request, can_yield)?;
     }
     begun.map_err(Unable::Denied)
+}
+
+/// Has the coroutine wait for what a session does. It has to yield then.
+#[inline(always)]
+pub fn wait(
+    worker: &mut Worker,
+    shape: u8,
+    key: SessionKey,
+    request: NonNull<ngx_http_request_t>,
+    can_yield: bool,
+) -> Result<(), Unable> {
+    if !can_yield {
+        worker.abort(key);
+        return Err(Unable::CannotYield);
+    }
+    // SAFETY: the request is the one whose Lua code runs.
+    let waiting = unsafe { worker.wait(key, Shape::slot(shape), request) };
+    waiting.map_err(Unable::CannotWait)
 }
 
 /// Ends a `start`: with its results, or by suspending the coroutine.

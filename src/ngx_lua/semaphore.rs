@@ -87,6 +87,7 @@ impl Semaphore {
         unsafe { self.wait_ms(request, c_int::MAX) }
     }
 
+    #[inline(always)]
     unsafe fn wait_ms(&self, request: NonNull<ngx_http_request_t>, wait_ms: c_int) -> Wait {
         let mut text = [MaybeUninit::<u8>::uninit(); MAX_TEXT];
         let mut len = text.len();
@@ -195,23 +196,23 @@ impl Semaphores {
         &mut self,
         request: NonNull<ngx_http_request_t>,
     ) -> Result<(), String> {
-        let probe = match self.probe.take() {
-            Some(probe) if probe.is_current() => Some(probe),
-            other => {
-                other.into_iter().for_each(Semaphore::free);
-                Semaphore::new()
-            }
-        };
-        let Some(probe) = probe else {
+        if !self.probe.as_ref().is_some_and(Semaphore::is_current) {
+            self.renew_probe();
+        }
+        let Some(probe) = &self.probe else {
             return Err("no memory".into());
         };
         // SAFETY: by this function's contract.
-        let wait = unsafe { probe.wait_ms(request, 0) };
-        self.probe = Some(probe);
-        match wait {
+        match unsafe { probe.wait_ms(request, 0) } {
             Wait::Refused(text) => Err(text),
             Wait::Queued | Wait::Done | Wait::Declined => Ok(()),
         }
+    }
+
+    #[cold]
+    fn renew_probe(&mut self) {
+        self.probe.take().into_iter().for_each(Semaphore::free);
+        self.probe = Semaphore::new();
     }
 
     /// Gives all semaphores back to ngx_lua, which reports those it misses

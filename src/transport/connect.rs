@@ -11,7 +11,7 @@ use super::Error;
 use super::events::{on_queue_timeout, on_request_end};
 use super::io::log_socket_error;
 use super::link::Link;
-use super::op::{Begun, Op, Outcome, Work};
+use super::op::{Op, Outcome, Work};
 use super::open::Opened;
 use super::session::{Denied, Session, State};
 use super::worker::{LinkKey, NamedPool, PoolKey, SessionKey, UsualPeer, Worker};
@@ -67,6 +67,26 @@ impl<'a> Peer<'a> {
     }
 }
 
+impl Session {
+    /// Notes what a session that connects needs in any case.
+    #[inline(always)]
+    pub(super) fn enlist(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+        pool_name: Rc<[u8]>,
+    ) -> Result<(), Error> {
+        self.pool_name = Some(pool_name);
+        if self.cleanup.is_none() {
+            // SAFETY: the request is the running one.
+            let cleanup = unsafe { Cleanup::register(request, on_request_end, key.to_bits()) };
+            self.cleanup = Some(cleanup.ok_or(Error::NoMemory)?);
+        }
+        fault::point();
+        Ok(())
+    }
+}
+
 impl NamedPool {
     fn is_for(&self, peer: &Peer<'_>) -> bool {
         match (peer.pool, &self.usual) {
@@ -91,17 +111,15 @@ impl Worker {
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
         peer: &Peer<'_>,
-    ) -> Result<Result<Begun, Error>, Denied> {
+    ) -> Result<Result<Opened, Error>, Denied> {
         fault::point();
         if !self.make_room_for(peer) {
             return Ok(Err(Error::NoMemory));
         }
-        if !self.sessions.get(key).is_some_and(Session::is_fresh) {
-            self.may_connect(key, request)?;
-            if let Err(busy) = self.check_idle(key) {
-                return Ok(Err(busy));
-            }
-            self.disconnect(key, State::Closed);
+        if !self.sessions.get(key).is_some_and(Session::is_fresh)
+            && let Err(busy) = self.close_for_connect(key, request)?
+        {
+            return Ok(Err(busy));
         }
         if peer.multiplex.connections > 0
             && let Some(joined) = self.connect_shared(key, request, peer)
@@ -109,6 +127,21 @@ impl Worker {
             return Ok(joined);
         }
         Ok(self.start_connect(key, request, peer))
+    }
+
+    /// Closes what a session has, which is to be connected anew.
+    #[cold]
+    fn close_for_connect(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Result<Result<(), Error>, Denied> {
+        self.may_connect(key, request)?;
+        let idle = self.check_idle(key);
+        if idle.is_ok() {
+            self.disconnect(key, State::Closed);
+        }
+        Ok(idle)
     }
 
     /// Whether there is memory for a further session, with something to spare.
@@ -123,59 +156,38 @@ impl Worker {
             && (peer.multiplex.connections == 0 || self.deadlines.make_room(self.sessions.len()))
     }
 
-    /// Notes what a session that connects needs in any case.
-    pub(super) fn enlist(
-        &mut self,
-        key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
-        pool_name: Rc<[u8]>,
-    ) -> Result<(), Error> {
-        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
-        session.pool_name = Some(pool_name);
-        if session.cleanup.is_none() {
-            // SAFETY: the request is the running one.
-            let cleanup = unsafe { Cleanup::register(request, on_request_end, key.to_bits()) };
-            session.cleanup = Some(cleanup.ok_or(Error::NoMemory)?);
-        }
-        fault::point();
-        Ok(())
-    }
-
     fn start_connect(
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
         peer: &Peer<'_>,
-    ) -> Result<Begun, Error> {
+    ) -> Result<Opened, Error> {
         let pool = self.find_pool(peer);
-        let name = match pool.and_then(|pool| self.pools.get(pool)) {
-            Some(named) => named.name.clone(),
-            None => peer.pool_name().into(),
-        };
-        self.enlist(key, request, name)?;
-        let Some(pool) = pool else {
+        let named = pool.and_then(|pool| Some((pool, self.pools.get_mut(pool)?)));
+        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
+        let Some((pool, named)) = named else {
+            session.enlist(key, request, peer.pool_name().into())?;
             return self.begin_open(key, peer.host, peer.port, None);
         };
-        let links = &self.links;
-        let admission = self.pools.get_mut(pool).map(|named| {
-            let tls = named.tls;
-            named
-                .pool
-                .admit(|link| fitness(links, tls, *link, peer.host, peer.port))
-        });
-        match admission {
-            Some(Admission::Reuse(link)) => {
-                self.take_idle(link, key);
-                Ok(Begun::Ready(Outcome::Connected))
+        session.enlist(key, request, named.name.clone())?;
+        let (links, tls) = (&self.links, named.tls);
+        let fitness = |link: &LinkKey| fitness(links, tls, *link, peer.host, peer.port);
+        match named.pool.admit(fitness) {
+            Admission::Reuse(idle) => {
+                if let Some(link) = self.links.get_mut(idle) {
+                    session.enter(State::Linked(idle));
+                    link.make_busy(key, Some(request));
+                }
+                Ok(Opened::Connected)
             }
-            Some(Admission::Undecided) => {
+            Admission::Undecided => {
                 self.postpone(key, pool, peer.host, peer.port);
-                Ok(Begun::Ready(Outcome::Connected))
+                Ok(Opened::Connected)
             }
-            Some(Admission::Wait) => self.enqueue(key, pool, peer),
-            Some(Admission::Refuse) => Err(Error::TooManyWaiting),
-            Some(Admission::Connect | Admission::Replace(_)) | None => {
-                if let Some(Admission::Replace(unfit)) = admission {
+            Admission::Wait => self.enqueue(key, pool, peer),
+            Admission::Refuse => Err(Error::TooManyWaiting),
+            admission @ (Admission::Connect | Admission::Replace(_)) => {
+                if let Admission::Replace(unfit) = admission {
                     self.links.remove(unfit);
                 }
                 let begun = self.begin_open(key, peer.host, peer.port, Some(pool));
@@ -187,6 +199,7 @@ impl Worker {
         }
     }
 
+    #[inline(always)]
     fn find_pool(&mut self, peer: &Peer<'_>) -> Option<PoolKey> {
         if let Some(last) = self.last_pool
             && let Some(named) = self.pools.get(last)
@@ -194,6 +207,11 @@ impl Worker {
         {
             return Some(last);
         }
+        self.find_pool_named(peer)
+    }
+
+    #[inline(never)]
+    fn find_pool_named(&mut self, peer: &Peer<'_>) -> Option<PoolKey> {
         let name = peer.pool_name();
         let Some(pool) = self.pool_names.get(&*name).copied() else {
             return Some(self.create_pool(name.into(), peer.pool_size?, peer.backlog));
@@ -288,7 +306,12 @@ impl Worker {
     }
 
     /// Queues a connect operation in a full pool.
-    fn enqueue(&mut self, key: SessionKey, pool: PoolKey, peer: &Peer<'_>) -> Result<Begun, Error> {
+    fn enqueue(
+        &mut self,
+        key: SessionKey,
+        pool: PoolKey,
+        peer: &Peer<'_>,
+    ) -> Result<Opened, Error> {
         let op = self.new_op(Work::Connect);
         let (Some(session), Some(named)) = (self.sessions.get_mut(key), self.pools.get_mut(pool))
         else {
@@ -308,7 +331,7 @@ impl Worker {
             port: peer.port,
             _timer: timer,
         };
-        Ok(Begun::Waiting)
+        Ok(Opened::Pending)
     }
 
     /// Takes a session out of a pool's queue.

@@ -134,7 +134,7 @@ impl Worker {
         self.dirty.clear();
         self.turn_end = None;
         self.buffers = Buffers::default();
-        for session in self.sessions.values_mut() {
+        for session in self.sessions.iter_mut() {
             session.state = State::Closed;
             session.deadline = None;
             session.serial += 1;

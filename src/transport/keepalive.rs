@@ -6,7 +6,7 @@ use std::rc::Rc;
 use nginx_sys::{
     NGX_OK, ngx_connection_log_error_e_NGX_ERROR_ERR as NGX_ERROR_ERR,
     ngx_connection_log_error_e_NGX_ERROR_INFO as NGX_ERROR_INFO, ngx_connection_t, ngx_cycle,
-    ngx_exiting, ngx_handle_read_event, ngx_http_request_t, ngx_int_t, ngx_log_t, ngx_terminate,
+    ngx_handle_read_event, ngx_http_request_t, ngx_int_t, ngx_log_t,
 };
 
 use super::Error;
@@ -32,7 +32,8 @@ pub enum KeepaliveError {
 impl Worker {
     /// `setkeepalive`: gives a session's connection to its pool, for at most
     /// `timeout` milliseconds of idleness (0: for ever; `None`: as the
-    /// location says). `pool_size` matters only if the pool is created now.
+    /// location says). `pool_size` matters only if the pool is created now. The
+    /// session is retired then, see [`Self::retire`].
     ///
     /// # Errors
     ///
@@ -44,21 +45,51 @@ impl Worker {
         request: NonNull<ngx_http_request_t>,
         timeout: Option<Msec>,
         pool_size: Option<i64>,
-    ) -> Result<Result<(), KeepaliveError>, Denied> {
+    ) -> Result<Result<Option<usize>, KeepaliveError>, Denied> {
+        match self.at_rest(key, request) {
+            Some(&State::Linked(link)) => {
+                Ok(self.pool_link(key, link, request, timeout, pool_size))
+            }
+            Some(&State::Attached { trunk, .. }) => {
+                Ok(self.keep_shared(key, trunk, request, timeout, pool_size))
+            }
+            _ => self.keep_or_not(key, request, timeout, pool_size),
+        }
+    }
+
+    #[cold]
+    fn keep_or_not(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+        timeout: Option<Msec>,
+        pool_size: Option<i64>,
+    ) -> Result<Result<Option<usize>, KeepaliveError>, Denied> {
         if self.is_postponed(key, request) {
             // what would be pooled is there already
-            self.disconnect(key, State::Closed);
-            return Ok(Ok(()));
+            return Ok(Ok(self.close_and_retire(key)));
         }
         if let Some(trunk) = self.attached(key, request)? {
-            return Ok(self.keep_shared(key, trunk, request, timeout, pool_size));
+            fault::point();
+            return Ok(match self.check_idle(key) {
+                Ok(()) => self.keep_shared(key, trunk, request, timeout, pool_size),
+                Err(busy) => Err(busy.into()),
+            });
         }
-        Ok(match self.connected(key, request)? {
-            Ok(link) => self.pool_link(key, link, request, timeout, pool_size),
-            Err(error) => Err(error.into()),
+        let link = match self.connected(key, request)? {
+            Ok(link) => link,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        // that it was closed is told first
+        let ended = self.links.get(link).is_none_or(Link::has_ended);
+        Ok(match self.check_idle(key) {
+            Err(busy) if !ended => Err(busy.into()),
+            _ => self.pool_link(key, link, request, timeout, pool_size),
         })
     }
 
+    /// `setkeepalive` of a session at rest with a connection of its own.
+    #[inline(always)]
     fn pool_link(
         &mut self,
         key: SessionKey,
@@ -66,98 +97,95 @@ impl Worker {
         request: NonNull<ngx_http_request_t>,
         timeout: Option<Msec>,
         pool_size: Option<i64>,
-    ) -> Result<(), KeepaliveError> {
+    ) -> Result<Option<usize>, KeepaliveError> {
         let link = self.links.get_mut(link_key).ok_or(Error::Closed)?;
-        let c = link.connection.as_ptr();
-        // SAFETY: the link's connection is open.
-        if link.quitting || unsafe { has_ended(c) } {
+        if link.has_ended() {
             return Err(Error::Closed.into());
         }
-        self.check_idle(key)?;
-        let link = self.links.get_mut(link_key).ok_or(Error::Closed)?;
         if !link.pipeline.buffered().is_empty() {
             return Err(Error::UnreadData.into());
         }
-        // SAFETY: as above; the request is the running one.
-        let settings = unsafe {
+        let c = link.connection.as_ptr();
+        // SAFETY: the link's connection is open.
+        unsafe {
             if !link.pipeline.is_quiet() || has_failed(c) {
                 return Err(Error::InvalidConnection.into());
             }
             if ngx_handle_read_event((*c).read, 0) != NGX_OK as ngx_int_t {
                 return Err(Error::InvalidConnection.into());
             }
-            if ngx_exiting != 0 || ngx_terminate != 0 {
-                self.disconnect(key, State::Closed);
-                return Ok(());
-            }
-            Settings::of(request).ok_or(Error::Unknown)?
-        };
-        if link.is_connecting() {
-            // postponed until a command was refused: nobody wants it
-            self.disconnect(key, State::Closed);
-            return Ok(());
+        }
+        // one that was postponed until a command was refused: nobody wants it
+        if nginx::is_exiting() || link.is_connecting() {
+            return Ok(self.close_and_retire(key));
         }
         if link.unanswered {
             // a reply may come at any time, and the next user would get it
             // SAFETY: as above.
             let dubious = unsafe { (*(*c).read).ready() != 0 } && !self.is_alive(link_key);
-            self.disconnect(key, State::Closed);
-            return if dubious {
-                Err(Error::Dubious.into())
-            } else {
-                Ok(())
-            };
+            if dubious {
+                self.disconnect(key, State::Closed);
+                return Err(Error::Dubious.into());
+            }
+            return Ok(self.close_and_retire(key));
         }
         let counting = link.pool;
-        let pool = self.pool_for(key, link_key, pool_size, settings)?;
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.state = State::Closed;
-        }
-        let counted = counting == Some(pool);
+        let name = self.sessions.get(key).and_then(|s| s.pool_name.as_ref());
+        let name = name.ok_or(Error::Closed)?;
+        let is_its = |pool: &PoolKey| {
+            let named = self.pools.get(*pool);
+            named.is_some_and(|named| Rc::ptr_eq(&named.name, name))
+        };
+        let (pool, counted) = match counting.filter(is_its) {
+            Some(pool) => (pool, true),
+            None => {
+                let pool = self.pool_named(name.clone(), request, pool_size)?;
+                (pool, counting == Some(pool))
+            }
+        };
+        let timeout = match timeout {
+            Some(timeout) => timeout,
+            None => settings(request)?.keepalive_timeout(),
+        };
         fault::point();
-        let timeout = timeout.unwrap_or(settings.keepalive_timeout());
         let alive = self.park(pool, link_key, counted, timeout);
         if let Some(other) = counting.filter(|_| !counted) {
             self.release(other);
         }
         if !alive {
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.state = State::Closed;
+            }
             return Err(Error::Dubious.into());
         }
-        self.resume_waiting(pool);
-        Ok(())
+        let retired = self.forget(key);
+        // an idle connection is reason enough to keep the pool
+        let named = self.pools.get(pool);
+        if named.is_some_and(|named| named.pool.next_waiting().is_some()) {
+            self.resume_waiting(pool);
+        }
+        Ok(retired)
     }
 
-    /// The pool of a session's connection, made now if there is none.
-    fn pool_for(
+    /// The pool of this name, made now if there is none.
+    #[inline(never)]
+    fn pool_named(
         &mut self,
-        key: SessionKey,
-        link: LinkKey,
+        name: Rc<[u8]>,
+        request: NonNull<ngx_http_request_t>,
         pool_size: Option<i64>,
-        settings: Settings,
     ) -> Result<PoolKey, KeepaliveError> {
-        let session = self.sessions.get(key).ok_or(Error::Closed)?;
-        let link = self.links.get(link).ok_or(Error::Closed)?;
-        let name = session.pool_name.clone().ok_or(Error::Closed)?;
-        let tls = link.tls.is_some();
-        let counting = link.pool.filter(|pool| {
-            let named = self.pools.get(*pool);
-            named.is_some_and(|named| Rc::ptr_eq(&named.name, &name))
-        });
-        let found = counting.or_else(|| self.pool_names.get(&name).copied());
-        let pool = match found {
-            Some(pool) => pool,
-            None => {
-                let size = pool_size.unwrap_or(settings.pool_size() as i64);
-                match usize::try_from(size) {
-                    Ok(size) if size > 0 => self.create_pool(name, size, None),
-                    _ => return Err(KeepaliveError::BadPoolSize(size)),
-                }
-            }
-        };
-        if let Some(named) = self.pools.get_mut(pool) {
-            named.tls |= tls;
+        if let Some(pool) = self.pool_names.get(&name) {
+            return Ok(*pool);
         }
-        Ok(pool)
+        let size = match pool_size {
+            Some(size) => size,
+            None => settings(request)?.pool_size() as i64,
+        };
+        match usize::try_from(size) {
+            Ok(size) if size > 0 => Ok(self.create_pool(name, size, None)),
+            _ => Err(KeepaliveError::BadPoolSize(size)),
+        }
     }
 
     /// Gives a plain connection that was taken from a pool, and turned out not
@@ -172,19 +200,17 @@ impl Worker {
         let Some(pool) = link.pool else {
             return false;
         };
+        if link.has_ended() || link.tls.is_some() || link.unanswered || !link.pipeline.is_quiet() {
+            return false;
+        }
         let c = link.connection.as_ptr();
         // SAFETY: the link's connection is open.
         let usable = unsafe {
-            !has_ended(c)
-                && !has_failed(c)
+            !has_failed(c)
                 && ngx_handle_read_event((*c).read, 0) == NGX_OK as ngx_int_t
-                && ngx_exiting == 0
-                && ngx_terminate == 0
+                && !nginx::is_exiting()
         };
-        if !usable || link.quitting || link.tls.is_some() || link.unanswered {
-            return false;
-        }
-        if !link.pipeline.is_quiet() {
+        if !usable {
             return false;
         }
         self.park(pool, key, false, settings.keepalive_timeout());
@@ -193,6 +219,7 @@ impl Worker {
 
     /// Makes a link idle in a pool, for at most `timeout` milliseconds. False
     /// if it turns out to be dead, and is gone then.
+    #[inline(always)]
     fn park(&mut self, pool: PoolKey, key: LinkKey, counted: bool, timeout: Msec) -> bool {
         let readable = self
             .links
@@ -208,47 +235,37 @@ impl Worker {
 
     /// Makes a link idle in a pool; the least recently used one goes if there
     /// is no room.
+    #[inline(always)]
     pub(super) fn put_idle(&mut self, pool: PoolKey, key: LinkKey, counted: bool) {
+        let mut tls = false;
         if let Some(link) = self.links.get_mut(key) {
             link.owner = Owner::Pool(pool);
             fault::point();
             link.pool = Some(pool);
+            tls = link.tls.is_some();
         }
-        let evicted = self
-            .pools
-            .get_mut(pool)
-            .and_then(|named| named.pool.put(key, counted));
+        let evicted = self.pools.get_mut(pool).and_then(|named| {
+            named.tls |= tls;
+            named.pool.put(key, counted)
+        });
         if let Some(evicted) = evicted {
-            // the pool does not count it any more
-            self.links.remove(evicted);
+            self.close_evicted(evicted);
         }
+    }
+
+    /// Closes a link that its pool does not count any more.
+    #[cold]
+    fn close_evicted(&mut self, key: LinkKey) {
+        self.links.remove(key);
     }
 
     /// Hands an idle link to a session.
     pub(super) fn take_idle(&mut self, key: LinkKey, owner: SessionKey) {
-        let (Some(link), Some(session)) = (self.links.get_mut(key), self.sessions.get_mut(owner))
-        else {
-            return;
-        };
-        link.owner = Owner::Session {
-            session: owner,
-            connecting: false,
-        };
-        link.reused += 1;
-        fault::point();
-        link.read_due = None;
-        session.state = State::Linked(key);
-        let c = link.connection.as_ptr();
-        if let Some(request) = session.request() {
-            // SAFETY: the link's connection is open, the request live.
-            unsafe {
-                (*c).set_idle(0);
-                (*c).set_log_error(NGX_ERROR_ERR as _);
-                set_log(c, (*(*request.as_ptr()).connection).log);
-                if let Some(conf) = LocConf::of(request) {
-                    link.pipeline.set_max_value(conf.max_value_size());
-                }
-            }
+        if let Some(link) = self.links.get_mut(key)
+            && let Some(session) = self.sessions.get_mut(owner)
+        {
+            session.enter(State::Linked(key));
+            link.make_busy(owner, session.request());
         }
     }
 
@@ -335,7 +352,7 @@ impl Worker {
         self.deadline = None;
         self.turn_end = None;
         self.links.clear();
-        for (_, session) in self.sessions.drain() {
+        for session in self.sessions.drain() {
             let writer = session.writer.map(|op| *op);
             for op in session.reader.into_iter().chain(writer) {
                 self.semaphores.give(op.into_semaphore());
@@ -346,6 +363,40 @@ impl Worker {
 }
 
 impl Link {
+    /// The peer has closed, and nginx knows, or was told to.
+    fn has_ended(&self) -> bool {
+        let c = self.connection.as_ptr();
+        // SAFETY: the link's connection is open.
+        self.quitting || unsafe { (*(*c).read).eof() != 0 || (*(*c).read).pending_eof() != 0 }
+    }
+
+    /// Serves a session of `request`, after it was idle.
+    #[inline(always)]
+    pub(super) fn make_busy(
+        &mut self,
+        session: SessionKey,
+        request: Option<NonNull<ngx_http_request_t>>,
+    ) {
+        self.owner = Owner::Session {
+            session,
+            connecting: false,
+        };
+        self.reused += 1;
+        fault::point();
+        self.read_due = None;
+        let Some(request) = request else { return };
+        let c = self.connection.as_ptr();
+        // SAFETY: the link's connection is open, the request live.
+        unsafe {
+            (*c).set_idle(0);
+            (*c).set_log_error(NGX_ERROR_ERR as _);
+            set_log(c, (*(*request.as_ptr()).connection).log);
+            if let Some(conf) = LocConf::of(request) {
+                self.pipeline.set_max_value(conf.max_value_size());
+            }
+        }
+    }
+
     /// Prepares for being idle for at most `timeout` milliseconds (0: for
     /// ever). Whether there is something to read already.
     fn make_idle(&mut self, timeout: Msec) -> bool {
@@ -367,14 +418,10 @@ impl Link {
     }
 }
 
-/// The peer has closed, and nginx knows.
-///
-/// # Safety
-///
-/// `c` is open.
-unsafe fn has_ended(c: *mut ngx_connection_t) -> bool {
-    // SAFETY: by this function's contract.
-    unsafe { (*(*c).read).eof() != 0 || (*(*c).read).pending_eof() != 0 }
+/// The directives that the running request goes by.
+fn settings(request: NonNull<ngx_http_request_t>) -> Result<Settings, Error> {
+    // SAFETY: the request is the running one.
+    unsafe { Settings::of(request) }.ok_or(Error::Unknown)
 }
 
 /// # Safety

@@ -28,7 +28,7 @@ impl Worker {
     pub(super) fn on_watch(&mut self) {
         self.watch = None;
         let (mut waiting, mut abandoned) = (false, Vec::new());
-        for (key, session) in &self.sessions {
+        for (key, session) in self.sessions.iter() {
             for op in session.ops() {
                 waiting = true;
                 if op.is_abandoned() {

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `worker` | the worker's state and its generational ids |
 //! | `session` | a Lua object's side: ownership, busy checks, closing |
+//! | `sessions` | where sessions are, and their memory |
 //! | `killed` | light threads that are killed while they wait |
 //! | `op` | what a coroutine waits for, and its result |
 //! | `link` | one connection and the exchanges under way on it |
@@ -45,6 +46,7 @@ mod op;
 mod open;
 mod resolve;
 mod session;
+mod sessions;
 mod shared;
 mod submit;
 #[cfg(ngx_feature = "http_ssl")]
@@ -63,6 +65,7 @@ pub use handshake::Certificate;
 pub use handshake::Handshake;
 pub use keepalive::KeepaliveError;
 pub use op::{Begun, Outcome, Slot};
+pub use open::Opened;
 pub use session::{Denied, Timeouts};
 pub use submit::{Rejected, What, not_connected};
 pub use worker::{SessionKey, Worker, with, with_existing};

@@ -10,16 +10,16 @@ use nginx_sys::{
     ngx_http_core_loc_conf_t, ngx_http_core_module, ngx_http_request_t, ngx_int_t,
     ngx_peer_connection_t, ngx_str_t, ngx_tcp_nodelay,
 };
-use slotmap::SlotMap;
 
 use super::Error;
 use super::address::{Address, Parsed};
 use super::events::on_connection_event;
 use super::io::log_socket_error;
 use super::link::{Connection, Link, Owner};
-use super::op::{Begun, Op, Outcome, Work};
+use super::op::{Op, Outcome, Work};
 use super::resolve::Resolution;
-use super::session::{Session, State};
+use super::session::State;
+use super::sessions::Sessions;
 use super::worker::{LinkKey, PoolKey, SessionKey, Worker};
 use crate::conf::LocConf;
 use crate::fault;
@@ -32,10 +32,12 @@ use crate::protocol::{Limits, Pipeline};
 const MAX_LINE: usize = 2048;
 
 /// How far opening a connection has got.
-pub(super) enum Opened {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
     /// It stands.
     Connected,
-    /// A name is being looked up, or the handshake of TCP is under way.
+    /// A name is being looked up, the handshake of TCP is under way, or there
+    /// is no room for it yet.
     Pending,
 }
 
@@ -48,16 +50,16 @@ impl Worker {
         host: &[u8],
         port: u16,
         pool: Option<PoolKey>,
-    ) -> Result<Begun, Error> {
-        if let Opened::Connected = self.open(key, host, port, pool)? {
-            return Ok(Begun::Ready(Outcome::Connected));
+    ) -> Result<Opened, Error> {
+        if self.open(key, host, port, pool)? == Opened::Connected {
+            return Ok(Opened::Connected);
         }
         let op = self.new_op(Work::Connect);
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
         match op {
             Ok(op) => {
                 session.reader = Some(op);
-                Ok(Begun::Waiting)
+                Ok(Opened::Pending)
             }
             Err(error) => {
                 let link = session.link();
@@ -310,7 +312,7 @@ impl Worker {
 }
 
 /// The session has a connection.
-fn session_linked(sessions: &mut SlotMap<SessionKey, Session>, key: SessionKey, link: LinkKey) {
+fn session_linked(sessions: &mut Sessions, key: SessionKey, link: LinkKey) {
     if let Some(session) = sessions.get_mut(key) {
         session.state = State::Linked(link);
     }

@@ -39,7 +39,7 @@ pub(super) struct Session {
     pub(super) state: State,
     pub(super) timeouts: Timeouts,
     /// Address of the Lua object whose collection ends it.
-    handle: usize,
+    pub(super) handle: usize,
     /// Name of the pool that `setkeepalive` goes to.
     pub(super) pool_name: Option<Rc<[u8]>>,
     /// Connecting, or waiting for replies or for raw data.
@@ -104,6 +104,48 @@ impl Session {
             State::Linked(link) => Some(link),
             _ => None,
         }
+    }
+
+    /// Changes the state. Mostly the old one has nothing to drop, which is seen
+    /// without a call.
+    #[inline(always)]
+    pub(super) fn enter(&mut self, state: State) {
+        match self.state {
+            State::Queued { .. } | State::Resolving { .. } | State::Postponed { .. } => {
+                self.state = state;
+            }
+            State::Closed
+            | State::Joining(_)
+            | State::Attached { .. }
+            | State::Linked(_)
+            | State::Broken { .. } => std::mem::forget(std::mem::replace(&mut self.state, state)),
+        }
+    }
+
+    /// Makes it as good as new, but for what every session is given.
+    #[inline(always)]
+    pub(super) fn clear(&mut self) {
+        self.enter(State::Closed);
+        let Session {
+            cleanup,
+            state: _,
+            timeouts: _,
+            handle: _,
+            pool_name,
+            reader,
+            writer,
+            backlog,
+            serial,
+            deadline,
+        } = self;
+        *cleanup = None;
+        *pool_name = None;
+        if reader.is_some() || writer.is_some() {
+            (*reader, *writer) = (None, None);
+        }
+        *backlog = None;
+        *serial = 0;
+        *deadline = None;
     }
 
     /// Where a queued session wants to connect to.
@@ -189,50 +231,46 @@ impl Worker {
     /// whose collection ends it. If there is no memory the key is null, which no
     /// Lua object can hold.
     pub fn new_session(&mut self, timeouts: Timeouts, handle: usize) -> SessionKey {
-        if self.sessions.try_reserve(1).is_err() {
-            return SessionKey::default();
-        }
-        self.sessions.insert(Session {
-            timeouts,
-            handle,
-            ..Session::default()
-        })
+        self.sessions.make(timeouts, handle).unwrap_or_default()
     }
 
     /// Forgets a session whose Lua object is gone.
     pub fn drop_session(&mut self, key: SessionKey) {
         fault::point();
         self.disconnect(key, State::Closed);
-        if let Some(session) = self.sessions.remove(key)
-            && let Some(cleanup) = session.cleanup
-        {
-            // SAFETY: a handler that ran has left no cleanup here.
-            unsafe { cleanup.cancel() };
-        }
+        self.forget(key);
     }
 
     /// Whether it is there, open or not.
     pub fn is_session(&self, key: SessionKey) -> bool {
-        self.sessions.contains_key(key)
+        self.sessions.get(key).is_some()
     }
 
     /// Forgets a session that is closed, and returns its handle; `None` if an
     /// operation of it is not over.
     pub fn retire(&mut self, key: SessionKey) -> Option<usize> {
-        let over = |session: &Session| {
-            matches!(session.state, State::Closed)
-                && session.reader.is_none()
-                && session.writer.is_none()
-        };
-        if !self.sessions.get(key).is_some_and(over) {
+        let session = self.sessions.get(key)?;
+        if !matches!(session.state, State::Closed) || session.has_ops() {
             return None;
         }
-        let session = self.sessions.remove(key)?;
-        if let Some(cleanup) = session.cleanup {
+        self.forget(key)
+    }
+
+    /// As [`Self::retire`], for what is to be closed first.
+    pub(super) fn close_and_retire(&mut self, key: SessionKey) -> Option<usize> {
+        self.disconnect(key, State::Closed);
+        self.retire(key)
+    }
+
+    /// Forgets a session that has nothing any more, and returns its handle.
+    #[inline(always)]
+    pub(super) fn forget(&mut self, key: SessionKey) -> Option<usize> {
+        let (cleanup, handle) = self.sessions.remove(key)?;
+        if let Some(cleanup) = cleanup {
             // SAFETY: a handler that ran has left no cleanup here.
             unsafe { cleanup.cancel() };
         }
-        Some(session.handle)
+        Some(handle)
     }
 
     /// The request that a session belongs to has ended.
@@ -252,6 +290,18 @@ impl Worker {
         }
     }
 
+    /// The state of a session of `request` that nobody waits for: mostly this is
+    /// all that there is to look at.
+    #[inline(always)]
+    pub(super) fn at_rest(
+        &self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Option<&State> {
+        let session = self.sessions.get(key)?;
+        (session.request() == Some(request) && !session.has_ops()).then_some(&session.state)
+    }
+
     /// The link of a connected session that `request` may use now. It may
     /// still be connecting, if it was postponed until now.
     ///
@@ -259,7 +309,20 @@ impl Worker {
     ///
     /// Outer: it belongs to another active request. Inner: it is not
     /// connected.
+    #[inline(always)]
     pub(super) fn connected(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Result<Result<LinkKey, Error>, Denied> {
+        match self.at_rest(key, request) {
+            Some(State::Linked(link)) => Ok(Ok(*link)),
+            _ => self.connected_or_not(key, request),
+        }
+    }
+
+    #[inline(never)]
+    fn connected_or_not(
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,

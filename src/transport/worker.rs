@@ -11,7 +11,7 @@ use slotmap::{Key, KeyData, SlotMap, new_key_type};
 
 use super::contain::Fallback;
 use super::link::Link;
-use super::session::Session;
+use super::sessions::Sessions;
 use super::shared::{Trunk, TrunkName};
 use crate::nginx::{self, Msec, Posted, Timer};
 use crate::ngx_lua::Semaphores;
@@ -78,7 +78,7 @@ pub(super) struct UsualPeer {
 /// Everything a worker process has.
 #[derive(Default)]
 pub struct Worker {
-    pub(super) sessions: SlotMap<SessionKey, Session>,
+    pub(super) sessions: Sessions,
     pub(super) links: SlotMap<LinkKey, Link>,
     pub(super) pools: SlotMap<PoolKey, NamedPool>,
     pub(super) pool_names: HashMap<Rc<[u8]>, PoolKey>,

@@ -3,6 +3,7 @@
 use std::ptr::NonNull;
 
 use nginx_sys::{ngx_add_timer, ngx_http_request_t};
+use slotmap::SlotMap;
 
 use super::{Trunk, TrunkName};
 use crate::conf::LocConf;
@@ -11,11 +12,12 @@ use crate::ngx_lua::Settings;
 use crate::transport::Error;
 use crate::transport::address::{Address, Parsed};
 use crate::transport::connect::{Peer, PoolName};
-use crate::transport::op::{Begun, Op, Outcome, Work};
+use crate::transport::link::Link;
+use crate::transport::op::{Op, Outcome, Work};
 use crate::transport::open::Opened;
 use crate::transport::resolve::Resolution;
-use crate::transport::session::State;
-use crate::transport::worker::{SessionKey, TrunkKey, Worker};
+use crate::transport::session::{Session, State};
+use crate::transport::worker::{LinkKey, SessionKey, TrunkKey, Worker};
 
 impl Trunk {
     fn is_for(&self, peer: &Peer<'_>, max_value: usize) -> bool {
@@ -28,6 +30,27 @@ impl Trunk {
             && self.name.port == peer.port
             && self.name.max_value == max_value
     }
+
+    /// Whether a link stands that takes work.
+    fn is_standing(&self, links: &SlotMap<LinkKey, Link>) -> bool {
+        let mut links = self.links.iter().filter_map(|link| links.get(*link));
+        links.any(|link| !link.is_connecting() && !link.is_overdue())
+    }
+
+    /// Whether sessions are attached at once: so that they can be served, or as
+    /// there are too many links for another.
+    fn takes(&self, links: &SlotMap<LinkKey, Link>, connections: usize) -> bool {
+        self.is_standing(links) || self.links.len() >= 2 * connections
+    }
+
+    fn attach(&mut self, key: TrunkKey, session: &mut Session) {
+        session.enter(State::Attached {
+            trunk: key,
+            reused: if self.plain { self.served } else { 0 },
+            flight: None,
+        });
+        self.served += 1;
+    }
 }
 
 impl Worker {
@@ -37,30 +60,37 @@ impl Worker {
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
         peer: &Peer<'_>,
-    ) -> Option<Result<Begun, Error>> {
-        let trunk = self.find_trunk(peer, request);
-        let found = self.trunks.get_mut(trunk)?;
-        if found.tls {
+    ) -> Option<Result<Opened, Error>> {
+        let trunk_key = self.find_trunk(peer, request);
+        let trunk = self.trunks.get_mut(trunk_key)?;
+        if trunk.tls {
             return None;
         }
-        let connections = found.multiplex.connections;
-        found.multiplex = peer.multiplex;
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Some(Err(Error::Closed));
+        };
+        let connections = trunk.multiplex.connections;
+        trunk.multiplex = peer.multiplex;
         // objects may ask for different numbers
-        found.multiplex.connections = connections.max(peer.multiplex.connections);
-        found.users += 1;
-        let pool_name = found.name.pool.clone();
-        let begun = self
-            .enlist(key, request, pool_name)
-            .and_then(|()| self.join(key, trunk, request, peer));
-        if begun.is_err() {
-            self.leave_trunk(trunk, key, None);
+        trunk.multiplex.connections = connections.max(peer.multiplex.connections);
+        trunk.users += 1;
+        session.backlog = peer.backlog;
+        let enlisted = session.enlist(key, request, trunk.name.pool.clone());
+        let joined = match enlisted {
+            Ok(()) if trunk.takes(&self.links, peer.multiplex.connections) => {
+                trunk.attach(trunk_key, session);
+                Ok(Opened::Connected)
+            }
+            Ok(()) => self.join(key, trunk_key, request, peer),
+            Err(error) => Err(error),
+        };
+        if joined.is_err() {
+            self.leave_trunk(trunk_key, key, None);
         }
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.backlog = peer.backlog;
-        }
-        Some(begun)
+        Some(joined)
     }
 
+    #[inline(always)]
     fn find_trunk(&mut self, peer: &Peer<'_>, request: NonNull<ngx_http_request_t>) -> TrunkKey {
         // SAFETY: the request is the running one.
         let conf = unsafe { LocConf::of(request) };
@@ -69,6 +99,16 @@ impl Worker {
         if last.is_some_and(|trunk| trunk.is_for(peer, max_value)) {
             return self.last_trunk;
         }
+        self.find_trunk_named(peer, request, max_value)
+    }
+
+    #[inline(never)]
+    fn find_trunk_named(
+        &mut self,
+        peer: &Peer<'_>,
+        request: NonNull<ngx_http_request_t>,
+        max_value: usize,
+    ) -> TrunkKey {
         let name = TrunkName {
             pool: peer.pool_name().into(),
             host: peer.host.into(),
@@ -111,28 +151,23 @@ impl Worker {
         trunk
     }
 
-    /// Attaches a session, at once or when there is a connection.
+    /// Attaches a session when there is a connection.
+    #[cold]
     fn join(
         &mut self,
         key: SessionKey,
         trunk: TrunkKey,
         request: NonNull<ngx_http_request_t>,
         peer: &Peer<'_>,
-    ) -> Result<Begun, Error> {
-        let links = self.trunks.get(trunk).map_or(0, |trunk| trunk.links.len());
-        let (standing, opening) = self.standing(trunk);
-        if standing || links >= 2 * peer.multiplex.connections {
-            self.attach(key, trunk);
-            return Ok(Begun::Ready(Outcome::Connected));
-        }
-        if opening {
+    ) -> Result<Opened, Error> {
+        if self.is_opening(trunk) {
             self.wait_for_link(key, trunk);
             return self.begin_joining(key);
         }
         // SAFETY: the request is the running one.
         match unsafe { Address::parse(peer.host, peer.port, request)? } {
             Parsed::Address(address) => match self.join_at(key, trunk, address)? {
-                Opened::Connected => Ok(Begun::Ready(Outcome::Connected)),
+                Opened::Connected => Ok(Opened::Connected),
                 Opened::Pending => self.begin_joining(key),
             },
             Parsed::Name => {
@@ -142,7 +177,7 @@ impl Worker {
                 if let Some(answer) = resolution.take_answer() {
                     let address = answer?.with_port(peer.port);
                     return match self.join_at(key, trunk, address)? {
-                        Opened::Connected => Ok(Begun::Ready(Outcome::Connected)),
+                        Opened::Connected => Ok(Opened::Connected),
                         Opened::Pending => self.begin_joining(key),
                     };
                 }
@@ -156,33 +191,36 @@ impl Worker {
                     handshake: None,
                     trunk: Some(trunk),
                 };
-                Ok(Begun::Waiting)
+                Ok(Opened::Pending)
             }
         }
     }
 
-    /// Whether a link stands that takes work, and whether one is being opened.
-    fn standing(&self, trunk: TrunkKey) -> (bool, bool) {
+    fn trunk_links(&self, trunk: TrunkKey) -> impl Iterator<Item = &Link> {
         let links = self.trunks.get(trunk).map(|trunk| trunk.links.as_slice());
         let links = links.unwrap_or_default().iter();
-        let (mut standing, mut opening) = (false, false);
-        for link in links.filter_map(|link| self.links.get(*link)) {
-            match link.is_connecting() {
-                true => opening = true,
-                false => standing |= !link.is_overdue(),
-            }
-        }
-        (standing, opening)
+        links.filter_map(|link| self.links.get(*link))
+    }
+
+    /// Whether a link stands that takes work.
+    fn is_standing(&self, trunk: TrunkKey) -> bool {
+        let trunk = self.trunks.get(trunk);
+        trunk.is_some_and(|trunk| trunk.is_standing(&self.links))
+    }
+
+    /// Whether a link is being opened.
+    fn is_opening(&self, trunk: TrunkKey) -> bool {
+        self.trunk_links(trunk).any(Link::is_connecting)
     }
 
     /// Makes an operation of waiting for a connection.
-    fn begin_joining(&mut self, key: SessionKey) -> Result<Begun, Error> {
+    fn begin_joining(&mut self, key: SessionKey) -> Result<Opened, Error> {
         match self.new_op(Work::Connect) {
             Ok(op) => {
                 let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
                 session.reader = Some(op);
                 self.limit_joining(key);
-                Ok(Begun::Waiting)
+                Ok(Opened::Pending)
             }
             Err(error) => {
                 if let Some(session) = self.sessions.get_mut(key) {
@@ -204,10 +242,7 @@ impl Worker {
         };
         let timeout = session.connect_timeout();
         let due = nginx::now().saturating_add(timeout);
-        let links = self.trunks.get(trunk).map(|trunk| trunk.links.as_slice());
-        let links = links.unwrap_or_default().iter();
-        let links = links.filter_map(|link| self.links.get(*link));
-        for link in links.filter(|link| link.is_connecting()) {
+        for link in self.trunk_links(trunk).filter(|link| link.is_connecting()) {
             let c = link.connection.as_ptr();
             // SAFETY: the link's connection is open.
             unsafe {
@@ -230,14 +265,13 @@ impl Worker {
         if let Some(trunk) = self.trunks.get_mut(trunk) {
             trunk.address = Some(address);
         }
-        let (standing, opening) = self.standing(trunk);
-        if !standing && !opening {
+        if !self.is_standing(trunk) && !self.is_opening(trunk) {
             let session = self.sessions.get(key).ok_or(Error::Closed)?;
             let request = session.request().ok_or(Error::Closed)?;
             let timeout = session.connect_timeout();
             self.open_shared(trunk, request, timeout)?;
         }
-        if self.standing(trunk).0 {
+        if self.is_standing(trunk) {
             self.attach(key, trunk);
             return Ok(Opened::Connected);
         }
@@ -261,12 +295,7 @@ impl Worker {
         else {
             return;
         };
-        session.state = State::Attached {
-            trunk: trunk_key,
-            reused: if trunk.plain { trunk.served } else { 0 },
-            flight: None,
-        };
-        trunk.served += 1;
+        trunk.attach(trunk_key, session);
     }
 
     /// The name of a trunk's server was looked up for a session, or could not

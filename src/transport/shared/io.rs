@@ -13,7 +13,8 @@ use crate::transport::io::accept;
 use crate::transport::link::{Link, Owner, Tag};
 use crate::transport::op::{Outcome, Status, Work};
 use crate::transport::session::{Session, State};
-use crate::transport::worker::{LinkKey, SessionKey, Worker};
+use crate::transport::sessions::Sessions;
+use crate::transport::worker::{LinkKey, Worker};
 
 /// Bytes read from one connection in a turn of the event loop after which
 /// others have their turn.
@@ -306,10 +307,7 @@ enum Answer {
 }
 
 /// The session that waits for the exchange with this tag, if it still does.
-pub(super) fn waiting(
-    sessions: &mut slotmap::SlotMap<SessionKey, Session>,
-    tag: Tag,
-) -> Option<&mut Session> {
+pub(super) fn waiting(sessions: &mut Sessions, tag: Tag) -> Option<&mut Session> {
     let session = sessions.get_mut(tag.session)?;
     let waits = session
         .reader

@@ -23,7 +23,21 @@ impl Worker {
     /// # Errors
     ///
     /// It belongs to another active request.
+    #[inline(always)]
     pub(in crate::transport) fn attached(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Result<Option<TrunkKey>, Denied> {
+        match self.at_rest(key, request) {
+            Some(&State::Attached { trunk, .. }) => Ok(Some(trunk)),
+            Some(_) => Ok(None),
+            None => self.attached_or_not(key, request),
+        }
+    }
+
+    #[inline(never)]
+    fn attached_or_not(
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
@@ -65,24 +79,20 @@ impl Worker {
         self.drop_unused_trunk(trunk_key);
     }
 
-    /// Disconnects an attached session that is idle.
-    fn detach(&mut self, key: SessionKey, trunk_key: TrunkKey) {
-        let (Some(session), Some(trunk)) =
-            (self.sessions.get_mut(key), self.trunks.get_mut(trunk_key))
-        else {
-            return;
-        };
-        if let State::Attached { flight: None, .. } = session.state
+    /// Retires an attached session that is at rest.
+    #[inline(always)]
+    fn detach(&mut self, key: SessionKey, trunk_key: TrunkKey) -> Option<usize> {
+        if let Some(session) = self.sessions.get(key)
+            && let State::Attached { flight: None, .. } = session.state
             && session.deadline.is_none()
+            && let Some(trunk) = self.trunks.get_mut(trunk_key)
             && !trunk.links.is_empty()
         {
             // nothing is under way, and nobody waits for its place
-            session.state = State::Closed;
-            session.serial += 1;
             trunk.users = trunk.users.saturating_sub(1);
-        } else {
-            self.disconnect(key, State::Closed);
+            return self.forget(key);
         }
+        self.close_and_retire(key)
     }
 
     /// A trunk that nobody uses goes.
@@ -98,18 +108,18 @@ impl Worker {
         }
     }
 
-    /// `setkeepalive` of an attached session, see [`Worker::set_keepalive`].
+    /// `setkeepalive` of an attached session that is at rest, see
+    /// [`Worker::set_keepalive`].
+    #[inline(always)]
     pub(in crate::transport) fn keep_shared(
         &mut self,
         key: SessionKey,
-        trunk: TrunkKey,
+        trunk_key: TrunkKey,
         request: NonNull<ngx_http_request_t>,
         timeout: Option<Msec>,
         pool_size: Option<i64>,
-    ) -> Result<(), KeepaliveError> {
-        fault::point();
-        self.check_idle(key)?;
-        if let Some(trunk) = self.trunks.get_mut(trunk) {
+    ) -> Result<Option<usize>, KeepaliveError> {
+        if let Some(trunk) = self.trunks.get_mut(trunk_key) {
             if let Some(size) = pool_size.filter(|size| *size <= 0 && !trunk.kept) {
                 return Err(KeepaliveError::BadPoolSize(size));
             }
@@ -121,14 +131,20 @@ impl Worker {
             let now = timeout.unwrap_or_else(usual);
             let before = std::mem::replace(&mut trunk.keepalive, now);
             if now != 0 && (now < before || before == 0) {
-                // those that are idle already go sooner
-                for link in trunk.links.clone() {
-                    self.rest(link);
-                }
+                self.rest_all(trunk_key);
             }
         }
-        self.detach(key, trunk);
-        Ok(())
+        fault::point();
+        Ok(self.detach(key, trunk_key))
+    }
+
+    /// Lets links that are idle already go sooner.
+    #[cold]
+    fn rest_all(&mut self, trunk: TrunkKey) {
+        let links = self.trunks.get(trunk).map(|trunk| trunk.links.clone());
+        for link in links.unwrap_or_default() {
+            self.rest(link);
+        }
     }
 
     /// Gives an attached session a connection of its own, which may still have
