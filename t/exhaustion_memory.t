@@ -133,10 +133,10 @@ my ($worker) = $nginx->workers;
 
 # What an operation may say instead of its result; a certificate that OpenSSL has no memory to verify
 # is a bad one, for whatever reason, by number.
-my $no_memory = qr/no memory|not enough memory|cannot allocate memory|closed|error|failed|too many|could not|nil, "\d+: /;
+my $no_memory = qr/no memory|not enough memory|cannot allocate memory|closed|error|failed|too many|could not|mismatch|nil, "\d+: /;
 
 # OpenSSL makes thousands for a handshake: beyond the first ones, some of them fail, unless all are
-# asked for, which takes minutes.
+# asked for, which takes five minutes.
 my $step = $ENV{TEST_NGINX_EACH_ALLOCATION} ? 1 : 29;
 my $most = 20_000;
 
