@@ -121,30 +121,62 @@ in step: "yes", 1
 --- config
     location = /t {
         content_by_lua_block {
+            local says = {
+                set = "STORED", cas = "STORED", get = "VALUE k 0 1\r\nx\r\nEND", gets = "VALUE k 0 1 7\r\nx\r\nEND",
+                delete = "DELETED", incr = "8", decr = "6", touch = "TOUCHED", flush_all = "OK",
+                stats = "STAT a b\r\nEND", version = "VERSION 1", verbosity = "OK", raw = "line",
+            }
             local srv = kit.fake(function(c)
                 while true do
                     local line = c:line()
                     if not line then return end
-                    ngx.sleep(0.02)
-                    c:send(line:match("^set") and "STORED\r\n" or "VALUE k 0 1\r\nx\r\nEND\r\n")
+                    local reply = says[line:match("^[%a_]+")]
+                    if reply then
+                        ngx.sleep(0.01)
+                        c:send(reply .. "\r\n")
+                    end
                 end
             end)
-            local function run(...)
-                local call = { ... }
-                local thread = ngx.thread.spawn(function()
-                    local m = kit.connect(srv.port)
-                    return m[call[1]](m, unpack(call, 2))
-                end)
-                ngx.sleep(0.01)
+            -- What f does is all that refers to the object while it waits: each call is a tail call.
+            local function show(name, f)
+                local thread = ngx.thread.spawn(function() return f(kit.connect(srv.port)) end)
+                ngx.sleep(0.005)
                 collectgarbage()
                 collectgarbage()
-                return select(2, ngx.thread.wait(thread))
+                kit.show(name, kit.trim(select(2, ngx.thread.wait(thread))))
             end
-            for i = 1, 30 do
-                assert(run("get", "k") == "x")
-                assert(run("get", { "k" }).k[1] == "x")
+            local function call(name, ...)
+                local args = { ... }
+                show(name, function(m) return m[name](m, unpack(args)) end)
             end
-            kit.show("get", run("get", "k"))
+            call("get", "k")
+            call("get", { "k" })
+            call("gets", "k")
+            call("gets", { "k" })
+            call("set", "k", "1")
+            call("cas", "k", "1", 7)
+            call("delete", "k")
+            call("incr", "k", 1)
+            call("decr", "k", 1)
+            call("touch", "k", 1)
+            call("flush_all")
+            call("stats")
+            call("version")
+            call("verbosity", 1)
+            show("transformed", function(m)
+                m.unescape_key = function(key) return key .. "!" end
+                return m:get({ "k" })
+            end)
+            show("pipeline", function(m)
+                m:init_pipeline()
+                m:get("k")
+                m:incr("k", 1)
+                return m:commit_pipeline()
+            end)
+            show("receive", function(m)
+                m.sock:send("raw\r\n")
+                return m.sock:receive()
+            end)
             srv:close()
         }
     }
@@ -152,6 +184,22 @@ in step: "yes", 1
 GET /t
 --- response_body
 get: "x", "0"
+get: {k={"x", "0"}}
+gets: "x", "0", "7"
+gets: {k={"x", "0", "7"}}
+set: 1
+cas: 1
+delete: 1
+incr: "8"
+decr: "6"
+touch: 1
+flush_all: 1
+stats: {"STAT a b"}
+version: "1"
+verbosity: 1
+transformed: {["k!"]={"x", "0"}}
+pipeline: {{"x", "0"}, {"8"}}
+receive: "line"
 --- no_error_log
 [alert]
 

@@ -46,6 +46,32 @@ local function connect(memc, ...)
     return ok, memc:set("x", 1)
 end
 
+-- A name that nginx has not looked up before.
+local names_used = 0
+local function new_name()
+    names_used = names_used + 1
+    return "n" .. names_used .. ".one.test"
+end
+
+local function handshake(memc, ...)
+    local session, err = memc:sslhandshake(...)
+    if not session then return nil, err end
+    return session ~= nil, memc:set("x", 1)
+end
+
+local function tls_connected()
+    return kit.connect(tls_port)
+end
+
+local function tls_shaken()
+    local memc = tls_connected()
+    assert(memc:sslhandshake())
+    assert(memc:set("big", big))
+    return memc
+end
+
+local old_session
+
 local _M = {
     new = { function() end, function() return (require "resty.memcached":new()) ~= nil end },
     connect = { fresh, function(memc) return connect(memc, "127.0.0.1", kit.port) end },
@@ -59,7 +85,44 @@ local _M = {
     connect_unix = { fresh, function(memc) return connect(memc, unix) end },
     connect_refused = { fresh, function(memc) return connect(memc, "127.0.0.1", refused) end },
     connect_name = { fresh, function(memc) return connect(memc, "no.such.host", kit.port) end },
-    connect_long_name = { fresh, function(memc) return connect(memc, ("a"):rep(1e5), kit.port) end },
+    connect_long_name = {
+        fresh,
+        function(memc)
+            local ok, err = connect(memc, ("a"):rep(1e5), kit.port)
+            return ok, err and err:gsub("aa+", "long")
+        end,
+    },
+    name_new = { fresh, function(memc) return connect(memc, new_name(), kit.port) end },
+    name_known = { fresh, function(memc) return connect(memc, "known.one.test", kit.port) end },
+    name_alias = { fresh, function(memc) return connect(memc, "alias.test", kit.port) end },
+    name_pool = {
+        fresh,
+        function(memc)
+            return connect(memc, new_name(), kit.port, { pool = "names", pool_size = 2, backlog = 2 })
+        end,
+    },
+    tls = { tls_connected, function(memc) return handshake(memc) end },
+    tls_verified = { tls_connected, function(memc) return handshake(memc, nil, "memcached.test", true) end },
+    tls_mismatch = { tls_connected, function(memc) return handshake(memc, nil, "other.test", true) end },
+    tls_resumed = {
+        function()
+            old_session = tls_shaken():sslhandshake()
+            return tls_connected()
+        end,
+        function(memc) return handshake(memc, old_session) end,
+    },
+    tls_kept = {
+        tls_shaken,
+        function(memc)
+            local ok, err = memc:set_keepalive()
+            if not ok then return nil, err end
+            ok, err = memc:connect("127.0.0.1", tls_port)
+            if not ok then return nil, err end
+            return handshake(memc)
+        end,
+    },
+    tls_get_big = { tls_shaken, function(memc) return whole(memc:get("big")) end },
+    tls_set_big = { tls_shaken, function(memc) return memc:set("k", big) end },
     keepalive = { connected, function(memc) return memc:set_keepalive() end },
     keepalive_connect = {
         connected,

@@ -1,7 +1,8 @@
 /*
  * Want of memory, on demand: to be preloaded into nginx. While armed, allocations fail that this
- * project's module makes, itself or by calling nginx, ngx_lua or another library; whose an
- * allocation is, the stack tells. Lua code arms it:
+ * project's module makes, itself or by calling nginx, ngx_lua or another library, and those of
+ * OpenSSL, which nginx calls on the module's behalf; whose an allocation is, the stack tells. Lua
+ * code arms it:
  *
  *     ffi.cdef "long failalloc(int how, long n);"
  *
@@ -21,6 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -38,37 +40,43 @@ static long      left, failures;
 static size_t    credit;        /* given back since the first failure */
 static int       busy;          /* within this file */
 static pid_t     armed_in;
-static uintptr_t from, to;      /* where the module is */
+static int       parts;
+static struct {
+    uintptr_t from, to;
+} code[8];                      /* of the module and of OpenSSL */
 
-static int find_module(struct dl_phdr_info *info, size_t size, void *unused)
+static int find_code(struct dl_phdr_info *info, size_t size, void *found)
 {
     Dl_info module;
+    int     is_module = dladdr(dlsym(RTLD_DEFAULT, "ngx_http_lua_memcached_module"), &module)
+                        && (uintptr_t) module.dli_fbase == info->dlpi_addr;
 
     (void) size;
-    (void) unused;
-    if (!dladdr(dlsym(RTLD_DEFAULT, "ngx_http_lua_memcached_module"), &module)
-        || (uintptr_t) module.dli_fbase != info->dlpi_addr)
-    {
+    if (!is_module && !strstr(info->dlpi_name, "/libssl.") && !strstr(info->dlpi_name, "/libcrypto.")) {
         return 0;
     }
-    for (int i = 0; i < info->dlpi_phnum; i++) {
+    for (int i = 0; i < info->dlpi_phnum && parts < 8; i++) {
         const ElfW(Phdr) *part = &info->dlpi_phdr[i];
         if (part->p_type == PT_LOAD && (part->p_flags & PF_X)) {
-            from = info->dlpi_addr + part->p_vaddr;
-            to = from + part->p_memsz;
+            code[parts].from = info->dlpi_addr + part->p_vaddr;
+            code[parts++].to = info->dlpi_addr + part->p_vaddr + part->p_memsz;
         }
     }
-    return 1;
+    *(int *) found |= is_module;
+    return 0;
 }
 
 long failalloc(int new_how, long n)
 {
     void *stack[1];
-    long failed = failures;
+    long  failed = failures;
+    int   found = 0;
 
     busy = 1;
     backtrace(stack, 1);        /* the first time, it allocates */
-    if (!dl_iterate_phdr(find_module, NULL)) {
+    parts = 0;
+    dl_iterate_phdr(find_code, &found);
+    if (!found) {
         abort();                /* a test that tests nothing */
     }
     busy = 0;
@@ -88,7 +96,9 @@ static int is_ours(void)
     busy = 1;
     int depth = backtrace(stack, 64);
     for (int i = 0; i < depth; i++) {
-        found |= (uintptr_t) stack[i] >= from && (uintptr_t) stack[i] < to;
+        for (int j = 0; j < parts; j++) {
+            found |= (uintptr_t) stack[i] >= code[j].from && (uintptr_t) stack[i] < code[j].to;
+        }
     }
     busy = 0;
     return found;
