@@ -38,15 +38,17 @@ fn log(info: &PanicHookInfo<'_>) {
     let (file, line) = info
         .location()
         .map_or(("?", 0), |at| (at.file(), at.line()));
+    alert(format_args!(
+        "lua memcached internal error in {file}:{line}: {text}"
+    ));
+}
+
+/// Tells the operator of a bug.
+pub fn alert(text: std::fmt::Arguments<'_>) {
     // SAFETY: nginx's global; a cycle has a log.
     unsafe {
         if let Some(cycle) = ngx_cycle.as_ref() {
-            nginx::log(
-                NGX_LOG_ALERT,
-                cycle.log,
-                0,
-                format_args!("lua memcached internal error in {file}:{line}: {text}"),
-            );
+            nginx::log(NGX_LOG_ALERT, cycle.log, 0, text);
         }
     }
 }

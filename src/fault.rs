@@ -1,7 +1,7 @@
-//! Panics on demand, for `t/contain.t`. Without the feature `fault-injection` nothing of this is
+//! Panics, and worse, on demand, for `t/contain.t`. Without the feature `fault-injection` nothing of this is
 //! there.
 
-/// A place where a test may have the code panic.
+/// A place where a test may have the code fail.
 #[cfg(not(feature = "fault-injection"))]
 #[inline(always)]
 pub fn point() {}
@@ -14,21 +14,23 @@ mod on_demand {
     use std::ffi::c_int;
     use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
-    /// How many points there are to the one that panics; 0: none does.
+    /// How many points there are to the one that panics or, as a negative number, that asks for the
+    /// worker's state within itself; 0: none does.
     static AHEAD: AtomicI32 = AtomicI32::new(0);
 
-    /// A place where a test may have the code panic.
+    /// A place where a test may have the code fail.
     #[track_caller]
     pub fn point() {
         let ahead = AHEAD.load(Relaxed);
-        if ahead > 0 {
-            AHEAD.store(ahead - 1, Relaxed);
-            assert!(ahead > 1, "as asked for by a test");
+        AHEAD.store(ahead - ahead.signum(), Relaxed);
+        assert!(ahead != 1, "as asked for by a test");
+        if ahead == -1 {
+            crate::transport::with(|_| ());
         }
     }
 
-    /// Has the n-th point from now panic (0: none). What was left of the number set before: 0
-    /// if it has panicked.
+    /// Has the n-th point from now panic or, with -n, ask for the worker's state (0: none). What
+    /// was left of the number set before: 0 if that has happened.
     #[unsafe(no_mangle)]
     pub extern "C" fn ngx_http_lua_memcached_fault(n: c_int) -> c_int {
         AHEAD.swap(n, Relaxed)

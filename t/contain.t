@@ -6,7 +6,9 @@ use FindBin;
 use Test::More;
 
 use TestEnv;
+use DnsServer;
 use LiveNginx;
+use TestCerts;
 
 # A module with the feature fault-injection panics where it is told to: at each of its points in
 # turn, for each kind of operation. Then the operation returns an error, nobody waits for ever, the
@@ -16,13 +18,21 @@ my $module = $ENV{TEST_NGINX_FAULT_MODULE}
     or plan skip_all => 'needs TEST_NGINX_FAULT_MODULE, which scripts/test builds';
 -e $module or die "no module $module\n";
 
+my $certs    = TestCerts::dir();
+my $tls_port = TestEnv::start_memcached( args => TestCerts::memcached_args('good') );
+my $dns_port = DnsServer::start();
+
 my $http = qq{
     lua_socket_log_errors off;
+    resolver 127.0.0.1:$dns_port ipv6=off;
+    lua_ssl_protocols TLSv1.2 TLSv1.3;
+    lua_ssl_trusted_certificate $certs/ca.pem;
     init_by_lua_block {
         package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
         kit = require "testkit"
         kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
         refused = $ENV{TEST_NGINX_UNUSED_PORT}
+        tls_port = $tls_port
         unix = "unix:$ENV{TEST_NGINX_MEMCACHED_SOCK}"
         ops = require "allops"
         local ffi = require "ffi"
@@ -114,6 +124,22 @@ for my $op ( split ' ', $nginx->get('/ops') ) {
     cmp_ok( $n, '<', 1000, "$op: to the last one" );
 }
 
+# The worker's state is asked for while it is in use: nothing comes of it.
+my $reentries = 0;
+for my $op ( split ' ', $nginx->get('/ops') ) {
+    my ( undef, $usual ) = split ' ', $nginx->get("/op?op=$op&n=0"), 2;
+    my ( $n, @wrong ) = (0);
+    while ( ++$n < 1000 && @wrong < 4 ) {
+        my $got = $nginx->get("/op?op=$op&n=-$n") // 'no answer';
+        my ( $left, $said ) = $got =~ /\A(-?\d+) (.*)\z/s;
+        last if $left;
+        $reentries++;
+        push @wrong, "$n: $got" if !defined $left || $said ne $usual;
+    }
+    is_deeply( \@wrong, [], "$op: asks for the state at " . ( $n - 1 ) . ' points' );
+}
+cmp_ok( $reentries, '>', 100, "$reentries times" );
+
 for my $n ( 1 .. 8 ) {
     $nginx->get("/late?n=$n");
     my $left = $nginx->get('/left') // 'no answer';
@@ -130,7 +156,10 @@ is( $nginx->get('/works'), $right, 'and it works' );
 cmp_ok( $panics, '>', 100, "$panics panics" );
 is_deeply( [ $nginx->workers ], [$worker], 'one worker' );
 my @log = $nginx->log_lines(qw( crit alert emerg ));
-is( scalar @log, $panics, 'each has told the operator' );
+my @in_use = grep {/lua memcached internal error: the worker's state is in use/} @log;
+is( scalar @in_use, $reentries, 'each has told the operator' );
+@log = grep { !/the worker's state is in use/ } @log;
+is( scalar @log, $panics, 'each panic, too' );
 is_deeply( [ grep { !m{lua memcached internal error in src/\S+:\d+: as asked for by a test} } @log ],
     [], 'and nothing else did' );
 ok( $nginx->quit, 'ends' );

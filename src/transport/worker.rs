@@ -13,6 +13,7 @@ use super::contain::Fallback;
 use super::link::Link;
 use super::sessions::Sessions;
 use super::shared::{Trunk, TrunkName};
+use crate::contain;
 use crate::nginx::{self, Msec, Posted, Timer};
 use crate::ngx_lua::Semaphores;
 use crate::protocol::Buffers;
@@ -119,19 +120,29 @@ static WORKER: Cell = Cell(RefCell::new(None));
 /// Runs `f` with the worker's state.
 ///
 /// `f` must call nothing that may run Lua: Lua may call methods and collect
-/// garbage, which comes back here. (That would end the process, not corrupt
-/// anything.) That nginx does not run any while it looks for a free connection
-/// is seen to.
+/// garbage, which comes back here, and then `f` is not run. That nginx does not
+/// run any while it looks for a free connection is seen to.
 ///
 /// A panic of `f` comes no further; the result is a [`Fallback`] then.
 pub fn with<R: Fallback>(f: impl FnOnce(&mut Worker) -> R) -> R {
-    let mut cell = WORKER.0.borrow_mut();
+    let Ok(mut cell) = WORKER.0.try_borrow_mut() else {
+        return in_use();
+    };
     let _hold = nginx::HoldDraining::new();
     let worker = match &mut *cell {
         Some(worker) => worker,
         none => none.insert(new_worker()),
     };
     worker.contained(f)
+}
+
+/// What [`with`] returns within itself, which would be a bug.
+#[cold]
+fn in_use<R: Fallback>() -> R {
+    contain::alert(format_args!(
+        "lua memcached internal error: the worker's state is in use"
+    ));
+    R::fallback()
 }
 
 #[cold]
@@ -142,7 +153,10 @@ fn new_worker() -> Worker {
 /// As [`with`], but does nothing if there is no state (any more): at exit the
 /// Lua VM, and with it the last handles, is collected later.
 pub fn with_existing(f: impl FnOnce(&mut Worker)) {
-    if let Some(worker) = WORKER.0.borrow_mut().as_mut() {
+    let Ok(mut cell) = WORKER.0.try_borrow_mut() else {
+        return in_use();
+    };
+    if let Some(worker) = cell.as_mut() {
         let _hold = nginx::HoldDraining::new();
         worker.contained(f);
     }
@@ -151,7 +165,11 @@ pub fn with_existing(f: impl FnOnce(&mut Worker)) {
 /// Takes the worker's state away, after `f` has seen it. What comes later
 /// finds nothing.
 pub(super) fn end(f: impl FnOnce(&mut Worker)) {
-    let worker = WORKER.0.borrow_mut().take();
+    let Ok(mut cell) = WORKER.0.try_borrow_mut() else {
+        return in_use();
+    };
+    let worker = cell.take();
+    drop(cell);
     if let Some(mut worker) = worker {
         worker.contained(f);
     }
