@@ -8,12 +8,13 @@ use nginx_sys::ngx_http_request_t;
 use slotmap::SlotMap;
 
 use super::Error;
+use super::access::Denied;
 use super::events::{on_queue_timeout, on_request_end};
 use super::io::log_socket_error;
 use super::link::Link;
 use super::op::{Op, Outcome, Work};
 use super::open::Opened;
-use super::session::{Denied, Session, State};
+use super::session::{Session, State};
 use super::worker::{LinkKey, NamedPool, PoolKey, SessionKey, UsualPeer, Worker};
 use crate::MEMORY;
 use crate::conf::Multiplex;

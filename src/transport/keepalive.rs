@@ -10,8 +10,9 @@ use nginx_sys::{
 };
 
 use super::Error;
+use super::access::Denied;
 use super::link::{Link, Owner, ReadTimer};
-use super::session::{Denied, State};
+use super::session::State;
 use super::worker::{LinkKey, PoolKey, SessionKey, Worker};
 use crate::conf::LocConf;
 use crate::fault;

@@ -4,7 +4,8 @@
 //! | file | subject |
 //! |---|---|
 //! | `worker` | the worker's state and its generational ids |
-//! | `session` | a Lua object's side: ownership, busy checks, closing |
+//! | `session` | a Lua object's side: its state, its end, its results |
+//! | `access` | whose a session is, and whether it is busy |
 //! | `sessions` | where sessions are, and their memory |
 //! | `killed` | light threads that are killed while they wait |
 //! | `op` | what a coroutine waits for, and its result |
@@ -27,6 +28,7 @@
 //! Nothing here runs Lua. A coroutine that waits is woken through its
 //! semaphore, after the event handler has returned.
 
+mod access;
 mod address;
 mod connect;
 mod contain;
@@ -60,13 +62,14 @@ pub use connect::{Peer, PoolName};
 pub use contain::Fallback;
 pub use error::Error;
 
+pub use access::Denied;
 #[cfg(ngx_feature = "http_ssl")]
 pub use handshake::Certificate;
 pub use handshake::Handshake;
 pub use keepalive::KeepaliveError;
 pub use op::{Begun, Outcome, Slot};
 pub use open::Opened;
-pub use session::{Denied, Timeouts};
+pub use session::Timeouts;
 pub use submit::{Rejected, What, not_connected};
 pub use worker::{SessionKey, Worker, with, with_existing};
 

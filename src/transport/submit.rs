@@ -6,10 +6,11 @@ use std::ptr::NonNull;
 use nginx_sys::ngx_http_request_t;
 
 use super::Error;
+use super::access::Denied;
 use super::io::log_socket_error;
 use super::link::Tag;
 use super::op::{Begun, Op, Outcome, Slot, Status, Work};
-use super::session::{Denied, State};
+use super::session::State;
 use super::worker::{LinkKey, SessionKey, Worker};
 use crate::fault;
 use crate::ngx_lua::Wait;

@@ -9,12 +9,13 @@ use nginx_sys::{
 };
 
 use super::Error;
+use super::access::Denied;
 use super::events::on_connection_event;
 use super::handshake::{Handshake, Pending, Session, failed, is_bad_name, prepare, verify};
 use super::link::Owner;
 use super::op::{Begun, Op, Outcome, Work};
 use super::open::Opened;
-use super::session::{Denied, State};
+use super::session::State;
 use super::worker::{LinkKey, PoolKey, SessionKey, Worker, with};
 use crate::conf::LocConf;
 use crate::nginx::stop_timer;

@@ -5,9 +5,9 @@ use std::ptr::NonNull;
 use nginx_sys::ngx_http_request_t;
 
 use super::Error;
+use super::access::Denied;
 use super::handshake::Handshake;
 use super::op::{Begun, Outcome};
-use super::session::Denied;
 use super::worker::{LinkKey, SessionKey, Worker};
 
 impl Worker {

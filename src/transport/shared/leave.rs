@@ -9,8 +9,9 @@ use crate::fault;
 use crate::nginx::Msec;
 use crate::ngx_lua::Settings;
 use crate::transport::Error;
+use crate::transport::access::Denied;
 use crate::transport::keepalive::KeepaliveError;
-use crate::transport::session::{Denied, State};
+use crate::transport::session::State;
 use crate::transport::worker::{LinkKey, PoolKey, SessionKey, TrunkKey, Worker};
 use crate::upstream::{Admission, Fitness};
 
