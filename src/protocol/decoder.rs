@@ -338,7 +338,8 @@ impl Partial {
         self.take_buffers(room, buffers);
         let Values { bytes, items } = &mut self.values;
         if many {
-            bytes.try_reserve(room.saturating_add(header.text.len() + LINE_END.len()))
+            let head = header.text.len().saturating_add(LINE_END.len());
+            bytes.try_reserve(room.saturating_add(head))
         } else {
             bytes.try_reserve_exact(room)
         }

@@ -143,6 +143,7 @@ mod tests {
                 vec![byte]
             };
             assert_eq!(escaped(&[byte]), want, "byte {byte}");
+            assert_eq!(is_unreserved(byte), !reserved, "byte {byte}");
             let key = Key {
                 bytes: &[byte],
                 escape: true,
