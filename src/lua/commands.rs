@@ -13,7 +13,7 @@ use nginx_sys::{NGX_LOG_INFO, ngx_http_request_t};
 use super::handle::{self, Kind};
 use super::pipeline;
 use super::results::{Shape, begin, go_on};
-use super::stack::{CANNOT_YIELD, Stack};
+use super::stack::{CannotWait, Stack};
 use crate::nginx;
 use crate::protocol::{Arith, Command, Key, Refused, Verb};
 use crate::transport::{self, Error, Rejected, SessionKey, What, not_connected};
@@ -44,10 +44,11 @@ fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
             not_connected(request, "send", Error::Closed),
         );
     };
-    if !stack.is_yieldable() {
-        return cannot_wait(stack, shape, key, request);
-    }
-    let next = begin(stack, shape, key, request, |worker| {
+    let waiter = match stack.waiter(request) {
+        Ok(waiter) => Ok(waiter),
+        Err(why) => return cannot_wait(stack, shape, key, request, why),
+    };
+    let next = begin(shape, key, request, waiter, |worker| {
         worker.submit(key, request, What::Command(command))
     });
     if let Ok(Err(Rejected::Refused(refused))) = &next {
@@ -63,11 +64,12 @@ pub fn cannot_wait(
     shape: u8,
     key: SessionKey,
     request: NonNull<ngx_http_request_t>,
+    why: CannotWait,
 ) -> c_int {
     match transport::with(|worker| worker.check_ready(key, request)) {
         Ok(Err(error)) => stack.failure(Shape::nils(shape), error),
         Err(denied) => stack.raise(format_args!("{denied}")),
-        Ok(Ok(())) => stack.raise(format_args!("{CANNOT_YIELD}")),
+        Ok(Ok(())) => stack.cannot_wait(Shape::nils(shape), why),
     }
 }
 

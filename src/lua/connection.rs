@@ -13,7 +13,7 @@ use nginx_sys::ngx_http_request_t;
 use super::handle::{
     self, CONNECT_TIMEOUT_INDEX, NewHandle, READ_TIMEOUT_INDEX, SEND_TIMEOUT_INDEX,
 };
-use super::results::{Shape, Unable, go_on, raise, wait};
+use super::results::{Shape, Unable, give_up, go_on, wait};
 use super::stack::Stack;
 use crate::conf::{LocConf, MAX_CONNECTIONS, Multiplex};
 use crate::nginx;
@@ -62,8 +62,8 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
         ));
     }
     let request = stack.request();
-    let can_yield = stack.is_yieldable();
-    if !can_yield {
+    let waiter = stack.waiter(request);
+    if waiter.is_err() {
         require_phase(stack);
     }
     let found = handle::session_to_connect(stack, 1, 2);
@@ -123,7 +123,7 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
         }
         match worker.connect(key, request, &peer) {
             Ok(Ok(Opened::Pending)) => {
-                let waiting = wait(worker, Shape::CONNECT, key, request, can_yield);
+                let waiting = wait(worker, Shape::CONNECT, key, request, waiter);
                 (key, waiting.map(|()| Ok(Opened::Pending)))
             }
             opened => (key, opened.map_err(Unable::Denied)),
@@ -142,7 +142,7 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
             go_on(stack, Shape::CONNECT, key, next)
         }
         Ok(Err(error)) => stack.failure(1, error),
-        Err(unable) => raise(stack, unable),
+        Err(unable) => give_up(stack, Shape::CONNECT, unable),
     }
 }
 

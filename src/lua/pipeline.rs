@@ -10,8 +10,11 @@ use slotmap::{DefaultKey, Key, KeyData, SlotMap};
 
 use super::commands::{cannot_wait, log_refused};
 use super::handle::{self, Kind};
-use super::results::{Shape, begin, go_on, new_table, push_reply, set_index};
+use super::results::{
+    Shape, begin, go_on, new_table, push_reply, set_index, suspend_for_good,
+};
 use super::stack::Stack;
+use crate::ngx_lua::release_anchors;
 use crate::protocol::{Answer, Batch, Command, Reply};
 use crate::transport::{self, Begun, Error, Outcome, Slot, What, not_connected};
 
@@ -114,9 +117,10 @@ pub unsafe extern "C-unwind" fn commit(state: *mut lua_State) -> c_int {
     let Some(session) = handle::passed_session(stack, 1) else {
         return stack.failure(1, not_connected(request, "send", Error::Closed));
     };
-    if !stack.is_yieldable() {
-        return cannot_wait(stack, Shape::LINE, session, request);
-    }
+    let waiter = match stack.waiter(request) {
+        Ok(waiter) => Ok(waiter),
+        Err(why) => return cannot_wait(stack, Shape::LINE, session, request, why),
+    };
     let Some(id) = handle::read(stack, 2, Kind::Pipeline) else {
         stack.raise(format_args!("bad pipeline"))
     };
@@ -124,7 +128,7 @@ pub unsafe extern "C-unwind" fn commit(state: *mut lua_State) -> c_int {
         let Some(pipeline) = pipelines.get(key(id)) else {
             return Ok(Err(Error::Unknown.to_string()));
         };
-        begin(stack, Shape::LINE, session, request, |worker| {
+        begin(Shape::LINE, session, request, waiter, |worker| {
             if pipeline.batch.is_empty() {
                 // all were refused
                 let ready = worker.check_ready(session, request)?;
@@ -153,6 +157,8 @@ pub unsafe extern "C-unwind" fn finish_commit(state: *mut lua_State) -> c_int {
         Some(session) => transport::with(|worker| worker.take_outcome(session, Slot::Reader)),
         None => Outcome::Failed(Error::Closed),
     };
+    // SAFETY: Lua calls this.
+    unsafe { release_anchors(state) };
     match handle::read(stack, 1, Kind::Pipeline) {
         Some(id) => push_outcome(stack, id, outcome),
         None => stack.failure(1, Error::Unknown),
@@ -165,6 +171,7 @@ fn push_outcome(stack: Stack, id: u64, outcome: Outcome) -> c_int {
     let (replies, failure) = match outcome {
         Outcome::Replies(replies, failure) => (replies, failure),
         Outcome::Failed(error) => return stack.failure(1, error),
+        Outcome::Ended => return suspend_for_good(stack),
         _ => return stack.failure(1, Error::Unknown),
     };
     let slots = with(|all| all.remove(key(id)).map(|pipeline| pipeline.slots));

@@ -48,7 +48,7 @@ pub unsafe extern "C-unwind" fn send(state: *mut lua_State) -> c_int {
             stack.type_name(2)
         )),
     };
-    let next = begin(stack, Shape::SEND, key, request, |worker| {
+    let next = begin(Shape::SEND, key, request, stack.waiter(request), |worker| {
         worker.send(key, request, data)
     });
     go_on(stack, Shape::SEND, key, next)
@@ -126,7 +126,7 @@ pub unsafe extern "C-unwind" fn receive(state: *mut lua_State) -> c_int {
         }
         return 1;
     }
-    let next = begin(stack, Shape::RECEIVE, key, request, |worker| {
+    let next = begin(Shape::RECEIVE, key, request, stack.waiter(request), |worker| {
         worker.receive(key, request, want)
     });
     go_on(stack, Shape::RECEIVE, key, next)

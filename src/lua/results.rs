@@ -12,8 +12,9 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 
 use super::handle;
-use super::stack::{CANNOT_YIELD, Stack};
+use super::stack::{CannotWait, Stack};
 use super::tls;
+use crate::ngx_lua::{Waiter, release_anchors};
 use crate::protocol::{Hit, Reply, Values, is_plain, unescape_into};
 use crate::transport::{self, Begun, Denied, Outcome, SessionKey, Slot, Worker};
 
@@ -91,6 +92,8 @@ pub unsafe extern "C-unwind" fn finish<const SHAPE: u8>(state: *mut lua_State) -
         Some(key) => {
             let slot = Shape::slot(SHAPE);
             let outcome = transport::with(|worker| worker.take_outcome(key, slot));
+            // SAFETY: Lua calls this.
+            unsafe { release_anchors(state) };
             let zero = (SHAPE == Shape::GET).then_some(ZERO);
             push(stack, SHAPE, key, outcome, zero)
         }
@@ -101,26 +104,26 @@ pub unsafe extern "C-unwind" fn finish<const SHAPE: u8>(state: *mut lua_State) -
 /// What an operation begun by [`begin`] goes on with.
 pub type Next<E> = Result<Result<Begun, E>, Unable>;
 
-/// Why a method raises an error.
+/// Why a method cannot be begun.
 pub enum Unable {
     Denied(Denied),
-    CannotYield,
+    CannotWait(CannotWait),
     /// ngx_lua's words.
-    CannotWait(String),
+    Refused(String),
 }
 
-/// Begins an operation of a session, and has the coroutine wait if it must.
+/// Begins an operation of a session, and has the coroutine wait if it must;
+/// `waiter` tells whether it can.
 pub fn begin<E: transport::Fallback>(
-    stack: Stack,
     shape: u8,
     key: SessionKey,
     request: NonNull<ngx_http_request_t>,
+    waiter: Result<Waiter, CannotWait>,
     begin: impl FnOnce(&mut Worker) -> Result<Result<Begun, E>, Denied>,
 ) -> Next<E> {
-    let can_yield = stack.is_yieldable();
     transport::with(|worker| {
         let begun = begin(worker);
-        wait_for(worker, shape, key, request, can_yield, begun)
+        wait_for(worker, shape, key, request, waiter, begun)
     })
 }
 
@@ -130,11 +133,11 @@ fn wait_for<E>(
     shape: u8,
     key: SessionKey,
     request: NonNull<ngx_http_request_t>,
-    can_yield: bool,
+    waiter: Result<Waiter, CannotWait>,
     begun: Result<Result<Begun, E>, Denied>,
 ) -> Next<E> {
     if let Ok(Ok(Begun::Waiting)) = &begun {
-        wait(worker, shape, key, request, can_yield)?;
+        wait(worker, shape, key, request, waiter)?;
     }
     begun.map_err(Unable::Denied)
 }
@@ -146,15 +149,15 @@ pub fn wait(
     shape: u8,
     key: SessionKey,
     request: NonNull<ngx_http_request_t>,
-    can_yield: bool,
+    waiter: Result<Waiter, CannotWait>,
 ) -> Result<(), Unable> {
-    if !can_yield {
+    let waiter = waiter.map_err(|why| {
         worker.abort(key);
-        return Err(Unable::CannotYield);
-    }
+        Unable::CannotWait(why)
+    })?;
     // SAFETY: the request is the one whose Lua code runs.
-    let waiting = unsafe { worker.wait(key, Shape::slot(shape), request) };
-    waiting.map_err(Unable::CannotWait)
+    let waiting = unsafe { worker.wait(key, Shape::slot(shape), request, waiter) };
+    waiting.map_err(Unable::Refused)
 }
 
 /// Ends a `start`: with its results, or by suspending the coroutine.
@@ -164,15 +167,16 @@ pub fn go_on<E: fmt::Display>(stack: Stack, shape: u8, key: SessionKey, next: Ne
         Ok(Ok(Begun::Waiting)) => unsafe { lua_yield(stack.state(), 0) },
         Ok(Ok(Begun::Ready(outcome))) => push(stack, shape, key, outcome, None),
         Ok(Err(error)) => stack.failure(Shape::nils(shape), error),
-        Err(unable) => raise(stack, unable),
+        Err(unable) => give_up(stack, shape, unable),
     }
 }
 
-pub fn raise(stack: Stack, unable: Unable) -> ! {
+/// Ends a method that cannot be begun.
+pub fn give_up(stack: Stack, shape: u8, unable: Unable) -> c_int {
     match unable {
         Unable::Denied(denied) => stack.raise(format_args!("{denied}")),
-        Unable::CannotYield => stack.raise(format_args!("{CANNOT_YIELD}")),
-        Unable::CannotWait(text) => stack.raise(format_args!("{text}")),
+        Unable::CannotWait(why) => stack.cannot_wait(Shape::nils(shape), why),
+        Unable::Refused(text) => stack.raise(format_args!("{text}")),
     }
 }
 
@@ -219,9 +223,18 @@ fn push(stack: Stack, shape: u8, key: SessionKey, outcome: Outcome, zero: Option
             pushed
         }
         Outcome::Failed(error) => stack.failure(Shape::nils(shape), error),
+        Outcome::Ended => suspend_for_good(stack),
         // only `commit` waits for replies of a pipeline
         Outcome::Replies(..) => stack.failure(Shape::nils(shape), transport::Error::Unknown),
     }
+}
+
+/// Suspends a coroutine that nobody will resume: ngx_lua would go on with the
+/// thread behind it, which has ended.
+#[cold]
+pub fn suspend_for_good(stack: Stack) -> c_int {
+    // SAFETY: the coroutine has waited in this function's caller, so it may yield.
+    unsafe { lua_yield(stack.state(), 0) }
 }
 
 /// Pushes what a method returns for a reply; how many values that is. `zero` as

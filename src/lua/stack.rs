@@ -11,10 +11,24 @@ use mlua::ffi::{
 use nginx_sys::ngx_http_request_t;
 use std::ptr::NonNull;
 
-use crate::ngx_lua;
+use crate::ngx_lua::{self, Coroutine, Waiter};
 
-/// What lua_yield within a C function that cannot be suspended says.
-pub const CANNOT_YIELD: &str = "attempt to yield across C-call boundary";
+/// Why the running coroutine cannot wait where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CannotWait {
+    /// A C function that cannot be suspended has called it. It is raised, in
+    /// the words of LuaJIT.
+    #[error("attempt to yield across C-call boundary")]
+    CCall,
+    /// ngx_lua would not resume it: it is one of Lua's own, or it runs in a
+    /// thread that has ended. The pure-Lua library returns to whoever has resumed
+    /// it, with no results, as if it had yielded; here that is told.
+    #[error("cannot wait in this coroutine: ngx_lua does not know it")]
+    Unknown,
+    /// There is no memory for it.
+    #[error("no memory")]
+    NoMemory,
+}
 
 /// The Lua state of a running C function.
 ///
@@ -172,9 +186,25 @@ impl Stack {
         }
     }
 
-    /// Whether the running coroutine may wait here.
-    pub fn is_yieldable(self) -> bool {
-        // SAFETY: see the type.
-        unsafe { ngx_lua::is_yieldable(self.0) }
+    /// Ends a method that would have to wait and cannot, with `nils` ahead of an
+    /// error that is returned.
+    pub fn cannot_wait(self, nils: c_int, why: CannotWait) -> c_int {
+        match why {
+            CannotWait::CCall => self.raise(format_args!("{why}")),
+            CannotWait::Unknown | CannotWait::NoMemory => self.failure(nils, why),
+        }
+    }
+
+    /// The running coroutine, if it may wait here and ngx_lua will resume it.
+    #[inline(always)]
+    pub fn waiter(self, request: NonNull<ngx_http_request_t>) -> Result<Waiter, CannotWait> {
+        // SAFETY: see the type; the request is the running one.
+        unsafe {
+            if !ngx_lua::is_yieldable(self.0) {
+                return Err(CannotWait::CCall);
+            }
+            let coroutine = Coroutine::running(self.0, request).ok_or(CannotWait::Unknown)?;
+            Waiter::new(self.0, request, coroutine).ok_or(CannotWait::NoMemory)
+        }
     }
 }

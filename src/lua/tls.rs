@@ -43,7 +43,7 @@ pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
     };
     let resumed = handshake.session.is_some();
     nginx::make_room();
-    let next = begin(stack, Shape::HANDSHAKE, key, request, |worker| {
+    let next = begin(Shape::HANDSHAKE, key, request, stack.waiter(request), |worker| {
         worker.handshake(key, request, handshake)
     });
     match next {

@@ -17,7 +17,7 @@ pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
     let Some(key) = handle::session(stack, 1) else {
         stack.raise(format_args!("socket is never created nor connected"))
     };
-    let next = begin(stack, Shape::HANDSHAKE, key, request, |worker| {
+    let next = begin(Shape::HANDSHAKE, key, request, stack.waiter(request), |worker| {
         worker.handshake(key, request, Handshake)
     });
     go_on(stack, Shape::HANDSHAKE, key, next)

@@ -1,9 +1,23 @@
 //! The one place that knows the ABI of ngx_lua (lua-nginx-module).
 //!
 //! Only symbols that every version since 0.10.23 exports are used, and no
-//! header of ngx_lua is needed: directives are read through its command table.
+//! header of ngx_lua is needed: directives are read through its command table,
+//! and what `layout` reads is checked first.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `coroutine` | which coroutine waits, and whether it may go on |
+//! | `anchor` | coroutines that are held while one of them waits |
+//! | `layout` | where ngx_lua keeps its coroutines |
+//! | `semaphore` | waiting, and waking |
+//! | `cleanup` | the end of a request |
+//! | `settings`, `tls_settings` | values of directives |
+//! | `symbols` | whether ngx_lua is there |
 
+mod anchor;
 mod cleanup;
+mod coroutine;
+mod layout;
 mod semaphore;
 mod settings;
 mod symbols;
@@ -15,7 +29,9 @@ use std::ffi::{CStr, c_char, c_int};
 use mlua::ffi::{lua_CFunction, lua_State};
 use nginx_sys::{NGX_OK, ngx_conf_t, ngx_http_request_t, ngx_int_t, ngx_module_t};
 
+pub use anchor::release as release_anchors;
 pub use cleanup::Cleanup;
+pub use coroutine::{Coroutine, Waiter};
 pub use semaphore::{Semaphore, Semaphores, Wait};
 pub use settings::{Settings, discover};
 pub use symbols::check;

@@ -3,22 +3,28 @@
 //! `ngx_http_lua_ffi_sema_post` only queues a posted event, so Lua never runs
 //! inside one of our event handlers.
 
-use std::ffi::{c_char, c_int};
+use std::ffi::{c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 
 use nginx_sys::{
-    NGX_AGAIN, NGX_DECLINED, NGX_OK, ngx_cycle, ngx_cycle_t, ngx_http_request_t, ngx_int_t, u_char,
+    NGX_AGAIN, NGX_DECLINED, NGX_OK, ngx_cycle, ngx_cycle_t, ngx_http_request_t, ngx_int_t,
+    ngx_queue_t, u_char,
 };
+
+use super::coroutine::Coroutine;
+use super::layout;
 
 use crate::MEMORY;
 
 /// Room for the longest text of ngx_lua, in bytes.
 const MAX_TEXT: usize = 256;
 
+/// How `ngx_http_lua_sema_t` begins.
 #[repr(C)]
 struct RawSemaphore {
-    _opaque: [u8; 0],
+    /// Of the coroutines that wait, longest waiting first.
+    wait_queue: ngx_queue_t,
 }
 
 // SAFETY: the declarations match ngx_lua's sources, 0.10.23 and later.
@@ -61,7 +67,7 @@ pub enum Wait {
 }
 
 impl Semaphore {
-    fn new() -> Option<Semaphore> {
+    pub(super) fn new() -> Option<Semaphore> {
         let mut raw = ptr::null_mut();
         let mut errmsg = ptr::null_mut();
         // SAFETY: both out pointers are valid; the cycle is set while nginx runs.
@@ -76,8 +82,9 @@ impl Semaphore {
         }
     }
 
-    /// Makes the running coroutine of `request` wait for [`Self::post`]. There
-    /// is no timeout of use here: operations have their own.
+    /// Makes the running coroutine of `request` wait for [`Self::post`]: the
+    /// one that [`Coroutine::running`] has told. There is no timeout of use here:
+    /// operations have their own.
     ///
     /// # Safety
     ///
@@ -85,6 +92,59 @@ impl Semaphore {
     pub unsafe fn wait(&self, request: NonNull<ngx_http_request_t>) -> Wait {
         // SAFETY: by this function's contract.
         unsafe { self.wait_ms(request, c_int::MAX) }
+    }
+
+    /// Makes the running coroutine wait, to see where ngx_lua notes that down:
+    /// the node that it was queued with. `None`: it may not wait.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::wait`]. The caller has it not wait any more.
+    pub(super) unsafe fn probe(
+        &self,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Option<NonNull<ngx_queue_t>> {
+        // SAFETY: by this function's contract; the queue is a ring.
+        unsafe {
+            match self.wait_ms(request, c_int::MAX) {
+                Wait::Queued => NonNull::new((*self.raw.as_ptr()).wait_queue.prev),
+                Wait::Done | Wait::Declined | Wait::Refused(_) => None,
+            }
+        }
+    }
+
+    /// Its address, as ngx_lua knows it.
+    pub(super) fn address(&self) -> *mut c_void {
+        self.raw.as_ptr().cast()
+    }
+
+    /// An address in ngx_lua's code.
+    pub(super) fn code() -> *const c_void {
+        ngx_http_lua_ffi_sema_wait as *const c_void
+    }
+
+    /// Whether the coroutine that was made to wait still does, as far as ngx_lua
+    /// knows.
+    #[inline(always)]
+    pub fn is_queued(&self) -> bool {
+        // SAFETY: the semaphore is live, and begins with its queue.
+        unsafe {
+            let queue = &raw mut (*self.raw.as_ptr()).wait_queue;
+            (*queue).next != queue
+        }
+    }
+
+    /// Has the coroutine not wait any more, if it still does.
+    ///
+    /// # Safety
+    ///
+    /// The coroutine is the one that was made to wait, and its request has not
+    /// ended.
+    pub unsafe fn dequeue(&self, coroutine: Coroutine) {
+        if self.is_queued() {
+            // SAFETY: by this function's contract.
+            unsafe { layout::leave(coroutine.co_ctx()) };
+        }
     }
 
     #[inline(always)]
@@ -130,7 +190,7 @@ impl Semaphore {
         unsafe { ngx_http_lua_ffi_sema_count(self.raw.as_ptr()) }
     }
 
-    fn free(self) {
+    pub(super) fn free(self) {
         // SAFETY: the semaphore is live and given up here.
         unsafe { ngx_http_lua_ffi_sema_gc(self.raw.as_ptr()) };
     }
@@ -145,9 +205,6 @@ impl Semaphore {
 #[derive(Debug, Default)]
 pub struct Semaphores {
     free: Vec<Semaphore>,
-    /// Given back while a coroutine still waited, or after a post that nobody
-    /// took: not to be reused as they are.
-    limbo: Vec<Semaphore>,
     probe: Option<Semaphore>,
 }
 
@@ -162,27 +219,19 @@ impl Semaphores {
             if semaphore.is_current() && semaphore.count() == 0 {
                 return Some(semaphore);
             }
-            self.give(semaphore);
+            semaphore.free();
         }
-        self.sweep();
         Semaphore::new()
     }
 
-    /// Takes a semaphore back.
+    /// Takes a semaphore back, for which nobody waits. One that has a post that
+    /// nobody took is not used again.
     pub fn give(&mut self, semaphore: Semaphore) {
-        match semaphore.count() {
-            0 if semaphore.is_current() && self.free.try_reserve(1).is_ok() => {
-                self.free.push(semaphore);
-            }
-            // a coroutine of an ending request is still queued
-            count if count < 0 => self.limbo.push(semaphore),
-            _ => semaphore.free(),
-        }
-    }
-
-    fn sweep(&mut self) {
-        for semaphore in std::mem::take(&mut self.limbo) {
-            self.give(semaphore);
+        let reusable = semaphore.is_current() && semaphore.count() == 0;
+        if reusable && self.free.try_reserve(1).is_ok() {
+            self.free.push(semaphore);
+        } else {
+            semaphore.free();
         }
     }
 
@@ -218,8 +267,7 @@ impl Semaphores {
     /// Gives all semaphores back to ngx_lua, which reports those it misses
     /// when its cycle ends.
     pub fn free_all(&mut self) {
-        self.sweep();
-        let all = self.free.drain(..).chain(self.limbo.drain(..));
-        all.chain(self.probe.take()).for_each(Semaphore::free);
+        let all = self.free.drain(..).chain(self.probe.take());
+        all.for_each(Semaphore::free);
     }
 }

@@ -1,4 +1,4 @@
-//! Light threads that are killed while they wait.
+//! Light threads that are killed while they, or coroutines inside them, wait.
 
 use super::events::on_watch;
 use super::op::Op;

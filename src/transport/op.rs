@@ -6,7 +6,7 @@ use std::rc::Rc;
 use nginx_sys::ngx_http_request_t;
 
 use super::Error;
-use crate::ngx_lua::{Semaphore, Wait};
+use crate::ngx_lua::{Semaphore, Wait, Waiter};
 use crate::protocol::{Batch, RawRead, RawReader, Reply};
 
 /// Which of a session's two operations. Reading and sending of raw data go on
@@ -40,6 +40,8 @@ pub enum Outcome {
     Sent(usize),
     /// The operation failed.
     Failed(Error),
+    /// The thread that the coroutine runs in was ended: it must not go on.
+    Ended,
 }
 
 /// An operation begun: either the coroutine has to yield or it has its result.
@@ -83,9 +85,18 @@ impl Work {
 /// An operation that a coroutine waits for.
 pub(super) struct Op {
     semaphore: Semaphore,
-    /// The coroutine is queued at the semaphore.
-    waits: bool,
+    waiting: Waiting,
     progress: Progress,
+}
+
+/// Who waits for the result of an operation.
+enum Waiting {
+    /// Nobody yet.
+    Nobody,
+    /// A coroutine that was queued at the semaphore.
+    Coroutine(Waiter),
+    /// One that must not go on, and is not queued any more.
+    Ended,
 }
 
 enum Progress {
@@ -104,7 +115,7 @@ impl Op {
     pub(super) fn new(semaphore: Semaphore, work: Work) -> Op {
         Op {
             semaphore,
-            waits: false,
+            waiting: Waiting::Nobody,
             progress: Progress::Pending(work),
         }
     }
@@ -161,27 +172,43 @@ impl Op {
         }
     }
 
-    /// Nobody waits (any more): the light thread was killed.
+    /// Nobody waits (any more): the light thread was killed, or that in which
+    /// the coroutine runs, or all that ran for the request.
     pub(super) fn is_abandoned(&self) -> bool {
-        let count = self.semaphore.count();
+        let Waiting::Coroutine(waiter) = &self.waiting else {
+            return matches!(self.waiting, Waiting::Ended);
+        };
+        if self.semaphore.is_queued() {
+            // SAFETY: the operation ends with the request.
+            return unsafe { !waiter.may_go_on() };
+        }
         match self.progress {
-            Progress::Pending(_) => self.waits && count >= 0,
-            Progress::Done(_) => count > 0,
+            Progress::Pending(_) => true,
+            Progress::Done(_) => self.semaphore.count() > 0,
         }
     }
 
     /// A coroutine waits for the result, or is about to fetch it.
     pub(super) fn has_waiter(&self) -> bool {
-        self.waits && !self.is_abandoned()
+        matches!(self.waiting, Waiting::Coroutine(_)) && !self.is_abandoned()
     }
 
+    /// Makes the running coroutine wait.
+    ///
     /// # Safety
     ///
-    /// As for [`Semaphore::wait`].
-    pub(super) unsafe fn wait(&mut self, request: NonNull<ngx_http_request_t>) -> Wait {
+    /// As for [`Semaphore::wait`]; the operation ends with `request`.
+    #[inline(always)]
+    pub(super) unsafe fn wait(
+        &mut self,
+        request: NonNull<ngx_http_request_t>,
+        waiter: Waiter,
+    ) -> Wait {
         // SAFETY: by this function's contract.
         let wait = unsafe { self.semaphore.wait(request) };
-        self.waits = matches!(wait, Wait::Queued);
+        if let Wait::Queued = wait {
+            self.waiting = Waiting::Coroutine(waiter);
+        }
         wait
     }
 
@@ -189,9 +216,21 @@ impl Op {
     pub(super) fn finish(&mut self, outcome: Outcome) {
         if let Progress::Pending(_) = self.progress {
             self.progress = Progress::Done(outcome);
-            if self.waits {
-                self.semaphore.post();
+            if let Waiting::Coroutine(waiter) = &self.waiting {
+                // SAFETY: the operation ends with the request.
+                match unsafe { waiter.may_go_on() } {
+                    true => self.semaphore.post(),
+                    false => self.leave(),
+                }
             }
+        }
+    }
+
+    /// Nothing of the coroutine stays in a queue or in nginx's timers.
+    fn leave(&mut self) {
+        if let Waiting::Coroutine(waiter) = std::mem::replace(&mut self.waiting, Waiting::Ended) {
+            // SAFETY: the operation ends with the request.
+            unsafe { self.semaphore.dequeue(waiter.coroutine()) };
         }
     }
 
@@ -216,16 +255,31 @@ impl Op {
         self.finish(outcome);
     }
 
-    pub(super) fn into_semaphore(self) -> Semaphore {
+    /// Ends it: nobody waits any more.
+    pub(super) fn into_semaphore(mut self) -> Semaphore {
+        self.leave();
         self.semaphore
     }
 
+    /// Ends it for the coroutine that was woken to fetch the result.
+    #[inline(always)]
     pub(super) fn into_outcome(self) -> (Outcome, Semaphore) {
         let outcome = match self.progress {
             Progress::Done(outcome) => outcome,
             Progress::Pending(_) => Outcome::Failed(Error::Closed),
         };
         (outcome, self.semaphore)
+    }
+
+    /// Whether the coroutine that was woken must not go on after all.
+    #[inline(always)]
+    pub(super) fn has_ended(&self) -> bool {
+        match &self.waiting {
+            // SAFETY: the operation ends with the request.
+            Waiting::Coroutine(waiter) => unsafe { !waiter.may_go_on() },
+            Waiting::Nobody => false,
+            Waiting::Ended => true,
+        }
     }
 }
 

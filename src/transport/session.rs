@@ -394,16 +394,21 @@ impl Worker {
     /// Takes the result of the operation that the resumed coroutine waited for.
     pub fn take_outcome(&mut self, key: SessionKey, slot: Slot) -> Outcome {
         fault::point();
-        let outcome = self.sessions.get_mut(key).and_then(|session| {
-            match session.op(slot).map(|op| op.status()) {
-                Some(Status::Done) => session.take_op(slot),
-                _ => None,
-            }
+        let session = self.sessions.get_mut(key);
+        let op = session.and_then(|session| match session.op(slot).map(|op| op.status()) {
+            Some(Status::Done) => session.take_op(slot),
+            _ => None,
         });
-        match outcome.map(Op::into_outcome) {
-            Some((outcome, semaphore)) => {
+        match op {
+            Some(op) if !op.has_ended() => {
+                let (outcome, semaphore) = op.into_outcome();
                 self.semaphores.give(semaphore);
                 outcome
+            }
+            Some(op) => {
+                self.semaphores.give(op.into_semaphore());
+                self.disconnect(key, State::Closed);
+                Outcome::Ended
             }
             None => {
                 // resumed without a result: nobody else may get it later

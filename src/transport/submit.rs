@@ -13,7 +13,7 @@ use super::op::{Begun, Op, Outcome, Slot, Status, Work};
 use super::session::State;
 use super::worker::{LinkKey, SessionKey, Worker};
 use crate::fault;
-use crate::ngx_lua::Wait;
+use crate::ngx_lua::{Wait, Waiter};
 use crate::protocol::{Batch, Command, RawRead, RawReader, Refused};
 
 /// What a session is to send and to wait for.
@@ -242,7 +242,8 @@ impl Worker {
         }
     }
 
-    /// Makes the running coroutine wait for the operation in `slot`.
+    /// Makes the running coroutine, which is `waiter`, wait for the operation in
+    /// `slot`.
     ///
     /// # Errors
     ///
@@ -257,6 +258,7 @@ impl Worker {
         key: SessionKey,
         slot: Slot,
         request: NonNull<ngx_http_request_t>,
+        waiter: Waiter,
     ) -> Result<(), String> {
         // once the coroutine is queued, nothing may keep it from yielding
         self.watch_waiters();
@@ -264,8 +266,9 @@ impl Worker {
         let Some(op) = session.and_then(|session| session.op(slot)) else {
             return Err(Error::Closed.to_string());
         };
-        // SAFETY: by this function's contract.
-        match unsafe { op.wait(request) } {
+        // SAFETY: by this function's contract. An operation that waits is one of
+        // a session that is registered with the request.
+        match unsafe { op.wait(request, waiter) } {
             Wait::Queued => Ok(()),
             Wait::Refused(text) => {
                 self.disconnect(key, State::Closed);
