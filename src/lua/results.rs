@@ -113,7 +113,8 @@ pub enum Unable {
 }
 
 /// Begins an operation of a session, and has the coroutine wait if it must;
-/// `waiter` tells whether it can.
+/// `waiter` tells whether it can. Under a C function that cannot be suspended,
+/// an operation that needs no waiting works, as it does with cosockets.
 pub fn begin<E: transport::Fallback>(
     shape: u8,
     key: SessionKey,
@@ -121,6 +122,9 @@ pub fn begin<E: transport::Fallback>(
     waiter: Result<Waiter, CannotWait>,
     begin: impl FnOnce(&mut Worker) -> Result<Result<Begun, E>, Denied>,
 ) -> Next<E> {
+    if let Err(why @ (CannotWait::Unknown | CannotWait::NoMemory)) = waiter {
+        return Err(Unable::CannotWait(why));
+    }
     transport::with(|worker| {
         let begun = begin(worker);
         wait_for(worker, shape, key, request, waiter, begun)

@@ -141,6 +141,13 @@ unsafe fn release_all(state: *mut lua_State) {
     }
 }
 
+/// The process ends, and with it the VMs.
+pub fn forget() {
+    if let Ok(mut anchors) = ANCHORS.0.try_borrow_mut() {
+        *anchors = None;
+    }
+}
+
 /// Pushes the table of those that are held, kept in the registry of each VM.
 unsafe fn push_table(state: *mut lua_State) {
     static KEY: u8 = 0;

@@ -29,7 +29,7 @@ use std::ffi::{CStr, c_char, c_int};
 use mlua::ffi::{lua_CFunction, lua_State};
 use nginx_sys::{NGX_OK, ngx_conf_t, ngx_http_request_t, ngx_int_t, ngx_module_t};
 
-pub use anchor::release as release_anchors;
+pub use anchor::{forget as forget_anchors, release as release_anchors};
 pub use cleanup::Cleanup;
 pub use coroutine::{Coroutine, Waiter};
 pub use semaphore::{Semaphore, Semaphores, Wait};
