@@ -24,12 +24,15 @@ use crate::transport::{self, Begun, Error, KeepaliveError, Opened, Peer, PoolNam
 pub unsafe extern "C-unwind" fn check_phase(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
-    require_phase(stack);
+    let request = stack.request();
+    if !stack.is_thread(request) {
+        require_phase(stack, request);
+    }
     0
 }
 
-fn require_phase(stack: Stack) {
-    let request = stack.request();
+#[cold]
+fn require_phase(stack: Stack, request: NonNull<ngx_http_request_t>) {
     // SAFETY: the request is the one whose Lua code runs.
     let allowed = transport::with(|worker| unsafe { worker.semaphores.check_phase(request) });
     if let Err(text) = allowed {
@@ -64,7 +67,7 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
     let request = stack.request();
     let waiter = stack.waiter(request);
     if waiter.is_err() {
-        require_phase(stack);
+        require_phase(stack, request);
     }
     let found = handle::session_to_connect(stack, 1, 2);
     let Some(host) = stack.text(ADDED + 2) else {

@@ -10,9 +10,7 @@ use slotmap::{DefaultKey, Key, KeyData, SlotMap};
 
 use super::commands::{cannot_wait, log_refused};
 use super::handle::{self, Kind};
-use super::results::{
-    Shape, begin, go_on, new_table, push_reply, set_index, suspend_for_good,
-};
+use super::results::{Shape, begin, go_on, new_table, push_reply, set_index, suspend_for_good};
 use super::stack::Stack;
 use crate::ngx_lua::release_anchors;
 use crate::protocol::{Answer, Batch, Command, Reply};

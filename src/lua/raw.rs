@@ -126,9 +126,13 @@ pub unsafe extern "C-unwind" fn receive(state: *mut lua_State) -> c_int {
         }
         return 1;
     }
-    let next = begin(Shape::RECEIVE, key, request, stack.waiter(request), |worker| {
-        worker.receive(key, request, want)
-    });
+    let next = begin(
+        Shape::RECEIVE,
+        key,
+        request,
+        stack.waiter(request),
+        |worker| worker.receive(key, request, want),
+    );
     go_on(stack, Shape::RECEIVE, key, next)
 }
 

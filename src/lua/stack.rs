@@ -11,7 +11,7 @@ use mlua::ffi::{
 use nginx_sys::ngx_http_request_t;
 use std::ptr::NonNull;
 
-use crate::ngx_lua::{self, Coroutine, Waiter};
+use crate::ngx_lua::{self, NoWaiter, Waiter};
 
 /// Why the running coroutine cannot wait where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -195,6 +195,12 @@ impl Stack {
         }
     }
 
+    /// Whether a thread of ngx_lua runs, for which see [`Waiter::is_thread`].
+    pub fn is_thread(self, request: NonNull<ngx_http_request_t>) -> bool {
+        // SAFETY: see the type; the request is the running one.
+        unsafe { Waiter::is_thread(self.0, request) }
+    }
+
     /// The running coroutine, if it may wait here and ngx_lua will resume it.
     #[inline(always)]
     pub fn waiter(self, request: NonNull<ngx_http_request_t>) -> Result<Waiter, CannotWait> {
@@ -203,8 +209,10 @@ impl Stack {
             if !ngx_lua::is_yieldable(self.0) {
                 return Err(CannotWait::CCall);
             }
-            let coroutine = Coroutine::running(self.0, request).ok_or(CannotWait::Unknown)?;
-            Waiter::new(self.0, request, coroutine).ok_or(CannotWait::NoMemory)
+            Waiter::running(self.0, request).map_err(|none| match none {
+                NoWaiter::Unknown => CannotWait::Unknown,
+                NoWaiter::NoMemory => CannotWait::NoMemory,
+            })
         }
     }
 }

@@ -43,9 +43,13 @@ pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
     };
     let resumed = handshake.session.is_some();
     nginx::make_room();
-    let next = begin(Shape::HANDSHAKE, key, request, stack.waiter(request), |worker| {
-        worker.handshake(key, request, handshake)
-    });
+    let next = begin(
+        Shape::HANDSHAKE,
+        key,
+        request,
+        stack.waiter(request),
+        |worker| worker.handshake(key, request, handshake),
+    );
     match next {
         // cosockets return this one here, and raise it elsewhere
         Err(Unable::Denied(Denied::BadRequest)) => stack.failure(1, Denied::BadRequest),

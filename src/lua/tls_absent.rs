@@ -17,9 +17,13 @@ pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
     let Some(key) = handle::session(stack, 1) else {
         stack.raise(format_args!("socket is never created nor connected"))
     };
-    let next = begin(Shape::HANDSHAKE, key, request, stack.waiter(request), |worker| {
-        worker.handshake(key, request, Handshake)
-    });
+    let next = begin(
+        Shape::HANDSHAKE,
+        key,
+        request,
+        stack.waiter(request),
+        |worker| worker.handshake(key, request, Handshake),
+    );
     go_on(stack, Shape::HANDSHAKE, key, next)
 }
 

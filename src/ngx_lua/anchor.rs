@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use mlua::ffi::{
     LUA_REGISTRYINDEX, LUA_TNIL, LUA_TTABLE, lua_State, lua_checkstack, lua_createtable, lua_pop,
@@ -34,6 +35,9 @@ struct Cell(RefCell<Option<Anchors>>);
 unsafe impl Sync for Cell {}
 
 static ANCHORS: Cell = Cell(RefCell::new(None));
+
+/// Something was released.
+static RELEASED: AtomicBool = AtomicBool::new(false);
 
 /// `None`: somebody else is at it, which would be a bug.
 fn with<R>(f: impl FnOnce(&mut Anchors) -> R) -> Option<R> {
@@ -98,6 +102,7 @@ impl Drop for Anchor {
             // there is room, see above
             anchors.released.push((first, count));
         });
+        RELEASED.store(true, Relaxed);
     }
 }
 
@@ -108,8 +113,7 @@ impl Drop for Anchor {
 /// `state` is what Lua passed to the running C function.
 #[inline(always)]
 pub unsafe fn release(state: *mut lua_State) {
-    let any = with(|anchors| !anchors.released.is_empty());
-    if any == Some(true) {
+    if RELEASED.load(Relaxed) {
         // SAFETY: by this function's contract.
         unsafe { release_all(state) }
     }
@@ -123,6 +127,7 @@ unsafe fn release_all(state: *mut lua_State) {
         if lua_checkstack(state, 3) == 0 {
             return;
         }
+        RELEASED.store(false, Relaxed);
         push_table(state);
         while let Some((first, count)) = with(|anchors| anchors.released.pop()).flatten() {
             for number in first..first.saturating_add(count) {

@@ -12,18 +12,54 @@ use mlua::ffi::lua_State;
 use nginx_sys::ngx_http_request_t;
 
 use super::anchor::Anchor;
-use super::layout::{self, CoCtx, Layout};
+use super::layout::{self, CleanupHandler, CoCtx, Ctx, Layout};
 
-/// A coroutine that ngx_lua resumes when what it waits for is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Coroutine {
-    co_ctx: NonNull<CoCtx>,
-    layout: Layout,
+/// A coroutine that is to wait, and that ngx_lua will resume.
+#[derive(Debug)]
+pub enum Waiter {
+    /// A light thread or an entry thread. ngx_lua has it not wait any more when
+    /// it ends.
+    Thread(Coroutine),
+    /// An ordinary coroutine inside one.
+    Nested(Box<Nested>),
 }
 
-impl Coroutine {
-    /// The running one, whose state is `state`. `None`: ngx_lua would resume
-    /// another one or none, as with coroutines that are Lua's own.
+/// A coroutine of a request, as ngx_lua knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coroutine(pub(super) NonNull<CoCtx>);
+
+/// Why the running coroutine is none that could wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoWaiter {
+    /// ngx_lua would resume another one or none: it is one of Lua's own, or in a
+    /// thread that has ended.
+    Unknown,
+    /// There is no memory to prepare it.
+    NoMemory,
+}
+
+/// What must not have ended when a coroutine goes on.
+#[derive(Debug)]
+pub struct Nested {
+    coroutine: Coroutine,
+    layout: Layout,
+    /// The light thread or entry thread that it runs in.
+    thread: NonNull<CoCtx>,
+    /// What ngx_lua clears when it ends all that runs for the request.
+    run: NonNull<CleanupHandler>,
+    /// Nobody else holds the coroutine, nor those between it and the thread,
+    /// once the thread was ended. Without it their memory could be another
+    /// coroutine's when we look.
+    _anchor: Anchor,
+}
+
+impl Waiter {
+    /// The running coroutine, whose state is `state`. It may raise a Lua error,
+    /// when Lua finds no memory.
+    ///
+    /// # Errors
+    ///
+    /// It is none that could wait.
     ///
     /// # Safety
     ///
@@ -33,111 +69,60 @@ impl Coroutine {
     pub unsafe fn running(
         state: *mut lua_State,
         request: NonNull<ngx_http_request_t>,
-    ) -> Option<Coroutine> {
+    ) -> Result<Waiter, NoWaiter> {
         // SAFETY: by this function's contract; the request has not ended.
         unsafe {
-            let layout = Layout::get(request)?;
-            let ctx = layout::ctx(request)?;
-            let co_ctx = NonNull::new((*ctx.as_ptr()).running)?;
-            let this = Coroutine { co_ctx, layout };
-            let known = (*co_ctx.as_ptr()).co == state;
-            (known && (layout.is_held(co_ctx) || this.thread().is_some())).then_some(this)
-        }
-    }
-
-    pub(super) fn co_ctx(self) -> NonNull<CoCtx> {
-        self.co_ctx
-    }
-
-    /// The light thread or entry thread that it runs in, itself perhaps.
-    /// `None`: that has ended.
-    ///
-    /// # Safety
-    ///
-    /// The request has not ended.
-    unsafe fn thread(self) -> Option<NonNull<CoCtx>> {
-        let mut co_ctx = self.co_ctx;
-        loop {
-            // SAFETY: by this function's contract.
-            unsafe {
-                if self.layout.is_held(co_ctx) {
-                    return Some(co_ctx);
-                }
-                if self.layout.is_dead(co_ctx) {
-                    return None;
-                }
-                co_ctx = NonNull::new((*co_ctx.as_ptr()).parent)?;
+            let layout = Layout::get(request).ok_or(NoWaiter::Unknown)?;
+            let ctx = layout::ctx(request).ok_or(NoWaiter::Unknown)?;
+            let co_ctx = NonNull::new((*ctx.as_ptr()).running).ok_or(NoWaiter::Unknown)?;
+            if (*co_ctx.as_ptr()).co != state {
+                return Err(NoWaiter::Unknown);
+            }
+            match layout.is_held(co_ctx) {
+                true => Ok(Waiter::Thread(Coroutine(co_ctx))),
+                false => Nested::new(state, ctx, layout, co_ctx).map(Waiter::Nested),
             }
         }
     }
-}
 
-/// A coroutine that is to wait.
-#[derive(Debug)]
-pub struct Waiter {
-    coroutine: Coroutine,
-    /// `None`: it is a light thread or an entry thread.
-    nested: Option<Box<Nested>>,
-}
-
-/// An ordinary coroutine that waits inside a light thread or an entry thread.
-#[derive(Debug)]
-struct Nested {
-    /// The thread.
-    thread: NonNull<CoCtx>,
-    /// What ngx_lua clears when it ends all that runs for the request.
-    run: NonNull<layout::CleanupHandler>,
-    /// Nobody else holds the coroutine, nor those between it and the thread,
-    /// once the thread was ended. Without it their memory could be another
-    /// coroutine's when we look.
-    _anchor: Anchor,
-}
-
-impl Waiter {
-    /// Prepares the running coroutine for waiting. `None`: no memory.
-    ///
-    /// It may raise a Lua error, which has the text `not enough memory`.
+    /// Whether a light thread or an entry thread runs, and `state` is its. Then
+    /// the phase is one that may wait: ngx_lua runs none in another one.
     ///
     /// # Safety
     ///
-    /// As for [`Coroutine::running`], which has returned `coroutine`.
+    /// As for [`Self::running`].
     #[inline(always)]
-    pub unsafe fn new(
-        state: *mut lua_State,
-        request: NonNull<ngx_http_request_t>,
-        coroutine: Coroutine,
-    ) -> Option<Waiter> {
-        // SAFETY: by this function's contract.
-        let nested = unsafe {
-            match coroutine.layout.is_held(coroutine.co_ctx) {
-                true => None,
-                false => Some(Nested::new(state, request, coroutine)?),
-            }
-        };
-        Some(Waiter { coroutine, nested })
+    pub unsafe fn is_thread(state: *mut lua_State, request: NonNull<ngx_http_request_t>) -> bool {
+        // SAFETY: by this function's contract; the request has not ended.
+        unsafe {
+            let (Some(layout), Some(ctx)) = (Layout::get(request), layout::ctx(request)) else {
+                return false;
+            };
+            NonNull::new((*ctx.as_ptr()).running)
+                .is_some_and(|co_ctx| (*co_ctx.as_ptr()).co == state && layout.is_held(co_ctx))
+        }
     }
 
     /// The coroutine.
     pub fn coroutine(&self) -> Coroutine {
-        self.coroutine
+        match self {
+            Waiter::Thread(coroutine) => *coroutine,
+            Waiter::Nested(nested) => nested.coroutine,
+        }
     }
 
     /// Whether it may go on: neither the thread that it runs in nor all that
-    /// runs for the request was ended. Of a thread itself this is not said:
-    /// ngx_lua has it not wait any more when it ends.
+    /// runs for the request was ended.
     ///
     /// # Safety
     ///
     /// The request has not ended.
     #[inline(always)]
     pub unsafe fn may_go_on(&self) -> bool {
-        match &self.nested {
-            None => true,
-            // SAFETY: by this function's contract; what is pointed to is in
-            // the request's memory.
-            Some(nested) => unsafe {
-                (*nested.run.as_ptr()).is_some() && self.coroutine.layout.is_held(nested.thread)
-            },
+        match self {
+            Waiter::Thread(_) => true,
+            // SAFETY: by this function's contract.
+            Waiter::Nested(nested) => unsafe { nested.may_go_on() },
         }
     }
 }
@@ -146,26 +131,57 @@ impl Nested {
     #[cold]
     unsafe fn new(
         state: *mut lua_State,
-        request: NonNull<ngx_http_request_t>,
-        coroutine: Coroutine,
-    ) -> Option<Box<Nested>> {
+        ctx: NonNull<Ctx>,
+        layout: Layout,
+        co_ctx: NonNull<CoCtx>,
+    ) -> Result<Box<Nested>, NoWaiter> {
         // SAFETY: by the caller's contract; of a suspended coroutine that others
         // wait for in turn, ngx_lua has the states.
         unsafe {
-            let thread = coroutine.thread()?;
-            let run = coroutine.layout.run(layout::ctx(request)?)?;
-            let mut at = coroutine.co_ctx;
+            let thread = thread(layout, co_ctx).ok_or(NoWaiter::Unknown)?;
+            let run = layout.run(ctx).ok_or(NoWaiter::Unknown)?;
+            let mut at = co_ctx;
             let chain = std::iter::from_fn(|| {
                 let here = at;
                 at = NonNull::new((*here.as_ptr()).parent).filter(|_| here != thread)?;
                 Some((*at.as_ptr()).co)
             });
-            let anchor = Anchor::new(state, chain)?;
-            Some(Box::new(Nested {
+            let anchor = Anchor::new(state, chain).ok_or(NoWaiter::NoMemory)?;
+            Ok(Box::new(Nested {
+                coroutine: Coroutine(co_ctx),
+                layout,
                 thread,
                 run,
                 _anchor: anchor,
             }))
+        }
+    }
+
+    #[cold]
+    unsafe fn may_go_on(&self) -> bool {
+        // SAFETY: by the caller's contract; what is pointed to is in the
+        // request's memory.
+        unsafe { (*self.run.as_ptr()).is_some() && self.layout.is_held(self.thread) }
+    }
+}
+
+/// The light thread or entry thread that a coroutine runs in, itself perhaps.
+/// `None`: that has ended.
+///
+/// # Safety
+///
+/// Its request has not ended.
+unsafe fn thread(layout: Layout, mut co_ctx: NonNull<CoCtx>) -> Option<NonNull<CoCtx>> {
+    loop {
+        // SAFETY: by this function's contract.
+        unsafe {
+            if layout.is_held(co_ctx) {
+                return Some(co_ctx);
+            }
+            if layout.is_dead(co_ctx) {
+                return None;
+            }
+            co_ctx = NonNull::new((*co_ctx.as_ptr()).parent)?;
         }
     }
 }

@@ -253,7 +253,9 @@ fn status(flags: u32) -> u32 {
 /// Whether what ngx_lua has registered for a run of Lua code is for this request.
 unsafe fn is_for(run: NonNull<CleanupHandler>, ctx: NonNull<Ctx>) -> bool {
     // SAFETY: by the caller's contract: the handler's argument follows it.
-    unsafe { is_of_ngx_lua(*run.as_ptr()) && *run.as_ptr().add(1).cast::<*mut Ctx>() == ctx.as_ptr() }
+    unsafe {
+        is_of_ngx_lua(*run.as_ptr()) && *run.as_ptr().add(1).cast::<*mut Ctx>() == ctx.as_ptr()
+    }
 }
 
 /// Whether a handler is a function in the code of ngx_lua.
@@ -261,10 +263,7 @@ fn is_of_ngx_lua(handler: CleanupHandler) -> bool {
     let Some(handler) = handler else {
         return false;
     };
-    match (
-        object(handler as *const c_void),
-        object(Semaphore::code()),
-    ) {
+    match (object(handler as *const c_void), object(Semaphore::code())) {
         (Some(one), Some(other)) => one == other,
         _ => false,
     }

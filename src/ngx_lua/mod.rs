@@ -31,7 +31,7 @@ use nginx_sys::{NGX_OK, ngx_conf_t, ngx_http_request_t, ngx_int_t, ngx_module_t}
 
 pub use anchor::{forget as forget_anchors, release as release_anchors};
 pub use cleanup::Cleanup;
-pub use coroutine::{Coroutine, Waiter};
+pub use coroutine::{NoWaiter, Waiter};
 pub use semaphore::{Semaphore, Semaphores, Wait};
 pub use settings::{Settings, discover};
 pub use symbols::check;

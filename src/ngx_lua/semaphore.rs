@@ -83,7 +83,7 @@ impl Semaphore {
     }
 
     /// Makes the running coroutine of `request` wait for [`Self::post`]: the
-    /// one that [`Coroutine::running`] has told. There is no timeout of use here:
+    /// one that [`Waiter::running`](super::Waiter::running) has told. There is no timeout of use here:
     /// operations have their own.
     ///
     /// # Safety
@@ -143,7 +143,7 @@ impl Semaphore {
     pub unsafe fn dequeue(&self, coroutine: Coroutine) {
         if self.is_queued() {
             // SAFETY: by this function's contract.
-            unsafe { layout::leave(coroutine.co_ctx()) };
+            unsafe { layout::leave(coroutine.0) };
         }
     }
 

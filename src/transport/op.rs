@@ -261,7 +261,7 @@ impl Op {
         self.semaphore
     }
 
-    /// Ends it for the coroutine that was woken to fetch the result.
+    /// Ends it for whoever was woken to fetch the result, or has not waited.
     #[inline(always)]
     pub(super) fn into_outcome(self) -> (Outcome, Semaphore) {
         let outcome = match self.progress {

@@ -392,6 +392,7 @@ impl Worker {
     }
 
     /// Takes the result of the operation that the resumed coroutine waited for.
+    #[inline(always)]
     pub fn take_outcome(&mut self, key: SessionKey, slot: Slot) -> Outcome {
         fault::point();
         let session = self.sessions.get_mut(key);
@@ -400,15 +401,11 @@ impl Worker {
             _ => None,
         });
         match op {
-            Some(op) if !op.has_ended() => {
+            Some(op) if op.has_ended() => self.end_coroutine(key, op),
+            Some(op) => {
                 let (outcome, semaphore) = op.into_outcome();
                 self.semaphores.give(semaphore);
                 outcome
-            }
-            Some(op) => {
-                self.semaphores.give(op.into_semaphore());
-                self.disconnect(key, State::Closed);
-                Outcome::Ended
             }
             None => {
                 // resumed without a result: nobody else may get it later
@@ -416,5 +413,12 @@ impl Worker {
                 Outcome::Failed(Error::Closed)
             }
         }
+    }
+
+    #[cold]
+    fn end_coroutine(&mut self, key: SessionKey, op: Op) -> Outcome {
+        self.semaphores.give(op.into_semaphore());
+        self.disconnect(key, State::Closed);
+        Outcome::Ended
     }
 }
