@@ -78,9 +78,12 @@ unsafe extern "C" fn init_module(_cycle: *mut ngx_cycle_t) -> ngx_int_t {
     NGX_OK as ngx_int_t
 }
 
-/// While there is memory. If there is none, operations say so.
+/// While there is memory. If there is none, operations say so. Only what is made
+/// here cannot fail later: where the C library finds no memory for a thread's
+/// variables, it ends the process.
 unsafe extern "C" fn init_process(_cycle: *mut ngx_cycle_t) -> ngx_int_t {
     MEMORY.fill();
+    transport::start();
     NGX_OK as ngx_int_t
 }
 

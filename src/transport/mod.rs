@@ -73,6 +73,11 @@ pub use session::Timeouts;
 pub use submit::{Rejected, What, not_connected};
 pub use worker::{SessionKey, Worker, with, with_existing};
 
+/// The process begins: makes the worker's state.
+pub fn start() {
+    with(|_| ());
+}
+
 /// Lets go of what belongs to an nginx cycle: its log, and ngx_lua's
 /// semaphores, which it would miss when the cycle ends.
 pub fn forget_cycle() {
