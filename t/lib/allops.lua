@@ -193,9 +193,10 @@ local _M = {
         function(memc)
             local sent, err = memc.sock:send("get big\r\n")
             if not sent then return nil, err end
-            local line = memc.sock:receive()
+            local line, err = memc.sock:receive()
+            if not line then return nil, err end
             local value, err = memc.sock:receive(#big)
-            return line ~= nil, value == big, err
+            return true, value == big, err
         end,
     },
     threads = {
