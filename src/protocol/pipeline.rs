@@ -175,7 +175,7 @@ impl<T: Copy> Pipeline<T> {
 
     /// As many whole commands of [`unsent`](Self::unsent) as are at most `most` bytes, but at
     /// least one: what goes into one TLS record or, if a command is longer, into records of its
-    /// own. memcached 1.6 does not notice what TLS holds back of a record that ends a large value.
+    /// own, see [`Record`](super::Record). memcached 1.6 does not notice what TLS holds back of a record that ends a large value.
     pub fn unsent_commands(&self, most: usize) -> &[u8] {
         let from = self.base + self.sent as u64;
         let mut end = None;
@@ -233,10 +233,13 @@ impl<T: Copy> Pipeline<T> {
     /// Whether nothing is in flight, unread or unsent, and the stream is in step: the connection
     /// may be pooled.
     pub fn is_quiet(&self) -> bool {
-        !self.broken
-            && self.flights.is_empty()
-            && self.unsent().is_empty()
-            && self.decoder.is_empty()
+        self.is_answered() && self.unsent().is_empty()
+    }
+
+    /// Whether nothing is in flight or unread, and the stream is in step: the next reply will be
+    /// to the next command. Something may be unsent yet, of a command that was answered early.
+    pub fn is_answered(&self) -> bool {
+        !self.broken && self.flights.is_empty() && self.decoder.is_empty()
     }
 
     /// Where the next received bytes go: the line buffer or, within a large value, its own

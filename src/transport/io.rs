@@ -17,9 +17,6 @@ use crate::nginx::{self, stop_timer};
 use crate::ngx_lua::Settings;
 use crate::protocol::Reply;
 
-/// Most data of a TLS record, in bytes (RFC 8446, 5.1).
-const MAX_RECORD: usize = 16384;
-
 /// How a round of receiving ended.
 enum Received {
     /// Nothing more for now.
@@ -65,7 +62,10 @@ impl Worker {
                 }
                 let unsent = match link.tls {
                     None => link.pipeline.unsent(),
-                    Some(_) => link.pipeline.unsent_commands(MAX_RECORD),
+                    Some(_) => match link.record.next(&link.pipeline) {
+                        Some(record) => record,
+                        None => break Err(Error::NoMemory),
+                    },
                 };
                 if unsent.is_empty() {
                     stop_timer((*c).write);
@@ -78,6 +78,9 @@ impl Worker {
                     send(c, unsent.as_ptr().cast_mut(), unsent.len())
                 });
                 if sent > 0 {
+                    if link.tls.is_some() {
+                        link.record.taken(sent.unsigned_abs());
+                    }
                     link.pipeline.sent(sent.unsigned_abs());
                     fault::point();
                 } else if sent == NGX_ERROR as isize {

@@ -402,6 +402,9 @@ impl Link {
     /// ever). Whether there is something to read already.
     fn make_idle(&mut self, timeout: Msec) -> bool {
         self.pipeline.shrink();
+        if self.tls.is_some() {
+            self.record.shrink();
+        }
         self.read_due = None;
         if timeout != 0 {
             self.limit_read(timeout);

@@ -285,7 +285,7 @@ impl Worker {
         if link.quitting {
             return Err(Error::Closed);
         }
-        let error = if !link.pipeline.is_quiet() {
+        let error = if !link.pipeline.is_answered() {
             Some(Error::Unsolicited)
         } else if link.is_readable() {
             match link.receive() {
