@@ -238,17 +238,19 @@ impl Worker {
     /// is no room.
     #[inline(always)]
     pub(super) fn put_idle(&mut self, pool: PoolKey, key: LinkKey, counted: bool) {
-        let mut tls = false;
-        if let Some(link) = self.links.get_mut(key) {
-            link.owner = Owner::Pool(pool);
-            fault::point();
-            link.pool = Some(pool);
-            tls = link.tls.is_some();
-        }
-        let evicted = self.pools.get_mut(pool).and_then(|named| {
-            named.tls |= tls;
-            named.pool.put(key, counted)
-        });
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        let (place, evicted) = match self.pools.get_mut(pool) {
+            Some(named) => {
+                named.tls |= link.tls.is_some();
+                named.pool.put(key, counted)
+            }
+            None => Default::default(),
+        };
+        link.owner = Owner::Pool { pool, place };
+        fault::point();
+        link.pool = Some(pool);
         if let Some(evicted) = evicted {
             self.close_evicted(evicted);
         }
@@ -315,12 +317,12 @@ impl Worker {
         let Some(link) = self.links.remove(key) else {
             return;
         };
-        let Owner::Pool(pool) = link.owner else {
+        let Owner::Pool { pool, place } = link.owner else {
             return;
         };
         drop(link);
         if let Some(named) = self.pools.get_mut(pool) {
-            named.pool.remove(&key);
+            named.pool.remove(place);
         }
         self.resume_waiting(pool);
     }

@@ -11,6 +11,7 @@ use super::shared::Sharing;
 use super::worker::{PoolKey, SessionKey, TrunkKey};
 use crate::nginx::{self, Msec, stop_timer};
 use crate::protocol::{Pipeline, Record};
+use crate::upstream::Place;
 
 /// Whose link it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +21,8 @@ pub(super) enum Owner {
         session: SessionKey,
         connecting: bool,
     },
-    /// Idle in a pool.
-    Pool(PoolKey),
+    /// Idle in a pool, at this place.
+    Pool { pool: PoolKey, place: Place },
     /// Shared by many sessions; `connecting` until the connection stands.
     Trunk { trunk: TrunkKey, connecting: bool },
 }

@@ -113,7 +113,7 @@ impl Worker {
             session.serial += 1;
             if let Some(trunk) = self.trunks.get_mut(trunk) {
                 trunk.users = trunk.users.saturating_sub(1);
-                trunk.queue.retain(|queued| *queued != key);
+                trunk.leave_lines(key, session.place);
             }
         }
     }
