@@ -130,6 +130,14 @@ impl Decoder {
         }
     }
 
+    /// An error line, complete, that the unread bytes begin with. To be asked between replies.
+    pub fn error_line(&self) -> Option<&[u8]> {
+        let unread = self.input.unread();
+        let (line, _) = unread.split_at_checked(memchr::memchr(b'\n', unread)?)?;
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        (line.len() <= self.limits.max_line && is_error(line)).then_some(line)
+    }
+
     /// The next call of [`reply`](Self::reply) returns this.
     pub fn fail(&mut self, what: Malformed) {
         self.failure = Some(what);

@@ -267,7 +267,9 @@ impl<T: Copy> Pipeline<T> {
         let at = |position: u64| usize::try_from(position.saturating_sub(self.base)).ok();
         let (start, end) = (at(flight.start)?, at(flight.end)?);
         let (reply, step) = if start >= self.sent && !self.decoder.is_empty() {
-            (Reply::Malformed(Malformed::Unsolicited), Step::Lost)
+            let said = self.unasked_error().map(|line| Reply::Line(line.to_vec()));
+            let unsolicited = Reply::Malformed(Malformed::Unsolicited);
+            (said.unwrap_or(unsolicited), Step::Lost)
         } else {
             let keys = self.out.get(start..end).unwrap_or_default();
             self.decoder.reply(flight.kind, keys)?
@@ -396,6 +398,13 @@ impl<T: Copy> Pipeline<T> {
     /// Received bytes that no exchange has taken.
     pub fn buffered(&self) -> &[u8] {
         self.decoder.unread()
+    }
+
+    /// The server's own words, if the [`buffered`](Self::buffered) bytes begin with them and no
+    /// command was sent that asked for them: an error line, without its line end. Servers that
+    /// have too many connections say so and close.
+    pub fn unasked_error(&self) -> Option<&[u8]> {
+        self.decoder.error_line()
     }
 
     /// Takes `n` of the [`buffered`](Self::buffered) bytes.

@@ -292,8 +292,7 @@ impl Worker {
             return false;
         };
         let c = link.connection.as_ptr();
-        let mut byte = 0u8;
-        // SAFETY: the link's connection is open; one byte is peeked at most.
+        // SAFETY: the link's connection is open.
         unsafe {
             if (*c).close() != 0 {
                 return false;
@@ -303,8 +302,7 @@ impl Worker {
                 return link.receive().is_none()
                     && ngx_handle_read_event((*c).read, 0) == NGX_OK as ngx_int_t;
             }
-            let n = libc::recv((*c).fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK);
-            if n == -1 && nginx::last_errno() == libc::EAGAIN {
+            if link.peek() == Err(libc::EAGAIN) {
                 (*(*c).read).set_ready(0);
                 return ngx_handle_read_event((*c).read, 0) == NGX_OK as ngx_int_t;
             }

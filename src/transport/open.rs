@@ -29,7 +29,7 @@ use crate::protocol::{Limits, Pipeline, Record};
 
 /// Longest reply line accepted, in bytes. memcached's own limit on keys makes
 /// the longest regular line much shorter.
-const MAX_LINE: usize = 2048;
+pub(super) const MAX_LINE: usize = 2048;
 
 /// How far opening a connection has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -107,6 +107,10 @@ pub(super) struct Sharing {
     /// Opened for commands that another link could not send; what this one
     /// cannot send fails.
     last_resort: bool,
+    /// Number of the first exchange of this connection.
+    first: u64,
+    /// The reply to that exchange, if it was an error line.
+    words: Option<Rc<[u8]>>,
     /// When bytes were received last, or the first command was given to it.
     progress: Msec,
     /// Since when nothing is in flight.
