@@ -284,3 +284,47 @@ told: 8
 told: 8
 --- no_error_log
 [alert]
+
+
+
+=== TEST 7: what ends an idle connection is no error, at no level
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local ends = {
+                function(c) c:close() end,
+                function(c) c:reset() end,
+                function(c) c:send("x") end,
+                function(c) c:send("x") c:reset() end,
+            }
+            local srv = kit.fake(function(c)
+                c:line()
+                c:send("VERSION 1\r\n")
+                ngx.sleep(0.02)
+                ends[c.index](c)
+            end)
+            for i = 1, #ends do
+                local m = kit.connect(srv.port)
+                kit.show("version", m:version())
+                kit.show("kept", m:set_keepalive())
+                ngx.sleep(0.04)
+            end
+            kit.show("connections", srv.accepted)
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+version: "1"
+kept: 1
+version: "1"
+kept: 1
+version: "1"
+kept: 1
+version: "1"
+kept: 1
+connections: 4
+--- no_error_log
+ failed (

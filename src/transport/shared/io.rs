@@ -141,6 +141,10 @@ impl Worker {
         if timed_out {
             return self.inspect(key);
         }
+        if link.pipeline.in_flight() == 0 && link.peek() != Err(libc::EAGAIN) {
+            // of no use any more, and no error of anybody
+            return self.fail_shared(key, Error::Closed);
+        }
         self.read_shared(key);
     }
 
