@@ -307,7 +307,7 @@ get: "bad reply: more values than keys", "closed"
 get: "bad reply: more values than keys", "closed"
 set: "bad reply: line too long", "closed"
 version: "bad reply: line too long", "closed"
-stats: "bad reply: statistics too long", "closed"
+stats: "bad reply: line too long", "closed"
 incr: "bad reply: line too long", "closed"
 get: "timeout", "closed"
 little memory: true

@@ -7,7 +7,7 @@ repeat_each(1);
 plan tests => repeat_each() * (3 * blocks());
 
 # Many keys, many who wait: the work for n of them is not that of n times n. What is allowed for is
-# generous; a search for each key among all takes seconds.
+# generous; a search for each key among all takes seconds. And many lines of statistics.
 our $HttpConfig = TestEnv::http_config() . qq{
     init_by_lua_block {
         package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
@@ -193,5 +193,55 @@ timed out: {timeout=3000}, 1
 GET /t
 --- response_body
 timed out: {timeout=3000}, 1
+--- no_error_log
+[alert]
+
+
+
+=== TEST 4: statistics as long as lua_memcached_max_value_size allows
+--- whole: millions of bytes
+--- http_config eval: $::HttpConfig
+--- config
+    location = /limited {
+        lua_memcached_max_value_size 10000;
+        content_by_lua_block { ask(tonumber(ngx.var.arg_port)) }
+    }
+    location = /t {
+        content_by_lua_block {
+            -- a line of 76 bytes takes 100
+            local function line(i) return "ITEM " .. ("%071d"):format(i) end
+            local srv = kit.fake(function(c)
+                while true do
+                    local asked = c:line()
+                    if not asked then return end
+                    local lines = {}
+                    for i = 1, tonumber(asked:match("%d+$") or 100) do lines[i] = line(i) .. "\r\n" end
+                    c:send(table.concat(lines) .. "END\r\n")
+                end
+            end)
+            function ask(port)
+                for _, args in ipairs{ "cachedump 1 40000", "cachedump 1 101", "cachedump 1 100", false } do
+                    local m = kit.connect(port)
+                    local lines, err = m:stats(args or nil)
+                    kit.show(args or "all", lines and #lines, err, lines and lines[#lines] == line(#lines))
+                    m:close()
+                end
+            end
+            ask(srv.port)
+            ngx.print(kit.http($TEST_NGINX_SERVER_PORT, "/limited?port=" .. srv.port))
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body chomp
+cachedump 1 40000: 40000, nil, true
+cachedump 1 101: 101, nil, true
+cachedump 1 100: 100, nil, true
+all: 100, nil, true
+cachedump 1 40000: nil, "bad reply: statistics too long", nil
+cachedump 1 101: nil, "bad reply: statistics too long", nil
+cachedump 1 100: 100, nil, true
+all: 100, nil, true
 --- no_error_log
 [alert]

@@ -15,9 +15,6 @@ use super::reply::{Item, Malformed, Reply, Value, Values};
 /// received where it stays.
 const SMALL_VALUE: usize = 8 * 1024;
 
-/// Most bytes of a `stats` reply, its vectors included.
-const MAX_STATS: usize = 1024 * 1024;
-
 /// Capacity in bytes of the value buffer of an idle connection.
 const IDLE_VALUE: usize = 4 * 1024;
 
@@ -285,6 +282,7 @@ impl Decoder {
     /// A line of a `stats` reply.
     fn stats(&mut self, line: Range<usize>, stats: Stats) -> Option<Decoded> {
         let text = self.input.text(line);
+        let most = self.limits.max_value;
         let partial = &mut self.partial;
         let first = partial.lines.is_empty();
         let ended = match text {
@@ -300,7 +298,7 @@ impl Decoder {
             return Some((Reply::Line(text.to_vec()), step));
         }
         partial.lines_size += text.len() + size_of::<Vec<u8>>();
-        if partial.lines_size > MAX_STATS {
+        if partial.lines_size > most {
             return Some(malformed(Malformed::StatsTooLong));
         }
         let mut copy = Vec::new();
