@@ -146,11 +146,15 @@ reused: 0
             end
             try("closed", { { "fin" } }, "closed")
             try("reset", { { "rst" } }, "connection reset by peer")
-            for _, text in ipairs{ "x", "\r\n", "ERROR Too many open connections\r\n",
+            for _, text in ipairs{ "x", "\r\n", "ERROR Too many open connections",
                                    "VALUE probe 0 4\r\nevil\r\nEND\r\n", ("x"):rep(100000) } do
                 try("unasked", { { "send", text } }, "bad reply: unsolicited data")
             end
-            try("unasked and closed", { { "send", "ERROR\r\n" }, { "fin" } }, "bad reply: unsolicited data")
+            try("unasked and closed", { { "send", "END\r\n" }, { "fin" } }, "bad reply: unsolicited data")
+            for _, line in ipairs{ "ERROR Too many open connections", "ERROR", "SERVER_ERROR busy" } do
+                try("said", { { "send", line .. "\r\n" } }, line)
+                try("said and closed", { { "send", line .. "\r\n" }, { "fin" } }, line)
+            end
         }
     }
 --- request
@@ -164,6 +168,12 @@ unasked: "then", "right"
 unasked: "then", "right"
 unasked: "then", "right"
 unasked and closed: "then", "right"
+said: "then", "right"
+said and closed: "then", "right"
+said: "then", "right"
+said and closed: "then", "right"
+said: "then", "right"
+said and closed: "then", "right"
 --- no_error_log
 [alert]
 [crit]
@@ -297,10 +307,68 @@ get: "bad reply: more values than keys", "closed"
 get: "bad reply: more values than keys", "closed"
 set: "bad reply: line too long", "closed"
 version: "bad reply: line too long", "closed"
-stats: "bad reply: statistics too long", "closed"
+stats: "bad reply: line too long", "closed"
 incr: "bad reply: line too long", "closed"
 get: "timeout", "closed"
 little memory: true
+--- no_error_log
+[alert]
+[crit]
+[emerg]
+
+
+
+=== TEST 8: the server's words come before the error of a write
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local line = "ERROR Too many open connections"
+            local large = ("v"):rep(4000000)
+            local function try(label, ending, ask)
+                for slot = 1, 10 do
+                    local server = faults.orders(slot)
+                    server:script("", { { "pause", 20 }, { "send", line .. "\r\n" }, { ending } })
+                    local m = connected(server)
+                    -- all of it is here, and the worker does not know
+                    local till = os.clock() + 0.04
+                    while os.clock() < till do end
+                    local err = ask(m)
+                    -- a shared connection may have been replaced by one that serves
+                    if err ~= line and not (faults.shared and err == "another") then
+                        kit.show(label .. ", " .. ending, err)
+                    end
+                    m:close()
+                    if ending == "down" then server:say("up") end
+                    server:close()
+                end
+            end
+            for _, ending in ipairs{ "down", "rst" } do
+                try("get", ending, function(m)
+                    local value, _, err = m:get("probe")
+                    return value and "another" or err
+                end)
+                try("set", ending, function(m)
+                    local _, err = m:set("k", large)
+                    -- FaultServer knows no set
+                    return err:find("SERVER_ERROR") and "another" or err
+                end)
+                try("pipeline", ending, function(m)
+                    m:init_pipeline()
+                    m:get("probe")
+                    m:set("k", large)
+                    local results, err = m:commit_pipeline()
+                    if not results then return err end
+                    return results[1][1] and "another" or results[1][3]
+                end)
+            end
+            ngx.say("done")
+        }
+    }
+--- request
+GET /t
+--- response_body
+done
 --- no_error_log
 [alert]
 [crit]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use ngx_http_lua_memcached_module::protocol::Buffers;
-use ngx_http_lua_memcached_module::upstream::{Admission, Fitness, Pool};
+use ngx_http_lua_memcached_module::upstream::{Admission, Fitness, Place, Pool};
 
 use crate::decoder::seen;
 use crate::input::Input;
@@ -33,6 +33,9 @@ struct World {
     wires: BTreeMap<usize, Wire>,
     opened: usize,
     sessions: Vec<State>,
+    /// Where waiting sessions and idle wires stand.
+    waiting: BTreeMap<usize, Place>,
+    idle: BTreeMap<usize, Place>,
     /// By wire, what its session has to get.
     wanted: BTreeMap<usize, VecDeque<Seen>>,
     buffers: Buffers,
@@ -49,6 +52,8 @@ pub fn run(mut input: Input<'_>, kind: usize) {
         wires: BTreeMap::new(),
         opened: 0,
         sessions: Vec::new(),
+        waiting: BTreeMap::new(),
+        idle: BTreeMap::new(),
         wanted: BTreeMap::new(),
         buffers: Buffers::default(),
     };
@@ -88,8 +93,8 @@ impl World {
             (96..112, State::Undecided) => self.give_up(session),
             (64..112, State::Waiting) => {
                 self.sessions[session] = State::Over;
-                assert!(self.pool.abandon(&session));
-                assert!(!self.pool.abandon(&session));
+                assert!(self.pool.abandon(self.waiting[&session]));
+                assert!(!self.pool.abandon(self.waiting[&session]));
             }
             (64..96, State::Connected(wire)) => self.keep(session, wire),
             (96..112, State::Connected(wire)) => self.close(session, wire),
@@ -106,8 +111,8 @@ impl World {
                 let at = usize::from(event & 7);
                 let idle = self.pool.idle().nth(at).copied();
                 if let Some(wire) = idle {
-                    assert!(self.pool.remove(&wire));
-                    assert!(!self.pool.remove(&wire));
+                    assert!(self.pool.remove(self.idle[&wire]));
+                    assert!(!self.pool.remove(self.idle[&wire]));
                     self.drop_wire(wire);
                     self.resume();
                 }
@@ -122,7 +127,7 @@ impl World {
         let picky = self.picky;
         match self.pool.admit(|wire| fitness(picky, *wire, session)) {
             Admission::Wait => {
-                self.pool.enqueue(session);
+                self.waiting.insert(session, self.pool.enqueue(session));
                 self.sessions[session] = State::Waiting;
             }
             Admission::Refuse => {
@@ -190,7 +195,9 @@ impl World {
         }
         assert!(self.wanted[&wire].is_empty());
         self.sessions[session] = State::Over;
-        if let Some(evicted) = self.pool.put(wire, true) {
+        let (place, evicted) = self.pool.put(wire, true);
+        self.idle.insert(wire, place);
+        if let Some(evicted) = evicted {
             self.drop_wire(evicted);
         }
         self.resume();
@@ -306,7 +313,7 @@ impl World {
         assert_eq!(self.count(|state| *state == State::Waiting), 0);
         let idle: Vec<usize> = self.pool.idle().copied().collect();
         for wire in idle {
-            assert!(self.pool.remove(&wire));
+            assert!(self.pool.remove(self.idle[&wire]));
         }
         assert!(self.pool.is_unused());
     }

@@ -273,7 +273,7 @@ impl World {
         all.filter(|(_, op)| op.outcome.is_none())
     }
 
-    fn check(&self) {
+    fn check(&mut self) {
         for link in &self.links {
             link.wire.check();
         }

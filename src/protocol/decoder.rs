@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use self::places::Search;
 use super::buffers::{Buffers, MAX_SMALL};
 use super::expect::{Kind, Stats};
 use super::line::{Header, Step, is_error, is_stat, single};
@@ -13,9 +14,6 @@ use super::reply::{Item, Malformed, Reply, Value, Values};
 /// Values up to so many bytes are cut out of the line buffer; the rest of a longer one is
 /// received where it stays.
 const SMALL_VALUE: usize = 8 * 1024;
-
-/// Most bytes of a `stats` reply, its vectors included.
-const MAX_STATS: usize = 1024 * 1024;
 
 /// Capacity in bytes of the value buffer of an idle connection.
 const IDLE_VALUE: usize = 4 * 1024;
@@ -47,6 +45,7 @@ struct Partial {
     fields: Option<(Digits, Option<Digits>)>,
     /// Where in the text of keys to look for the next one.
     cursor: usize,
+    search: Search,
     lines: Vec<Vec<u8>>,
     lines_size: usize,
 }
@@ -128,6 +127,14 @@ impl Decoder {
         }
     }
 
+    /// An error line, complete, that the unread bytes begin with. To be asked between replies.
+    pub fn error_line(&self) -> Option<&[u8]> {
+        let unread = self.input.unread();
+        let (line, _) = unread.split_at_checked(memchr::memchr(b'\n', unread)?)?;
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        (line.len() <= self.limits.max_line && is_error(line)).then_some(line)
+    }
+
     /// The next call of [`reply`](Self::reply) returns this.
     pub fn fail(&mut self, what: Malformed) {
         self.failure = Some(what);
@@ -167,6 +174,7 @@ impl Decoder {
         partial.values.items.clear();
         partial.fields = None;
         partial.cursor = 0;
+        partial.search = Search::default();
         partial.lines.clear();
         partial.lines_size = 0;
     }
@@ -258,6 +266,7 @@ impl Decoder {
         if let Some(header) = Header::parse(text, cas) {
             let many = matches!(kind, Kind::GetMany { .. });
             let max = self.limits.max_value;
+            let many = many.then_some(most);
             let announced = self
                 .partial
                 .announce(&header, many, keys, max, &self.buffers);
@@ -273,6 +282,7 @@ impl Decoder {
     /// A line of a `stats` reply.
     fn stats(&mut self, line: Range<usize>, stats: Stats) -> Option<Decoded> {
         let text = self.input.text(line);
+        let most = self.limits.max_value;
         let partial = &mut self.partial;
         let first = partial.lines.is_empty();
         let ended = match text {
@@ -288,7 +298,7 @@ impl Decoder {
             return Some((Reply::Line(text.to_vec()), step));
         }
         partial.lines_size += text.len() + size_of::<Vec<u8>>();
-        if partial.lines_size > MAX_STATS {
+        if partial.lines_size > most {
             return Some(malformed(Malformed::StatsTooLong));
         }
         let mut copy = Vec::new();
@@ -311,17 +321,17 @@ fn ends_sizes_switch(line: &[u8]) -> bool {
 }
 
 impl Partial {
-    /// Makes ready for the value of a header.
+    /// Makes ready for the value of a header. `many`: of a list of so many keys.
     fn announce(
         &mut self,
         header: &Header<'_>,
-        many: bool,
+        many: Option<usize>,
         keys: &[u8],
         max_value: usize,
         buffers: &Buffers,
     ) -> Result<(), Malformed> {
-        if many {
-            self.cursor = find(keys, self.cursor, header.key).ok_or(Malformed::UnexpectedKey)?;
+        if let Some(count) = many {
+            self.cursor = self.search.find(keys, count, self.cursor, header.key)?;
         } else if header.key != keys {
             return Err(Malformed::UnexpectedKey);
         }
@@ -336,6 +346,7 @@ impl Partial {
 
         let room = len.saturating_add(BEHIND_VALUE);
         self.take_buffers(room, buffers);
+        let many = many.is_some();
         let Values { bytes, items } = &mut self.values;
         if many {
             let head = header.text.len().saturating_add(LINE_END.len());
@@ -396,19 +407,7 @@ impl Partial {
     }
 }
 
-/// Looks for `key` among the words of `keys`, from `from` on and then from the beginning: servers
-/// answer in the order asked, proxies may not. Returns where to go on.
-fn find(keys: &[u8], from: usize, key: &[u8]) -> Option<usize> {
-    let search = |words: &[u8], mut at: usize| {
-        words.split(|&byte| byte == b' ').find_map(|word| {
-            at += word.len() + 1;
-            (word == key).then_some(at)
-        })
-    };
-    let (before, after) = keys.split_at_checked(from).unwrap_or((keys, b""));
-    search(after, from).or_else(|| search(before, 0))
-}
-
+mod places;
 mod quick;
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,7 @@
 //! | `decoder` | received bytes to one reply of an expected kind |
 //! | `buffers` | the buffers of large values, kept for the next ones |
 //! | `pipeline` | one connection: bytes to send, exchanges in flight, replies in order |
+//! | `record` | what TLS takes at once |
 //! | `batch` | commands collected before there is a connection |
 //! | `raw` | reads that bypass the protocol, for users who speak it themselves |
 //!
@@ -41,6 +42,7 @@ mod line_buffer;
 pub mod number;
 pub mod pipeline;
 pub mod raw;
+pub mod record;
 pub mod refusal;
 pub mod reply;
 
@@ -52,5 +54,6 @@ pub use key::{Key, MAX_KEY_LEN, escape_into, is_plain, unescape_into};
 pub use number::Digits;
 pub use pipeline::{Limits, Pipeline, ReadBuf, VALUE_END};
 pub use raw::{RawRead, RawReader};
+pub use record::Record;
 pub use refusal::{Answer, Argument, Refused};
 pub use reply::{Hit, Malformed, Reply, Value, Values};

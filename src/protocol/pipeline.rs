@@ -32,7 +32,7 @@ const IDLE_FLIGHTS: usize = 32;
 pub struct Limits {
     /// Longest reply line in bytes, without its line end. 2048 is ample.
     pub max_line: usize,
-    /// Longest value in bytes.
+    /// Longest value in bytes, and most bytes of statistics, what holds their lines included.
     pub max_value: usize,
 }
 
@@ -175,7 +175,7 @@ impl<T: Copy> Pipeline<T> {
 
     /// As many whole commands of [`unsent`](Self::unsent) as are at most `most` bytes, but at
     /// least one: what goes into one TLS record or, if a command is longer, into records of its
-    /// own. memcached 1.6 does not notice what TLS holds back of a record that ends a large value.
+    /// own, see [`Record`](super::Record). memcached 1.6 does not notice what TLS holds back of a record that ends a large value.
     pub fn unsent_commands(&self, most: usize) -> &[u8] {
         let from = self.base + self.sent as u64;
         let mut end = None;
@@ -233,10 +233,13 @@ impl<T: Copy> Pipeline<T> {
     /// Whether nothing is in flight, unread or unsent, and the stream is in step: the connection
     /// may be pooled.
     pub fn is_quiet(&self) -> bool {
-        !self.broken
-            && self.flights.is_empty()
-            && self.unsent().is_empty()
-            && self.decoder.is_empty()
+        self.is_answered() && self.unsent().is_empty()
+    }
+
+    /// Whether nothing is in flight or unread, and the stream is in step: the next reply will be
+    /// to the next command. Something may be unsent yet, of a command that was answered early.
+    pub fn is_answered(&self) -> bool {
+        !self.broken && self.flights.is_empty() && self.decoder.is_empty()
     }
 
     /// Where the next received bytes go: the line buffer or, within a large value, its own
@@ -264,7 +267,9 @@ impl<T: Copy> Pipeline<T> {
         let at = |position: u64| usize::try_from(position.saturating_sub(self.base)).ok();
         let (start, end) = (at(flight.start)?, at(flight.end)?);
         let (reply, step) = if start >= self.sent && !self.decoder.is_empty() {
-            (Reply::Malformed(Malformed::Unsolicited), Step::Lost)
+            let said = self.unasked_error().map(|line| Reply::Line(line.to_vec()));
+            let unsolicited = Reply::Malformed(Malformed::Unsolicited);
+            (said.unwrap_or(unsolicited), Step::Lost)
         } else {
             let keys = self.out.get(start..end).unwrap_or_default();
             self.decoder.reply(flight.kind, keys)?
@@ -393,6 +398,13 @@ impl<T: Copy> Pipeline<T> {
     /// Received bytes that no exchange has taken.
     pub fn buffered(&self) -> &[u8] {
         self.decoder.unread()
+    }
+
+    /// The server's own words, if the [`buffered`](Self::buffered) bytes begin with them and no
+    /// command was sent that asked for them: an error line, without its line end. Servers that
+    /// have too many connections say so and close.
+    pub fn unasked_error(&self) -> Option<&[u8]> {
+        self.decoder.error_line()
     }
 
     /// Takes `n` of the [`buffered`](Self::buffered) bytes.

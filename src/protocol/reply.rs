@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::line::is_error;
 pub use super::number::Digits;
 
 /// What a command brought.
@@ -26,6 +27,13 @@ pub enum Reply {
     Line(Vec<u8>),
     /// A reply that no server should send; the pipeline is broken.
     Malformed(Malformed),
+}
+
+impl Reply {
+    /// Whether it is ERROR, CLIENT_ERROR or SERVER_ERROR, alone or followed by a text.
+    pub fn is_error(&self) -> bool {
+        matches!(self, Reply::Line(line) if is_error(line))
+    }
 }
 
 /// A hit.

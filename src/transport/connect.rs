@@ -22,7 +22,7 @@ use crate::fault;
 use crate::nginx::Timer;
 use crate::ngx_lua::Cleanup;
 use crate::protocol::Digits;
-use crate::upstream::{Admission, Fitness, Pool};
+use crate::upstream::{Admission, Fitness, Place, Pool};
 
 /// Where to connect to.
 #[derive(Clone, Copy, Debug)]
@@ -323,11 +323,12 @@ impl Worker {
         let mut timer =
             unsafe { Timer::new(on_queue_timeout, key.to_bits(), (*nginx_sys::ngx_cycle).log) };
         timer.start(session.connect_timeout());
-        named.pool.enqueue(key);
+        let place = named.pool.enqueue(key);
         fault::point();
         session.reader = Some(op);
         session.state = State::Queued {
             pool,
+            place,
             host: peer.host.to_vec(),
             port: peer.port,
             _timer: timer,
@@ -336,9 +337,9 @@ impl Worker {
     }
 
     /// Takes a session out of a pool's queue.
-    pub(super) fn leave_queue(&mut self, pool: PoolKey, key: SessionKey) {
+    pub(super) fn leave_queue(&mut self, pool: PoolKey, place: Place) {
         if let Some(named) = self.pools.get_mut(pool) {
-            named.pool.abandon(&key);
+            named.pool.abandon(place);
         }
         self.drop_unused_pool(pool);
     }
@@ -353,7 +354,11 @@ impl Worker {
             return;
         }
         let State::Queued {
-            pool, host, port, ..
+            pool,
+            place,
+            host,
+            port,
+            ..
         } = std::mem::take(&mut session.state)
         else {
             return;
@@ -361,7 +366,7 @@ impl Worker {
         if let Some(op) = &mut session.reader {
             op.fail(Error::Timeout, false);
         }
-        self.leave_queue(pool, key);
+        self.leave_queue(pool, place);
         log_socket_error(
             request,
             format_args!(

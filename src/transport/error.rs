@@ -1,6 +1,8 @@
 //! Why an operation on a connection failed. Display is the text Lua sees;
 //! the texts are those of ngx_lua's cosockets.
 
+use std::rc::Rc;
+
 use nginx_sys::ngx_err_t;
 
 use crate::nginx;
@@ -47,6 +49,10 @@ pub enum Error {
     /// Bytes were there before the command was sent: they answer something else.
     #[error("bad reply: unsolicited data")]
     Unsolicited,
+    /// An error line that the server sent without being asked, or instead of
+    /// serving the connection.
+    #[error("{}", String::from_utf8_lossy(.0))]
+    Said(Rc<[u8]>),
     /// What is wrong with TLS, or with the peer's certificate.
     #[error("{0}")]
     Tls(String),

@@ -19,7 +19,7 @@ pub(super) unsafe extern "C" fn on_connection_event(event: *mut ngx_event_t) {
             return;
         };
         match link.owner {
-            Owner::Pool(_) => worker.on_idle_event(key),
+            Owner::Pool { .. } => worker.on_idle_event(key),
             Owner::Trunk { connecting, .. } => match (connecting, write) {
                 (true, _) => worker.on_trunk_connected(key),
                 (false, true) => worker.flush_shared(key),

@@ -15,10 +15,10 @@ use super::worker::{LinkKey, Worker};
 use crate::fault;
 use crate::nginx::{self, stop_timer};
 use crate::ngx_lua::Settings;
-use crate::protocol::Reply;
+use crate::protocol::{Malformed, Reply};
 
-/// Most data of a TLS record, in bytes (RFC 8446, 5.1).
-const MAX_RECORD: usize = 16384;
+/// Bytes read at most from a connection that fails.
+const READ_AT_ONCE: usize = 1024 * 1024;
 
 /// How a round of receiving ended.
 enum Received {
@@ -65,7 +65,10 @@ impl Worker {
                 }
                 let unsent = match link.tls {
                     None => link.pipeline.unsent(),
-                    Some(_) => link.pipeline.unsent_commands(MAX_RECORD),
+                    Some(_) => match link.record.next(&link.pipeline) {
+                        Some(record) => record,
+                        None => break Err(Error::NoMemory),
+                    },
                 };
                 if unsent.is_empty() {
                     stop_timer((*c).write);
@@ -78,6 +81,9 @@ impl Worker {
                     send(c, unsent.as_ptr().cast_mut(), unsent.len())
                 });
                 if sent > 0 {
+                    if link.tls.is_some() {
+                        link.record.taken(sent.unsigned_abs());
+                    }
                     link.pipeline.sent(sent.unsigned_abs());
                     fault::point();
                 } else if sent == NGX_ERROR as isize {
@@ -107,8 +113,28 @@ impl Worker {
                 }
             }
             Ok(false) => {}
-            Err(error) => self.fail(key, error, State::Broken { reused: 0 }),
+            Err(error) => self.fail_writing(key, error),
         }
+    }
+
+    /// Nothing can be sent any more, as one learns before the read event comes.
+    /// What the server has said before goes to whoever waits for it first.
+    #[cold]
+    fn fail_writing(&mut self, key: LinkKey, error: Error) {
+        let mut read = 0;
+        while read < READ_AT_ONCE
+            && self.pending_reader(key).is_some()
+            && let Some(link) = self.links.get_mut(key)
+            && link.peek().is_ok_and(|n| n > 0)
+        {
+            link.assume_readable();
+            match link.receive() {
+                Some(Ok(n @ 1..)) => read += n,
+                _ => break,
+            }
+            self.deliver(key);
+        }
+        self.fail(key, error, State::Broken { reused: 0 });
     }
 
     /// Takes what has been received already and arms the read event and the
@@ -221,6 +247,9 @@ impl Worker {
         };
         while let Some((tag, reply)) = link.pipeline.next_reply() {
             fault::point();
+            if let Reply::Malformed(Malformed::Unsolicited) = reply {
+                link.log_unsolicited();
+            }
             if let Some(op) = self
                 .sessions
                 .get_mut(tag.session)

@@ -238,17 +238,19 @@ impl Worker {
     /// is no room.
     #[inline(always)]
     pub(super) fn put_idle(&mut self, pool: PoolKey, key: LinkKey, counted: bool) {
-        let mut tls = false;
-        if let Some(link) = self.links.get_mut(key) {
-            link.owner = Owner::Pool(pool);
-            fault::point();
-            link.pool = Some(pool);
-            tls = link.tls.is_some();
-        }
-        let evicted = self.pools.get_mut(pool).and_then(|named| {
-            named.tls |= tls;
-            named.pool.put(key, counted)
-        });
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        let (place, evicted) = match self.pools.get_mut(pool) {
+            Some(named) => {
+                named.tls |= link.tls.is_some();
+                named.pool.put(key, counted)
+            }
+            None => Default::default(),
+        };
+        link.owner = Owner::Pool { pool, place };
+        fault::point();
+        link.pool = Some(pool);
         if let Some(evicted) = evicted {
             self.close_evicted(evicted);
         }
@@ -290,8 +292,7 @@ impl Worker {
             return false;
         };
         let c = link.connection.as_ptr();
-        let mut byte = 0u8;
-        // SAFETY: the link's connection is open; one byte is peeked at most.
+        // SAFETY: the link's connection is open.
         unsafe {
             if (*c).close() != 0 {
                 return false;
@@ -301,8 +302,7 @@ impl Worker {
                 return link.receive().is_none()
                     && ngx_handle_read_event((*c).read, 0) == NGX_OK as ngx_int_t;
             }
-            let n = libc::recv((*c).fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK);
-            if n == -1 && nginx::last_errno() == libc::EAGAIN {
+            if link.peek() == Err(libc::EAGAIN) {
                 (*(*c).read).set_ready(0);
                 return ngx_handle_read_event((*c).read, 0) == NGX_OK as ngx_int_t;
             }
@@ -315,12 +315,12 @@ impl Worker {
         let Some(link) = self.links.remove(key) else {
             return;
         };
-        let Owner::Pool(pool) = link.owner else {
+        let Owner::Pool { pool, place } = link.owner else {
             return;
         };
         drop(link);
         if let Some(named) = self.pools.get_mut(pool) {
-            named.pool.remove(&key);
+            named.pool.remove(place);
         }
         self.resume_waiting(pool);
     }
@@ -402,6 +402,9 @@ impl Link {
     /// ever). Whether there is something to read already.
     fn make_idle(&mut self, timeout: Msec) -> bool {
         self.pipeline.shrink();
+        if self.tls.is_some() {
+            self.record.shrink();
+        }
         self.read_due = None;
         if timeout != 0 {
             self.limit_read(timeout);

@@ -10,7 +10,8 @@ use super::handshake::{self, Pending, Tls};
 use super::shared::Sharing;
 use super::worker::{PoolKey, SessionKey, TrunkKey};
 use crate::nginx::{self, Msec, stop_timer};
-use crate::protocol::Pipeline;
+use crate::protocol::{Pipeline, Record};
+use crate::upstream::Place;
 
 /// Whose link it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +21,8 @@ pub(super) enum Owner {
         session: SessionKey,
         connecting: bool,
     },
-    /// Idle in a pool.
-    Pool(PoolKey),
+    /// Idle in a pool, at this place.
+    Pool { pool: PoolKey, place: Place },
     /// Shared by many sessions; `connecting` until the connection stands.
     Trunk { trunk: TrunkKey, connecting: bool },
 }
@@ -50,6 +51,8 @@ pub(super) struct Link {
     pub(super) reused: u64,
     /// What a TLS connection was made with and to; `None`: it is plain.
     pub(super) tls: Option<Rc<Tls>>,
+    /// What TLS is sending; nothing on a plain connection.
+    pub(super) record: Record,
     /// The handshake to be done, or under way.
     pub(super) handshake: Option<Pending>,
     /// Raw bytes were sent and nothing raw was received since: a reply may

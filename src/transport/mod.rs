@@ -18,6 +18,7 @@
 //! | `handshake` | OpenSSL's part of it, and TLS identities |
 //! | `submit` | commands and raw data, begun on behalf of a request |
 //! | `io` | bytes out and in, timeouts, failures |
+//! | `unasked` | what a server says without being asked |
 //! | `gather` | sending a large value without copying it |
 //! | `keepalive` | idle connections |
 //! | `shared` | connections that many sessions share |
@@ -56,6 +57,7 @@ mod tls;
 #[cfg(not(ngx_feature = "http_ssl"))]
 #[path = "tls_absent.rs"]
 mod tls;
+mod unasked;
 mod worker;
 
 pub use connect::{Peer, PoolName};

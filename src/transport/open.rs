@@ -25,11 +25,11 @@ use crate::conf::LocConf;
 use crate::fault;
 use crate::nginx::{self, stop_timer};
 use crate::ngx_lua::Settings;
-use crate::protocol::{Limits, Pipeline};
+use crate::protocol::{Limits, Pipeline, Record};
 
 /// Longest reply line accepted, in bytes. memcached's own limit on keys makes
 /// the longest regular line much shorter.
-const MAX_LINE: usize = 2048;
+pub(super) const MAX_LINE: usize = 2048;
 
 /// How far opening a connection has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,6 +216,7 @@ impl Worker {
             pool,
             address,
             tls: None,
+            record: Record::default(),
             handshake: None,
             read_due: None,
             reused: 0,

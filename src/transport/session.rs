@@ -18,7 +18,7 @@ use crate::fault;
 use crate::nginx::{Msec, Timer};
 use crate::ngx_lua::{Cleanup, Settings};
 use crate::protocol::Reply;
-use crate::upstream::Ticket;
+use crate::upstream::{Place, Ticket};
 
 /// Timeouts of an object, in milliseconds; 0 stands for the location's
 /// `lua_socket_*_timeout`.
@@ -53,6 +53,8 @@ pub(super) struct Session {
     pub(super) serial: u64,
     /// When the reader's operation times out, on a shared connection.
     pub(super) deadline: Option<Ticket>,
+    /// Where it waits, for a shared connection or for room on one, if it does.
+    pub(super) place: Place,
 }
 
 /// How a session stands.
@@ -64,6 +66,7 @@ pub(super) enum State {
     /// Waits for a place in a full pool.
     Queued {
         pool: PoolKey,
+        place: Place,
         host: Vec<u8>,
         port: u16,
         _timer: Timer,
@@ -138,6 +141,7 @@ impl Session {
             backlog,
             serial,
             deadline,
+            place,
         } = self;
         *cleanup = None;
         *pool_name = None;
@@ -147,6 +151,7 @@ impl Session {
         *backlog = None;
         *serial = 0;
         *deadline = None;
+        *place = Place::default();
     }
 
     /// Where a queued session wants to connect to.
@@ -314,7 +319,7 @@ impl Worker {
             self.ease_deadline();
         }
         match was {
-            State::Queued { pool, .. } => self.leave_queue(pool, key),
+            State::Queued { pool, place, .. } => self.leave_queue(pool, place),
             State::Resolving { pool, trunk, .. } => {
                 if let Some(pool) = pool {
                     self.release(pool);

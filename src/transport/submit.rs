@@ -93,7 +93,9 @@ impl Worker {
         what: What<'_>,
     ) -> Result<Begun, Rejected> {
         self.check_idle(session)?;
-        self.check_in_step(key)?;
+        if let Some(line) = self.check_in_step(key)? {
+            return Ok(Begun::Ready(what.answered_by(line)?));
+        }
         let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
         let link = self.links.get_mut(key).ok_or(Error::Closed)?;
         let tag = Tag { session, serial: 0 };
@@ -278,34 +280,6 @@ impl Worker {
                 self.disconnect(key, State::Closed);
                 Err(Error::Unknown.to_string())
             }
-        }
-    }
-
-    /// Before a command is sent there must be nothing that could be taken for
-    /// its reply, and the connection must be open.
-    fn check_in_step(&mut self, key: LinkKey) -> Result<(), Error> {
-        let link = self.links.get_mut(key).ok_or(Error::Closed)?;
-        if link.quitting {
-            return Err(Error::Closed);
-        }
-        let error = if !link.pipeline.is_quiet() {
-            Some(Error::Unsolicited)
-        } else if link.is_readable() {
-            match link.receive() {
-                Some(Ok(0)) => Some(Error::Closed),
-                Some(Ok(_)) => Some(Error::Unsolicited),
-                Some(Err(error)) => Some(error),
-                None => None,
-            }
-        } else {
-            None
-        };
-        match error {
-            Some(error) => {
-                self.fail(key, error.clone(), State::Broken { reused: 0 });
-                Err(error)
-            }
-            None => Ok(()),
         }
     }
 }

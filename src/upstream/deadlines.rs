@@ -1,6 +1,8 @@
 //! Deadlines of many operations, for one timer.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use slotmap::{SlotMap, new_key_type};
 
@@ -9,8 +11,8 @@ new_key_type! {
     pub struct Ticket;
 }
 
-/// Timeouts up to this number keep their lists when those get empty, so that it takes no memory to
-/// begin them again.
+/// So many timeouts keep their lists when those get empty, so that it takes no memory to begin them
+/// again.
 const LISTS_KEPT: usize = 8;
 
 /// Deadlines, each with an item that tells whose it is. Times are in
@@ -18,12 +20,19 @@ const LISTS_KEPT: usize = 8;
 ///
 /// Those of one timeout expire in the order in which they were set, so each
 /// timeout has a list, and setting and taking back cost the same however many
-/// there are. Few different timeouts are in use at a time.
+/// there are. Few different timeouts are in use at a time; if there are many,
+/// a heap tells which list is to be looked at.
 #[derive(Debug)]
 pub struct Deadlines<T> {
     nodes: SlotMap<Ticket, Node<T>>,
-    /// By timeout; `None`: empty.
-    lists: BTreeMap<usize, Option<List>>,
+    /// By timeout.
+    lists: BTreeMap<usize, List>,
+    /// The lists, as timeouts, by when they are to be looked at: when their first deadlines are
+    /// due, or earlier.
+    looks: BinaryHeap<Reverse<(usize, usize)>>,
+    /// How often a list was looked at.
+    #[cfg(test)]
+    looked: usize,
 }
 
 #[derive(Debug)]
@@ -35,10 +44,12 @@ struct Node<T> {
     next: Option<Ticket>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Default)]
 struct List {
-    first: Ticket,
-    last: Ticket,
+    /// The first deadline and the last one; `None`: it is empty.
+    ends: Option<(Ticket, Ticket)>,
+    /// It is among the looks.
+    noted: bool,
 }
 
 impl<T> Default for Deadlines<T> {
@@ -46,6 +57,9 @@ impl<T> Default for Deadlines<T> {
         Deadlines {
             nodes: SlotMap::with_key(),
             lists: BTreeMap::new(),
+            looks: BinaryHeap::new(),
+            #[cfg(test)]
+            looked: 0,
         }
     }
 }
@@ -60,12 +74,12 @@ impl<T: Copy> Deadlines<T> {
 
     /// Sets a deadline `timeout` from `now`.
     pub fn set(&mut self, now: usize, timeout: usize, item: T) -> Ticket {
-        let list = self.lists.get_mut(&timeout);
-        let ends = list.as_ref().and_then(|list| **list);
-        let last = ends.map(|list| list.last);
+        let list = self.lists.entry(timeout).or_default();
+        let last = list.ends.map(|(_, last)| last);
+        let due = now.saturating_add(timeout);
         let ticket = self.nodes.insert(Node {
             item,
-            due: now.saturating_add(timeout),
+            due,
             timeout,
             previous: last,
             next: None,
@@ -73,13 +87,10 @@ impl<T: Copy> Deadlines<T> {
         if let Some(last) = last.and_then(|last| self.nodes.get_mut(last)) {
             last.next = Some(ticket);
         }
-        let first = ends.map_or(ticket, |list| list.first);
-        let last = ticket;
-        match list {
-            Some(list) => *list = Some(List { first, last }),
-            None => {
-                self.lists.insert(timeout, Some(List { first, last }));
-            }
+        list.ends = Some((list.ends.map_or(ticket, |(first, _)| first), ticket));
+        if !list.noted {
+            list.noted = true;
+            self.looks.push(Reverse((due, timeout)));
         }
         ticket
     }
@@ -95,38 +106,69 @@ impl<T: Copy> Deadlines<T> {
         if let Some(next) = node.next.and_then(|at| self.nodes.get_mut(at)) {
             next.previous = node.previous;
         }
-        match (node.previous, node.next) {
-            (None, None) if self.lists.len() > LISTS_KEPT => {
-                self.lists.remove(&node.timeout);
-            }
-            (None, None) => {
-                if let Some(list) = self.lists.get_mut(&node.timeout) {
-                    *list = None;
-                }
-            }
-            (previous, next) => {
-                if let Some(Some(list)) = self.lists.get_mut(&node.timeout) {
-                    list.first = next.filter(|_| previous.is_none()).unwrap_or(list.first);
-                    list.last = previous.filter(|_| next.is_none()).unwrap_or(list.last);
-                }
-            }
+        if let (Some(_), Some(_)) = (node.previous, node.next) {
+            return true;
+        }
+        if let Some(list) = self.lists.get_mut(&node.timeout) {
+            list.ends = match (list.ends, node.previous, node.next) {
+                (Some((first, _)), Some(previous), _) => Some((first, previous)),
+                (Some((_, last)), _, Some(next)) => Some((next, last)),
+                _ => None,
+            };
+        }
+        if self.lists.len() > 2 * (self.nodes.len() + LISTS_KEPT) {
+            self.drop_lists();
         }
         true
     }
 
-    /// When the next deadline is due.
-    pub fn next_due(&self) -> Option<usize> {
-        let heads = self.lists.values().flatten().map(|list| list.first);
-        heads
-            .filter_map(|first| self.nodes.get(first).map(|node| node.due))
-            .min()
+    /// Drops empty lists, of which there are many.
+    #[cold]
+    fn drop_lists(&mut self) {
+        let mut empty = 0;
+        self.lists.retain(|_, list| {
+            empty += usize::from(list.ends.is_none());
+            list.ends.is_some() || empty <= LISTS_KEPT
+        });
+        let lists = &self.lists;
+        self.looks
+            .retain(|Reverse((_, timeout))| lists.contains_key(timeout));
     }
 
-    /// A deadline that is due at `now`, if there is one; it is over then.
+    /// The deadline that is due next, and when.
+    fn next(&mut self) -> Option<(Ticket, usize)> {
+        loop {
+            let mut look = self.looks.peek_mut()?;
+            let Reverse((at, timeout)) = *look;
+            #[cfg(test)]
+            {
+                self.looked += 1;
+            }
+            let list = self.lists.get_mut(&timeout);
+            let first = list.as_ref().and_then(|list| list.ends);
+            let first = first.and_then(|(first, _)| Some((first, self.nodes.get(first)?.due)));
+            match first {
+                Some((_, due)) if due > at => look.0.0 = due,
+                Some(first) => return Some(first),
+                None => {
+                    PeekMut::pop(look);
+                    if let Some(list) = list {
+                        list.noted = false;
+                    }
+                }
+            }
+        }
+    }
+
+    /// When the next deadline is due.
+    pub fn next_due(&mut self) -> Option<usize> {
+        self.next().map(|(_, due)| due)
+    }
+
+    /// A deadline that is due at `now`, if there is one; it is over then. The longest due one comes
+    /// first.
     pub fn expire(&mut self, now: usize) -> Option<T> {
-        let mut heads = self.lists.values().flatten().map(|list| list.first);
-        let ticket = heads.find(|first| self.nodes.get(*first).is_some_and(|node| node.due <= now));
-        let ticket = ticket?;
+        let (ticket, _) = self.next().filter(|(_, due)| *due <= now)?;
         let item = self.nodes.get(ticket).map(|node| node.item);
         self.cancel(ticket);
         item
@@ -210,22 +252,53 @@ mod tests {
     }
 
     #[test]
-    fn eight_timeouts_keep_their_lists() {
+    fn few_timeouts_keep_their_lists() {
         let mut deadlines = Deadlines::default();
-        let tickets: Vec<_> = (0..10)
-            .map(|timeout| deadlines.set(0, timeout, ()))
+        for _ in 0..3 {
+            let tickets: Vec<_> = (0..100)
+                .map(|timeout| deadlines.set(0, timeout, ()))
+                .collect();
+            assert_eq!(deadlines.lists.len(), 100);
+            for ticket in tickets {
+                assert!(deadlines.cancel(ticket));
+                assert!(deadlines.lists.len() <= 2 * (deadlines.nodes.len() + LISTS_KEPT));
+                assert!(deadlines.looks.len() <= deadlines.lists.len());
+            }
+            assert!(deadlines.lists.len() >= LISTS_KEPT);
+            assert_eq!(deadlines.next_due(), None);
+            assert!(deadlines.looks.is_empty());
+        }
+        // a list that was kept is used again
+        let kept = *deadlines.lists.keys().next().unwrap();
+        deadlines.set(7, kept, ());
+        assert_eq!(deadlines.next_due(), Some(7 + kept));
+    }
+
+    /// Looks that it takes until `count` deadlines are over.
+    fn looks(count: usize, timeouts: usize) -> usize {
+        let mut deadlines = Deadlines::default();
+        let tickets: Vec<_> = (0..count)
+            .map(|n| deadlines.set(n, 10_000 + n * 7919 % timeouts, n))
             .collect();
-        assert_eq!(deadlines.lists.len(), 10);
-        for ticket in tickets {
-            assert!(deadlines.cancel(ticket));
+        // every other one is not waited for
+        for ticket in tickets.iter().step_by(2) {
+            deadlines.cancel(*ticket);
         }
-        assert_eq!(deadlines.lists.len(), LISTS_KEPT);
-        // those of the last two are not there, that of another one is used again
-        for timeout in [9, 9, 1] {
-            deadlines.set(0, timeout, ());
+        let mut expired = 0;
+        while deadlines.expire(usize::MAX).is_some() {
+            expired += 1;
         }
-        assert_eq!(deadlines.lists.len(), LISTS_KEPT + 1);
-        assert_eq!(deadlines.next_due(), Some(1));
+        assert_eq!(expired, count / 2);
+        deadlines.looked
+    }
+
+    #[test]
+    fn many_that_end_together_take_looks_in_proportion() {
+        for timeouts in [1, 3, 1000, 100_000] {
+            let (few, many) = (looks(2000, timeouts), looks(8000, timeouts));
+            assert!(many < 8 * few, "{few}, then {many}");
+            assert!(many <= 3 * 8000);
+        }
     }
 
     #[test]

@@ -5,14 +5,17 @@
 //! | file | subject |
 //! |---|---|
 //! | `pool` | one keepalive pool |
+//! | `line` | a queue that can be left from anywhere |
 //! | `rotation` | which of the shared connections takes the next batch |
 //! | `deadlines` | many deadlines for one timer |
 #![forbid(unsafe_code)]
 
 mod deadlines;
+mod line;
 mod pool;
 mod rotation;
 
 pub use deadlines::{Deadlines, Ticket};
+pub use line::{Line, Place};
 pub use pool::{Admission, Fitness, Pool};
 pub use rotation::{Choice, Load, choose};

@@ -1,7 +1,7 @@
 //! One keepalive pool, with the rules of ngx_lua's cosocket pools
 //! (lua-nginx-module, `tcpsock:connect` and `tcpsock:setkeepalive`).
 
-use std::collections::VecDeque;
+use super::line::{Line, Place};
 
 /// A pool of connections to one peer, or of whatever shares one pool name.
 ///
@@ -18,9 +18,9 @@ pub struct Pool<I, W> {
     backlog: Option<usize>,
     connections: usize,
     /// Most recently used first.
-    idle: VecDeque<I>,
+    idle: Line<I>,
     /// Longest waiting first.
-    waiting: VecDeque<W>,
+    waiting: Line<W>,
 }
 
 /// Whether an idle connection is what a connect operation wants.
@@ -55,7 +55,7 @@ pub enum Admission<I> {
     Refuse,
 }
 
-impl<I: PartialEq, W: PartialEq> Pool<I, W> {
+impl<I, W> Pool<I, W> {
     /// A pool that keeps up to `size` idle connections (at least one). With a
     /// `backlog`, at most `size` connections are open at once and up to
     /// `backlog` connect operations wait for one.
@@ -64,8 +64,8 @@ impl<I: PartialEq, W: PartialEq> Pool<I, W> {
             size: size.max(1),
             backlog,
             connections: 0,
-            idle: VecDeque::new(),
-            waiting: VecDeque::new(),
+            idle: Line::default(),
+            waiting: Line::default(),
         }
     }
 
@@ -107,21 +107,22 @@ impl<I: PartialEq, W: PartialEq> Pool<I, W> {
 
     fn admit_idle(&mut self, mut fitness: impl FnMut(&I) -> Fitness) -> Option<Admission<I>> {
         let mut undecided = false;
-        for at in 0..self.idle.len() {
-            match self.idle.get(at).map(&mut fitness) {
-                Some(Fitness::Fits) => return self.idle.remove(at).map(Admission::Reuse),
-                Some(Fitness::MayFit) => undecided = true,
-                Some(Fitness::Unfit) | None => {}
-            }
+        let fits = self.idle.iter().find_map(|(place, idle)| {
+            let fitness = fitness(idle);
+            undecided |= fitness == Fitness::MayFit;
+            (fitness == Fitness::Fits).then_some(place)
+        });
+        match fits.and_then(|place| self.idle.remove(place)) {
+            Some(idle) => Some(Admission::Reuse(idle)),
+            None => undecided.then_some(Admission::Undecided),
         }
-        undecided.then_some(Admission::Undecided)
     }
 
     /// Takes an idle connection in the place of what the caller has counted,
     /// which is so no more.
     pub fn take(&mut self, mut wanted: impl FnMut(&I) -> bool) -> Option<I> {
-        let at = self.idle.iter().position(&mut wanted)?;
-        let item = self.idle.remove(at)?;
+        let (place, _) = self.idle.iter().find(|(_, idle)| wanted(idle))?;
+        let item = self.idle.remove(place)?;
         self.release();
         Some(item)
     }
@@ -140,9 +141,9 @@ impl<I: PartialEq, W: PartialEq> Pool<I, W> {
         evicted
     }
 
-    /// Queues an operation that was told to wait.
-    pub fn enqueue(&mut self, waiter: W) {
-        self.waiting.push_back(waiter);
+    /// Queues an operation that was told to wait. Its place is for [`abandon`](Self::abandon).
+    pub fn enqueue(&mut self, waiter: W) -> Place {
+        self.waiting.push_back(waiter)
     }
 
     /// The operation that has waited longest.
@@ -172,10 +173,8 @@ impl<I: PartialEq, W: PartialEq> Pool<I, W> {
 
     /// Takes a waiting operation out of the queue (it timed out or nobody
     /// waits for it any more). True if it was queued.
-    pub fn abandon(&mut self, waiter: &W) -> bool {
-        let before = self.waiting.len();
-        self.waiting.retain(|queued| queued != waiter);
-        let found = self.waiting.len() < before;
+    pub fn abandon(&mut self, place: Place) -> bool {
+        let found = self.waiting.remove(place).is_some();
         if found {
             self.release();
         }
@@ -183,9 +182,10 @@ impl<I: PartialEq, W: PartialEq> Pool<I, W> {
     }
 
     /// Puts a connection back as the most recently used one. `counted` tells
-    /// whether it was opened through this pool. Returns the idle connection
-    /// that has to be closed to make room, if any.
-    pub fn put(&mut self, item: I, counted: bool) -> Option<I> {
+    /// whether it was opened through this pool. Returns its place, which is for
+    /// [`remove`](Self::remove), and the idle connection that has to be closed to
+    /// make room, if any.
+    pub fn put(&mut self, item: I, counted: bool) -> (Place, Option<I>) {
         let evicted = if self.idle.len() >= self.size {
             self.idle.pop_back()
         } else {
@@ -196,15 +196,12 @@ impl<I: PartialEq, W: PartialEq> Pool<I, W> {
             (false, false) => self.connections += 1,
             _ => {}
         }
-        self.idle.push_front(item);
-        evicted
+        (self.idle.push_front(item), evicted)
     }
 
     /// Takes an idle connection out because it was closed. True if it was there.
-    pub fn remove(&mut self, item: &I) -> bool {
-        let before = self.idle.len();
-        self.idle.retain(|idle| idle != item);
-        let found = self.idle.len() < before;
+    pub fn remove(&mut self, place: Place) -> bool {
+        let found = self.idle.remove(place).is_some();
         if found {
             self.release();
         }
@@ -223,7 +220,7 @@ impl<I: PartialEq, W: PartialEq> Pool<I, W> {
 
     /// The idle connections, most recently used first.
     pub fn idle(&self) -> impl Iterator<Item = &I> {
-        self.idle.iter()
+        self.idle.iter().map(|(_, idle)| idle)
     }
 
     /// Counted connections and queued connect operations.
@@ -236,6 +233,7 @@ impl<I: PartialEq, W: PartialEq> Pool<I, W> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::HashMap;
 
     type TestPool = Pool<u32, u32>;
 
@@ -255,7 +253,7 @@ mod tests {
     fn what_fits_goes_first_and_what_may_fit_is_left_undecided() {
         let mut pool = TestPool::new(4, None);
         for id in 1..=4 {
-            assert_eq!(pool.put(id, false), None);
+            assert_eq!(pool.put(id, false).1, None);
         }
         assert_eq!(pool.admit(even), Admission::Reuse(4));
         assert_eq!(pool.admit(even), Admission::Reuse(2));
@@ -306,7 +304,7 @@ mod tests {
             assert_eq!(pool.admit(any), Admission::Connect);
         }
         for id in 1..=3 {
-            assert_eq!(pool.put(id, true), None);
+            assert_eq!(pool.put(id, true).1, None);
         }
         assert_eq!(pool.admit(any), Admission::Reuse(3));
         assert_eq!(pool.admit(any), Admission::Reuse(2));
@@ -321,10 +319,10 @@ mod tests {
         pool.put(1, true);
         pool.put(2, true);
         assert_eq!(pool.connections(), 3);
-        assert_eq!(pool.put(3, true), Some(1));
+        assert_eq!(pool.put(3, true).1, Some(1));
         assert_eq!(pool.connections(), 2);
         // not counted before, it is in the other's place
-        assert_eq!(pool.put(9, false), Some(2));
+        assert_eq!(pool.put(9, false).1, Some(2));
         assert_eq!(pool.connections(), 2);
         assert_eq!(pool.idle().copied().collect::<Vec<_>>(), [9, 3]);
     }
@@ -345,7 +343,7 @@ mod tests {
         pool.enqueue(7);
         assert_eq!(pool.admit(any), Admission::Refuse);
         // the connection comes back: the waiter gets it
-        assert_eq!(pool.put(1, true), None);
+        assert_eq!(pool.put(1, true).1, None);
         assert_eq!(pool.resume(any), Some((7, Admission::Reuse(1))));
         assert_eq!(pool.connections(), 1);
         assert_eq!(pool.resume(any), None);
@@ -388,7 +386,7 @@ mod tests {
             assert_eq!(pool.admit(any), Admission::Wait);
             pool.enqueue(waiter);
         }
-        assert_eq!(pool.put(1, true), None);
+        assert_eq!(pool.put(1, true).1, None);
         let resumed = pool.resume(|_| Fitness::Unfit);
         assert_eq!(resumed, Some((7, Admission::Replace(1))));
         assert_eq!((pool.connections(), pool.idle().count()), (2, 0));
@@ -397,12 +395,12 @@ mod tests {
     #[test]
     fn the_end_of_an_idle_connection_makes_no_room() {
         let mut pool = TestPool::new(1, Some(2));
-        pool.put(1, false);
+        let (one, _) = pool.put(1, false);
         assert_eq!(pool.admit(even), Admission::Undecided);
         assert_eq!(pool.admit(even), Admission::Wait);
         pool.enqueue(7);
-        assert!(pool.remove(&1));
-        assert!(!pool.remove(&1));
+        assert!(pool.remove(one));
+        assert!(!pool.remove(one));
         assert_eq!(pool.resume(even), None);
         assert_eq!(pool.next_waiting(), Some(&7));
         pool.release();
@@ -416,9 +414,9 @@ mod tests {
         let mut pool = TestPool::new(1, Some(5));
         pool.admit(any);
         pool.admit(any);
-        pool.enqueue(7);
-        assert!(pool.abandon(&7));
-        assert!(!pool.abandon(&7));
+        let seven = pool.enqueue(7);
+        assert!(pool.abandon(seven));
+        assert!(!pool.abandon(seven));
         assert!(!pool.is_unused());
         pool.release();
         assert!(pool.is_unused());
@@ -444,7 +442,8 @@ mod tests {
             let mut pool = TestPool::new(size, backlog);
             let mut next = 0u32;
             let mut used: Vec<u32> = Vec::new();
-            let mut waiting: Vec<u32> = Vec::new();
+            let mut waiting: Vec<(u32, Place)> = Vec::new();
+            let mut places: HashMap<u32, Place> = HashMap::new();
             for step in steps {
                 match step {
                     0 | 1 => {
@@ -452,7 +451,7 @@ mod tests {
                         match pool.admit(any) {
                             Admission::Reuse(id) => used.push(id),
                             Admission::Connect => used.push(next),
-                            Admission::Wait => { pool.enqueue(next); waiting.push(next) }
+                            Admission::Wait => waiting.push((next, pool.enqueue(next))),
                             Admission::Refuse => prop_assert!(backlog.is_some()),
                             Admission::Undecided | Admission::Replace(_) => {
                                 prop_assert!(false, "all fit")
@@ -460,16 +459,17 @@ mod tests {
                         }
                     }
                     2 => if let Some(id) = used.pop() {
-                        let _closed = pool.put(id, true);
+                        let (place, _closed) = pool.put(id, true);
+                        places.insert(id, place);
                     },
                     3 => if used.pop().is_some() { pool.release() },
                     4 => if !waiting.is_empty() {
-                        let id = waiting.remove(waiting.len() / 2);
-                        prop_assert!(pool.abandon(&id));
+                        let (_, place) = waiting.remove(waiting.len() / 2);
+                        prop_assert!(pool.abandon(place));
                     },
                     _ => {
                         let first = pool.idle().next().copied();
-                        if let Some(id) = first { prop_assert!(pool.remove(&id)) }
+                        if let Some(id) = first { prop_assert!(pool.remove(places[&id])) }
                     }
                 }
                 // whatever was freed goes to those who wait
@@ -477,7 +477,7 @@ mod tests {
                     && (pool.idle().next().is_some() || pool.connections() - waiting.len() < size)
                 {
                     let Some((waiter, admission)) = pool.resume(any) else { break };
-                    prop_assert_eq!(waiting.remove(0), waiter);
+                    prop_assert_eq!(waiting.remove(0).0, waiter);
                     used.push(match admission { Admission::Reuse(id) => id, _ => waiter });
                 }
                 let idle = pool.idle().count();

@@ -294,17 +294,17 @@ fn lists() {
 fn keys_are_found_in_any_order() {
     let keys = b"a bb c bb";
     for (from, key, next) in [
-        (0, "a", Some(2)),
-        (2, "bb", Some(5)),
-        (5, "bb", Some(10)),
-        (10, "a", Some(2)),
-        (10, "bb", Some(5)),
-        (5, "a", Some(2)),
-        (0, "b", None),
-        (3, "", None),
-        (99, "c", Some(7)),
+        (0, "a", Ok(2)),
+        (2, "bb", Ok(5)),
+        (5, "bb", Ok(10)),
+        (10, "a", Ok(2)),
+        (10, "bb", Ok(5)),
+        (5, "a", Ok(2)),
+        (0, "b", Err(Malformed::UnexpectedKey)),
+        (3, "", Err(Malformed::UnexpectedKey)),
+        (99, "c", Ok(7)),
     ] {
-        let found = find(keys, from, key.as_bytes());
+        let found = Search::default().find(keys, 4, from, key.as_bytes());
         assert_eq!(found, next, "{key} from {from}");
     }
 }

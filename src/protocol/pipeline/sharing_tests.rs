@@ -136,3 +136,56 @@ fn what_was_not_sent_moves_to_another_connection() {
         assert_eq!(old.unsent().len(), (begun * 8) as usize - sent.min(24));
     }
 }
+
+#[test]
+fn an_error_line_before_the_command_is_its_error() {
+    for (bytes, line) in [
+        (
+            &b"ERROR Too many open connections\r\n"[..],
+            Some(&b"ERROR Too many open connections"[..]),
+        ),
+        (b"SERVER_ERROR\n", Some(b"SERVER_ERROR")),
+        (b"CLIENT_ERROR x\r\nmore", Some(b"CLIENT_ERROR x")),
+        (b"ERROR Too many", None),
+        (b"ERRORS\r\n", None),
+        (b"END\r\nERROR\r\n", None),
+        (b"\r\n", None),
+    ] {
+        let mut pipeline = Pipeline::new(LIMITS);
+        read(&mut pipeline, bytes);
+        assert_eq!(pipeline.unasked_error(), line);
+        assert!(!pipeline.is_answered());
+        assert!(pipeline.submit(1, &get("a")).is_ok());
+        let unsolicited = Reply::Malformed(Malformed::Unsolicited);
+        let reply = line.map_or(unsolicited, |line| Reply::Line(line.to_vec()));
+        assert_eq!(pipeline.next_reply(), Some((1, reply)));
+        assert!(pipeline.is_broken());
+        assert_eq!(pipeline.buffered(), bytes);
+    }
+    // one that is too long is none
+    let mut pipeline = Pipeline::<()>::new(LIMITS);
+    let long = [b"ERROR ", vec![b'x'; LIMITS.max_line - 6].as_slice()].concat();
+    read(&mut pipeline, &[&long, &b"\r\n"[..]].concat());
+    assert_eq!(pipeline.unasked_error(), Some(&long[..]));
+    let mut pipeline = Pipeline::<()>::new(LIMITS);
+    read(&mut pipeline, &[&long, &b"x\r\n"[..]].concat());
+    assert_eq!(pipeline.unasked_error(), None);
+}
+
+#[test]
+fn a_command_that_was_answered_early_keeps_nobody_from_asking() {
+    let mut pipeline = Pipeline::new(LIMITS);
+    assert!(pipeline.submit(1, &set(b"value")).is_ok());
+    pipeline.sent(5);
+    assert!(!pipeline.is_answered());
+    read(&mut pipeline, b"SERVER_ERROR too large\r\n");
+    let line = Reply::Line(b"SERVER_ERROR too large".to_vec());
+    assert_eq!(pipeline.next_reply(), Some((1, line)));
+    assert!(pipeline.is_answered() && !pipeline.is_quiet());
+    // what comes now is nobody's
+    assert!(pipeline.submit(2, &get("a")).is_ok());
+    pipeline.sent(pipeline.unsent().len() - b"get a\r\n".len());
+    read(&mut pipeline, b"END\r\n");
+    let unsolicited = Reply::Malformed(Malformed::Unsolicited);
+    assert_eq!(pipeline.next_reply(), Some((2, unsolicited)));
+}

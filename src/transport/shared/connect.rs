@@ -126,7 +126,7 @@ impl Worker {
                 links: Vec::new(),
                 turn: 0,
                 current: None,
-                joining: Vec::new(),
+                joining: Default::default(),
                 queue: Default::default(),
                 users: 0,
                 served: 0,
@@ -285,7 +285,7 @@ impl Worker {
         else {
             return;
         };
-        trunk.joining.push(key);
+        session.place = trunk.joining.push_back(key);
         session.state = State::Joining(trunk_key);
     }
 

@@ -14,6 +14,9 @@ use crate::transport::worker::{SessionKey, TrunkKey, Worker};
 /// Least time that nginx's timers are armed for, in milliseconds.
 const TICK: Msec = 1;
 
+/// Operations that time out in a turn of the event loop before others have theirs.
+const AT_ONCE: usize = 512;
+
 impl Worker {
     /// Limits the time of an operation that was given to a shared connection.
     pub(super) fn set_operation_deadline(&mut self, key: SessionKey) {
@@ -78,7 +81,10 @@ impl Worker {
     pub(in crate::transport) fn on_deadline(&mut self) {
         self.deadline_armed = None;
         let now = nginx::now();
-        while let Some(key) = self.deadlines.expire(now) {
+        for _ in 0..AT_ONCE {
+            let Some(key) = self.deadlines.expire(now) else {
+                break;
+            };
             if let Some(session) = self.sessions.get_mut(key) {
                 session.deadline = None;
             }

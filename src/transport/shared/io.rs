@@ -7,7 +7,7 @@ use nginx_sys::{NGX_ERROR, NGX_OK, ngx_handle_read_event, ngx_handle_write_event
 use super::Sharing;
 use crate::fault;
 use crate::nginx;
-use crate::protocol::Reply;
+use crate::protocol::{Malformed, Reply};
 use crate::transport::Error;
 use crate::transport::io::accept;
 use crate::transport::link::{Link, Owner, Tag};
@@ -141,6 +141,10 @@ impl Worker {
         if timed_out {
             return self.inspect(key);
         }
+        if link.pipeline.in_flight() == 0 && link.peek() != Err(libc::EAGAIN) {
+            // of no use any more, and no error of anybody
+            return self.fail_shared(key, Error::Closed);
+        }
         self.read_shared(key);
     }
 
@@ -209,6 +213,9 @@ impl Worker {
             let broken = link.pipeline.is_broken();
             fault::point();
             answered |= !broken;
+            if let Reply::Line(_) | Reply::Malformed(Malformed::Unsolicited) = reply {
+                link.note_words(number, &reply);
+            }
             let followers = match &mut link.sharing {
                 Some(sharing) if !sharing.followers.is_empty() => sharing.take_followers(number),
                 _ => None,
@@ -245,7 +252,8 @@ impl Worker {
         self.ease_deadline();
         if unasked {
             // the next command was not sent, and can be on another connection
-            return self.fail_shared(key, Error::Unsolicited);
+            let error = self.links.get(key).map_or(Error::Closed, Link::unasked);
+            return self.fail_shared(key, error);
         }
         let Some(link) = self.links.get_mut(key) else {
             return;
@@ -271,16 +279,6 @@ impl Worker {
 }
 
 impl Link {
-    /// Has the next read ask the socket, as if an event had said that there is something.
-    fn assume_readable(&mut self) {
-        // SAFETY: the link's connection is open.
-        unsafe {
-            let read = (*self.connection.as_ptr()).read;
-            (*read).set_ready(1);
-            (*read).available = -1;
-        }
-    }
-
     /// Some of what is to be sent was, for which the timeouts of those who had
     /// to wait for that begin again.
     fn note_written(&mut self) {

@@ -1,11 +1,15 @@
 //! Shared connections that fail: who loses what, and what goes elsewhere.
 
+use std::rc::Rc;
+
 use super::io::waiting;
 use crate::fault;
 use crate::nginx::{self, Msec};
-use crate::protocol::Pipeline;
+use crate::protocol::{Pipeline, Reply};
 use crate::transport::Error;
-use crate::transport::link::{Owner, Tag};
+use crate::transport::io::accept;
+use crate::transport::link::{Link, Owner, Tag};
+use crate::transport::op::Work;
 use crate::transport::session::State;
 use crate::transport::worker::{LinkKey, SessionKey, TrunkKey, Worker};
 
@@ -44,6 +48,7 @@ impl Worker {
         // to those who have given it commands, it was connected
         let error = match error {
             Error::Os(_) if connecting => Error::Closed,
+            Error::Os(_) | Error::Closed => link.refusal().map_or(error, Error::Said),
             error => error,
         };
         let mut lost: Vec<Tag> = link.pipeline.tags().collect();
@@ -90,7 +95,16 @@ impl Worker {
             return;
         };
         if let Some(op) = &mut session.reader {
-            op.fail(error.clone(), writing);
+            let begun = matches!(op.work_mut(), Some(Work::Pipeline { replies, .. }) if !replies.is_empty());
+            match error {
+                Error::Said(_) if begun => op.fail(Error::Closed, writing),
+                Error::Said(line) => {
+                    // in place of its reply, or of the first of them
+                    accept(op, Reply::Line(line.to_vec()));
+                    op.fail(Error::Closed, false);
+                }
+                error => op.fail(error.clone(), writing),
+            }
         }
         self.end_broken(tag.session);
     }
@@ -113,7 +127,7 @@ impl Worker {
             session.serial += 1;
             if let Some(trunk) = self.trunks.get_mut(trunk) {
                 trunk.users = trunk.users.saturating_sub(1);
-                trunk.queue.retain(|queued| *queued != key);
+                trunk.leave_lines(key, session.place);
             }
         }
     }
@@ -150,6 +164,7 @@ impl Worker {
             link.pipeline = pipeline;
             link.set_busy(true);
             if let Some(sharing) = &mut link.sharing {
+                sharing.first = link.pipeline.oldest();
                 sharing.following = followers.iter().map(|(_, tags)| tags.len()).sum();
                 sharing.followers.extend(followers);
                 sharing.last_resort = true;
@@ -157,5 +172,31 @@ impl Worker {
         }
         self.flush_shared(key);
         Ok(())
+    }
+}
+
+impl Link {
+    /// Notes what a server says instead of answering, if that is the first of what it says.
+    #[cold]
+    pub(super) fn note_words(&mut self, number: u64, reply: &Reply) {
+        match reply {
+            Reply::Line(line) if reply.is_error() => {
+                if let Some(sharing) = self.sharing.as_mut().filter(|s| s.first == number) {
+                    sharing.words = Some(line.as_slice().into());
+                }
+            }
+            Reply::Malformed(_) => self.log_unsolicited(),
+            _ => {}
+        }
+    }
+
+    /// Why the server does not serve this connection, if it has said nothing but that and closed:
+    /// then it is the answer to all that was asked.
+    fn refusal(&self) -> Option<Rc<[u8]>> {
+        let sharing = self.sharing.as_ref()?;
+        let line = sharing.words.as_ref()?;
+        let only = self.pipeline.oldest() == sharing.first + 1;
+        let closed = !matches!(self.peek(), Ok(1..) | Err(libc::EAGAIN));
+        (only && closed && self.pipeline.buffered().is_empty()).then(|| line.clone())
     }
 }

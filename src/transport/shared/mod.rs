@@ -26,7 +26,7 @@ mod open;
 mod submit;
 mod watch;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
@@ -35,7 +35,7 @@ use super::link::Tag;
 use super::worker::{LinkKey, SessionKey};
 use crate::conf::Multiplex;
 use crate::nginx::Msec;
-use crate::upstream::Load;
+use crate::upstream::{Line, Load};
 
 /// What a trunk is found by: sessions that say the same share it.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -61,9 +61,9 @@ pub(super) struct Trunk {
     /// The link that takes the commands of this turn of the event loop.
     current: Option<LinkKey>,
     /// Sessions that wait for a connection, longest waiting first.
-    joining: Vec<SessionKey>,
+    joining: Line<SessionKey>,
     /// Sessions whose operation waits for room, longest waiting first.
-    queue: VecDeque<SessionKey>,
+    queue: Line<SessionKey>,
     /// Sessions that are attached, joining, or looking the name up.
     users: usize,
     /// How many sessions the present connections have served.
@@ -107,6 +107,10 @@ pub(super) struct Sharing {
     /// Opened for commands that another link could not send; what this one
     /// cannot send fails.
     last_resort: bool,
+    /// Number of the first exchange of this connection.
+    first: u64,
+    /// The reply to that exchange, if it was an error line.
+    words: Option<Rc<[u8]>>,
     /// When bytes were received last, or the first command was given to it.
     progress: Msec,
     /// Since when nothing is in flight.

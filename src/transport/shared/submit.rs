@@ -246,11 +246,11 @@ impl Worker {
             }
         };
         let op = self.new_op(Work::Queued(Box::new((batch, work))))?;
-        if let Some(session) = self.sessions.get_mut(key) {
+        if let Some(session) = self.sessions.get_mut(key)
+            && let Some(trunk) = self.trunks.get_mut(trunk_key)
+        {
             session.reader = Some(op);
-        }
-        if let Some(trunk) = self.trunks.get_mut(trunk_key) {
-            trunk.queue.push_back(key);
+            session.place = trunk.queue.push_back(key);
         }
         self.set_operation_deadline(key);
         Ok(Begun::Waiting)
