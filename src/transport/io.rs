@@ -247,7 +247,9 @@ impl Worker {
         };
         while let Some((tag, reply)) = link.pipeline.next_reply() {
             fault::point();
-            if let Reply::Malformed(Malformed::Unsolicited) = reply {
+            if link.pipeline.is_broken()
+                && let Reply::Malformed(Malformed::Unsolicited) = reply
+            {
                 link.log_unsolicited();
             }
             if let Some(op) = self

@@ -106,8 +106,13 @@ impl<I, W> Pool<I, W> {
     }
 
     fn admit_idle(&mut self, mut fitness: impl FnMut(&I) -> Fitness) -> Option<Admission<I>> {
-        let mut undecided = false;
-        let fits = self.idle.iter().find_map(|(place, idle)| {
+        // mostly it is the first one
+        let first = fitness(self.idle.front()?);
+        if first == Fitness::Fits {
+            return self.idle.pop_front().map(Admission::Reuse);
+        }
+        let mut undecided = first == Fitness::MayFit;
+        let fits = self.idle.iter().skip(1).find_map(|(place, idle)| {
             let fitness = fitness(idle);
             undecided |= fitness == Fitness::MayFit;
             (fitness == Fitness::Fits).then_some(place)
