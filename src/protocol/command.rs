@@ -158,7 +158,7 @@ impl Command<'_> {
     }
 }
 
-fn retrieval(cas: bool) -> &'static str {
+pub(super) fn retrieval(cas: bool) -> &'static str {
     if cas { "gets" } else { "get" }
 }
 

@@ -5,14 +5,17 @@
 //! | file | subject |
 //! |---|---|
 //! | `pool` | one keepalive pool |
-//! | `rotation` | which of the shared connections takes the next batch |
+//! | `rotation` | which of the shared connections takes the next commands |
+//! | `waiters` | who waits, and may leave |
 //! | `deadlines` | many deadlines for one timer |
 #![forbid(unsafe_code)]
 
 mod deadlines;
 mod pool;
 mod rotation;
+mod waiters;
 
 pub use deadlines::{Deadlines, Ticket};
 pub use pool::{Admission, Fitness, Pool};
-pub use rotation::{Choice, Load, choose};
+pub use rotation::{Choice, Demand, Load, choose};
+pub use waiters::{Place, Waiters};

@@ -46,6 +46,13 @@ impl Worker {
         if let Some(sharing) = &mut link.sharing {
             sharing.close_batch();
         }
+        if value.is_empty() {
+            self.end_killed(key);
+        }
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        link.pipeline.close_gaps();
         let pipeline = &link.pipeline;
         let fresh = pipeline.in_flight() > 0 && !pipeline.has_begun(pipeline.oldest());
         if fresh && value.is_empty() && link.is_readable() {
@@ -60,8 +67,10 @@ impl Worker {
         {
             // what goes to another connection must be whole
             let whole = link.pipeline.sent_with(0, value);
-            if let Some(sharing) = &mut link.sharing {
-                sharing.last_resort |= !whole;
+            let newest = link.pipeline.exchanges().last();
+            if let Some(newest) = newest.filter(|_| !whole) {
+                link.pipeline.withdraw(newest.number);
+                self.lose(newest.tag, &error, true);
             }
             return self.fail_sending(key, error);
         }

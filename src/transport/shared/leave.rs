@@ -67,16 +67,15 @@ impl Worker {
             // what is under way is nobody's any more
             session.serial += 1;
         }
-        if let Some(flight) = flight {
-            self.orphaned(flight, key);
-            fault::point();
+        self.stop_waiting(key, trunk_key);
+        if let Some(trunk) = self.trunks.get_mut(trunk_key) {
+            trunk.users = trunk.users.saturating_sub(1);
         }
-        let Some(trunk) = self.trunks.get_mut(trunk_key) else {
-            return;
-        };
-        trunk.users = trunk.users.saturating_sub(1);
-        trunk.joining.retain(|joining| *joining != key);
-        trunk.queue.retain(|queued| *queued != key);
+        if let Some(flight) = flight {
+            self.forsake(flight);
+            fault::point();
+            self.orphaned(flight, key);
+        }
         self.drop_unused_trunk(trunk_key);
     }
 

@@ -15,7 +15,8 @@ use crate::transport::link::Owner;
 use crate::transport::op::Outcome;
 use crate::transport::open::{dial, settle, socket_error, wants_nodelay};
 use crate::transport::session::State;
-use crate::transport::worker::{LinkKey, TrunkKey, Worker};
+use crate::transport::worker::{LinkKey, SessionKey, TrunkKey, Worker};
+use crate::upstream::Waiters;
 
 impl Worker {
     /// Opens a further connection of a trunk on behalf of `request`.
@@ -60,7 +61,10 @@ impl Worker {
             return Err(error);
         }
         if let Some(link) = self.links.get_mut(key) {
-            link.sharing = Some(Box::new(Sharing::default()));
+            link.sharing = Some(Box::new(Sharing {
+                opened: nginx::now(),
+                ..Sharing::default()
+            }));
         }
         if let Some(trunk) = self.trunks.get_mut(trunk_key) {
             trunk.links.push(key);
@@ -121,11 +125,22 @@ impl Worker {
         }
     }
 
+    /// Those who wait for a connection; they do no more.
+    fn end_joining(&mut self, trunk: TrunkKey) -> Vec<SessionKey> {
+        let trunk = self.trunks.get_mut(trunk);
+        let mut waiters = trunk.map_or_else(Waiters::default, |t| std::mem::take(&mut t.joining));
+        let joining: Vec<SessionKey> = std::iter::from_fn(|| waiters.pop()).collect();
+        for key in &joining {
+            if let Some(session) = self.sessions.get_mut(*key) {
+                session.waits = None;
+            }
+        }
+        joining
+    }
+
     /// Those who waited for a connection have one.
     fn admit_joining(&mut self, trunk_key: TrunkKey) {
-        let trunk = self.trunks.get_mut(trunk_key);
-        let joining = trunk.map(|trunk| std::mem::take(&mut trunk.joining));
-        let joining = joining.unwrap_or_default();
+        let joining = self.end_joining(trunk_key);
         let many = joining.len() as u64;
         for key in joining {
             self.attach(key, trunk_key);
@@ -142,14 +157,12 @@ impl Worker {
 
     /// Those who waited for a connection do not get one.
     fn refuse_joining(&mut self, trunk_key: TrunkKey, link: LinkKey, error: &Error) {
-        let trunk = self.trunks.get_mut(trunk_key);
-        let joining = trunk.map(|trunk| std::mem::take(&mut trunk.joining));
+        let joining = self.end_joining(trunk_key);
         let Some(link) = self.links.get_mut(link) else {
             return;
         };
         let c = link.connection.as_ptr();
         let peer = link.address.text_and_port();
-        let joining = joining.unwrap_or_default();
         if let (Error::Os(errno), true) = (error, joining.is_empty()) {
             // nobody is told the reason
             // SAFETY: the link's connection is open.
