@@ -310,6 +310,14 @@ impl Model {
                 key.map(|key| (key, false))
             );
         }
+        for (at, asked) in live.iter().enumerate() {
+            let mut before = self.answered_early.clone();
+            let texts = live.iter().take(at).map(|asked| &asked.text[asked.sent..]);
+            before.extend(texts.flatten());
+            before.truncate(pipeline.unsent().len());
+            assert_eq!(pipeline.unsent_before(asked.number), before);
+        }
+        assert_eq!(pipeline.unsent_before(self.next), pipeline.unsent());
         let unsent = live.iter().filter(|asked| asked.sent < asked.text.len());
         let unsent: Vec<(u64, u64)> = unsent.map(|a| (a.number, a.tag)).collect();
         assert_eq!(pipeline.still_to_send().collect::<Vec<_>>(), unsent);

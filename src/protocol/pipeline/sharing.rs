@@ -201,6 +201,22 @@ impl<T: Copy> Pipeline<T> {
         self.gaps = Gaps::NONE;
     }
 
+    /// What is to be sent next of the exchanges before one.
+    pub fn unsent_before(&self, number: u64) -> &[u8] {
+        let before = self
+            .flights
+            .partition_point(|flight| flight.number < number);
+        let unsent = self.unsent();
+        match self.flights.get(before) {
+            None => unsent,
+            Some(flight) => {
+                let len = flight.begin.saturating_sub(self.unsent_from());
+                let len = usize::try_from(len).unwrap_or(usize::MAX);
+                unsent.get(..len).unwrap_or(unsent)
+            }
+        }
+    }
+
     /// The exchanges in flight, in order.
     pub fn exchanges(&self) -> impl Iterator<Item = Exchange<T>> {
         let (sent, oldest) = (self.unsent_from(), self.oldest());

@@ -74,13 +74,17 @@ impl Worker {
             }
             return self.fail_sending(key, error);
         }
+        let until = link.sends_until();
         let c = link.connection.as_ptr();
         let mut wrote = !value.is_empty();
         // SAFETY: the link's connection is open; its send function reads at
         // most `len` bytes.
         let result = unsafe {
             loop {
-                let unsent = link.pipeline.unsent();
+                let unsent = match until {
+                    None => link.pipeline.unsent(),
+                    Some(number) => link.pipeline.unsent_before(number),
+                };
                 if unsent.is_empty() {
                     break Ok(());
                 }
@@ -154,7 +158,7 @@ impl Worker {
     }
 
     /// Receives what there is.
-    fn read_shared(&mut self, key: LinkKey) {
+    pub(super) fn read_shared(&mut self, key: LinkKey) {
         let mut read = 0;
         while read < READ_AT_ONCE {
             let Some(link) = self.links.get_mut(key) else {
@@ -264,6 +268,7 @@ impl Worker {
             return self.fail_shared(key, Error::Closed);
         }
         if link.pipeline.in_flight() < before {
+            let more = link.has_more_to_ask();
             if link
                 .sharing
                 .as_ref()
@@ -273,6 +278,8 @@ impl Worker {
             }
             if idle {
                 self.worked_off(key);
+            } else if more {
+                self.flush_later(key);
             }
             self.serve_queue(trunk);
         }

@@ -16,6 +16,10 @@ use crate::transport::worker::{LinkKey, SessionKey, Worker};
 /// milliseconds.
 pub(super) const RETRY_DELAY: Msec = 1000;
 
+/// How many connections may be lost one after the other that have answered
+/// nothing of what is asked again.
+const MOST_FRUITLESS: u32 = 3;
+
 /// What becomes of commands on a link that failed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fate {
@@ -84,24 +88,30 @@ impl Worker {
             }
         }
         let mut sharing = sharing.map_or_else(Sharing::default, |sharing| *sharing);
-        let error = match (connecting, sharing.again.take(), error) {
-            (true, Some(first), _) => first,
+        let again = sharing.again.take();
+        let sent_before = again.is_some();
+        let fruitless = match (&again, pipeline.oldest()) {
+            (Some(again), 0) => again.fruitless + 1,
+            _ => 0,
+        };
+        let error = match (connecting, again, error) {
+            (true, Some(again), _) => again.error,
             // to those who have given it commands, it was connected
             (true, None, Error::Os(_)) => Error::Closed,
             (_, _, error) => error,
         };
         fault::point();
         let can_move = !forced && (!connecting || self.is_standing(trunk));
-        let can_ask = !forced && !connecting;
+        let can_ask = !forced && !connecting && fruitless < MOST_FRUITLESS;
         let mut all = self.lost_on(&pipeline, &mut sharing);
         for lost in &mut all {
             lost.fate = self.fate(lost, can_move, can_ask);
         }
         // of the reads those that may spoil it for others are last
         all.sort_unstable_by_key(|l| (l.fate, l.suspect, l.is_list, *l.numbers.start()));
-        self.rescue(trunk, &pipeline, &mut all, &error);
+        self.rescue(trunk, &pipeline, &mut all, &error, fruitless);
         for lost in all.iter().filter(|lost| lost.fate == Fate::Fails) {
-            let writing = !pipeline.is_sent(*lost.numbers.end());
+            let writing = !sent_before && !pipeline.is_sent(*lost.numbers.end());
             for tag in lost.tags() {
                 self.lose(tag, &error, writing);
             }
@@ -174,6 +184,8 @@ impl Worker {
         match (flight.moved, flight.again) {
             (false, false) if can_move && lost.unsent => Fate::Moves,
             (_, false) if can_ask && lost.repeatable => Fate::AskedAgain,
+            // it was not asked again yet
+            (_, true) if can_ask && lost.unsent => Fate::AskedAgain,
             _ => Fate::Fails,
         }
     }

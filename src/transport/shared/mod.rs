@@ -115,9 +115,9 @@ pub(super) struct Sharing {
     /// Behind the last exchange whose operation timed out, by number: once older replies have
     /// come, the link is overdue until the reply to that one comes, too.
     late: u64,
-    /// It asks again what another link has lost with this error, and takes
-    /// nothing else until that is answered.
-    again: Option<Error>,
+    /// It asks again what another link has lost, and takes nothing else until
+    /// that is answered.
+    again: Option<Again>,
     /// When it was begun to be opened.
     opened: Msec,
     /// When bytes were received last, or the first command was given to it.
@@ -126,6 +126,19 @@ pub(super) struct Sharing {
     idle_since: Msec,
     /// The last time that the socket did not take all at once.
     held: Held,
+}
+
+/// How what was lost is asked again: first one exchange at a time, so that one
+/// that ends the connection harms no other, and later a few.
+struct Again {
+    /// With which it was lost.
+    error: Error,
+    /// Number of the first exchange that has to wait until those before it are
+    /// answered.
+    until: u64,
+    /// How many connections were lost before this one, each of which has
+    /// answered nothing.
+    fruitless: u32,
 }
 
 /// Who gets the reply to a get that another one asked for.

@@ -11,7 +11,7 @@ use crate::ngx_lua::Settings;
 use crate::transport::Error;
 use crate::transport::io::log_socket_error;
 use crate::transport::keepalive::set_log;
-use crate::transport::link::Owner;
+use crate::transport::link::{Link, Owner};
 use crate::transport::op::Outcome;
 use crate::transport::open::{dial, settle, socket_error, wants_nodelay};
 use crate::transport::session::State;
@@ -116,6 +116,10 @@ impl Worker {
                 self.admit_joining(trunk);
                 self.rest(key);
                 self.flush_shared(key);
+                // its end may have come with it, and no event would tell
+                if self.links.get(key).is_some_and(Link::is_readable) {
+                    self.read_shared(key);
+                }
                 self.serve_queue(trunk);
             }
             Err(error) => {

@@ -1,12 +1,16 @@
 //! What goes to another connection when a shared one fails.
 
-use super::Followers;
 use super::loss::{Fate, Lost};
+use super::{Again, Followers};
 use crate::protocol::Pipeline;
 use crate::transport::Error;
-use crate::transport::link::Tag;
+use crate::transport::link::{Link, Tag};
 use crate::transport::session::State;
 use crate::transport::worker::{LinkKey, SessionKey, TrunkKey, Worker};
+
+/// Most exchanges that are asked again at once; one more for each so many that
+/// were answered.
+const MOST_AT_ONCE: u64 = 16;
 
 impl Worker {
     /// Gives what is not to fail to other connections. What of it cannot be had
@@ -20,15 +24,15 @@ impl Worker {
         from: &Pipeline<Tag>,
         all: &mut [Lost],
         error: &Error,
+        fruitless: u32,
     ) {
         let mut again = None;
         for lost in all {
             let key = lost.tag.session;
             let link = match lost.fate {
                 Fate::Moves => self.batch_link(trunk, Some(key), false).ok().flatten(),
-                Fate::AskedAgain => {
-                    *again.get_or_insert_with(|| self.link_to_ask_again(trunk, key, error))
-                }
+                Fate::AskedAgain => *again
+                    .get_or_insert_with(|| self.link_to_ask_again(trunk, key, error, fruitless)),
                 Fate::Fails => continue,
             };
             if !link.is_some_and(|link| self.hand_over(from, lost, link)) {
@@ -42,6 +46,7 @@ impl Worker {
         trunk_key: TrunkKey,
         session: SessionKey,
         error: &Error,
+        fruitless: u32,
     ) -> Option<LinkKey> {
         let trunk = self.trunks.get(trunk_key)?;
         let asks_again = |key: &&LinkKey| {
@@ -55,7 +60,11 @@ impl Worker {
         }
         let link = self.open_for(trunk_key, session).ok()?;
         if let Some(sharing) = self.links.get_mut(link).and_then(|l| l.sharing.as_mut()) {
-            sharing.again = Some(error.clone());
+            sharing.again = Some(Again {
+                error: error.clone(),
+                until: 0,
+                fruitless,
+            });
         }
         Some(link)
     }
@@ -117,5 +126,32 @@ impl Worker {
         }
         self.flush_later(link_key);
         true
+    }
+}
+
+impl Link {
+    /// Number of the first exchange that is not to be sent yet, if some are not.
+    pub(super) fn sends_until(&mut self) -> Option<u64> {
+        let again = self.sharing.as_mut()?.again.as_mut()?;
+        let oldest = self.pipeline.oldest();
+        if oldest >= again.until {
+            // those before are answered
+            let at_once = (oldest / MOST_AT_ONCE).clamp(1, MOST_AT_ONCE);
+            let behind = self.pipeline.exchanges().nth(at_once as usize);
+            let newest = self.pipeline.newest().unwrap_or(oldest);
+            again.until = behind.map_or(newest + 1, |exchange| exchange.number);
+        }
+        Some(again.until)
+    }
+
+    /// Whether it has to ask again what had to wait until others were answered.
+    pub(super) fn has_more_to_ask(&self) -> bool {
+        let again = self
+            .sharing
+            .as_ref()
+            .and_then(|sharing| sharing.again.as_ref());
+        again.is_some_and(|again| {
+            self.pipeline.in_flight() > 0 && self.pipeline.oldest() >= again.until
+        })
     }
 }
