@@ -226,10 +226,11 @@ then: "right"
             }
             -- these have a connection of their own
             local requests = { stats = { items = "stats items\r\n" }, verbosity = { [1] = "verbosity 1\r\n" } }
+            local bare = { stats = "stats\r\n", flush_all = "flush_all\r\n" }
             local r = mux.at_once(#calls, function(i)
                 local server = faults.orders(i)
                 local name = calls[i][1]
-                server:script((requests[name] or {})[calls[i][2]] or "", { { "hold" } })
+                server:script((requests[name] or {})[calls[i][2]] or not calls[i][2] and bare[name] or "", { { "hold" } })
                 local m = connected(server, 100)
                 local results = kit.vals(m[name](m, unpack(calls[i], 2)))
                 return results, select(2, m:set_keepalive())

@@ -137,6 +137,7 @@ impl Worker {
         for session in self.sessions.iter_mut() {
             session.state = State::Closed;
             session.deadline = None;
+            session.waits = None;
             session.serial += 1;
             let ended = session.request().is_none();
             for slot in [Slot::Reader, Slot::Writer] {

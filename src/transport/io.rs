@@ -353,6 +353,10 @@ impl Worker {
         if link.pipeline.unsent().is_empty() {
             return;
         }
+        if let Owner::Session { session, .. } = link.owner {
+            // of a light thread that was killed nothing more is sent
+            self.reap(session);
+        }
         self.flush(key);
         let sent = self
             .links

@@ -305,6 +305,8 @@ impl Worker {
         {
             Some(op) if op.is_connect() => op.finish(outcome),
             _ => {
+                // what a killed light thread asked for is not sent
+                self.reap(session);
                 self.flush(key);
                 self.read_if_due(key);
             }

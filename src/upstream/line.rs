@@ -43,6 +43,12 @@ impl<T> Line<T> {
         place
     }
 
+    /// As [`push_back`](Self::push_back). `None`: no memory.
+    pub fn try_push_back(&mut self, item: T) -> Option<Place> {
+        self.slots.try_reserve(1).ok()?;
+        Some(self.push_back(item))
+    }
+
     /// Adds an item as the first one.
     pub fn push_front(&mut self, item: T) -> Place {
         self.first -= 1;
