@@ -1,6 +1,7 @@
 //! The few nginx facilities that need a Rust face: logging, error texts, and
 //! timers that belong to no connection.
 
+use std::cell::UnsafeCell;
 use std::ffi::c_void;
 use std::fmt;
 use std::mem::MaybeUninit;
@@ -47,6 +48,16 @@ pub unsafe fn log(level: u32, log: *mut ngx_log_t, err: ngx_err_t, args: fmt::Ar
             text.as_ptr(),
         );
     }
+}
+
+/// A log into which nginx may write; nothing of it is seen.
+pub fn silent_log() -> *mut ngx_log_t {
+    struct Silent(UnsafeCell<ngx_log_t>);
+    // SAFETY: nginx has one thread, and writes no line at level 0.
+    unsafe impl Sync for Silent {}
+    // SAFETY: a C struct; all zeros is a log at level 0 without a file.
+    static SILENT: Silent = Silent(UnsafeCell::new(unsafe { std::mem::zeroed() }));
+    SILENT.0.get()
 }
 
 /// The text of an errno as cosockets give it: nginx's, in lower case.
