@@ -47,8 +47,10 @@ fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
     if !stack.is_yieldable() {
         return cannot_wait(stack, shape, key, request);
     }
+    let what = What::Command(command);
+    transport::room::before(|worker| worker.opens_to_send(key, what.can_share()));
     let next = begin(stack, shape, key, request, |worker| {
-        worker.submit(key, request, What::Command(command))
+        worker.submit(key, request, what)
     });
     if let Ok(Err(Rejected::Refused(refused))) = &next {
         log_refused(stack, refused);

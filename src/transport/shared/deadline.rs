@@ -132,11 +132,11 @@ impl Worker {
     /// sent: before it was, the send timeout counts, and then the read timeout.
     /// They start again with each part of the command and of the reply.
     fn flight_since(&self, flight: Flight) -> (Msec, bool) {
-        let Some(link) = self.links.get(flight.link) else {
-            return (0, true);
-        };
-        let Some(sharing) = &link.sharing else {
-            return (0, true);
+        let link = self.links.get(flight.link);
+        let Some((link, sharing)) = link.and_then(|link| Some((link, link.sharing.as_ref()?)))
+        else {
+            // it waits for another link
+            return (flight.since, false);
         };
         let pipeline = &link.pipeline;
         let sent = pipeline.is_sent(flight.last);

@@ -6,12 +6,23 @@ use crate::nginx::{self, Msec};
 use crate::protocol::Pipeline;
 use crate::transport::Error;
 use crate::transport::link::{Owner, Tag};
+use crate::transport::room::Errand;
 use crate::transport::session::State;
 use crate::transport::worker::{LinkKey, SessionKey, TrunkKey, Worker};
 
 /// How long no further connection is tried after one that failed, in
 /// milliseconds.
 pub(super) const RETRY_DELAY: Msec = 1000;
+
+/// Commands of which nothing was sent, whose shared connection is lost.
+pub(in crate::transport) struct Moved {
+    trunk: TrunkKey,
+    pipeline: Pipeline<Tag>,
+    /// Who else gets the reply to an exchange, by its number.
+    followers: Vec<(u64, Vec<Tag>)>,
+    /// Why it was lost.
+    error: Error,
+}
 
 impl Worker {
     /// A shared connection failed: those whose commands were sent, in part at
@@ -63,16 +74,13 @@ impl Worker {
         for tag in lost {
             self.lose(tag, &error, writing);
         }
-        if let Some(moved) = moved {
-            let tags: Vec<Tag> = moved
-                .tags()
-                .chain(kept.iter().flat_map(|f| f.1.clone()))
-                .collect();
-            if self.move_to_new_link(trunk, moved, kept).is_err() {
-                for tag in tags {
-                    self.lose(tag, &error, true);
-                }
-            }
+        if let Some(pipeline) = moved {
+            self.move_on(Moved {
+                trunk,
+                pipeline,
+                followers: kept,
+                error: error.clone(),
+            });
         }
         let last = self.trunks.get(trunk).is_some_and(|t| t.links.is_empty());
         if connecting && last {
@@ -118,7 +126,29 @@ impl Worker {
         }
     }
 
-    /// Exchanges of which nothing was sent go to a new connection.
+    /// Exchanges of which nothing was sent go to a new connection, or are lost.
+    pub(in crate::transport) fn move_on(&mut self, moved: Moved) {
+        if self.lacks_room() {
+            return self.wait_for_room(Errand::Moved(Box::new(moved)));
+        }
+        let Moved {
+            trunk,
+            pipeline,
+            followers,
+            error,
+        } = moved;
+        let tags: Vec<Tag> = pipeline
+            .tags()
+            .chain(followers.iter().flat_map(|f| f.1.clone()))
+            .collect();
+        if self.move_to_new_link(trunk, pipeline, followers).is_err() {
+            for tag in tags {
+                self.lose(tag, &error, true);
+            }
+            self.drop_unused_trunk(trunk);
+        }
+    }
+
     fn move_to_new_link(
         &mut self,
         trunk: TrunkKey,

@@ -37,6 +37,8 @@ use crate::conf::Multiplex;
 use crate::nginx::Msec;
 use crate::upstream::Load;
 
+pub(super) use loss::Moved;
+
 /// What a trunk is found by: sessions that say the same share it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct TrunkName {

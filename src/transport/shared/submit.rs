@@ -12,10 +12,11 @@ use crate::transport::Error;
 use crate::transport::events::on_turn_end;
 use crate::transport::link::{Link, Tag};
 use crate::transport::op::{Begun, Op, Slot, Work};
+use crate::transport::room::Errand;
 use crate::transport::session::State;
 use crate::transport::submit::{Rejected, What};
 use crate::transport::worker::{LinkKey, SessionKey, TrunkKey, Worker};
-use crate::upstream::{Load, choose};
+use crate::upstream::{Choice, Load, choose};
 
 /// Unsent gets that a link keeps room for between batches.
 const GETS_KEPT: usize = 256;
@@ -31,7 +32,7 @@ impl Worker {
         fault::point();
         self.check_idle(key)?;
         let link = match self.has_room(trunk) {
-            true => self.batch_link(trunk, Some(key))?,
+            true => self.batch_link(trunk, key, false)?,
             false => None,
         };
         let Some(link) = link else {
@@ -167,44 +168,66 @@ impl Worker {
         operations < trunk.multiplex.max_operations && size < trunk.multiplex.max_size
     }
 
-    /// The link that takes the commands of this turn. A further one is opened
-    /// if that pays. `None`: those there are take no work, and are as many as
-    /// may be.
-    fn batch_link(
-        &mut self,
-        trunk_key: TrunkKey,
-        key: Option<SessionKey>,
-    ) -> Result<Option<LinkKey>, Error> {
-        let trunk = self.trunks.get_mut(trunk_key).ok_or(Error::Closed)?;
-        if let Some(current) = trunk.current
-            && self
-                .links
-                .get(current)
-                .is_some_and(|link| !link.is_overdue())
-        {
-            return Ok(Some(current));
-        }
+    /// The link that takes the commands of this turn, if that is known.
+    fn current_link(&self, trunk: TrunkKey) -> Option<LinkKey> {
+        let current = self.trunks.get(trunk)?.current?;
+        let link = self.links.get(current)?;
+        (!link.is_overdue()).then_some(current)
+    }
+
+    /// Which of a trunk's links takes a batch, by index, and whether a further
+    /// one should be opened.
+    fn choose_link(&mut self, trunk_key: TrunkKey) -> Option<Choice> {
+        let trunk = self.trunks.get_mut(trunk_key)?;
         let links = trunk.links.iter().filter_map(|link| self.links.get(*link));
         trunk.loads.clear();
         trunk.loads.extend(links.map(Link::load));
-        let wanted = trunk.multiplex.connections;
-        let choice = choose(&trunk.loads, wanted, trunk.turn);
-        let early = nginx::now() < trunk.retry_at;
+        let mut choice = choose(&trunk.loads, trunk.multiplex.connections, trunk.turn);
+        // a further one is a bonus
+        choice.open &= choice.take.is_none() || nginx::now() >= trunk.retry_at;
+        Some(choice)
+    }
+
+    /// Whether a command that is given to a trunk will open a connection.
+    pub(in crate::transport) fn opens_for_batch(&mut self, trunk: TrunkKey) -> bool {
+        self.has_room(trunk)
+            && self.current_link(trunk).is_none()
+            && self.choose_link(trunk).is_some_and(|choice| choice.open)
+    }
+
+    /// The link that takes the commands of this turn. A further one is opened
+    /// if that pays, on behalf of a session. `None`: those there are take no
+    /// work, and are as many as may be, or the session is `patient` and there
+    /// has to be made room first.
+    fn batch_link(
+        &mut self,
+        trunk_key: TrunkKey,
+        key: SessionKey,
+        patient: bool,
+    ) -> Result<Option<LinkKey>, Error> {
+        if let Some(current) = self.current_link(trunk_key) {
+            return Ok(Some(current));
+        }
+        let choice = self.choose_link(trunk_key).ok_or(Error::Closed)?;
+        let trunk = self.trunks.get_mut(trunk_key).ok_or(Error::Closed)?;
         let chosen = choice.take.and_then(|at| {
             trunk.turn = at;
             trunk.links.get(at).copied()
         });
-        let opened = match key {
-            Some(key) if choice.open && (chosen.is_none() || !early) => {
-                let session = self.sessions.get(key).ok_or(Error::Closed)?;
-                let request = session.request().ok_or(Error::Closed)?;
-                let timeout = session.connect_timeout();
-                Some(self.open_shared(trunk_key, request, timeout))
-            }
-            _ => None,
+        let waits = choice.open && patient && self.lacks_room();
+        if waits && chosen.is_none() {
+            self.wait_for_room(Errand::Queue(trunk_key));
+            return Ok(None);
+        }
+        let opened = if choice.open && !waits {
+            let session = self.sessions.get(key).ok_or(Error::Closed)?;
+            let request = session.request().ok_or(Error::Closed)?;
+            let timeout = session.connect_timeout();
+            Some(self.open_shared(trunk_key, request, timeout))
+        } else {
+            None
         };
         let taken = match (chosen, opened) {
-            // a further one is a bonus
             (Some(chosen), _) => Some(chosen),
             // to Lua it was connected
             (None, Some(opened)) => Some(opened.map_err(|_| Error::Closed)?),
@@ -257,12 +280,14 @@ impl Worker {
     }
 
     /// Those who wait for room get what there is.
-    pub(super) fn serve_queue(&mut self, trunk_key: TrunkKey) {
+    pub(in crate::transport) fn serve_queue(&mut self, trunk_key: TrunkKey) {
         let queued = |trunk: &Trunk| !trunk.queue.is_empty();
         while self.trunks.get(trunk_key).is_some_and(queued) && self.has_room(trunk_key) {
             let trunk = self.trunks.get(trunk_key);
-            let first = trunk.and_then(|trunk| trunk.queue.front().copied());
-            let link = match self.batch_link(trunk_key, first) {
+            let Some(first) = trunk.and_then(|trunk| trunk.queue.front().copied()) else {
+                return;
+            };
+            let link = match self.batch_link(trunk_key, first, true) {
                 Ok(Some(link)) => link,
                 Ok(None) => return,
                 Err(error) => return self.refuse_queue(trunk_key, &error),
