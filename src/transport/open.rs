@@ -253,6 +253,9 @@ impl Worker {
         let result = unsafe {
             if (*(*c).write).timedout() != 0 {
                 Err(Error::Timeout)
+            } else if (*c).close() != 0 {
+                // worker_shutdown_timeout
+                Err(Error::Closed)
             } else {
                 stop_timer((*c).write);
                 match socket_error(c) {
