@@ -133,6 +133,7 @@ impl Worker {
         self.deadline_armed = None;
         self.dirty.clear();
         self.turn_end = None;
+        self.errands = Default::default();
         self.buffers = Buffers::default();
         for session in self.sessions.iter_mut() {
             session.state = State::Closed;

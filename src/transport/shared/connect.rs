@@ -121,6 +121,33 @@ impl Worker {
         self.find_trunk_named(peer, request, max_value)
     }
 
+    /// The trunk that a session will be attached to, if there is one.
+    pub(in crate::transport) fn known_trunk(
+        &self,
+        peer: &Peer<'_>,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Option<TrunkKey> {
+        // SAFETY: the request is the running one.
+        let conf = unsafe { LocConf::of(request) };
+        let name = TrunkName {
+            pool: peer.pool_name().into(),
+            host: peer.host.into(),
+            port: peer.port,
+            max_value: conf.map_or(usize::MAX, LocConf::max_value_size),
+        };
+        self.trunk_names.get(&name).copied()
+    }
+
+    /// Whether a trunk's server is spoken to by TLS.
+    pub(in crate::transport) fn uses_tls(&self, trunk: TrunkKey) -> bool {
+        self.trunks.get(trunk).is_some_and(|trunk| trunk.tls)
+    }
+
+    /// Whether a link stands that takes work, or is being opened.
+    pub(in crate::transport) fn has_link(&self, trunk: TrunkKey) -> bool {
+        self.is_standing(trunk) || self.is_opening(trunk)
+    }
+
     #[inline(never)]
     fn find_trunk_named(
         &mut self,
@@ -276,7 +303,7 @@ impl Worker {
         if let Some(trunk) = self.trunks.get_mut(trunk) {
             trunk.address = Some(address);
         }
-        if !self.is_standing(trunk) && !self.is_opening(trunk) {
+        if !self.has_link(trunk) {
             let session = self.sessions.get(key).ok_or(Error::Closed)?;
             let request = session.request().ok_or(Error::Closed)?;
             let timeout = session.connect_timeout();

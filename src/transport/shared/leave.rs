@@ -218,7 +218,7 @@ impl Worker {
     }
 
     /// The pool of a session's connections of its own, if there is one.
-    fn private_pool(&self, key: SessionKey) -> Option<PoolKey> {
+    pub(in crate::transport) fn private_pool(&self, key: SessionKey) -> Option<PoolKey> {
         let name = self.sessions.get(key)?.pool_name.as_ref()?;
         self.pool_names.get(name).copied()
     }

@@ -12,6 +12,7 @@ use crate::transport::Error;
 use crate::transport::io::accept;
 use crate::transport::link::{Link, Owner, Tag};
 use crate::transport::op::Work;
+use crate::transport::room::Errand;
 use crate::transport::session::State;
 use crate::transport::worker::{LinkKey, SessionKey, Worker};
 
@@ -61,7 +62,10 @@ impl Worker {
     /// A shared connection failed. Commands that were not sent, of operations
     /// that have sent nothing, go to another connection. Reads of which nothing
     /// came are asked again, once. All others get the error.
-    pub(super) fn fail_shared(&mut self, key: LinkKey, error: Error) {
+    pub(in crate::transport) fn fail_shared(&mut self, key: LinkKey, error: Error) {
+        if nginx::is_scarce() && self.needs_rescue(key) && self.lacks_room() {
+            return self.wait_for_room(Errand::Lost(key, error));
+        }
         let Some(link) = self.links.remove(key) else {
             return;
         };
@@ -132,6 +136,19 @@ impl Worker {
             self.serve_queue(trunk);
         }
         self.drop_unused_trunk(trunk);
+    }
+
+    /// Whether a link has commands that may go to another one. It takes no
+    /// further ones.
+    #[cold]
+    fn needs_rescue(&mut self, key: LinkKey) -> bool {
+        let Some(link) = self.links.get_mut(key) else {
+            return false;
+        };
+        if let Some(sharing) = &mut link.sharing {
+            sharing.overdue = true;
+        }
+        !link.is_connecting() && link.pipeline.in_flight() > 0
     }
 
     /// What is lost with a link, in order; of what was not answered, that for

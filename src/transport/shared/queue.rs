@@ -1,9 +1,11 @@
 //! How many operations there may be, and those that wait for room.
 
 use super::{Trunk, Waits};
+use crate::nginx;
 use crate::protocol::Batch;
 use crate::transport::Error;
 use crate::transport::op::{Begun, Op, Work};
+use crate::transport::room::Errand;
 use crate::transport::session::State;
 use crate::transport::submit::{Rejected, What};
 use crate::transport::worker::{SessionKey, TrunkKey, Worker};
@@ -65,7 +67,7 @@ impl Worker {
     }
 
     /// Those who wait for room get what there is.
-    pub(super) fn serve_queue(&mut self, trunk_key: TrunkKey) {
+    pub(in crate::transport) fn serve_queue(&mut self, trunk_key: TrunkKey) {
         let queued = |trunk: &Trunk| !trunk.queue.is_empty();
         while self.trunks.get(trunk_key).is_some_and(queued) && self.has_room(trunk_key) {
             let trunk = self.trunks.get(trunk_key);
@@ -82,6 +84,9 @@ impl Worker {
                     trunk.queue.pop_front();
                 }
                 continue;
+            }
+            if nginx::is_scarce() && self.opens_for_batch(trunk_key) && self.lacks_room() {
+                return self.wait_for_room(Errand::Queue(trunk_key));
             }
             let link = match self.batch_link(trunk_key, Some(first), true) {
                 Ok(Some(link)) => link,

@@ -252,6 +252,23 @@ impl Worker {
         Ok(choose(&trunk.loads, wanted, trunk.turn, demand))
     }
 
+    /// Whether the next command that is given to a trunk will open a connection.
+    pub(in crate::transport) fn opens_for_batch(&mut self, trunk_key: TrunkKey) -> bool {
+        let Some(trunk) = self.trunks.get(trunk_key) else {
+            return false;
+        };
+        let current = trunk.current.and_then(|current| self.links.get(current));
+        let demand = Demand {
+            eager: nginx::now() >= trunk.retry_at,
+            patient: true,
+        };
+        !current.is_some_and(Link::takes_work)
+            && self.has_room(trunk_key)
+            && self
+                .choose_among(trunk_key, demand)
+                .is_ok_and(|choice| choice.open)
+    }
+
     /// Opens a further connection on behalf of a session.
     pub(super) fn open_for(&mut self, trunk: TrunkKey, key: SessionKey) -> Result<LinkKey, Error> {
         let session = self.sessions.get(key).ok_or(Error::Closed)?;
