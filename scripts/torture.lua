@@ -1,5 +1,6 @@
 -- The load of scripts/torture, which runs it in nginx: light threads that use
--- memcached in every way, and check what comes back (torture_ops.lua).
+-- memcached in every way, and check what comes back (torture_ops.lua,
+-- torture_late.lua).
 
 local memcached = require "resty.memcached"
 local keys = require "torture_keys"
@@ -14,9 +15,15 @@ local TIMEOUT = 4000     -- ms; longer than any fault
 
 local _M = {}
 
-local pick = ops.picker {
+local usual = ops.picker {
     own = 120, set = 180, delete = 10, multi = 50, incr = 60, cas = 30, add = 20, pipeline = 30, rare = 1,
 }
+local late       -- what --late does instead
+
+-- A light thread of the slot was killed, or its request has ended.
+local function ended(slot)
+    if late then late.ended(slot) end
+end
 
 -- Threads -------------------------------------------------------------------
 
@@ -44,8 +51,9 @@ local function session(slot, request)
             keys.count("exited")
             ngx.exit(random(2) == 1 and 200 or 444)
         end
-        short = random(200) == 1
+        short = random(late and 4 or 200) == 1
         if short then m:set_timeout(random(20)) end
+        local pick = late and late.pick or usual
         local done, err = pick()(m, slot, s, short)
         if err == "timeout" then
             local _, _, again = m:get("after")
@@ -78,9 +86,14 @@ end
 
 -- What nginx calls -----------------------------------------------------------
 
--- `addresses`: host:port or unix:path, separated by spaces.
-function _M.init(addresses, multiplex)
+-- `addresses`: host:port or unix:path, separated by spaces. `is_late`: --late.
+function _M.init(addresses, multiplex, is_late)
     _M.multiplex = multiplex
+    if is_late then
+        late = require "torture_late"
+        -- connections end because somebody's operation was over when a part of it was sent
+        keys.lost_is_usual = true
+    end
     for address in addresses:gmatch("%S+") do
         local host, port = address:match("^([^:]+):(%d+)$")
         servers[#servers + 1] = {
@@ -107,6 +120,7 @@ function _M.run()
         ngx.sleep(0.001 + pause * 2 * random())
         local i = random(THREADS)
         if request.left > 0 and ngx.thread.kill(threads[i]) then
+            ended(block[i])
             keys.count("killed")
             threads[i] = ngx.thread.spawn(work, block[i], request)
         end
@@ -118,6 +132,7 @@ end
 -- The request has ended, however that came about.
 function _M.log()
     if not ngx.ctx.block then return end
+    for _, slot in ipairs(ngx.ctx.block) do ended(slot) end
     keys.give_block(ngx.ctx.block)
     counts[ngx.ctx.state] = counts[ngx.ctx.state] + 1
 end

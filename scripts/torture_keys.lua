@@ -69,6 +69,8 @@ function keys.judge(server, what, err, short)
         mismatch("unexpected error of", what .. ":", err)
     elseif short and err == "timeout" then
         return
+    elseif keys.lost_is_usual and err ~= "timeout" then
+        return
     elseif not server.faulty and ngx.now() > server.calm_at then
         keys.count("unexplained")
         keys.note("error without a fault: " .. what .. ": " .. err)

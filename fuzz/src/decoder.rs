@@ -9,7 +9,7 @@ use ngx_http_lua_memcached_module::protocol::{
 };
 
 use crate::input::Input;
-use crate::replies::{Asked, ERRORS, Hit, Limits, Seen, StatsKind, parse};
+use crate::replies::{Asked, ERRORS, Hit, InStep, Limits, Seen, StatsKind, begins_end, parse};
 
 const SERVER_ERROR: &[&str] = &["SERVER_ERROR"];
 
@@ -163,7 +163,8 @@ struct Outcome {
     rest: Vec<u8>,
 }
 
-fn expected(asked: &[Asked], stream: &[u8], limits: Limits) -> Outcome {
+/// `reads`: where in the stream they ended.
+fn expected(asked: &[Asked], stream: &[u8], reads: &[usize], limits: Limits) -> Outcome {
     let mut replies = Vec::new();
     let mut at = 0;
     let mut broken = false;
@@ -172,7 +173,14 @@ fn expected(asked: &[Asked], stream: &[u8], limits: Limits) -> Outcome {
             break;
         };
         at += parsed.len;
-        broken = !parsed.in_step;
+        broken = match parsed.in_step {
+            InStep::Yes => false,
+            InStep::No => true,
+            InStep::UnlessEnd => {
+                let came = reads.iter().find(|read| **read >= at);
+                begins_end(&stream[at..came.copied().unwrap_or(at)])
+            }
+        };
         // a key is reported where there may be several
         let seen = match parsed.seen {
             Seen::Value(hit) => Seen::Value(Hit {
@@ -213,7 +221,7 @@ fn decoded(
     mut stream: &[u8],
     reads: &[usize],
     limits: Limits,
-) -> Outcome {
+) -> (Outcome, Vec<usize>) {
     let mut pipeline = Pipeline::new(OurLimits {
         max_line: limits.line,
         max_value: limits.value,
@@ -228,6 +236,7 @@ fn decoded(
     let most = 4 * 2 * (limits.value + 1024) + 64 * 1024;
     let mut replies = Vec::new();
     let mut sizes = reads.iter().cycle();
+    let (len, mut ends) = (stream.len(), Vec::new());
     // nobody reads on when something came unasked
     let ended = |pipeline: &Pipeline<usize>| {
         pipeline.is_broken() || pipeline.in_flight() == 0 && !pipeline.buffered().is_empty()
@@ -236,6 +245,7 @@ fn decoded(
         let size = sizes.next().map_or(usize::MAX, |size| size + 1);
         let n = receive(&mut pipeline, &stream[..size.min(stream.len())], most);
         stream = &stream[n..];
+        ends.push(len - stream.len());
         while let Some((tag, reply)) = pipeline.next_reply() {
             replies.push((tag, seen(reply)));
         }
@@ -244,7 +254,7 @@ fn decoded(
     let idle = in_flight == 0 && !broken;
     let quiet = idle && pipeline.buffered().is_empty();
     assert_eq!(pipeline.is_quiet(), quiet);
-    Outcome {
+    let outcome = Outcome {
         replies,
         broken,
         in_flight,
@@ -254,7 +264,8 @@ fn decoded(
         } else {
             vec![]
         },
-    }
+    };
+    (outcome, ends)
 }
 
 pub fn run(data: &[u8]) {
@@ -270,8 +281,8 @@ pub fn run(data: &[u8]) {
     let n = input.below(8);
     let reads: Vec<usize> = (0..n).map(|_| input.size()).collect();
     let stream = input.stream();
-    let got = decoded(&commands, &stream, &reads, limits);
-    let mut want = expected(&asked, &stream, limits);
+    let (got, ends) = decoded(&commands, &stream, &reads, limits);
+    let mut want = expected(&asked, &stream, &ends, limits);
     assert_eq!(got.rest.is_empty(), want.rest.is_empty());
     want.rest.truncate(got.rest.len());
     assert_eq!(got, want);

@@ -242,7 +242,9 @@ impl World {
             return;
         };
         match event {
-            160..176 => wire.send(input),
+            160..176 => {
+                wire.send(input, None);
+            }
             176..192 => {
                 wire.serve();
             }

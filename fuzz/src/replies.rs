@@ -70,7 +70,28 @@ pub struct Limits {
 pub struct Parsed {
     pub seen: Seen,
     pub len: usize,
-    pub in_step: bool,
+    pub in_step: InStep,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InStep {
+    Yes,
+    No,
+    /// Not if END, or the beginning of it, came together with the reply.
+    UnlessEnd,
+}
+
+impl From<bool> for InStep {
+    fn from(in_step: bool) -> Self {
+        if in_step { InStep::Yes } else { InStep::No }
+    }
+}
+
+/// Whether bytes are END or the beginning of it.
+pub fn begins_end(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && b"END\r\n".starts_with(bytes)
+        || bytes.starts_with(b"END\r")
+        || bytes.starts_with(b"END\n")
 }
 
 pub const ERRORS: &[&str] = &["ERROR", "CLIENT_ERROR", "SERVER_ERROR"];
@@ -81,7 +102,7 @@ pub fn parse(asked: &Asked, text: &[u8], limits: Limits) -> Option<Parsed> {
     let (seen, in_step) = match reply(asked, &mut cursor, limits) {
         Ok(parsed) => parsed,
         Err(Stop::Incomplete) => return None,
-        Err(Stop::Bad(what)) => (Seen::Bad(what), false),
+        Err(Stop::Bad(what)) => (Seen::Bad(what), InStep::No),
     };
     let len = cursor.at;
     Some(Parsed { seen, len, in_step })
@@ -143,17 +164,22 @@ fn is_one_of(text: &[u8], words: &[&str]) -> bool {
     words.iter().any(|word| word.as_bytes() == text)
 }
 
-fn reply(asked: &Asked, cursor: &mut Cursor<'_>, limits: Limits) -> Result<(Seen, bool), Stop> {
-    match asked {
+fn reply(asked: &Asked, cursor: &mut Cursor<'_>, limits: Limits) -> Result<(Seen, InStep), Stop> {
+    let retrieved = |keys: &[Vec<u8>], (seen, error): (Seen, bool)| match error {
+        true if keys.len() == 1 => (seen, InStep::UnlessEnd),
+        // a proxy may go on
+        _ => (seen, InStep::No),
+    };
+    let (seen, in_step) = match asked {
         Asked::Get { key, cas } => match values(std::slice::from_ref(key), *cas, cursor, limits)? {
-            Ok(mut hits) => Ok((hits.pop().map_or(Seen::Miss, Seen::Value), true)),
-            Err(line) => Ok(line),
+            Ok(mut hits) => (hits.pop().map_or(Seen::Miss, Seen::Value), true),
+            Err(line) => return Ok(retrieved(std::slice::from_ref(key), line)),
         },
         Asked::GetMany { keys, cas } => match values(keys, *cas, cursor, limits)? {
-            Ok(hits) => Ok((Seen::Values(hits), true)),
-            Err(line) => Ok(line),
+            Ok(hits) => (Seen::Values(hits), true),
+            Err(line) => return Ok(retrieved(keys, line)),
         },
-        Asked::Stats { kind } => stats(*kind, cursor, limits),
+        Asked::Stats { kind } => stats(*kind, cursor, limits)?,
         Asked::Plain {
             done,
             known,
@@ -161,30 +187,31 @@ fn reply(asked: &Asked, cursor: &mut Cursor<'_>, limits: Limits) -> Result<(Seen
         } => {
             let line = cursor.line(limits.line)?;
             if is_one_of(line, done) {
-                return Ok((Seen::Done, true));
+                return Ok((Seen::Done, InStep::Yes));
             }
             let in_step = is_one_of(line, known) || is_one_of(first_word(line), errors);
-            Ok((Seen::Line(line.to_vec()), in_step))
+            (Seen::Line(line.to_vec()), in_step)
         }
         Asked::Number => {
             let line = cursor.line(limits.line)?;
             if is_number(line) {
-                return Ok((Seen::Number(line.to_vec()), true));
+                return Ok((Seen::Number(line.to_vec()), InStep::Yes));
             }
             let in_step = line == b"NOT_FOUND" || is_one_of(first_word(line), ERRORS);
-            Ok((Seen::Line(line.to_vec()), in_step))
+            (Seen::Line(line.to_vec()), in_step)
         }
         Asked::Version => {
             let line = cursor.line(limits.line)?;
             match line.strip_prefix(b"VERSION ") {
-                Some(version) if !version.is_empty() => Ok((Seen::Version(version.into()), true)),
+                Some(version) if !version.is_empty() => (Seen::Version(version.into()), true),
                 _ => {
                     let in_step = is_one_of(first_word(line), ERRORS);
-                    Ok((Seen::Line(line.to_vec()), in_step))
+                    (Seen::Line(line.to_vec()), in_step)
                 }
             }
         }
-    }
+    };
+    Ok((seen, in_step.into()))
 }
 
 /// Up to twenty digits: an unsigned number of 64 bits has no more.
@@ -192,7 +219,8 @@ fn is_number(text: &[u8]) -> bool {
     (1..=20).contains(&text.len()) && text.iter().all(u8::is_ascii_digit)
 }
 
-/// Values up to END, or else the line that stood there instead.
+/// Values up to END, or else the line that stood there instead; whether that is an error line in
+/// the place of all values.
 fn values(
     keys: &[Vec<u8>],
     cas: bool,
@@ -267,8 +295,7 @@ fn stats(kind: StatsKind, cursor: &mut Cursor<'_>, limits: Limits) -> Result<(Se
         let is_word = first && matches!(line, b"RESET" | b"OK") && kind == StatsKind::Special;
         let is_stat = is_one_of(first_word(line), &["STAT", "ITEM", "PREFIX"]);
         if !is_word && !is_stat {
-            let in_step = first && is_one_of(first_word(line), ERRORS);
-            return Ok((Seen::Line(line.to_vec()), in_step));
+            return Ok((Seen::Line(line.to_vec()), false));
         }
         lines.push(line.to_vec());
         let switched = kind == StatsKind::SizesSwitch

@@ -7,10 +7,13 @@ use crate::input::Input;
 use crate::replies::{Hit, Seen};
 use crate::requests::{Request, is_storage};
 
+/// How the error lines begin that are for keys, not for commands.
+pub const DEAD: &[u8] = b"SERVER_ERROR dead ";
+
 /// An operation of one command.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Call {
-    /// Keys that begin with `g` are hits.
+    /// Keys that begin with `g` are hits; for those that begin with `d` there is an error line.
     Get {
         key: String,
         cas: bool,
@@ -53,9 +56,14 @@ impl Call {
         let kind = input.byte();
         let cas = kind & 16 != 0;
         let hit = if kind & 32 != 0 { 'm' } else { 'g' };
+        let dead = if kind & 8 != 0 { 'd' } else { hit };
         match kind % 12 {
-            0 | 1 => Call::Get {
+            0 => Call::Get {
                 key: format!("{hit}{id}.{}", input.size()),
+                cas,
+            },
+            1 => Call::Get {
+                key: format!("{dead}{id}.{}", input.size()),
                 cas,
             },
             2 | 3 => Call::Get {
@@ -64,7 +72,7 @@ impl Call {
             },
             4 | 5 => {
                 let key = |n| {
-                    let hit = if n == 1 { 'g' } else { hit };
+                    let hit = if n == 1 { 'g' } else { dead };
                     format!("{hit}{id}-{n}.{}", input.size())
                 };
                 let keys = (0..1 + usize::from(kind / 64)).map(key).collect();
@@ -144,7 +152,16 @@ impl Call {
             cas: cas.then(|| b"6".to_vec()),
         };
         let line = |text: String| Seen::Line(text.into_bytes());
+        let dead = |key: &&String| key.starts_with('d');
         match self {
+            Call::Get { key, .. } if dead(&key) => line(format!("SERVER_ERROR dead {key}")),
+            Call::Many { keys, .. } if keys.iter().any(|key| dead(&key)) => {
+                let first = keys.iter().find(dead);
+                line(format!(
+                    "SERVER_ERROR dead {}",
+                    first.map_or("", String::as_str)
+                ))
+            }
             Call::Get { key, cas } if key.starts_with('g') => Seen::Value(hit(key, *cas, false)),
             Call::Get { .. } => Seen::Miss,
             Call::Many { keys, cas } => Seen::Values(
@@ -191,6 +208,14 @@ pub fn answer(request: &Request) -> Vec<u8> {
         "get" | "gets" => {
             for key in &request.words[1..] {
                 let key = String::from_utf8_lossy(key);
+                if key.starts_with('d') {
+                    out.extend(DEAD);
+                    out.extend(format!("{key}\r\n").bytes());
+                    // for one key that is the reply
+                    if request.words.len() == 2 {
+                        return out;
+                    }
+                }
                 if key.starts_with('g') {
                     let value = value_of(&key);
                     let cas = if name == "gets" { " 6" } else { "" };

@@ -3,12 +3,14 @@
 
 use std::collections::VecDeque;
 
-use ngx_http_lua_memcached_module::protocol::{Batch, Buffers, Limits, Pipeline, Reply, VALUE_END};
+use ngx_http_lua_memcached_module::protocol::{
+    self, Batch, Buffers, Limits, Pipeline, Reply, VALUE_END,
+};
 
 use crate::decoder::receive;
 use crate::input::Input;
 use crate::requests::{Read, read};
-use crate::server::{Call, answer};
+use crate::server::{Call, DEAD, answer};
 
 const LIMITS: Limits = Limits {
     max_line: 300,
@@ -18,29 +20,50 @@ const LIMITS: Limits = Limits {
 /// Most memory of a read buffer in bytes: values of a list, at most four, lie in one.
 const MOST: usize = 10 * 40_000;
 
-/// A command in flight, and where it stands in the stream of sent bytes.
+/// A command in flight.
 #[derive(Clone)]
 struct Flight {
     tag: usize,
-    begin: usize,
-    end: usize,
+    number: u64,
+    /// Bytes of it, and how many were sent.
+    len: usize,
+    sent: usize,
     get: Option<(String, bool)>,
+    reads: bool,
+    list: bool,
+}
+
+/// What an exchange in flight is to its owner.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Exchange {
+    pub number: u64,
+    pub tag: usize,
+    /// Some of it was sent.
+    pub begun: bool,
+    /// All of it was sent.
+    pub sent: bool,
+    /// It can be asked again.
+    pub repeatable: bool,
+    pub list: bool,
 }
 
 pub struct Wire {
     pub pipeline: Pipeline<usize>,
     flights: VecDeque<Flight>,
-    /// Number of the first of them.
-    oldest: u64,
-    /// Length of the stream, and how much of it was sent.
-    written: usize,
-    sent: usize,
+    /// Number of the next one.
+    next: u64,
+    /// What is left to send of commands that were answered before they were sent.
+    early: usize,
+    /// Some of the reply to the oldest one was received.
+    amid: bool,
     /// Sent and not executed.
     requests: Vec<u8>,
     /// Answered and not received.
     replies: VecDeque<u8>,
     /// The server sent what nobody asked for.
     pub faulty: bool,
+    /// It answered by an error line behind which nobody knows where the next reply begins.
+    spoiled: bool,
 }
 
 impl Wire {
@@ -48,57 +71,107 @@ impl Wire {
         Wire {
             pipeline: Pipeline::new(LIMITS).with_buffers(buffers.clone()),
             flights: VecDeque::new(),
-            oldest: 0,
-            written: 0,
-            sent: 0,
+            next: 0,
+            early: 0,
+            amid: false,
             requests: Vec::new(),
             replies: VecDeque::new(),
             faulty: false,
+            spoiled: false,
         }
+    }
+
+    fn unsent(&self) -> usize {
+        let rests = self.flights.iter().map(|flight| flight.len - flight.sent);
+        self.early + rests.sum::<usize>()
+    }
+
+    fn oldest(&self) -> u64 {
+        self.flights.front().map_or(self.next, |first| first.number)
+    }
+
+    /// The exchanges in flight, as they should be.
+    pub fn exchanges(&self) -> Vec<Exchange> {
+        let oldest = self.oldest();
+        let exchange = |flight: &Flight| Exchange {
+            number: flight.number,
+            tag: flight.tag,
+            begun: flight.sent > 0,
+            sent: flight.sent == flight.len,
+            repeatable: flight.reads && !(self.amid && flight.number == oldest),
+            list: flight.list,
+        };
+        self.flights.iter().map(exchange).collect()
     }
 
     /// The model and the pipeline agree.
     pub fn check(&self) {
         let pipeline = &self.pipeline;
         let flights = &self.flights;
-        assert_eq!(pipeline.unsent().len(), self.written - self.sent);
+        assert_eq!(pipeline.unsent_len(), self.unsent());
+        assert!(pipeline.unsent().len() <= self.unsent());
+        let all = self.exchanges();
+        assert!(
+            pipeline
+                .exchanges()
+                .eq(all.iter().map(|e| protocol::Exchange {
+                    number: e.number,
+                    tag: e.tag,
+                    begun: e.begun,
+                    repeatable: e.repeatable,
+                    is_list: e.list,
+                }))
+        );
         if pipeline.is_broken() {
             return;
         }
         assert_eq!(pipeline.in_flight(), flights.len());
         assert!(pipeline.tags().eq(flights.iter().map(|flight| flight.tag)));
-        assert_eq!(pipeline.oldest(), self.oldest);
-        let newest = (self.oldest + flights.len() as u64).checked_sub(1);
-        assert_eq!(pipeline.newest(), newest.filter(|_| !flights.is_empty()));
+        assert_eq!(pipeline.oldest(), self.oldest());
+        assert_eq!(pipeline.newest(), flights.back().map(|last| last.number));
+        let lists = flights.iter().filter(|flight| flight.list).count();
+        assert_eq!(pipeline.lists(), lists);
         let mut first_unsent = None;
-        for (number, flight) in (self.oldest..).zip(flights) {
-            assert_eq!(pipeline.is_sent(number), flight.end <= self.sent);
-            assert_eq!(pipeline.has_begun(number), flight.begin < self.sent);
+        let mut before = self.early;
+        for flight in flights {
+            let number = flight.number;
+            before += flight.len - flight.sent;
+            assert_eq!(pipeline.is_sent(number), before == 0);
+            assert_eq!(pipeline.has_begun(number), flight.sent > 0);
             let get = flight.get.as_ref().map(|(key, cas)| (key.as_bytes(), *cas));
             assert_eq!(pipeline.single_get(number), get);
-            if flight.end > self.sent {
+            if before > 0 && self.early == 0 {
                 first_unsent = first_unsent.or(Some(number));
             }
         }
         if let Some(first) = first_unsent {
             assert_eq!(pipeline.first_unsent(), first);
         }
-        let quiet = flights.is_empty() && self.written == self.sent;
+        let pending = all.iter().filter(|e| !e.sent).map(|e| (e.number, e.tag));
+        assert!(pipeline.still_to_send().eq(pending));
+        let quiet = flights.is_empty() && self.unsent() == 0;
         assert_eq!(pipeline.is_quiet(), quiet && pipeline.buffered().is_empty());
         self.check_records();
     }
 
     /// What goes into one TLS record is whole commands, as many as fit.
     fn check_records(&self) {
+        if self.pipeline.unsent().len() < self.unsent() {
+            return;
+        }
+        let mut end = self.early;
+        let mut fitting = Vec::new();
+        if end > 0 {
+            fitting.push(end);
+        }
+        for flight in &self.flights {
+            end += flight.len - flight.sent;
+            if flight.len > flight.sent {
+                fitting.push(end);
+            }
+        }
         for most in [20, 100] {
             let len = self.pipeline.unsent_commands(most).len();
-            let begins = || self.flights.iter().map(|flight| flight.begin);
-            let ends = begins().chain([self.written]);
-            let rests = ends
-                .filter(|end| *end > self.sent)
-                .map(|end| end - self.sent);
-            let mut fitting: Vec<usize> = rests.collect();
-            fitting.dedup();
             let best = fitting.iter().rev().find(|rest| **rest <= most);
             let best = best.or(fitting.first()).copied().unwrap_or(0);
             assert_eq!(len, best, "of {fitting:?}, at most {most}");
@@ -112,39 +185,64 @@ impl Wire {
         };
         self.flights.push_back(Flight {
             tag,
-            begin: self.written,
-            end: self.written + len,
+            number: self.next,
+            len,
+            sent: 0,
+            reads: matches!(call, Call::Get { .. } | Call::Many { .. }),
+            list: matches!(call, Call::Many { keys, .. } if keys.len() > 1),
             get,
         });
-        self.written += len;
+        self.next += 1;
+    }
+
+    /// So many bytes were sent. The numbers of the exchanges whose they were.
+    fn note_sent(&mut self, mut n: usize) -> Vec<u64> {
+        let early = n.min(self.early);
+        self.early -= early;
+        n -= early;
+        let mut numbers = Vec::new();
+        for flight in &mut self.flights {
+            let part = n.min(flight.len - flight.sent);
+            flight.sent += part;
+            n -= part;
+            if part > 0 {
+                numbers.push(flight.number);
+            }
+        }
+        assert_eq!(n, 0);
+        numbers
     }
 
     /// Gives it a command, in one of the ways there are.
     pub fn submit(&mut self, tag: usize, call: &Call, input: &mut Input<'_>) {
-        let before = self.pipeline.unsent().len();
         let way = input.byte();
+        if way & 1 == 1 {
+            self.pipeline.close_gaps();
+        }
+        let before = self.pipeline.unsent_len();
+        let mut taken = 0;
         let len = call.with_command(|command| {
             if way & 1 == 0 {
                 assert_eq!(self.pipeline.submit(tag, command), Ok(()));
-                return self.pipeline.unsent().len() - before;
+                return self.pipeline.unsent_len() - before;
             }
             let value = match self.pipeline.submit_head(tag, command) {
                 Ok(value) => value,
                 Err(refused) => panic!("{refused}"),
             };
             if value.is_empty() {
-                return self.pipeline.unsent().len() - before;
+                return self.pipeline.unsent_len() - before;
             }
             let mut all = self.pipeline.unsent().to_vec();
             all.extend_from_slice(value);
             all.extend_from_slice(VALUE_END);
-            let taken = all.len() * usize::from(way >> 1) / 127;
+            taken = all.len() * usize::from(way >> 1) / 127;
             self.requests.extend_from_slice(&all[..taken]);
             assert!(self.pipeline.sent_with(taken, value));
-            self.sent += taken;
             all.len() - before
         });
         self.take_off(tag, call, len);
+        self.note_sent(taken);
     }
 
     /// Gives it several commands of one operation.
@@ -163,54 +261,91 @@ impl Wire {
         }
     }
 
-    /// The number of an earlier exchange that asks for the same as the last one and of which
-    /// nothing was sent. The last one is taken back then.
-    pub fn ask_once(&mut self) -> Option<u64> {
+    /// The number of an earlier exchange that asks for the same as the last one, of which nothing
+    /// was sent, and whose owner may be joined. The last one is taken back then.
+    pub fn ask_once(&mut self, joinable: impl Fn(usize) -> bool) -> Option<u64> {
         let newest = self.pipeline.newest()?;
         let last = self.pipeline.single_get(newest)?;
-        let same = |number: &u64| {
-            !self.pipeline.has_begun(*number) && self.pipeline.single_get(*number) == Some(last)
+        let same = |flight: &&Flight| {
+            flight.sent == 0
+                && flight.number < newest
+                && joinable(flight.tag)
+                && self.pipeline.single_get(flight.number) == Some(last)
         };
-        let first = (self.oldest..newest).find(same)?;
-        self.withdraw();
+        let first = self.flights.iter().find(same)?.number;
+        self.take_back();
         Some(first)
     }
 
     /// Takes the last exchange back, unless some of it was sent.
-    pub fn withdraw(&mut self) -> Option<usize> {
-        self.pipeline.withdraw();
-        self.flights
-            .back()
-            .filter(|flight| flight.begin >= self.sent)?;
+    pub fn take_back(&mut self) -> Option<usize> {
+        self.pipeline.take_back();
+        self.flights.back().filter(|flight| flight.sent == 0)?;
         let last = self.flights.pop_back()?;
-        self.written = last.begin;
+        self.next = last.number;
         Some(last.tag)
     }
 
-    /// The socket takes some of what is unsent.
-    pub fn send(&mut self, input: &mut Input<'_>) {
+    /// Withdraws an exchange, unless some of it was sent.
+    pub fn withdraw(&mut self, number: u64) -> bool {
+        let all = self.flights.iter();
+        let at = all
+            .enumerate()
+            .find(|(_, flight)| flight.number == number && flight.sent == 0)
+            .map(|(at, _)| at);
+        assert_eq!(self.pipeline.withdraw(number), at.is_some());
+        at.and_then(|at| self.flights.remove(at)).is_some()
+    }
+
+    /// Takes over an exchange of another connection. Its number here.
+    pub fn adopt(&mut self, tag: usize, other: &Wire, number: u64) -> u64 {
+        let flight = other.flights.iter().find(|flight| flight.number == number);
+        let flight = flight.expect("it is in flight").clone();
+        let adopted = self.pipeline.adopt(tag, &other.pipeline, number);
+        assert_eq!(adopted, Some(self.next));
+        self.flights.push_back(Flight {
+            tag,
+            number: self.next,
+            sent: 0,
+            ..flight
+        });
+        self.next += 1;
+        self.next - 1
+    }
+
+    /// The socket takes some of what is unsent, but of no exchange from `until` on. The numbers of
+    /// the exchanges whose it was.
+    pub fn send(&mut self, input: &mut Input<'_>, until: Option<u64>) -> Vec<u64> {
         let all = input.byte();
-        let unsent = match all {
-            255 => self.pipeline.unsent(),
-            254 => self.pipeline.unsent_commands(usize::from(all)),
-            _ => {
-                let unsent = self.pipeline.unsent();
-                &unsent[..usize::from(all).min(unsent.len())]
-            }
+        if input.flag() {
+            self.pipeline.close_gaps();
+            assert_eq!(self.pipeline.unsent().len(), self.unsent());
+        }
+        let unsent = match (all, until) {
+            (_, Some(number)) => self.pipeline.unsent_before(number),
+            (254, None) => self.pipeline.unsent_commands(usize::from(all)),
+            (_, None) => self.pipeline.unsent(),
+        };
+        let n = match all {
+            254 | 255 => unsent.len(),
+            _ => usize::from(all).min(unsent.len()),
+        };
+        self.requests.extend_from_slice(&unsent[..n]);
+        self.pipeline.sent(n);
+        self.note_sent(n)
+    }
+
+    /// The socket takes all of it.
+    pub fn send_all(&mut self, until: Option<u64>) -> Vec<u64> {
+        self.pipeline.close_gaps();
+        let unsent = match until {
+            Some(number) => self.pipeline.unsent_before(number),
+            None => self.pipeline.unsent(),
         };
         self.requests.extend_from_slice(unsent);
         let n = unsent.len();
         self.pipeline.sent(n);
-        self.sent += n;
-    }
-
-    /// The socket takes all of it.
-    pub fn send_all(&mut self) {
-        let unsent = self.pipeline.unsent();
-        self.requests.extend_from_slice(unsent);
-        let n = unsent.len();
-        self.pipeline.sent(n);
-        self.sent += n;
+        self.note_sent(n)
     }
 
     /// The server executes the next command, if it has one.
@@ -249,15 +384,19 @@ impl Wire {
                 let Some((tag, reply)) = self.pipeline.next_reply() else {
                     break;
                 };
-                let flight = self.flights.pop_front();
-                assert_eq!(flight.as_ref().map(|flight| flight.tag), Some(tag));
-                assert_eq!(number, self.oldest);
+                assert_eq!(number, self.oldest());
+                let flight = self.flights.pop_front().expect("it was in flight");
+                assert_eq!(flight.tag, tag);
                 // what comes before the question is no answer
-                let asked = flight.is_some_and(|flight| flight.begin < self.sent);
-                assert!(asked || matches!(reply, Reply::Malformed(_)));
-                self.oldest += 1;
+                assert!(flight.sent > 0 || matches!(reply, Reply::Malformed(_)));
+                self.early += flight.len - flight.sent;
+                let dead = matches!(&reply, Reply::Line(line) if line.starts_with(DEAD));
+                self.spoiled |= dead && self.pipeline.is_broken();
+                assert!(!(dead && flight.list) || self.spoiled, "a list may go on");
                 replies.push((number, tag, reply));
             }
+            let pipeline = &self.pipeline;
+            self.amid = !pipeline.is_broken() && pipeline.is_amid_reply();
         }
         assert!(self.pipeline.next_reply().is_none());
         replies
@@ -268,36 +407,9 @@ impl Wire {
         let pipeline = &self.pipeline;
         let over =
             pipeline.is_broken() || pipeline.in_flight() == 0 && !pipeline.buffered().is_empty();
-        assert!(!over || self.faulty, "out of step with a good server");
+        let expected = self.faulty || self.spoiled;
+        assert!(!over || expected, "out of step with a good server");
         over
-    }
-
-    /// The exchanges of which nothing was sent, for another connection.
-    pub fn split_unsent(&mut self) -> Wire {
-        let pipeline = self.pipeline.split_unsent().expect("memory");
-        let kept = self
-            .flights
-            .iter()
-            .take_while(|flight| flight.begin < self.sent);
-        let kept = kept.count();
-        let mut flights = self.flights.split_off(kept);
-        let from = flights.front().map_or(self.written, |flight| flight.begin);
-        for flight in &mut flights {
-            flight.begin -= from;
-            flight.end -= from;
-        }
-        let written = self.written - from;
-        self.written = from;
-        Wire {
-            pipeline,
-            oldest: self.oldest + kept as u64,
-            flights,
-            written,
-            sent: 0,
-            requests: Vec::new(),
-            replies: VecDeque::new(),
-            faulty: false,
-        }
     }
 
     /// Gives memory back at any time.

@@ -18,7 +18,7 @@ sub with {
     chmod 0755, "$dir";
     my $made = "$dir/$name.so";
     if ( !-e $made ) {
-        my @cc = ( $ENV{CC} || 'cc', qw( -std=gnu11 -O1 -Wall -Wextra -shared -fPIC ) );
+        my @cc = ( $ENV{CC} || 'cc', qw( -std=gnu11 -O1 -Wall -Wextra -Werror -shared -fPIC ) );
         system( @cc, '-o', $made, "$HERE/$name.c" ) == 0 or die "Preload: cannot compile $name.c\n";
     }
     local $ENV{LD_PRELOAD} = $made;

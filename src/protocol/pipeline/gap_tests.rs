@@ -310,6 +310,10 @@ impl Model {
                 key.map(|key| (key, false))
             );
         }
+        let unsent = live.iter().find(|asked| asked.sent < asked.text.len());
+        if let Some(first) = unsent.filter(|_| early) {
+            assert_eq!(pipeline.first_unsent(), first.number);
+        }
         for (at, asked) in live.iter().enumerate() {
             let mut before = self.answered_early.clone();
             let texts = live.iter().take(at).map(|asked| &asked.text[asked.sent..]);

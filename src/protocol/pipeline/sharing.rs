@@ -49,8 +49,9 @@ impl<T: Copy> Pipeline<T> {
     pub fn first_unsent(&self) -> u64 {
         let sent = self.unsent_from();
         let begun = self.flights.partition_point(|flight| flight.begin <= sent);
-        let flight = self.flights.get(begun.saturating_sub(1));
-        flight.map_or(self.next, |flight| flight.number)
+        let mut rest = self.flights.range(begun.saturating_sub(1)..);
+        let first = rest.find(|flight| flight.is_live());
+        first.map_or(self.next, |flight| flight.number)
     }
 
     /// Whether some of the command of an exchange in flight was sent.

@@ -30,9 +30,12 @@ impl Worker {
         if pipeline.is_sent(flight.last) {
             return;
         }
-        let from = pipeline.first_unsent().max(flight.first);
-        if pipeline.has_begun(from) {
-            return self.fail_shared(flight.link, Error::Closed);
+        let mut from = flight.first;
+        if pipeline.is_sent(from) || pipeline.has_begun(from) {
+            from = from.max(pipeline.first_unsent());
+            if pipeline.has_begun(from) {
+                return self.fail_shared(flight.link, Error::Closed);
+            }
         }
         for number in from..=flight.last {
             pipeline.withdraw(number);
