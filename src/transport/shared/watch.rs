@@ -2,17 +2,37 @@
 
 use nginx_sys::{ngx_add_timer, ngx_connection_log_error_e_NGX_ERROR_INFO as NGX_ERROR_INFO};
 
-use super::Flight;
+use super::{Flight, Trunk};
 use super::io::waiting;
 use crate::nginx::{self, Msec, stop_timer};
 use crate::transport::Error;
 use crate::transport::link::Owner;
 use crate::transport::session::Session;
-use crate::transport::worker::{LinkKey, SessionKey, Worker};
+use crate::transport::worker::{LinkKey, SessionKey, TrunkKey, Worker};
 
 /// Least time that a link with only discarded replies to come is given, in
 /// milliseconds.
 const MIN_GRACE: Msec = 100;
+
+/// Most time that links are idle if nobody uses them and nobody asked for them
+/// to be kept, in milliseconds.
+const UNASKED_IDLE: Msec = 300;
+
+impl Trunk {
+    /// Nobody uses it, and code that always closes expects nothing to stay.
+    fn is_left(&self) -> bool {
+        self.users == 0 && !self.kept
+    }
+
+    /// How long a connection may be idle; 0: for ever.
+    fn idle_limit(&self) -> Msec {
+        match self.keepalive {
+            0 if self.is_left() => UNASKED_IDLE,
+            limit if self.is_left() => limit.min(UNASKED_IDLE),
+            limit => limit,
+        }
+    }
+}
 
 impl Worker {
     /// A link has worked off what was in flight.
@@ -56,8 +76,7 @@ impl Worker {
         if let Some(sharing) = &mut link.sharing {
             sharing.idle_since = nginx::now();
         }
-        let trunk = self.trunks.get(trunk);
-        let keepalive = trunk.map_or(0, |trunk| trunk.keepalive);
+        let keepalive = self.trunks.get(trunk).map_or(0, Trunk::idle_limit);
         let c = link.connection.as_ptr();
         // SAFETY: the link's connection is open.
         unsafe {
@@ -73,6 +92,34 @@ impl Worker {
             }
         }
         link.pipeline.trim();
+    }
+
+    /// Lets links that are idle already go sooner.
+    pub(super) fn rest_all(&mut self, trunk: TrunkKey) {
+        let mut at = 0;
+        while let Some(trunk) = self.trunks.get(trunk)
+            && let Some(link) = trunk.links.get(at).copied()
+        {
+            self.rest(link);
+            at += 1;
+        }
+    }
+
+    /// A session uses a trunk no more.
+    #[inline(always)]
+    pub(super) fn leave(&mut self, key: TrunkKey) {
+        if let Some(trunk) = self.trunks.get_mut(key) {
+            trunk.users = trunk.users.saturating_sub(1);
+            self.rest_if_left(key);
+        }
+    }
+
+    /// If nobody uses a trunk any more, its links may have to go sooner.
+    #[inline(always)]
+    pub(super) fn rest_if_left(&mut self, key: TrunkKey) {
+        if self.trunks.get(key).is_some_and(Trunk::is_left) {
+            self.rest_all(key);
+        }
     }
 
     /// An operation is over, but its reply is still to come, if its command was
@@ -140,7 +187,7 @@ impl Worker {
             return;
         };
         if link.pipeline.in_flight() == 0 {
-            let keepalive = self.trunks.get(trunk).map_or(0, |trunk| trunk.keepalive);
+            let keepalive = self.trunks.get(trunk).map_or(0, Trunk::idle_limit);
             let due = sharing.idle_since.saturating_add(keepalive);
             return match keepalive {
                 0 => {}
