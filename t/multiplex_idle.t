@@ -51,7 +51,10 @@ __DATA__
             collectgarbage() collectgarbage()
             kit.show("gone", kit.gone(srv))
 
-            kit.show("the request ends", ngx.location.capture("/left?port=" .. srv.port).body)
+            local sock = ngx.socket.tcp()
+            assert(sock:connect("127.0.0.1", ngx.var.server_port))
+            sock:send("GET /left?port=" .. srv.port .. " HTTP/1.0\r\n\r\n")
+            kit.show("the request ends", sock:receive("*a"):sub(-4))
             kit.show("gone", kit.gone(srv))
             srv:close()
         }
@@ -63,7 +66,7 @@ v: "v", "0"
 close: 1
 it may be used again for a moment: 1
 gone: true
-a new one: "w", "0", 0, 2
+a new one: "w", 0, 2
 gone: true
 the request ends: "left"
 gone: true
@@ -92,10 +95,10 @@ gone: true
 --- request
 GET /t
 --- response_body
-a: "a", "0", 1
-b: "b", "0", 1
+a: "a", 1
+b: "b", 1
 stays: 1
-the same: "a", "0", 1
+the same: "a", 1
 less: 1, true
 --- no_error_log
 [error]
@@ -135,9 +138,9 @@ less: 1, true
 --- request
 GET /t
 --- response_body
-v: "v", "0", 1
+v: "v", 1
 open: 0
-v: "v", "0", 1
+v: "v", 1
 gone: true
 --- no_error_log
 [error]
@@ -168,10 +171,10 @@ gone: true
 --- request
 GET /t
 --- response_body
-a: "a", "0", 1
-b: "b", "0", 1, 1
+a: "a", 1
+b: "b", 1, 1
 close: 1
-again: "a", "0", 1, 1
+again: "a", 1, 1
 gone: true
 --- no_error_log
 [error]
@@ -205,7 +208,7 @@ gone: true
 GET /t
 --- response_body
 another: "v", "0"
-late: nil
+late: nil, nil, "timeout"
 bad: nil
 close: 1, 1
 gone: true

@@ -2,11 +2,11 @@
 
 use nginx_sys::{ngx_add_timer, ngx_connection_log_error_e_NGX_ERROR_INFO as NGX_ERROR_INFO};
 
-use super::{Flight, Trunk};
 use super::io::waiting;
+use super::{Flight, Trunk};
 use crate::nginx::{self, Msec, stop_timer};
 use crate::transport::Error;
-use crate::transport::link::Owner;
+use crate::transport::link::{Link, Owner};
 use crate::transport::session::Session;
 use crate::transport::worker::{LinkKey, SessionKey, TrunkKey, Worker};
 
@@ -37,6 +37,9 @@ impl Trunk {
 impl Worker {
     /// A link has worked off what was in flight.
     pub(super) fn worked_off(&mut self, key: LinkKey) {
+        if self.links.get(key).is_some_and(Link::is_leaving) {
+            return self.fail_shared(key, Error::Closed);
+        }
         if let Some(sharing) = self.links.get_mut(key).and_then(|l| l.sharing.as_mut()) {
             sharing.again = None;
             sharing.overdue = false;
@@ -129,7 +132,11 @@ impl Worker {
         if link.is_none_or(|link| !link.pipeline.is_sent(flight.first)) {
             return;
         }
-        let timeout = self.sessions.get(key).map_or(0, Session::read_timeout);
+        let timeout = match link {
+            // nobody will come
+            Some(link) if link.is_leaving() => 0,
+            _ => self.sessions.get(key).map_or(0, Session::read_timeout),
+        };
         self.arm_inspection(flight.link, timeout);
     }
 
@@ -161,22 +168,35 @@ impl Worker {
         self.note_overdue(flight.link);
     }
 
+    /// Whether the oldest reply of a link is still to come, and nobody waits for
+    /// it.
+    pub(super) fn is_nobodys(&mut self, key: LinkKey) -> bool {
+        let Some(link) = self.links.get(key) else {
+            return false;
+        };
+        let (pipeline, sharing) = (&link.pipeline, link.sharing.as_ref());
+        let followers = sharing.and_then(|sharing| sharing.followers.get(&pipeline.oldest()));
+        let followers = followers.map_or(&[][..], |followers| &followers.tags);
+        let mut tags = pipeline.tags().take(1).chain(followers.iter().copied());
+        pipeline.in_flight() > 0 && tags.all(|tag| waiting(&mut self.sessions, tag).is_none())
+    }
+
     /// The oldest exchange of a link is another one now, or became nobody's.
     pub(super) fn note_overdue(&mut self, key: LinkKey) {
+        let orphan = self.is_nobodys(key);
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
-        let oldest = link.pipeline.tags().next();
-        let orphan = oldest.is_some_and(|tag| waiting(&mut self.sessions, tag).is_none());
         if let Some(sharing) = &mut link.sharing {
             let late = sharing.overdue || link.pipeline.oldest() < sharing.late;
-            sharing.overdue = orphan && late;
+            sharing.overdue = sharing.leaving || orphan && late;
         }
     }
 
     /// A link's timer has expired: it was idle for long enough, or its oldest
     /// reply may be overdue.
     pub(super) fn inspect(&mut self, key: LinkKey) {
+        let orphan = self.is_nobodys(key);
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
@@ -195,8 +215,6 @@ impl Worker {
                 _ => self.arm_inspection(key, due - now),
             };
         }
-        let oldest = link.pipeline.tags().next();
-        let orphan = oldest.is_some_and(|tag| waiting(&mut self.sessions, tag).is_none());
         if !orphan {
             // it has a deadline of its own
             return self.arm_inspection(key, 10 * MIN_GRACE);
