@@ -7,10 +7,10 @@ use std::fmt;
 use std::mem::MaybeUninit;
 
 use nginx_sys::{
-    NGX_MAX_ERROR_STR, ngx_add_timer, ngx_close_connection, ngx_connection_t, ngx_current_msec,
-    ngx_cycle, ngx_del_timer, ngx_err_t, ngx_event_t, ngx_exiting, ngx_get_connection,
-    ngx_log_error_core, ngx_log_t, ngx_msec_t, ngx_posted_events, ngx_posted_next_events,
-    ngx_queue_t, ngx_strerror, ngx_terminate, ngx_uint_t,
+    NGX_MAX_ERROR_STR, ngx_add_timer, ngx_cached_time, ngx_close_connection, ngx_connection_t,
+    ngx_current_msec, ngx_cycle, ngx_del_timer, ngx_err_t, ngx_event_t, ngx_exiting,
+    ngx_get_connection, ngx_log_error_core, ngx_log_t, ngx_msec_t, ngx_posted_events,
+    ngx_posted_next_events, ngx_queue_t, ngx_strerror, ngx_terminate, ngx_uint_t,
 };
 
 /// Milliseconds, as nginx counts them.
@@ -229,6 +229,15 @@ impl Drop for Posted {
 pub fn now() -> Msec {
     // SAFETY: nginx's global, written by this thread only.
     unsafe { ngx_current_msec }
+}
+
+/// How long it is, in this turn of the event loop, until the clock says a later
+/// second than this one of the epoch.
+pub fn until_after(second: libc::time_t) -> Msec {
+    // SAFETY: nginx's clock, set at its start and by this thread only.
+    let (now, part) = unsafe { ((*ngx_cached_time).sec, (*ngx_cached_time).msec) };
+    let seconds = Msec::try_from(second.saturating_add(1).saturating_sub(now)).unwrap_or(0);
+    seconds.saturating_mul(1000).saturating_sub(part)
 }
 
 /// Whether the worker is about to end: what becomes idle is to be closed.

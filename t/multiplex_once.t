@@ -250,3 +250,35 @@ values: nil, nil, nil
 errors: true, true, true, 1
 --- no_error_log
 [alert]
+
+
+
+=== TEST 7: the one whose get was sent timed out, and others still wait for it
+--- http_config eval: $::HttpConfig
+--- config
+    lua_memcached_multiplex 1;
+    location = /t {
+        content_by_lua_block {
+            local srv = mux.server(function(line) if line == "get slow" then ngx.sleep(0.3) end end)
+            local first, second, third = kit.connect(srv.port), kit.connect(srv.port), kit.connect(srv.port)
+            first:set_timeout(50)
+            local gave_up = ngx.thread.spawn(function() return first:get("slow") end)
+            local waits = ngx.thread.spawn(function() return second:get("slow") end)
+            local _, value, _, err = ngx.thread.wait(gave_up)
+            kit.show("the first", value, err)
+            -- the reply is not overdue: no other connection takes the place of this one
+            kit.show("a third", third:get("v"))
+            kit.show("the second", select(2, ngx.thread.wait(waits)))
+            kit.show("one connection", srv.accepted, mux.lines(srv))
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+the first: nil, "timeout"
+a third: "v", "0"
+the second: "slow", "0"
+one connection: 1, {"get slow", "get v"}
+--- no_error_log
+[alert]

@@ -20,6 +20,12 @@ pub(super) struct Address {
     len: socklen_t,
 }
 
+impl PartialEq for Address {
+    fn eq(&self, other: &Address) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
 /// What a host turned out to be.
 pub(super) enum Parsed {
     Address(Address),
@@ -125,6 +131,12 @@ impl Address {
             }
         }
         self
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        // SAFETY: the storage was zeroed and then copied to, and is at least as
+        // long as the address.
+        unsafe { std::slice::from_raw_parts((&raw const self.storage).cast(), self.len as usize) }
     }
 
     pub(super) fn as_ptr(&mut self) -> *mut sockaddr {

@@ -353,6 +353,7 @@ impl Worker {
         self.deadline = None;
         self.turn_end = None;
         self.errands = Default::default();
+        self.end_renewals();
         self.links.clear();
         for session in self.sessions.drain() {
             let writer = session.writer.map(|op| *op);

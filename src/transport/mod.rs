@@ -88,6 +88,7 @@ pub fn forget_cycle() {
     with_existing(|worker| {
         worker.watch = None;
         worker.finish_errands();
+        worker.end_renewals();
         worker.renew_shared_events();
         worker.semaphores.free_all();
     });

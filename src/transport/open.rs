@@ -17,7 +17,7 @@ use super::events::on_connection_event;
 use super::io::log_socket_error;
 use super::link::{Connection, Link, Owner};
 use super::op::{Op, Outcome, Work};
-use super::resolve::Resolution;
+use super::resolve::{Asker, Resolution};
 use super::room::Errand;
 use super::session::State;
 use super::sessions::Sessions;
@@ -86,9 +86,10 @@ impl Worker {
             Parsed::Address(address) => self.open_address(key, address, pool),
             Parsed::Name => {
                 // SAFETY: as above.
-                let mut resolution = unsafe { Resolution::start(host, key.to_bits(), request)? };
+                let started = unsafe { Resolution::start(host, Asker::Session(key), request) };
+                let mut resolution = started?;
                 if let Some(answer) = resolution.take_answer() {
-                    return self.open_address(key, answer?.with_port(port), pool);
+                    return self.open_address(key, answer?.address.with_port(port), pool);
                 }
                 session.state = State::Resolving {
                     resolution,
@@ -113,10 +114,9 @@ impl Worker {
         let (mut resolution, port, pool, handshake) = match std::mem::take(&mut session.state) {
             State::Resolving {
                 resolution,
-                port,
                 trunk: Some(trunk),
                 ..
-            } => return self.on_trunk_resolved(key, trunk, resolution, port),
+            } => return self.on_trunk_resolved(key, trunk, resolution),
             State::Resolving {
                 resolution,
                 port,
@@ -134,7 +134,7 @@ impl Worker {
         drop(resolution);
         let opened = match answer {
             Ok(_) if abandoned => Err(Error::Closed),
-            Ok(address) => self.open_address(key, address.with_port(port), pool),
+            Ok(answer) => self.open_address(key, answer.address.with_port(port), pool),
             Err(error) => Err(error),
         };
         let link = self.sessions.get(key).and_then(|session| session.link());

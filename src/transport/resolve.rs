@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nginx_sys::{
     NGX_OK, ngx_http_core_loc_conf_t, ngx_http_core_module, ngx_http_request_t, ngx_int_t,
@@ -11,9 +12,31 @@ use nginx_sys::{
 
 use super::Error;
 use super::address::Address;
-use super::worker::{SessionKey, with};
+use super::worker::{SessionKey, TrunkKey, with};
 use crate::contain::contain;
-use crate::nginx;
+use crate::nginx::{self, Msec};
+
+/// Who has a name looked up.
+#[derive(Clone, Copy)]
+pub(super) enum Asker {
+    Session(SessionKey),
+    /// In the background: it knows an address already.
+    Trunk(TrunkKey),
+}
+
+/// What a name stands for: addresses without a port.
+pub(super) struct Answer {
+    /// One of them.
+    pub(super) address: Address,
+    /// All of them, if a trunk asked.
+    pub(super) all: Vec<Address>,
+    /// How long that holds.
+    pub(super) life: Msec,
+}
+
+/// The resolver calls back those who have asked for a name one after the other,
+/// from a list of its own.
+static ANSWERING: AtomicBool = AtomicBool::new(false);
 
 /// A look-up. Dropping it gives it up.
 pub(super) struct Resolution {
@@ -21,15 +44,14 @@ pub(super) struct Resolution {
     context: *mut ngx_resolver_ctx_t,
     /// The resolver keeps a pointer to it.
     name: Vec<u8>,
-    id: u64,
+    asker: Asker,
     /// `ngx_resolve_name` runs and may call back at once.
     starting: bool,
-    answer: Option<Result<Address, Error>>,
+    answer: Option<Result<Answer, Error>>,
 }
 
 impl Resolution {
-    /// Starts to look up `name` with the resolver of `request`'s location,
-    /// for the session of this id.
+    /// Starts to look up `name` with the resolver of `request`'s location.
     ///
     /// # Errors
     ///
@@ -41,13 +63,13 @@ impl Resolution {
     /// `request` is live.
     pub(super) unsafe fn start(
         name: &[u8],
-        id: u64,
+        asker: Asker,
         request: NonNull<ngx_http_request_t>,
     ) -> Result<Box<Resolution>, Error> {
         let mut this = Box::new(Resolution {
             context: ptr::null_mut(),
             name: name.to_vec(),
-            id,
+            asker,
             starting: true,
             answer: None,
         });
@@ -84,6 +106,10 @@ impl Resolution {
             (*context).handler = Some(on_answer);
             (*context).data = (&raw mut *this).cast();
             (*context).timeout = (*conf).resolver_timeout;
+            if let Asker::Trunk(_) = asker {
+                // a worker that exits does not wait for it
+                (*context).set_cancelable(1);
+            }
             this.context = context;
             // it may open a connection to its server
             let asked = nginx::without_draining(|| ngx_resolve_name(context));
@@ -97,8 +123,8 @@ impl Resolution {
         Ok(this)
     }
 
-    /// The answer, if it is there: an address without a port.
-    pub(super) fn take_answer(&mut self) -> Option<Result<Address, Error>> {
+    /// The answer, if it is there.
+    pub(super) fn take_answer(&mut self) -> Option<Result<Answer, Error>> {
         self.answer.take()
     }
 }
@@ -112,10 +138,34 @@ impl Resolution {
 
 impl Drop for Resolution {
     fn drop(&mut self) {
-        if !self.context.is_null() {
-            // SAFETY: the look-up is pending.
-            unsafe { ngx_resolve_name_done(self.context) };
+        if self.context.is_null() {
+            return;
         }
+        // SAFETY: the look-up is pending.
+        unsafe {
+            if !ANSWERING.load(Ordering::Relaxed) {
+                return ngx_resolve_name_done(self.context);
+            }
+            // it may be the next to be called back: then it must be there
+            let name = Box::new(std::mem::take(&mut self.name));
+            (*self.context).data = Box::into_raw(name).cast();
+            (*self.context).handler = Some(on_unwanted_answer);
+            let event = (*self.context).event;
+            if !event.is_null() {
+                (*event).set_cancelable(1);
+            }
+        }
+    }
+}
+
+/// The resolver has an answer that nobody waits for any more.
+unsafe extern "C" fn on_unwanted_answer(context: *mut ngx_resolver_ctx_t) {
+    // SAFETY: the resolver passes its context, whose data is its name: see where
+    // this handler is set.
+    unsafe {
+        let name = (*context).data.cast::<Vec<u8>>();
+        ngx_resolve_name_done(context);
+        drop(Box::from_raw(name));
     }
 }
 
@@ -125,21 +175,28 @@ unsafe extern "C" fn on_answer(context: *mut ngx_resolver_ctx_t) {
     // boxed state: it would have been given up otherwise.
     let waiting = unsafe {
         let this = (*context).data.cast::<Resolution>();
-        let answer = contain(|| answer(context));
+        let asker = (*this).asker;
+        let answer = contain(|| answer(context, asker));
         (*this).answer = Some(answer.unwrap_or(Err(Error::Internal)));
         ngx_resolve_name_done(context);
         (*this).context = ptr::null_mut();
-        (!(*this).starting).then_some((*this).id)
+        (!(*this).starting).then_some(asker)
     };
-    if let Some(id) = waiting {
-        with(|worker| worker.on_resolved(SessionKey::from_bits(id)));
-    }
+    let Some(asker) = waiting else {
+        return;
+    };
+    ANSWERING.store(true, Ordering::Relaxed);
+    with(|worker| match asker {
+        Asker::Session(key) => worker.on_resolved(key),
+        Asker::Trunk(key) => worker.on_looked_up_again(key),
+    });
+    ANSWERING.store(false, Ordering::Relaxed);
 }
 
 /// # Safety
 ///
 /// `context` is that of a finished look-up.
-unsafe fn answer(context: *mut ngx_resolver_ctx_t) -> Result<Address, Error> {
+unsafe fn answer(context: *mut ngx_resolver_ctx_t, asker: Asker) -> Result<Answer, Error> {
     // SAFETY: by this function's contract: name and addresses are valid.
     unsafe {
         let state = (*context).state;
@@ -157,9 +214,19 @@ unsafe fn answer(context: *mut ngx_resolver_ctx_t) -> Result<Address, Error> {
         if count == 0 {
             return Err(Error::Unknown);
         }
-        let chosen = (*context)
-            .addrs
-            .add(libc::rand().unsigned_abs() as usize % count);
-        Ok(Address::copy((*chosen).sockaddr, (*chosen).socklen))
+        let address = |at| {
+            let one = (*context).addrs.add(at);
+            Address::copy((*one).sockaddr, (*one).socklen)
+        };
+        let mut all = Vec::new();
+        if let Asker::Trunk(_) = asker {
+            all.try_reserve_exact(count).map_err(|_| Error::NoMemory)?;
+            all.extend((0..count).map(address));
+        }
+        Ok(Answer {
+            address: address(libc::rand().unsigned_abs() as usize % count),
+            all,
+            life: nginx::until_after((*context).valid),
+        })
     }
 }

@@ -6,6 +6,7 @@ use slotmap::SlotMap;
 use super::session::{Session, Timeouts};
 use super::worker::SessionKey;
 use crate::ngx_lua::Cleanup;
+use crate::upstream::Spares;
 
 /// A boxed session; there is a fallible way to make a box of this type.
 type Boxed = Box<[Session; 1]>;
@@ -15,7 +16,7 @@ type Boxed = Box<[Session; 1]>;
 pub(super) struct Sessions {
     slots: SlotMap<SessionKey, Boxed>,
     /// As they were made, but for their timeouts and handles.
-    spares: Vec<Boxed>,
+    spares: Spares<Boxed>,
 }
 
 impl Sessions {
@@ -23,7 +24,7 @@ impl Sessions {
     #[inline(always)]
     pub(super) fn make(&mut self, timeouts: Timeouts, handle: usize) -> Option<SessionKey> {
         self.slots.try_reserve(1).ok()?;
-        let mut boxed = match self.spares.pop() {
+        let mut boxed = match self.spares.take() {
             Some(boxed) => boxed,
             None => self.make_box()?,
         };
@@ -36,7 +37,7 @@ impl Sessions {
     #[cold]
     fn make_box(&mut self) -> Option<Boxed> {
         // as a spare it has to find a place, too
-        self.spares.try_reserve(self.slots.len() + 1).ok()?;
+        self.spares.make_room(self.slots.len() + 1).then_some(())?;
         let mut one = Vec::new();
         one.try_reserve_exact(1).ok()?;
         one.push(Session::default());
@@ -50,7 +51,7 @@ impl Sessions {
         let [session] = &mut *boxed;
         let left = (session.cleanup.take(), session.handle);
         session.clear();
-        self.spares.push(boxed);
+        self.spares.give(boxed, self.slots.len());
         Some(left)
     }
 

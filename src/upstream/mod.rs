@@ -8,14 +8,17 @@
 //! | `line` | a queue that can be left from anywhere |
 //! | `rotation` | which of the shared connections takes the next commands |
 //! | `deadlines` | many deadlines for one timer |
+//! | `spares` | how much of what is not used is kept |
 #![forbid(unsafe_code)]
 
 mod deadlines;
 mod line;
 mod pool;
 mod rotation;
+mod spares;
 
 pub use deadlines::{Deadlines, Ticket};
 pub use line::{Line, Place};
 pub use pool::{Admission, Fitness, Pool};
 pub use rotation::{Choice, Demand, Load, choose};
+pub use spares::Spares;

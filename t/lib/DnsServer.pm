@@ -60,7 +60,7 @@ END { stop() if $child && $owner == $$ }
 
 # The server itself.
 
-my ( %asked, @due, %stream );
+my ( %asked, %told, @due, %stream );
 
 sub serve {
     my ($port) = @_;
@@ -87,13 +87,23 @@ sub serve {
     }
 }
 
-# "? NAME" instead of a query asks how often NAME was asked for.
+# "? NAME" instead of a query asks how often NAME was asked for; "= NAME TTL WHAT..." says what it
+# stands for from now on: IPv4 addresses, the code of an error, or "silent".
 sub datagram {
     my ($udp) = @_;
     my $peer = recv $udp, my $query, 4096, 0;
     return if !defined $peer;
     if ( $query =~ /\A\? (.*)/s ) {
         send $udp, $asked{ lc $1 } || 0, 0, $peer;
+        return;
+    }
+    if ( $query =~ /\A= (.*)/s ) {
+        my ( $name, $ttl, @what ) = split ' ', lc $1;
+        $told{$name} =
+              $what[0] eq 'silent' ? { silent => 1 }
+            : $what[0] =~ /[.]/    ? { a => \@what, ttl => $ttl }
+            :                        { code => $what[0] };
+        send $udp, 'done', 0, $peer;
         return;
     }
     answer( $query, 0, sub { send $udp, $_[0], 0, $peer } );
@@ -123,7 +133,7 @@ sub answer {
     my $type = unpack "x$end n", $query;
     $asked{ lc $name }++;
     my ($key) = lc($name) =~ /([^.]*\.[^.]*)\z/;
-    my $zone = $ZONE{ $key // '' } || { code => 3 };
+    my $zone = $told{ lc $name } || $ZONE{ $key // '' } || { code => 3 };
     return if $zone->{silent};
 
     my $cut     = $zone->{truncated} && !$is_tcp;
@@ -190,6 +200,8 @@ C<start()> runs this file as a process of its own, which ends with the suite. Wh
 depends on the last two labels of a name (the table on top), so that C<a.one.test> and
 C<b.one.test> are different names with one behaviour. Any other name does not exist.
 
-A datagram C<? NAME> is answered with the number of queries for NAME so far, in decimal.
+A datagram C<? NAME> is answered with the number of queries for NAME so far, in decimal. One that is
+C<= NAME TTL ADDRESS...> changes what NAME stands for, and so do C<= NAME TTL CODE> and
+C<= NAME TTL silent>.
 
 =cut

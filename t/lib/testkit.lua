@@ -332,7 +332,7 @@ end
 local server = {}
 server.__index = server
 
-local function address(path, port)
+local function address(path, port, last)
     local sa = ffi.new("unsigned char[110]")
     local family = ffi.cast("uint16_t *", sa)
     if path then
@@ -342,19 +342,19 @@ local function address(path, port)
     end
     family[0] = AF_INET
     sa[2], sa[3] = bit.rshift(port, 8), bit.band(port, 255)
-    sa[4], sa[7] = 127, 1
+    sa[4], sa[7] = 127, last or 1
     return sa, 16
 end
 
 -- A listening socket that accepts nothing by itself. `opts`: backlog, path
--- (a unix socket) and port (default: a free one).
+-- (a unix socket), port (default: a free one) and last (of 127.0.0.1).
 function _M.listen(opts)
     opts = opts or {}
     local fd = C.tk_socket(opts.path and AF_UNIX or AF_INET, SOCK, 0)
     assert(fd >= 0, "socket")
     C.tk_opt(fd, 1, 2, ffi.new("int[1]", 1), 4)
     if opts.path then os.remove(opts.path) end
-    local sa, len = address(opts.path, opts.port or 0)
+    local sa, len = address(opts.path, opts.port or 0, opts.last)
     assert(C.tk_bind(fd, sa, len) == 0, "bind")
     assert(C.tk_listen(fd, opts.backlog or 64) == 0, "listen")
     local port

@@ -15,7 +15,7 @@ use crate::transport::connect::{Peer, PoolName};
 use crate::transport::link::Link;
 use crate::transport::op::{Op, Outcome, Work};
 use crate::transport::open::Opened;
-use crate::transport::resolve::Resolution;
+use crate::transport::resolve::{Answer, Asker, Resolution};
 use crate::transport::session::{Session, State};
 use crate::transport::worker::{LinkKey, SessionKey, TrunkKey, Worker};
 
@@ -81,6 +81,9 @@ impl Worker {
         peer: &Peer<'_>,
     ) -> Option<Result<Opened, Error>> {
         let trunk_key = self.find_trunk(peer, request);
+        if nginx::now() >= self.trunks.get(trunk_key)?.renew_at {
+            self.look_up_again(trunk_key, request);
+        }
         let trunk = self.trunks.get_mut(trunk_key)?;
         if trunk.tls {
             return None;
@@ -169,6 +172,8 @@ impl Worker {
                 name: name.clone(),
                 usual: None,
                 address: None,
+                renew_at: Msec::MAX,
+                renewal: None,
                 links: Vec::new(),
                 turn: 0,
                 current: None,
@@ -212,17 +217,17 @@ impl Worker {
         }
         // SAFETY: the request is the running one.
         match unsafe { Address::parse(peer.host, peer.port, request)? } {
-            Parsed::Address(address) => match self.join_at(key, trunk, address)? {
+            Parsed::Address(address) => match self.join_at(key, trunk, address, Msec::MAX)? {
                 Opened::Connected => Ok(Opened::Connected),
                 Opened::Pending => self.begin_joining(key),
             },
             Parsed::Name => {
+                let asker = Asker::Session(key);
                 // SAFETY: as above.
-                let started = unsafe { Resolution::start(peer.host, key.to_bits(), request) };
+                let started = unsafe { Resolution::start(peer.host, asker, request) };
                 let mut resolution = started?;
                 if let Some(answer) = resolution.take_answer() {
-                    let address = answer?.with_port(peer.port);
-                    return match self.join_at(key, trunk, address)? {
+                    return match self.join_at_answer(key, trunk, &answer?)? {
                         Opened::Connected => Ok(Opened::Connected),
                         Opened::Pending => self.begin_joining(key),
                     };
@@ -255,8 +260,9 @@ impl Worker {
     }
 
     /// Whether a link is being opened.
-    fn is_opening(&self, trunk: TrunkKey) -> bool {
-        self.trunk_links(trunk).any(Link::is_connecting)
+    pub(super) fn is_opening(&self, trunk: TrunkKey) -> bool {
+        self.trunk_links(trunk)
+            .any(|link| link.is_connecting() && !link.is_leaving())
     }
 
     /// Makes an operation of waiting for a connection.
@@ -293,15 +299,30 @@ impl Worker {
         self.set_deadline(key, timeout);
     }
 
-    /// Attaches a session to the trunk of a server at `address`.
+    /// Attaches a session to a trunk whose server's name was looked up.
+    fn join_at_answer(
+        &mut self,
+        key: SessionKey,
+        trunk_key: TrunkKey,
+        answer: &Answer,
+    ) -> Result<Opened, Error> {
+        let trunk = self.trunks.get(trunk_key).ok_or(Error::Closed)?;
+        let address = answer.address.with_port(trunk.name.port);
+        self.join_at(key, trunk_key, address, answer.life)
+    }
+
+    /// Attaches a session to the trunk of a server at `address`, which holds
+    /// for this time.
     fn join_at(
         &mut self,
         key: SessionKey,
         trunk: TrunkKey,
         address: Address,
+        life: Msec,
     ) -> Result<Opened, Error> {
         if let Some(trunk) = self.trunks.get_mut(trunk) {
             trunk.address = Some(address);
+            trunk.renew_after(life);
         }
         if !self.has_link(trunk) {
             let session = self.sessions.get(key).ok_or(Error::Closed)?;
@@ -342,7 +363,6 @@ impl Worker {
         key: SessionKey,
         trunk: TrunkKey,
         mut resolution: Box<Resolution>,
-        port: u16,
     ) {
         let answer = resolution.take_answer().unwrap_or(Err(Error::Unknown));
         drop(resolution);
@@ -350,7 +370,7 @@ impl Worker {
         let waits = session.and_then(|session| session.reader.as_ref());
         let joined = match answer {
             Ok(_) if waits.is_none_or(Op::is_abandoned) => Err(Error::Closed),
-            Ok(address) => self.join_at(key, trunk, address.with_port(port)),
+            Ok(answer) => self.join_at_answer(key, trunk, &answer),
             Err(error) => Err(error),
         };
         let outcome = match joined {

@@ -68,9 +68,7 @@ impl Worker {
             session.serial += 1;
         }
         self.stop_waiting(key, trunk_key);
-        if let Some(trunk) = self.trunks.get_mut(trunk_key) {
-            trunk.users = trunk.users.saturating_sub(1);
-        }
+        self.leave(trunk_key);
         if let Some(flight) = flight {
             self.forsake(flight);
             fault::point();
@@ -136,15 +134,6 @@ impl Worker {
         }
         fault::point();
         Ok(self.detach(key, trunk_key))
-    }
-
-    /// Lets links that are idle already go sooner.
-    #[cold]
-    fn rest_all(&mut self, trunk: TrunkKey) {
-        let links = self.trunks.get(trunk).map(|trunk| trunk.links.clone());
-        for link in links.unwrap_or_default() {
-            self.rest(link);
-        }
     }
 
     /// Gives an attached session a connection of its own, which may still have

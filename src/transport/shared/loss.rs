@@ -135,6 +135,7 @@ impl Worker {
         } else {
             self.serve_queue(trunk);
         }
+        self.rest_if_left(trunk);
         self.drop_unused_trunk(trunk);
     }
 
@@ -254,9 +255,7 @@ impl Worker {
             session.state = State::Broken { reused };
             session.serial += 1;
             self.stop_waiting(key, trunk);
-            if let Some(trunk) = self.trunks.get_mut(trunk) {
-                trunk.users = trunk.users.saturating_sub(1);
-            }
+            self.leave(trunk);
         }
     }
 }

@@ -13,6 +13,7 @@
 //! | `loss` | connections that fail: who loses what |
 //! | `rescue` | what goes to another connection then |
 //! | `watch` | connections that are idle or overdue |
+//! | `renew` | names that are looked up again |
 //! | `deadline` | timeouts of those who wait |
 //!
 //! A trunk has the connections to one server. Sessions are attached to the
@@ -28,6 +29,7 @@ mod loss;
 mod open;
 mod over;
 mod queue;
+mod renew;
 mod rescue;
 mod submit;
 mod watch;
@@ -39,6 +41,7 @@ use std::rc::Rc;
 use super::address::Address;
 use super::error::Error;
 use super::link::Tag;
+use super::resolve::Resolution;
 use super::worker::{LinkKey, SessionKey};
 use crate::conf::Multiplex;
 use crate::nginx::Msec;
@@ -66,6 +69,10 @@ pub(super) struct Trunk {
     usual: Option<bool>,
     /// The server's, as it was last looked up.
     address: Option<Address>,
+    /// When its name may be looked up again.
+    renew_at: Msec,
+    /// It is.
+    renewal: Option<Box<Resolution>>,
     links: Vec<LinkKey>,
     /// Index of the link that was chosen last.
     turn: usize,
@@ -110,8 +117,12 @@ pub(super) struct Sharing {
     gets: HashMap<u64, u64, BuildHasherDefault<HashedKey>>,
     /// Among the links to be flushed when the turn ends.
     dirty: bool,
-    /// Its oldest reply should have come: it takes no new work.
+    /// Its oldest reply should have come, or it is leaving: it takes no new
+    /// work.
     overdue: bool,
+    /// The server's name has other addresses now: it goes when it has worked off
+    /// what it has.
+    leaving: bool,
     /// Behind the last exchange whose operation timed out, by number: once older replies have
     /// come, the link is overdue until the reply to that one comes, too.
     late: u64,

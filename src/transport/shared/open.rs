@@ -112,7 +112,11 @@ impl Worker {
                     trunk,
                     connecting: false,
                 };
+                let leaves = link.is_leaving() && link.pipeline.in_flight() == 0;
                 self.admit_joining(trunk);
+                if leaves {
+                    return self.worked_off(key);
+                }
                 self.rest(key);
                 self.flush_shared(key);
                 // its end may have come with it, and no event would tell
@@ -122,7 +126,9 @@ impl Worker {
                 self.serve_queue(trunk);
             }
             Err(error) => {
-                self.refuse_joining(trunk, key, &error);
+                if !link.is_leaving() || !self.is_opening(trunk) {
+                    self.refuse_joining(trunk, key, &error);
+                }
                 self.fail_shared(key, error);
             }
         }
