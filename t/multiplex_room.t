@@ -32,18 +32,37 @@ our $HttpConfig = qq{
                     if size then
                         local till = c.total - #c.input + size + 2
                         if size > 100 then
-                            while c.total < till and c:fill() do c.input = "" end
+                            while c.total < till do
+                                c.input = ""
+                                if not c:fill() then return end
+                            end
+                            c.input = c.input:sub(#c.input - (c.total - till) + 1)
                             srv.read = true
                             while not srv.done and not srv.stopped do ngx.sleep(0.002) end
                         else
                             c:read(size + 2)
                         end
                     end
+                    while srv.held and not srv.stopped do ngx.sleep(0.002) end
                     c:send(size and "STORED\\r\\n" or mux.reply(line, c))
+                    while not srv.go and not srv.stopped do ngx.sleep(0.002) end
                 end
             end)
             srv.lines = {}
             return srv
+        end
+
+        -- Has so many connections to a server stand.
+        function open(srv, many)
+            local go, threads = srv.go, {}
+            srv.go, srv.held = true, true
+            for i = 1, 2 * many do
+                threads[i] = ngx.thread.spawn(function() kit.connect(srv.port):get("open" .. i) end)
+                ngx.sleep(0.02)
+            end
+            srv.held = false
+            for i = 1, 2 * many do ngx.thread.wait(threads[i]) end
+            srv.go, srv.lines = go, {}
         end
 
         function await(f)
@@ -95,10 +114,10 @@ GET /t
 --- response_body
 get: nil, nil, "too many waiting operations"
 pipeline: nil, "too many waiting operations"
-one that waited: true, 100
-one that waited: true, 100
+one that waited: true, 100, nil
+one that waited: true, 100, nil
 one that waited: true, "k", "0"
-there is room again: 100
+there is room again: 100, nil
 --- no_error_log
 [alert]
 
@@ -153,8 +172,10 @@ lines: {"get hot", "get hot", "get hot"}
             for i = 1, 2 do
                 local m, n = kit.connect(srv.port), kit.connect(srv.port)
                 m:set_timeout(50)
+                local first = ngx.thread.spawn(function() return m:get("m" .. i) end)
+                ngx.sleep(0.01)
                 waiting[i] = ngx.thread.spawn(function() return n:get("n" .. i) end)
-                kit.show("gives up", m:get("m" .. i))
+                kit.show("gives up", ngx.thread.wait(first))
             end
             local value = ("v"):rep(60000)
             local memcs = {}
@@ -185,8 +206,8 @@ lines: {"get hot", "get hot", "get hot"}
 --- request
 GET /t
 --- response_body
-gives up: nil, nil, "timeout"
-gives up: nil, nil, "timeout"
+gives up: true, nil, nil, "timeout"
+gives up: true, nil, nil, "timeout"
 refused: 18
 waited: 2
 one that waited: true, "n1", "0"
@@ -341,6 +362,7 @@ few: "few", "0"
                 end
             end)
             slow_done = false
+            open(srv, 2)
             local slow, m, n = kit.connect(srv.port), kit.connect(srv.port), kit.connect(srv.port)
             local t = ngx.thread.spawn(function() return slow:get("slow") end)
             ngx.sleep(0.01)
@@ -374,6 +396,7 @@ few: "few", "0"
     location = /t {
         content_by_lua_block {
             local srv = slow_reader()
+            open(srv, 2)
             local memcs = {}
             for i = 1, 4 do memcs[i] = kit.connect(srv.port, { backlog = 5 }) end
             local order = {}
@@ -576,26 +599,19 @@ and again: "k", nil
                 end
             end
             local a, b = kit.connect(srv.port), kit.connect(srv.port)
-            srv.held = true
-            local one = ngx.thread.spawn(function() return a:get("x") end)
-            ngx.sleep(0.01)
-            local two = ngx.thread.spawn(function() return b:get("y") end)
-            ngx.sleep(0.01)
-            srv.held = false
-            ngx.thread.wait(one)
-            ngx.thread.wait(two)
-
+            open(srv, 2)
             local keys = {}
             for i = 1, 1000 do keys[i] = "l" .. i end
             local first = ngx.thread.spawn(function()
                 local v = b:get("wait")
                 return v, b:get("second")
             end)
+            ngx.sleep(0.01)
             local sent
             local list = ngx.thread.spawn(function()
                 local r = a:get(keys)
                 sent = arrived("get second")
-                return r and r.l1000
+                return r and r.l1000[1]
             end)
             kit.show("both asked", await(function() return on_server("get wait") and on_server("get l1 ") end))
             local to_first, to_list = on_server("get wait"), on_server("get l1 ")
@@ -603,7 +619,7 @@ and again: "k", nil
             to_first:send(mux.reply("get wait"))
             to_list:send(mux.reply("get " .. table.concat(keys, " ")))
             kit.show("first", ngx.thread.wait(first))
-            kit.show("list", select(1, ngx.thread.wait(list)))
+            kit.show("list", ngx.thread.wait(list))
             kit.show("sent before", sent)
             srv:close()
         }
@@ -614,7 +630,7 @@ GET /t
 both asked: true
 on two connections: true
 first: true, "wait", "second", "0"
-list: true
+list: true, "l1000"
 sent before: true
 --- no_error_log
 [alert]
@@ -636,15 +652,7 @@ sent before: true
             end)
             local memcs = {}
             for i = 1, 12 do memcs[i] = kit.connect(srv.port) end
-            -- three connections stand
-            srv.held = true
-            local threads = {}
-            for i = 1, 3 do
-                threads[i] = ngx.thread.spawn(function() return memcs[i]:get("k" .. i) end)
-                ngx.sleep(0.01)
-            end
-            srv.held = false
-            for i = 1, 3 do ngx.thread.wait(threads[i]) end
+            open(srv, 3)
             kit.show("connections", mux.open(srv))
 
             srv_held = true
@@ -661,7 +669,7 @@ sent before: true
             end
             kit.show("answered meanwhile", right)
             srv_held = false
-            kit.show("list", (select(2, ngx.thread.wait(list))).l1000)
+            kit.show("list", (select(2, ngx.thread.wait(list))).l1000[1])
             kit.show("large value", ngx.thread.wait(big))
             srv:close()
         }
