@@ -127,7 +127,7 @@ impl<T> Queue<T> {
     /// Whether somebody waits with these bounds.
     pub fn has(&self, bounds: Bounds) -> bool {
         let mut lines = self.lines.iter();
-        lines.any(|(other, line)| *other == bounds && line.len() > 0)
+        lines.any(|(other, line)| *other == bounds && !line.is_empty())
     }
 
     /// Number of items.
@@ -154,7 +154,7 @@ impl<T> Queue<T> {
 
     /// Lines at the end in which nobody stands go.
     fn drop_empty(&mut self) {
-        while self.lines.last().is_some_and(|(_, line)| line.len() == 0) {
+        while self.lines.last().is_some_and(|(_, line)| line.is_empty()) {
             self.lines.pop();
         }
     }
