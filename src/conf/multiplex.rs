@@ -7,6 +7,7 @@ use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_parse_size, ngx_str_t};
 
 use super::{ERROR, LocConf};
 use crate::contain::contain;
+use crate::upstream::Bounds;
 
 /// Most connections to a server that a worker may share.
 pub const MAX_CONNECTIONS: usize = 64;
@@ -14,7 +15,8 @@ pub const MAX_CONNECTIONS: usize = 64;
 /// Operations that may wait for one server in one worker.
 const DEFAULT_MAX_OPERATIONS: usize = 16384;
 
-/// Bytes of commands that may wait to be sent to one server in one worker.
+/// Bytes of commands that may wait to be sent to one server in one worker,
+/// wherever they wait.
 const DEFAULT_MAX_SIZE: usize = 64 * 1024 * 1024;
 
 /// How connections are shared in a location.
@@ -22,19 +24,20 @@ const DEFAULT_MAX_SIZE: usize = 64 * 1024 * 1024;
 pub struct Multiplex {
     /// Connections to each server that a worker shares; 0: none are shared.
     pub connections: usize,
-    /// Most operations that may wait for one server, in each worker.
-    pub max_operations: usize,
-    /// Most bytes that may wait to be sent to one server, in each worker. One
-    /// command may always wait, whatever its size.
-    pub max_size: usize,
+    /// How much may wait for one server, in each worker: operations that
+    /// coroutines wait for, and bytes to be sent. One command may always wait,
+    /// whatever its size.
+    pub bounds: Bounds,
 }
 
 impl Multiplex {
     /// Nothing is shared.
     pub const OFF: Multiplex = Multiplex {
         connections: 0,
-        max_operations: DEFAULT_MAX_OPERATIONS,
-        max_size: DEFAULT_MAX_SIZE,
+        bounds: Bounds {
+            operations: DEFAULT_MAX_OPERATIONS,
+            size: DEFAULT_MAX_SIZE,
+        },
     };
 
     /// The arguments of the directive; the error is for the operator.
@@ -51,11 +54,11 @@ impl Multiplex {
             } else if parsed.connections == 0 {
                 return Err(c"\"off\" takes no parameters");
             } else if let Some(text) = text.strip_prefix(b"max_operations=") {
-                parsed.max_operations = number(text)
+                parsed.bounds.operations = number(text)
                     .filter(|n| *n > 0)
                     .ok_or(c"needs a positive number of operations in \"max_operations\"")?;
             } else if let Some(text) = text.strip_prefix(b"max_size=") {
-                parsed.max_size = size(text).ok_or(c"needs a positive size in \"max_size\"")?;
+                parsed.bounds.size = size(text).ok_or(c"needs a positive size in \"max_size\"")?;
             } else {
                 return Err(c"takes only the parameters \"max_operations\" and \"max_size\"");
             }

@@ -9,6 +9,9 @@ use super::Error;
 use crate::ngx_lua::{Semaphore, Wait, Waiter};
 use crate::protocol::{Batch, RawRead, RawReader, Reply};
 
+/// Values or replies of a large result.
+const LARGE: usize = 256;
+
 /// Which of a session's two operations. Reading and sending of raw data go on
 /// independently of each other, as they do on a cosocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +45,17 @@ pub enum Outcome {
     Failed(Error),
     /// The thread that the coroutine runs in was ended: it must not go on.
     Ended,
+}
+
+impl Outcome {
+    /// Making Lua values of it takes longer than sending what waits to be sent.
+    pub(super) fn is_large(&self) -> bool {
+        match self {
+            Outcome::Reply(Reply::Values(values)) => values.len() >= LARGE,
+            Outcome::Replies(replies, _) => replies.len() >= LARGE,
+            _ => false,
+        }
+    }
 }
 
 /// An operation begun: either the coroutine has to yield or it has its result.

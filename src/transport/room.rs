@@ -126,7 +126,7 @@ impl Worker {
             return false;
         };
         match session.state {
-            State::Attached { trunk, .. } if shared => self.opens_for_batch(trunk),
+            State::Attached { trunk, .. } if shared => self.opens_for_batch(key, trunk),
             State::Attached { .. } => {
                 let named = self.private_pool(key).and_then(|pool| self.pools.get(pool));
                 let plain = |link: &_| self.links.get(*link).is_some_and(|l| l.tls.is_none());

@@ -18,7 +18,7 @@ use crate::fault;
 use crate::nginx::{Msec, Timer};
 use crate::ngx_lua::{Cleanup, Settings};
 use crate::protocol::Reply;
-use crate::upstream::{Place, Ticket};
+use crate::upstream::{Bounds, Place, Ticket};
 
 /// Timeouts of an object, in milliseconds; 0 stands for the location's
 /// `lua_socket_*_timeout`.
@@ -49,6 +49,8 @@ pub(super) struct Session {
     pub(super) writer: Option<Box<Op>>,
     /// How many operations on shared connections may wait for room.
     pub(super) backlog: Option<usize>,
+    /// How much may wait on shared connections for its operations to be taken.
+    pub(super) bounds: Bounds,
     /// Number of the last operation on a shared connection.
     pub(super) serial: u64,
     /// When the reader's operation times out, on a shared connection.
@@ -139,6 +141,7 @@ impl Session {
             reader,
             writer,
             backlog,
+            bounds: _,
             serial,
             deadline,
             waits,
@@ -410,6 +413,10 @@ impl Worker {
             Some(op) => {
                 let (outcome, semaphore) = op.into_outcome();
                 self.semaphores.give(semaphore);
+                if outcome.is_large() && !self.dirty.is_empty() {
+                    // what others have asked for is not to wait for the making of it
+                    self.on_turn_end();
+                }
                 outcome
             }
             None => {

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `pool` | one keepalive pool |
 //! | `line` | a queue that can be left from anywhere |
+//! | `queue` | how much may wait, and what waits for room |
 //! | `rotation` | which of the shared connections takes the next commands |
 //! | `deadlines` | many deadlines for one timer |
 //! | `spares` | how much of what is not used is kept |
@@ -14,11 +15,13 @@
 mod deadlines;
 mod line;
 mod pool;
+mod queue;
 mod rotation;
 mod spares;
 
 pub use deadlines::{Deadlines, Ticket};
 pub use line::{Line, Place};
 pub use pool::{Admission, Fitness, Pool};
+pub use queue::{Bounds, Queue, Spot};
 pub use rotation::{Choice, Demand, Load, choose};
 pub use spares::Spares;

@@ -91,12 +91,11 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(key) else {
             return Some(Err(Error::Closed));
         };
-        let connections = trunk.multiplex.connections;
-        trunk.multiplex = peer.multiplex;
         // objects may ask for different numbers
-        trunk.multiplex.connections = connections.max(peer.multiplex.connections);
+        trunk.connections = trunk.connections.max(peer.multiplex.connections);
         trunk.users += 1;
         session.backlog = peer.backlog;
+        session.bounds = peer.multiplex.bounds;
         let enlisted = session.enlist(key, request, trunk.name.pool.clone());
         let joined = match enlisted {
             Ok(()) if trunk.takes(&self.links, peer.multiplex.connections) => {
@@ -179,10 +178,12 @@ impl Worker {
                 current: None,
                 joining: Default::default(),
                 queue: Default::default(),
+                operations: 0,
+                unsent: 0,
                 users: 0,
                 served: 0,
                 plain: false,
-                multiplex: peer.multiplex,
+                connections: peer.multiplex.connections,
                 nodelay: false,
                 keepalive: settings.map_or(0, |settings| settings.keepalive_timeout()),
                 kept: false,

@@ -14,7 +14,7 @@ use crate::transport::link::{Link, Owner, Tag};
 use crate::transport::op::{Outcome, Status, Work};
 use crate::transport::session::{Session, State};
 use crate::transport::sessions::Sessions;
-use crate::transport::worker::{LinkKey, Worker};
+use crate::transport::worker::{LinkKey, TrunkKey, Worker};
 
 /// Bytes read from one connection in a turn of the event loop after which
 /// others have their turn.
@@ -29,6 +29,27 @@ impl Worker {
     /// As [`Self::flush_shared`]; `value`, unless empty, is what
     /// `Pipeline::submit_head` left to be sent.
     pub(super) fn flush_shared_with(&mut self, key: LinkKey, value: &[u8]) {
+        self.send_shared(key, value);
+        if let Some(trunk) = self.count_unsent(key) {
+            self.serve_queue(trunk);
+        }
+    }
+
+    /// Has a link's trunk count what it has still to send. The trunk, if
+    /// somebody waits for room there, which there may be now.
+    pub(super) fn count_unsent(&mut self, key: LinkKey) -> Option<TrunkKey> {
+        let link = self.links.get_mut(key)?;
+        let Owner::Trunk { trunk: of, .. } = link.owner else {
+            return None;
+        };
+        let trunk = self.trunks.get_mut(of)?;
+        let sharing = link.sharing.as_mut()?;
+        let now = link.pipeline.unsent_len();
+        trunk.count_unsent(std::mem::replace(&mut sharing.unsent, now), now);
+        (!trunk.queue.is_empty()).then_some(of)
+    }
+
+    fn send_shared(&mut self, key: LinkKey, value: &[u8]) {
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
@@ -213,6 +234,7 @@ impl Worker {
         };
         let before = link.pipeline.in_flight();
         let mut answered = false;
+        let mut over = 0;
         let unasked = loop {
             let number = link.pipeline.oldest();
             let pipeline = &link.pipeline;
@@ -237,12 +259,14 @@ impl Worker {
                 let Some(session) = waiting(&mut self.sessions, tag) else {
                     return;
                 };
-                let done = answer(session, reply);
+                let (done, counted) = answer(session, reply);
+                over += usize::from(counted);
                 if done && let Some(ticket) = session.deadline.take() {
                     self.deadlines.cancel(ticket);
                 }
-                if broken && let State::Attached { reused, .. } = session.state {
+                if broken && let State::Attached { reused, flight, .. } = session.state {
                     // as a connection of one's own would be
+                    over += usize::from(flight.is_some());
                     session.state = State::Broken { reused };
                     if let Some(trunk) = self.trunks.get_mut(trunk) {
                         trunk.users = trunk.users.saturating_sub(1);
@@ -259,8 +283,9 @@ impl Worker {
                 }
             }
         };
-        if answered && let Some(trunk) = self.trunks.get_mut(trunk) {
-            trunk.plain = true;
+        if let Some(trunk) = self.trunks.get_mut(trunk) {
+            trunk.count_out(over);
+            trunk.plain |= answered;
         }
         self.ease_deadline();
         if unasked {
@@ -330,10 +355,11 @@ pub(super) fn waiting(sessions: &mut Sessions, tag: Tag) -> Option<&mut Session>
     (session.serial == tag.serial && waits).then_some(session)
 }
 
-/// Gives a session a reply; whether its operation is done.
-fn answer(session: &mut Session, answer: Answer) -> bool {
+/// Gives a session a reply. Whether its operation is done, and whether it was
+/// one that the trunk counts.
+fn answer(session: &mut Session, answer: Answer) -> (bool, bool) {
     let Some(op) = &mut session.reader else {
-        return false;
+        return (false, false);
     };
     match answer {
         Answer::Own(reply) => accept(op, reply),
@@ -344,8 +370,9 @@ fn answer(session: &mut Session, answer: Answer) -> bool {
         }
     }
     let done = op.status() == Status::Done;
-    if done && let State::Attached { flight, .. } = &mut session.state {
-        *flight = None;
-    }
-    done
+    let counted = match &mut session.state {
+        State::Attached { flight, .. } if done => flight.take().is_some(),
+        _ => false,
+    };
+    (done, counted)
 }

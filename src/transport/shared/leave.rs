@@ -68,6 +68,9 @@ impl Worker {
             session.serial += 1;
         }
         self.stop_waiting(key, trunk_key);
+        if let Some(trunk) = self.trunks.get_mut(trunk_key) {
+            trunk.count_out(usize::from(flight.is_some()));
+        }
         self.leave(trunk_key);
         if let Some(flight) = flight {
             self.forsake(flight);
@@ -102,6 +105,10 @@ impl Worker {
         if self.trunks.get(key).is_some_and(unused)
             && let Some(trunk) = self.trunks.remove(key)
         {
+            debug_assert_eq!(
+                (trunk.operations, trunk.unsent, trunk.queue.len()),
+                (0, 0, 0)
+            );
             self.trunk_names.remove(&trunk.name);
         }
     }

@@ -87,10 +87,12 @@ impl Worker {
         } = link;
         // another one may need its place
         drop(connection);
+        let mut sharing = sharing.map_or_else(Sharing::default, |sharing| *sharing);
         if let Some(trunk) = self.trunks.get_mut(trunk) {
             if connecting {
                 trunk.retry_at = nginx::now().saturating_add(RETRY_DELAY);
             }
+            trunk.count_unsent(sharing.unsent, 0);
             trunk.links.retain(|other| *other != key);
             if trunk.current == Some(key) {
                 trunk.current = None;
@@ -100,7 +102,6 @@ impl Worker {
                 trunk.plain = false;
             }
         }
-        let mut sharing = sharing.map_or_else(Sharing::default, |sharing| *sharing);
         let again = sharing.again.take();
         let sent_before = again.is_some();
         let fruitless = match (&again, pipeline.oldest()) {
@@ -251,10 +252,18 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        if let State::Attached { trunk, reused, .. } = session.state {
+        if let State::Attached {
+            trunk,
+            reused,
+            flight,
+        } = session.state
+        {
             session.state = State::Broken { reused };
             session.serial += 1;
             self.stop_waiting(key, trunk);
+            if let Some(trunk) = self.trunks.get_mut(trunk) {
+                trunk.count_out(usize::from(flight.is_some()));
+            }
             self.leave(trunk);
         }
     }

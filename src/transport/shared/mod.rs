@@ -43,9 +43,8 @@ use super::error::Error;
 use super::link::Tag;
 use super::resolve::Resolution;
 use super::worker::{LinkKey, SessionKey};
-use crate::conf::Multiplex;
 use crate::nginx::Msec;
-use crate::upstream::{Line, Load, Place};
+use crate::upstream::{Bounds, Line, Load, Place, Queue, Spot};
 
 /// How long something that keeps a link may last before the link is given no
 /// more work, if there is another, in milliseconds.
@@ -80,8 +79,12 @@ pub(super) struct Trunk {
     current: Option<LinkKey>,
     /// Sessions that wait for a connection, longest waiting first.
     joining: Line<SessionKey>,
-    /// Sessions whose operation waits for room, longest waiting first.
-    queue: Line<SessionKey>,
+    /// Sessions whose operation waits for room.
+    queue: Queue<SessionKey>,
+    /// How many operations were given to links and are not over.
+    operations: usize,
+    /// Bytes that links have still to send.
+    unsent: usize,
     /// Sessions that are attached, joining, or looking the name up.
     users: usize,
     /// How many sessions the present connections have served.
@@ -91,8 +94,8 @@ pub(super) struct Trunk {
     /// Before, they count as new to all sessions, so that whoever asks for TLS
     /// on new connections does not go on without.
     plain: bool,
-    /// As last asked for.
-    multiplex: Multiplex,
+    /// Most connections that were asked for.
+    connections: usize,
     nodelay: bool,
     /// How long a connection may be idle; 0: for ever.
     keepalive: Msec,
@@ -106,13 +109,40 @@ pub(super) struct Trunk {
     loads: Vec<Load>,
 }
 
+impl Trunk {
+    /// Whether a further operation with these bounds may wait for the server.
+    /// All that waits counts, wherever it does.
+    fn has_room(&self, bounds: Bounds) -> bool {
+        let operations = self.operations + self.queue.len();
+        bounds.allow(operations, self.unsent.saturating_add(self.queue.size()))
+    }
+
+    /// The session that is the next one to be served of those that wait for
+    /// room, if there is room for one.
+    fn next_in_queue(&self) -> Option<SessionKey> {
+        self.queue.first(self.operations, self.unsent).copied()
+    }
+
+    /// An operation that was given to a link is over.
+    fn count_out(&mut self, operations: usize) {
+        debug_assert!(operations <= self.operations);
+        self.operations = self.operations.saturating_sub(operations);
+    }
+
+    /// A link has so many bytes to send, and had so many before.
+    fn count_unsent(&mut self, before: usize, now: usize) {
+        debug_assert!(before <= self.unsent);
+        self.unsent = self.unsent.saturating_sub(before).saturating_add(now);
+    }
+}
+
 /// What a shared link has beside its pipeline.
 #[derive(Default)]
 pub(super) struct Sharing {
     /// Who else gets the reply to an exchange, by its number.
     followers: HashMap<u64, Followers, foldhash::fast::RandomState>,
-    /// How many of them wait.
-    following: usize,
+    /// Its unsent bytes, as far as the trunk has counted them.
+    unsent: usize,
     /// The unsent gets of one key: hashes of the keys, and numbers.
     gets: HashMap<u64, u64, BuildHasherDefault<HashedKey>>,
     /// Among the links to be flushed when the turn ends.
@@ -195,7 +225,7 @@ pub(super) enum Waits {
     /// For a connection.
     Joining(Place),
     /// For room, with its operation.
-    Queued(Place),
+    Queued(Spot),
 }
 
 /// For keys that are hashes already.

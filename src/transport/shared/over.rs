@@ -47,6 +47,7 @@ impl Worker {
                 sharing.again = None;
             }
         }
+        self.count_unsent(flight.link);
         if idle && !connecting {
             self.worked_off(flight.link);
         }
@@ -61,20 +62,13 @@ impl Worker {
             .links
             .get_mut(flight.link)
             .map(|link| &mut link.sharing);
-        let Some(Sharing {
-            followers,
-            following,
-            ..
-        }) = sharing.and_then(Option::as_deref_mut)
-        else {
+        let Some(Sharing { followers, .. }) = sharing.and_then(Option::as_deref_mut) else {
             return false;
         };
         let Some(all) = followers.get_mut(&flight.first) else {
             return false;
         };
-        *following -= all.following().min(*following);
         all.waiting = all.waiting.saturating_sub(1);
-        *following += all.following();
         if all.tags.len() > FOLLOWERS_KEPT.max(2 * all.waiting) {
             let sessions = &self.sessions;
             all.tags.retain(|tag| {

@@ -1,6 +1,6 @@
 //! How many operations there may be, and those that wait for room.
 
-use super::{Trunk, Waits};
+use super::Waits;
 use crate::nginx;
 use crate::protocol::Batch;
 use crate::transport::Error;
@@ -9,37 +9,37 @@ use crate::transport::room::Errand;
 use crate::transport::session::State;
 use crate::transport::submit::{Rejected, What};
 use crate::transport::worker::{SessionKey, TrunkKey, Worker};
+use crate::upstream::Bounds;
 
 impl Worker {
-    /// Whether a trunk takes a further operation now.
-    pub(super) fn has_room(&self, trunk: TrunkKey) -> bool {
-        let Some(trunk) = self.trunks.get(trunk) else {
+    /// Whether a trunk takes a session's operation now, and nobody who waits
+    /// comes first.
+    pub(super) fn has_turn(&self, key: SessionKey, trunk: TrunkKey) -> bool {
+        let (Some(session), Some(trunk)) = (self.sessions.get(key), self.trunks.get(trunk)) else {
             return false;
         };
-        let (mut operations, mut size) = (0, 0);
-        for link in trunk.links.iter().filter_map(|link| self.links.get(*link)) {
-            operations += link.pipeline.in_flight() + link.followers();
-            size += link.pipeline.unsent_len();
-        }
-        operations < trunk.multiplex.max_operations && size < trunk.multiplex.max_size
+        let first = trunk.queue.is_empty()
+            || !trunk.queue.has(session.bounds) && trunk.next_in_queue().is_none();
+        first && trunk.has_room(session.bounds)
     }
 
-    /// Has an operation wait for room, if its session may.
+    /// Has an operation wait for room, if its session may, or for connections.
     pub(super) fn queue_up(
         &mut self,
         key: SessionKey,
         trunk_key: TrunkKey,
         what: What<'_>,
     ) -> Result<Begun, Rejected> {
-        let room = self.has_room(trunk_key);
         let session = self.sessions.get(key).ok_or(Error::Closed)?;
         let trunk = self.trunks.get(trunk_key).ok_or(Error::Closed)?;
-        let most = match session.backlog {
-            // it is the connections that are missing
-            _ if room => trunk.multiplex.max_operations,
-            backlog => backlog.unwrap_or(0),
+        let bounds = session.bounds;
+        // what waits for room is bounded for itself
+        let backlog = Bounds {
+            operations: session.backlog.unwrap_or(0),
+            ..bounds
         };
-        if trunk.queue.len() >= most {
+        let may_wait = backlog.allow(trunk.queue.len(), trunk.queue.size());
+        if !may_wait && !trunk.has_room(bounds) {
             return Err(Error::TooManyOperations.into());
         }
         let (batch, work) = match what {
@@ -53,39 +53,33 @@ impl Worker {
                 (copy, Work::pipeline(batch)?)
             }
         };
+        let size = batch.text_len();
         let op = self.new_op(Work::Queued(Box::new((batch, work))))?;
         let trunk = self.trunks.get_mut(trunk_key);
-        let place = trunk.and_then(|trunk| trunk.queue.try_push_back(key));
-        let (Some(place), Some(session)) = (place, self.sessions.get_mut(key)) else {
+        let spot = trunk.and_then(|trunk| trunk.queue.try_push_back(key, bounds, size));
+        let (Some(spot), Some(session)) = (spot, self.sessions.get_mut(key)) else {
             self.semaphores.give(op.into_semaphore());
             return Err(Error::NoMemory.into());
         };
         session.reader = Some(op);
-        session.waits = Some(Waits::Queued(place));
+        session.waits = Some(Waits::Queued(spot));
         self.set_operation_deadline(key);
         Ok(Begun::Waiting)
     }
 
     /// Those who wait for room get what there is.
     pub(in crate::transport) fn serve_queue(&mut self, trunk_key: TrunkKey) {
-        let queued = |trunk: &Trunk| !trunk.queue.is_empty();
-        while self.trunks.get(trunk_key).is_some_and(queued) && self.has_room(trunk_key) {
-            let trunk = self.trunks.get(trunk_key);
-            let Some(first) = trunk.and_then(|trunk| trunk.queue.front().copied()) else {
-                return;
-            };
+        while let Some(trunk) = self.trunks.get(trunk_key)
+            && let Some(first) = trunk.next_in_queue()
+        {
             let op = self.sessions.get(first).and_then(|s| s.reader.as_ref());
             if op.is_none_or(Op::is_abandoned) {
                 // its light thread was killed
                 self.disconnect(first, State::Closed);
-                if let Some(trunk) = self.trunks.get_mut(trunk_key)
-                    && trunk.queue.front() == Some(&first)
-                {
-                    trunk.queue.pop_front();
-                }
+                self.drop_from_queue(trunk_key, first);
                 continue;
             }
-            if nginx::is_scarce() && self.opens_for_batch(trunk_key) && self.lacks_room() {
+            if nginx::is_scarce() && self.opens_for_next(trunk_key) && self.lacks_room() {
                 return self.wait_for_room(Errand::Queue(trunk_key));
             }
             let link = match self.batch_link(trunk_key, Some(first), true) {
@@ -94,6 +88,7 @@ impl Worker {
                 Err(error) => return self.refuse_queue(trunk_key, &error),
             };
             self.stop_waiting(first, trunk_key);
+            self.drop_from_queue(trunk_key, first);
             let session = self.sessions.get_mut(first);
             let op = session.and_then(|session| session.reader.as_mut());
             if let Some(batch) = op.and_then(Op::unqueue)
@@ -107,9 +102,18 @@ impl Worker {
     /// Those who wait for room get none: no connection can be opened.
     pub(super) fn refuse_queue(&mut self, trunk_key: TrunkKey, error: &Error) {
         while let Some(trunk) = self.trunks.get_mut(trunk_key)
-            && let Some(key) = trunk.queue.pop_front()
+            && let Some(key) = trunk.queue.first_of_all().copied()
         {
             self.finish_failed(key, error);
+            self.drop_from_queue(trunk_key, key);
+        }
+    }
+
+    /// A session that is not there any more, or was served, is not at the head
+    /// of the queue either.
+    fn drop_from_queue(&mut self, trunk: TrunkKey, key: SessionKey) {
+        if let Some(trunk) = self.trunks.get_mut(trunk) {
+            trunk.queue.drop_first(&key);
         }
     }
 
@@ -120,7 +124,7 @@ impl Worker {
         if let (Some(waits), Some(trunk)) = (waits, self.trunks.get_mut(trunk)) {
             match waits {
                 Waits::Joining(place) => trunk.joining.remove(place),
-                Waits::Queued(place) => trunk.queue.remove(place),
+                Waits::Queued(spot) => trunk.queue.remove(spot),
             };
         }
     }

@@ -55,7 +55,7 @@ impl Worker {
         };
         let mut there = trunk.links.iter().filter(asks_again);
         // a server that closes again and again gets no more and more of them
-        if there.clone().count() >= trunk.multiplex.connections {
+        if there.clone().count() >= trunk.connections {
             return there.next_back().copied();
         }
         let link = self.open_for(trunk_key, session).ok()?;
@@ -86,6 +86,7 @@ impl Worker {
                 {
                     link.pipeline.withdraw(number);
                 }
+                self.count_unsent(link_key);
                 return false;
             };
             first.get_or_insert(adopted);
@@ -121,9 +122,9 @@ impl Worker {
                 waiting: 1 + lost.others.len(),
                 tags: std::mem::take(&mut lost.others),
             };
-            sharing.following += followers.following();
             sharing.followers.insert(first, followers);
         }
+        self.count_unsent(link_key);
         self.flush_later(link_key);
         true
     }

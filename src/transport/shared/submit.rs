@@ -30,7 +30,7 @@ impl Worker {
     ) -> Result<Begun, Rejected> {
         fault::point();
         self.check_idle(key)?;
-        let mut link = match self.has_room(trunk) {
+        let mut link = match self.has_turn(key, trunk) {
             true => self.batch_link(trunk, Some(key), true)?,
             false => None,
         };
@@ -89,6 +89,7 @@ impl Worker {
         };
         let idle = link.pipeline.in_flight() == 0;
         let lists = link.pipeline.lists();
+        let unsent = link.pipeline.unsent_len();
         let mut value = &b""[..];
         let (first, last) = match what {
             What::Command(command) => {
@@ -120,6 +121,7 @@ impl Worker {
         }
         fault::point();
         if let State::Attached { trunk, flight, .. } = &mut session.state {
+            let is_new = flight.is_none();
             *flight = Some(Flight {
                 link: link_key,
                 first,
@@ -129,11 +131,17 @@ impl Worker {
                 moved: false,
                 again: false,
             });
-            // what follows in this turn goes elsewhere, if it can
-            if link.pipeline.lists() > lists
-                && let Some(trunk) = self.trunks.get_mut(*trunk)
+            if let (Some(trunk), Some(sharing)) =
+                (self.trunks.get_mut(*trunk), link.sharing.as_mut())
             {
-                trunk.current = None;
+                trunk.operations += usize::from(is_new);
+                let now = link.pipeline.unsent_len();
+                trunk.count_unsent(sharing.unsent, now);
+                sharing.unsent = now;
+                // what follows in this turn goes elsewhere, if it can
+                if link.pipeline.lists() > lists || now - unsent.min(now) > SMALL_VALUE {
+                    trunk.current = None;
+                }
             }
         }
         self.flush_later(link_key);
@@ -248,12 +256,21 @@ impl Worker {
         let links = trunk.links.iter().filter_map(|link| self.links.get(*link));
         trunk.loads.clear();
         trunk.loads.extend(links.map(Link::load));
-        let wanted = trunk.multiplex.connections;
+        let wanted = trunk.connections;
         Ok(choose(&trunk.loads, wanted, trunk.turn, demand))
     }
 
     /// Whether the next command that is given to a trunk will open a connection.
-    pub(in crate::transport) fn opens_for_batch(&mut self, trunk_key: TrunkKey) -> bool {
+    pub(in crate::transport) fn opens_for_batch(
+        &mut self,
+        key: SessionKey,
+        trunk_key: TrunkKey,
+    ) -> bool {
+        self.has_turn(key, trunk_key) && self.opens_for_next(trunk_key)
+    }
+
+    /// As [`Self::opens_for_batch`], if there is room for the command.
+    pub(super) fn opens_for_next(&mut self, trunk_key: TrunkKey) -> bool {
         let Some(trunk) = self.trunks.get(trunk_key) else {
             return false;
         };
@@ -263,7 +280,6 @@ impl Worker {
             patient: true,
         };
         !current.is_some_and(Link::takes_work)
-            && self.has_room(trunk_key)
             && self
                 .choose_among(trunk_key, demand)
                 .is_ok_and(|choice| choice.open)
@@ -284,11 +300,6 @@ impl Link {
     pub(super) fn takes_work(&self) -> bool {
         let sharing = self.sharing.as_ref();
         sharing.is_some_and(|sharing| !sharing.overdue && sharing.again.is_none())
-    }
-
-    /// Operations that wait for a reply that another one asked for.
-    pub(super) fn followers(&self) -> usize {
-        self.sharing.as_ref().map_or(0, |sharing| sharing.following)
     }
 
     /// Whether the socket takes what is there to be sent, as far as is known.
@@ -348,10 +359,7 @@ impl Link {
             pipeline, sharing, ..
         } = self;
         let Some(Sharing {
-            followers,
-            following,
-            gets,
-            ..
+            followers, gets, ..
         }) = sharing.as_deref_mut()
         else {
             return newest;
@@ -376,7 +384,6 @@ impl Link {
         pipeline.take_back();
         all.tags.push(tag);
         all.waiting += 1;
-        *following += 1;
         first
     }
 }
@@ -387,19 +394,12 @@ impl Followers {
         tags: Vec::new(),
         waiting: 1,
     };
-
-    /// How many wait for what another one asked for.
-    pub(super) fn following(&self) -> usize {
-        self.waiting.saturating_sub(1)
-    }
 }
 
 impl Sharing {
     /// Who else gets the reply to an exchange, which has come.
     pub(super) fn take_followers(&mut self, number: u64) -> Option<Vec<Tag>> {
-        let followers = self.followers.remove(&number)?;
-        self.following -= followers.following().min(self.following);
-        Some(followers.tags)
+        Some(self.followers.remove(&number)?.tags)
     }
 
     /// What was collected is being sent: nothing can be added to it.

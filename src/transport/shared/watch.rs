@@ -62,7 +62,7 @@ impl Worker {
         };
         let links = trunk.links.iter().filter_map(|link| self.links.get(*link));
         let fit = links.filter(|link| link.takes_work()).count();
-        fit > trunk.multiplex.connections
+        fit > trunk.connections
     }
 
     /// Nothing is in flight on a link.
