@@ -77,7 +77,7 @@ my $server = q{
     location = /early {
         content_by_lua_block {
             local name = "early" .. ngx.var.arg_what
-            kit.eventually(function() return seen[name] end)
+            kit.eventually(function() return seen[name] end, 15)
             ngx.print(seen[name])
         }
     }
@@ -85,7 +85,7 @@ my $server = q{
         content_by_lua_block {
             local what = ngx.var.arg_what
             look("late", what)
-            kit.eventually(function() return seen["late" .. what] end)
+            kit.eventually(function() return seen["late" .. what] end, 15)
             ngx.print(seen["late" .. what])
         }
     }
@@ -141,7 +141,7 @@ subtest 'values of the http block' => sub {
                 lua_memcached_multiplex off;
                 content_by_lua_block {
                     look("late", "values")
-                    kit.eventually(function() return seen["latevalues"] end)
+                    kit.eventually(function() return seen["latevalues"] end, 15)
                     ngx.print(seen.latevalues)
                 }
             }

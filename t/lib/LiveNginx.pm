@@ -62,7 +62,7 @@ END
     my $child = $self->{pid};
     # it listens before it has a worker
     my $worker = $opt{daemon} || $main =~ /master_process\s+off/ ? sub {1} : sub { $self->workers };
-    $self->wait_for( sub { $self->answers && $worker->() }, 20 )
+    $self->wait_for( sub { $self->answers && $worker->() }, 60 )
         or die "LiveNginx: does not start\n" . $self->log . slurp("$dir/logs/stderr");
     return $self if !$opt{daemon};
     $self->wait_for( sub { defined TestEnv::Child::ended($child) } );

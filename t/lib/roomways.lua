@@ -32,7 +32,7 @@ end
 
 local function new(multiplex)
     local memc = kit.new{ multiplex = multiplex or false }
-    memc:set_timeout(3000)
+    memc:set_timeout(10000)
     return memc
 end
 
