@@ -258,6 +258,7 @@ fn other_than_value(line: &[u8], hits: &[Hit]) -> Result<Result<Vec<Hit>, (Seen,
 
 fn stats(kind: StatsKind, cursor: &mut Cursor<'_>, limits: Limits) -> Result<(Seen, bool), Stop> {
     let mut lines: Vec<Vec<u8>> = Vec::new();
+    let mut size = 0;
     loop {
         let line = cursor.line(limits.line)?;
         if line == b"END" {
@@ -269,6 +270,10 @@ fn stats(kind: StatsKind, cursor: &mut Cursor<'_>, limits: Limits) -> Result<(Se
         if !is_word && !is_stat {
             let in_step = first && is_one_of(first_word(line), ERRORS);
             return Ok((Seen::Line(line.to_vec()), in_step));
+        }
+        size += line.len() + size_of::<Vec<u8>>();
+        if size > limits.value {
+            return bad("statistics too long");
         }
         lines.push(line.to_vec());
         let switched = kind == StatsKind::SizesSwitch
