@@ -321,11 +321,17 @@ little memory: true
                 for slot = 1, 10 do
                     local server = faults.orders(slot)
                     server:script("", { { "pause", 20 }, { "send", line .. "\r\n" }, { ending } })
-                    local m = connected(server)
-                    -- all of it is here, and the worker does not know
-                    local till = os.clock() + 0.04
-                    while os.clock() < till do end
-                    local err = ask(m)
+                    local m = kit.new()
+                    local ok, err = m:connect(server.host, faults.port)
+                    if ok then
+                        -- all of it is here, and the worker does not know
+                        local till = os.clock() + 0.04
+                        while os.clock() < till do end
+                        err = ask(m)
+                    elseif err == "connection reset by peer" then
+                        -- on a busy machine that may come before the connection stands
+                        err = line
+                    end
                     -- a shared connection may have been replaced by one that serves
                     if err ~= line and not (faults.shared and err == "another") then
                         kit.show(label .. ", " .. ending, err)

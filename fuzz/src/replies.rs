@@ -286,6 +286,7 @@ fn other_than_value(line: &[u8], hits: &[Hit]) -> Result<Result<Vec<Hit>, (Seen,
 
 fn stats(kind: StatsKind, cursor: &mut Cursor<'_>, limits: Limits) -> Result<(Seen, bool), Stop> {
     let mut lines: Vec<Vec<u8>> = Vec::new();
+    let mut size = 0;
     loop {
         let line = cursor.line(limits.line)?;
         if line == b"END" {
@@ -296,6 +297,10 @@ fn stats(kind: StatsKind, cursor: &mut Cursor<'_>, limits: Limits) -> Result<(Se
         let is_stat = is_one_of(first_word(line), &["STAT", "ITEM", "PREFIX"]);
         if !is_word && !is_stat {
             return Ok((Seen::Line(line.to_vec()), false));
+        }
+        size += line.len() + size_of::<Vec<u8>>();
+        if size > limits.value {
+            return bad("statistics too long");
         }
         lines.push(line.to_vec());
         let switched = kind == StatsKind::SizesSwitch

@@ -387,8 +387,9 @@ impl Wire {
                 assert_eq!(number, self.oldest());
                 let flight = self.flights.pop_front().expect("it was in flight");
                 assert_eq!(flight.tag, tag);
-                // what comes before the question is no answer
-                assert!(flight.sent > 0 || matches!(reply, Reply::Malformed(_)));
+                // what comes before the question is no answer, unless it says why there is none
+                let told = matches!(reply, Reply::Malformed(_)) || reply.is_error();
+                assert!(flight.sent > 0 || self.pipeline.is_broken() && told);
                 self.early += flight.len - flight.sent;
                 let dead = matches!(&reply, Reply::Line(line) if line.starts_with(DEAD));
                 self.spoiled |= dead && self.pipeline.is_broken();

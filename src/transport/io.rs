@@ -17,9 +17,6 @@ use crate::nginx::{self, stop_timer};
 use crate::ngx_lua::Settings;
 use crate::protocol::{Malformed, Reply};
 
-/// Bytes read at most from a connection that fails.
-const READ_AT_ONCE: usize = 1024 * 1024;
-
 /// How a round of receiving ended.
 enum Received {
     /// Nothing more for now.
@@ -117,26 +114,6 @@ impl Worker {
         }
     }
 
-    /// Nothing can be sent any more, as one learns before the read event comes.
-    /// What the server has said before goes to whoever waits for it first.
-    #[cold]
-    fn fail_writing(&mut self, key: LinkKey, error: Error) {
-        let mut read = 0;
-        while read < READ_AT_ONCE
-            && self.pending_reader(key).is_some()
-            && let Some(link) = self.links.get_mut(key)
-            && link.peek().is_ok_and(|n| n > 0)
-        {
-            link.assume_readable();
-            match link.receive() {
-                Some(Ok(n @ 1..)) => read += n,
-                _ => break,
-            }
-            self.deliver(key);
-        }
-        self.fail(key, error, State::Broken { reused: 0 });
-    }
-
     /// Takes what has been received already and arms the read event and the
     /// read timeout, if an operation waits for data.
     pub(super) fn read_if_due(&mut self, key: LinkKey) {
@@ -232,7 +209,7 @@ impl Worker {
     }
 
     /// The operation that waits for data on a link in use.
-    fn pending_reader(&mut self, key: LinkKey) -> Option<&mut Op> {
+    pub(super) fn pending_reader(&mut self, key: LinkKey) -> Option<&mut Op> {
         let Owner::Session { session, .. } = self.links.get(key)?.owner else {
             return None;
         };
@@ -241,7 +218,7 @@ impl Worker {
     }
 
     /// Hands received bytes to whom they belong.
-    fn deliver(&mut self, key: LinkKey) {
+    pub(super) fn deliver(&mut self, key: LinkKey) {
         let Some(link) = self.links.get_mut(key) else {
             return;
         };

@@ -12,6 +12,9 @@ use super::worker::{LinkKey, Worker};
 use crate::nginx;
 use crate::protocol::Reply;
 
+/// Bytes read at most from a connection that fails.
+const READ_AT_ONCE: usize = 1024 * 1024;
+
 /// Bytes of unsolicited data that are logged.
 const LOGGED: usize = 64;
 
@@ -73,6 +76,26 @@ impl Worker {
             None => Err(error),
             said => Ok(said),
         }
+    }
+
+    /// Nothing can be sent any more, as one learns before the read event comes.
+    /// What the server has said before goes to whoever waits for it first.
+    #[cold]
+    pub(super) fn fail_writing(&mut self, key: LinkKey, error: Error) {
+        let mut read = 0;
+        while read < READ_AT_ONCE
+            && self.pending_reader(key).is_some()
+            && let Some(link) = self.links.get_mut(key)
+            && link.peek().is_ok_and(|n| n > 0)
+        {
+            link.assume_readable();
+            match link.receive() {
+                Some(Ok(n @ 1..)) => read += n,
+                _ => break,
+            }
+            self.deliver(key);
+        }
+        self.fail(key, error, State::Broken { reused: 0 });
     }
 }
 
