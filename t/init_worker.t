@@ -149,7 +149,7 @@ subtest 'values of the http block' => sub {
     );
     is( $nginx->get('/late/own'),           "1,2,3 $limit 50",   'a timer of a request, by its location' );
     is( $nginx->get('/early?what=values'), "$sharing $limit 10", 'a timer of init_worker, by the http block' );
-    ok( $nginx->quit, 'ends' );
+    ok( $nginx->quit(20), 'ends' );
     clean($nginx);
 };
 
@@ -160,7 +160,7 @@ subtest 'nothing is said in the http block' => sub {
         server  => $server,
     );
     is( $nginx->get('/early?what=values'), '1,2,3 100', 'the usual' );
-    ok( $nginx->quit, 'ends' );
+    ok( $nginx->quit(20), 'ends' );
     clean($nginx);
 };
 
@@ -171,7 +171,7 @@ subtest 'a server says something else' => sub {
     );
     is( $nginx->get('/early?what=values'), "$sharing $limit 10", 'a timer of init_worker' );
     is( $nginx->get('/late?what=values'),  '1,2,3 100',          'a timer of a request' );
-    ok( $nginx->quit, 'ends' );
+    ok( $nginx->quit(20), 'ends' );
     clean($nginx);
 };
 
@@ -192,7 +192,7 @@ subtest 'one configuration after the other' => sub {
     $nginx->configure( sub {s/no_such_directive;//} );
     reload($nginx);
     is( $nginx->get('/early?what=values'), "$sharing $limit 30", 'the third' );
-    ok( $nginx->quit, 'ends' );
+    ok( $nginx->quit(20), 'ends' );
     clean( $nginx, qr/no_such_directive|exited on signal 9/ );
 };
 
@@ -209,7 +209,7 @@ subtest 'one process, no master' => sub {
         is( $nginx->get("/$when?what=values"), "$sharing $limit 10", "values, $when" );
         is( $nginx->get("/$when?what=tls"),    'yes',                "TLS, $when" );
     }
-    ok( $nginx->quit, 'ends' );
+    ok( $nginx->quit(20), 'ends' );
     clean($nginx);
 };
 
@@ -226,7 +226,7 @@ for my $says ( '', 'lua_ssl_verify_depth 3;', "lua_ssl_trusted_certificate $cert
         $nginx->configure( sub {s{certificate \S+/ca\.pem}{certificate $certs/otherca.pem}} );
         reload($nginx);
         like( $nginx->get('/early?what=tls'), qr/unable to (?:get local issuer|verify)/, 'another configuration' );
-        ok( $nginx->quit, 'ends' );
+        ok( $nginx->quit(20), 'ends' );
         clean( $nginx, qr/certificate verify error/ );
     };
 }
@@ -238,7 +238,7 @@ subtest 'nothing is trusted in the http block' => sub {
     );
     like( $nginx->get('/early?what=tls'), qr/unable to (?:get local issuer|verify)/, 'a timer of init_worker' );
     is( $nginx->get('/late?what=tls'), 'yes', 'a timer of a request' );
-    ok( $nginx->quit, 'ends' );
+    ok( $nginx->quit(20), 'ends' );
     clean( $nginx, qr/certificate verify error/ );
 };
 
@@ -253,7 +253,7 @@ subtest 'a certificate that is revoked' => sub {
     for my $when (qw( early late )) {
         like( $nginx->get("/$when?what=tls"), qr/certificate revoked/, $when );
     }
-    ok( $nginx->quit, 'ends' );
+    ok( $nginx->quit(20), 'ends' );
     clean( $nginx, qr/certificate verify error/ );
 };
 
@@ -264,7 +264,7 @@ subtest 'the http block names a file that is not there' => sub {
         server => "lua_ssl_trusted_certificate $certs/ca.pem;\n" . $server,
     );
     is( $nginx->get('/late?what=tls'), 'yes', 'where a server names another' );
-    ok( $nginx->quit, 'ends' );
+    ok( $nginx->quit(20), 'ends' );
     clean( $nginx, qr/cannot be applied/ );
     like( $nginx->log, qr/\[warn\].* lua_ssl_\* directives of the http block cannot be applied/, 'a warning' );
 };
@@ -322,7 +322,7 @@ subtest 'files that only root may read' => sub {
         reload($nginx);
         $ask->('the files are there again');
     }
-    ok( $nginx->quit, 'ends' );
+    ok( $nginx->quit(20), 'ends' );
     clean( $nginx, qr/exited on signal 9|\[emerg\].*\Q$dir\E/ );
 };
 

@@ -198,7 +198,7 @@ for my $way ( sort keys %expected ) {
         my $closed = grep { is_closed($_) } @idle;
         cmp_ok( $closed, '>', 0, "$closed of " . @idle . ' were closed' );
         cmp_ok( $closed, '<', scalar @idle, 'not all' );
-        ok( $nginx->quit(10), 'ends' );
+        ok( $nginx->quit(20), 'ends' );
         clean( $nginx, $way );
     };
 }
@@ -211,7 +211,7 @@ subtest 'nothing is opened, and nobody closed' => sub {
     touch( $nginx, 'go' );
     is( answer($runner), 'ok x 8', 'what was asked for' );
     is( scalar( grep { is_closed($_) } @idle ), 0, 'all clients are there' );
-    ok( $nginx->quit(10), 'ends' );
+    ok( $nginx->quit(20), 'ends' );
     clean( $nginx, 'nothing' );
 };
 
@@ -227,7 +227,7 @@ for my $way (qw( address names queue loss )) {
         my ($worker) = $nginx->workers;
         is( $nginx->get('/run/shared'), 'ok x 12', 'the next request' );
         is_deeply( [ $nginx->workers ], [$worker], 'the same worker' );
-        ok( $nginx->quit(10), 'ends' );
+        ok( $nginx->quit(20), 'ends' );
         my @bad = grep { !/worker_connections are not enough/ } $nginx->log_lines(qw( crit alert emerg ));
         is_deeply( \@bad, [], 'nothing bad in the log' );
     };
@@ -251,7 +251,7 @@ for my $main ( '', 'worker_shutdown_timeout 300ms;' ) {
             $nginx->signal('HUP');
             ok( $nginx->wait_for( sub { !grep { $_ == $old } $nginx->workers }, 10 ), 'the worker goes' );
             is( $nginx->get('/run/keep'), 'kept', 'another one works' );
-            ok( $nginx->quit(10), 'ends' );
+            ok( $nginx->quit(20), 'ends' );
             clean( $nginx, 'the end' );
         };
     }

@@ -107,6 +107,6 @@ for my $op ( split ' ', $nginx->get('/ops') ) {
     my ($said) = $nginx->log =~ /TOLD $op: (.*?), context/;
     like( $said, qr/\Atrue, .*"closed"/, "$op: the timer is told" );
 }
-ok( $nginx->quit, 'ends' );
+ok( $nginx->quit(20), 'ends' );
 is_deeply( [ $nginx->log_lines(qw( crit alert emerg )) ], [], 'nothing bad in the log' );
 done_testing();
