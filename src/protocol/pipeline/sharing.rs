@@ -60,6 +60,13 @@ impl<T: Copy> Pipeline<T> {
         flight.is_some_and(|flight| self.unsent_from() > flight.begin)
     }
 
+    /// Whether there is an oldest exchange of whose command some was sent.
+    #[inline(always)]
+    pub fn has_begun_oldest(&self) -> bool {
+        let sent = self.unsent_from();
+        self.flights.front().is_some_and(|first| sent > first.begin)
+    }
+
     /// How many lists of keys are in flight. Where the reply to one ends may be unknown.
     pub fn lists(&self) -> usize {
         self.lists
@@ -72,7 +79,17 @@ impl<T: Copy> Pipeline<T> {
 
     /// The key on the wire of an exchange that is a `get` (or, with `cas`, a `gets`) of one key.
     pub fn single_get(&self, number: u64) -> Option<(&[u8], bool)> {
-        let flight = self.flights.get(self.place(number)?)?;
+        self.get_of(self.flights.get(self.place(number)?)?)
+    }
+
+    /// The same of the last exchange.
+    #[inline(always)]
+    pub fn newest_get(&self) -> Option<(&[u8], bool)> {
+        self.get_of(self.flights.back()?)
+    }
+
+    #[inline(always)]
+    fn get_of(&self, flight: &Flight<T>) -> Option<(&[u8], bool)> {
         match flight.kind {
             Kind::Get { cas } => Some((self.text(flight.start, flight.end)?, cas)),
             _ => None,
@@ -305,6 +322,7 @@ impl<T: Copy> Pipeline<T> {
     }
 
     /// Position in the stream of the first byte that was not sent.
+    #[inline(always)]
     fn unsent_from(&self) -> u64 {
         self.base + self.sent as u64
     }

@@ -75,7 +75,7 @@ impl Worker {
         };
         link.pipeline.close_gaps();
         let pipeline = &link.pipeline;
-        let fresh = pipeline.in_flight() > 0 && !pipeline.has_begun(pipeline.oldest());
+        let fresh = pipeline.in_flight() > 0 && !pipeline.has_begun_oldest();
         if fresh && value.is_empty() && link.is_readable() {
             // nothing was asked: it is closed, or out of step
             self.read_shared(key);
@@ -238,7 +238,7 @@ impl Worker {
         let unasked = loop {
             let number = link.pipeline.oldest();
             let pipeline = &link.pipeline;
-            let unsent = pipeline.in_flight() > 0 && !pipeline.has_begun(number);
+            let unsent = pipeline.in_flight() > 0 && !pipeline.has_begun_oldest();
             if unsent && !pipeline.is_broken() && !pipeline.buffered().is_empty() {
                 break true;
             }

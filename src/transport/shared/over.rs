@@ -6,7 +6,7 @@ use crate::transport::Error;
 use crate::transport::link::{Owner, Tag};
 use crate::transport::op::{Op, Status};
 use crate::transport::session::State;
-use crate::transport::worker::{LinkKey, Worker};
+use crate::transport::worker::{LinkKey, SessionKey, Worker};
 
 /// Tags of those who follow a get and wait no more are dropped when there are
 /// more of them than others, and than this.
@@ -92,28 +92,43 @@ impl Worker {
         let Some(link) = self.links.get(key) else {
             return;
         };
-        let followers = link.sharing.as_ref().map(|sharing| &sharing.followers);
-        let followers = followers.filter(|followers| !followers.is_empty());
+        let mut all = link.pipeline.still_to_send();
+        let waits = |tag: Tag| {
+            let session = self.sessions.get(tag.session);
+            session.is_some_and(|session| {
+                let op = session.reader.as_ref();
+                session.serial == tag.serial && op.is_some_and(|op| !op.is_abandoned())
+            })
+        };
+        if all.all(|(_, tag)| waits(tag)) {
+            return;
+        }
+        drop(all);
+        for session in self.killed_on(key) {
+            self.disconnect(session, State::Closed);
+        }
+    }
+
+    #[cold]
+    fn killed_on(&self, key: LinkKey) -> Vec<SessionKey> {
         let mut killed = Vec::new();
-        let mut last = None;
+        let Some(link) = self.links.get(key) else {
+            return killed;
+        };
+        let followers = link.sharing.as_ref().map(|sharing| &sharing.followers);
         for (number, tag) in link.pipeline.still_to_send() {
-            if last == Some(tag) {
-                continue;
-            }
-            last = Some(tag);
             let followers = followers.and_then(|followers| followers.get(&number));
             let followers = followers.map_or(&[][..], |followers| &followers.tags);
             // up to the first who still waits for it
             for tag in std::iter::once(&tag).chain(followers) {
                 match self.waiting_op(*tag) {
                     Some(op) if !op.is_abandoned() => break,
+                    Some(_) if killed.last() == Some(&tag.session) => {}
                     Some(_) if killed.try_reserve(1).is_ok() => killed.push(tag.session),
                     _ => {}
                 }
             }
         }
-        for session in killed {
-            self.disconnect(session, State::Closed);
-        }
+        killed
     }
 }

@@ -364,7 +364,7 @@ impl Link {
         else {
             return newest;
         };
-        let Some(get) = pipeline.single_get(newest) else {
+        let Some(get) = pipeline.newest_get() else {
             return newest;
         };
         if gets.try_reserve(1).is_err() {
