@@ -11,7 +11,7 @@ use crate::{alias, conf, directives, lua, nginx, ngx_lua, transport};
 
 static MODULE_CONTEXT: ngx_http_module_t = ngx_http_module_t {
     preconfiguration: Some(preconfiguration),
-    postconfiguration: None,
+    postconfiguration: Some(postconfiguration),
     create_main_conf: None,
     init_main_conf: None,
     create_srv_conf: None,
@@ -66,13 +66,21 @@ unsafe fn register(cf: *mut ngx_conf_t) -> Result<(), String> {
     }
 }
 
+/// The http block is read and merged.
+unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
+    // SAFETY: nginx passes the configuration being read.
+    match contain(|| unsafe { conf::complete(cf) }) {
+        Some(()) => NGX_OK as ngx_int_t,
+        None => NGX_ERROR as ngx_int_t,
+    }
+}
+
 /// The configuration is read. With `master_process off` this happens in the
 /// worker itself at a reload: what is tied to the old cycle has to go before
 /// it does.
 unsafe extern "C" fn init_module(_cycle: *mut ngx_cycle_t) -> ngx_int_t {
     contain(|| {
         alias::forget();
-        conf::forget();
         transport::forget_cycle();
     });
     NGX_OK as ngx_int_t

@@ -1,13 +1,14 @@
 //! The few nginx facilities that need a Rust face: logging, error texts, and
 //! timers that belong to no connection.
 
+use std::cell::UnsafeCell;
 use std::ffi::c_void;
 use std::fmt;
 use std::mem::MaybeUninit;
 
 use nginx_sys::{
-    NGX_MAX_ERROR_STR, ngx_add_timer, ngx_connection_t, ngx_current_msec, ngx_cycle, ngx_del_timer,
-    ngx_err_t, ngx_event_t, ngx_exiting, ngx_free_connection, ngx_get_connection,
+    NGX_MAX_ERROR_STR, ngx_add_timer, ngx_close_connection, ngx_connection_t, ngx_current_msec,
+    ngx_cycle, ngx_del_timer, ngx_err_t, ngx_event_t, ngx_exiting, ngx_get_connection,
     ngx_log_error_core, ngx_log_t, ngx_msec_t, ngx_posted_events, ngx_posted_next_events,
     ngx_queue_t, ngx_strerror, ngx_terminate, ngx_uint_t,
 };
@@ -47,6 +48,16 @@ pub unsafe fn log(level: u32, log: *mut ngx_log_t, err: ngx_err_t, args: fmt::Ar
             text.as_ptr(),
         );
     }
+}
+
+/// A log into which nginx may write; nothing of it is seen.
+pub fn silent_log() -> *mut ngx_log_t {
+    struct Silent(UnsafeCell<ngx_log_t>);
+    // SAFETY: nginx has one thread, and writes no line at level 0.
+    unsafe impl Sync for Silent {}
+    // SAFETY: a C struct; all zeros is a log at level 0 without a file.
+    static SILENT: Silent = Silent(UnsafeCell::new(unsafe { std::mem::zeroed() }));
+    SILENT.0.get()
 }
 
 /// The text of an errno as cosockets give it: nginx's, in lower case.
@@ -226,50 +237,64 @@ pub fn is_exiting() -> bool {
     unsafe { ngx_exiting != 0 || ngx_terminate != 0 }
 }
 
-/// While this is alive, nginx does not close reusable connections to get a free
-/// one (`ngx_drain_connections`). Closing one ends a request, and that may run
-/// its `log_by_lua*` and our own clean-up, in the middle of whatever asked for
-/// the connection.
-pub struct HoldDraining {
-    reusable: ngx_uint_t,
-}
-
-impl HoldDraining {
-    /// Holds it until dropped.
-    pub fn new() -> HoldDraining {
-        // SAFETY: the cycle exists while nginx runs; this is its only thread.
-        unsafe {
-            let reusable = (*ngx_cycle).reusable_connections_n;
-            (*ngx_cycle).reusable_connections_n = 0;
-            HoldDraining { reusable }
-        }
-    }
-}
-
-impl Drop for HoldDraining {
-    fn drop(&mut self) {
-        // SAFETY: as above. What was counted meanwhile, up or down, counts.
-        unsafe {
-            let count = &raw mut (*ngx_cycle).reusable_connections_n;
-            *count = (*count).wrapping_add(self.reusable);
-        }
-    }
-}
-
-/// Has nginx make room for a new connection, where that may run any code. To be
-/// called before connecting, since it is held off then.
-pub fn make_room() {
-    // SAFETY: the cycle exists while nginx runs. A connection is taken and given
-    // back unused, which is what makes nginx drain; descriptor 0 stands for none.
+/// Whether nginx closes idle connections before it gives the next one away
+/// (`ngx_drain_connections`).
+#[inline(always)]
+pub fn is_scarce() -> bool {
+    // SAFETY: the cycle exists while nginx runs; this is its only thread.
     unsafe {
-        let scarce = (*ngx_cycle).free_connection_n <= (*ngx_cycle).connection_n / 16;
-        if scarce && (*ngx_cycle).reusable_connections_n > 0 {
-            let connection = ngx_get_connection(0, (*ngx_cycle).log);
-            if !connection.is_null() {
-                ngx_free_connection(connection);
+        (*ngx_cycle).free_connection_n <= (*ngx_cycle).connection_n / 16
+            && (*ngx_cycle).reusable_connections_n > 0
+    }
+}
+
+/// Has nginx close idle connections if they are scarce, as it does when it opens
+/// one. Closing one can end a request, whose `log_by_lua*` and clean-up may run
+/// any code: not to be called while the worker's state is in use.
+#[cold]
+pub fn make_room() {
+    if !is_scarce() {
+        return;
+    }
+    // SAFETY: the cycle exists while nginx runs. A connection is opened and
+    // closed, as nginx does it: nothing but a free one is left of it. There is
+    // nobody to be told if there is none.
+    unsafe {
+        let socket = libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+        if socket == -1 {
+            return;
+        }
+        let connection = ngx_get_connection(socket, silent_log());
+        if connection.is_null() {
+            libc::close(socket);
+        } else {
+            ngx_close_connection(connection);
+        }
+    }
+}
+
+/// The result of `f`, which opens connections. Meanwhile nginx closes no idle
+/// ones for them: see [`make_room`], whose time was before.
+pub fn without_draining<R>(f: impl FnOnce() -> R) -> R {
+    /// Puts back what was taken away, whatever happens. What was counted
+    /// meanwhile, up or down, counts.
+    struct Held(ngx_uint_t);
+    impl Drop for Held {
+        fn drop(&mut self) {
+            // SAFETY: the cycle exists while nginx runs.
+            unsafe {
+                let count = &raw mut (*ngx_cycle).reusable_connections_n;
+                *count = (*count).wrapping_add(self.0);
             }
         }
     }
+    // SAFETY: as above. nginx looks at this number for nothing else, and `f`
+    // neither makes a connection reusable nor closes one that is.
+    let _held = unsafe {
+        let count = &raw mut (*ngx_cycle).reusable_connections_n;
+        Held(std::mem::replace(&mut *count, 0))
+    };
+    f()
 }
 
 /// The id of the timer or connection that an event belongs to.

@@ -75,7 +75,7 @@ others: "other", "0"
 
 
 
-=== TEST 2: quit, verbosity, stats with arguments
+=== TEST 2: quit, verbosity, stats, flush_all
 --- http_config eval: $::HttpConfig
 --- config
     lua_memcached_multiplex 1;
@@ -83,7 +83,7 @@ others: "other", "0"
         content_by_lua_block {
             local srv = mux.server(function(line, c)
                 if line == "quit" then c:close() return false end
-                if line:match("^verbosity") then return "OK\r\n" end
+                if line:match("^verbosity") or line:match("^flush_all") then return "OK\r\n" end
                 if line == "stats settings" then return "STAT a " .. c.index .. "\r\nEND\r\n" end
                 if line == "stats" then return "STAT b " .. c.index .. "\r\nEND\r\n" end
             end)
@@ -94,6 +94,15 @@ others: "other", "0"
             kit.show("stats", m:stats())
             kit.show("stats settings", m:stats("settings"))
             kit.show("version", m:version())
+            m:set_keepalive()
+            m = kit.connect(srv.port)
+            kit.show("flush_all", m:flush_all())
+            m:set_keepalive()
+            m = kit.connect(srv.port)
+            m:init_pipeline()
+            m:get("p")
+            m:stats()
+            kit.show("pipeline", m:commit_pipeline())
             m:set_keepalive()
             m = kit.connect(srv.port)
             kit.show("verbosity", m:verbosity(1))
@@ -120,14 +129,16 @@ others: "other", "0"
 --- request
 GET /t
 --- response_body_like eval
-qr/^stats: \{"STAT b 1"\}, nil
+qr/^stats: \{"STAT b 2"\}, nil
 stats settings: \{"STAT a 2"\}, nil
 version: "2"
+flush_all: 1
+pipeline: \{\{"p", "0"\}, \{\{"STAT b 2"\}\}\}, nil
 verbosity: 1
 quit: 1
 after it: nil, nil, "closed"
 the others: "k", "0"
-shared: \{"stats", "get k"\}
+shared: \{"get k"\}
 settings: "STAT maxbytes \d+"
 verbosity: 1, "yes"
 quit: 1, nil, "closed"

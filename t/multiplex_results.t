@@ -20,6 +20,7 @@ our $HttpConfig = qq{
     }
 };
 
+worker_connections(512);
 no_long_string();
 run_tests();
 
@@ -69,8 +70,10 @@ __DATA__
                         check("delete", 'nil, "NOT_FOUND"', m:delete(k))
                         check("get", "nil", m:get(k))
                         check("version", '"VERSION"', (m:version() or ""):match("^%d") and "VERSION")
-                        check("stats", "true", #(m:stats() or {}) > 20)
                     end
+                    -- from here on it has a connection of its own
+                    check("stats", "true", #(m:stats() or {}) > 20)
+                    check("get", "nil", m:get(k))
                     check("keep", "1", m:set_keepalive())
                 end
                 return #wrong, wrong[1]
@@ -154,7 +157,10 @@ in step: "yes"
             local memcs = {}
             for i = 1, 3 do memcs[i] = kit.connect() end
             kit.show("set", memcs[1]:set("small", "v"))
-            local r = mux.at_once(3, function(i) return memcs[i]:get(i == 2 and "large" or "small" .. i) end)
+            local r = mux.at_once(3, function(i)
+                if i == 3 then return nil, memcs[3]:set("small", "v") end
+                return memcs[i]:get(i == 2 and "large" or "small" .. i)
+            end)
             kit.show("first", unpack(r[1], 1, 3))
             kit.show("large", unpack(r[2], 1, 3))
             kit.show("third", unpack(r[3], 1, 3))

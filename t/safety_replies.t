@@ -122,6 +122,11 @@ left open: nil
                 ngx.say(name, ": ", res, "; ", kit.vals(m:set_keepalive()))
             end
             try("get", "ERROR", "k")
+            try("get", "ERROR\r\nEND", "k")
+            try("get", "ERROR", { "k" })
+            -- END may follow: a proxy answers some keys by such lines
+            try("get", "SERVER_ERROR backend failure", { "k", "l" })
+            try("gets", "SERVER_ERROR 1\r\nSERVER_ERROR 2\r\nEND", { "k", "l" })
             try("get", "SERVER_ERROR out of memory", "k")
             try("gets", "CLIENT_ERROR line too long", "k")
             try("incr", "CLIENT_ERROR cannot increment or decrement non-numeric value", "k", 1)
@@ -149,6 +154,10 @@ left open: nil
 GET /t
 --- response_body
 get: nil, nil, "ERROR"; 1
+get: nil, nil, "ERROR"; nil, "closed"
+get: nil, "ERROR"; 1
+get: nil, "SERVER_ERROR backend failure"; nil, "closed"
+gets: nil, "SERVER_ERROR 1"; nil, "closed"
 get: nil, nil, "SERVER_ERROR out of memory"; 1
 gets: nil, nil, nil, "CLIENT_ERROR line too long"; 1
 incr: nil, "CLIENT_ERROR cannot increment or decrement non-numeric value"; 1
@@ -157,7 +166,7 @@ delete: nil, "ERROR"; 1
 touch: nil, "SERVER_ERROR out of memory"; 1
 flush_all: nil, "CLIENT_ERROR flush_all not allowed"; 1
 verbosity: nil, "ERROR"; 1
-stats: nil, "ERROR"; 1
+stats: nil, "ERROR"; nil, "closed"
 version: nil, "ERROR"; 1
 version: nil, "SERVER_ERROR later"; 1
 set: nil, "NOT_STORED"; 1
@@ -375,15 +384,22 @@ qr/\A(?:$get){12}memory: true\n\z/
             kit.show("detail on", m:stats("detail on"))
             kit.show("detail off", m:stats("detail off"))
             kit.show("detail dump", m:stats("detail dump"))
-            kit.show("detail", m:stats("detail"))
             kit.show("in step", kit.in_step(m))
+            -- behind an error line there may be an END
+            kit.show("detail", m:stats("detail"))
+            kit.show("then", m:set_keepalive())
+            m = kit.connect()
             m:init_pipeline()
             m:stats("reset")
             m:stats("detail on")
-            m:stats("nonesuch")
             m:stats("detail off")
             kit.show("pipeline", m:commit_pipeline())
             kit.show("in step", kit.in_step(m))
+            m:init_pipeline()
+            m:get("none")
+            m:stats("nonesuch")
+            m:get("none")
+            kit.show("pipeline", m:commit_pipeline())
             local srv = kit.replies("STAT a_ERROR 1\r\nSTAT b ERROR\r\nSTAT c 2\r\nEND\r\n",
                 "STAT a 1\r\nSERVER_ERROR out of memory\r\n", "END\r\n")
             m = kit.connect(srv.port)
@@ -399,10 +415,12 @@ reset: {"RESET"}, nil
 detail on: {"OK"}, nil
 detail off: {"OK"}, nil
 detail dump: {}, nil
+in step: "yes"
 detail: nil, "CLIENT_ERROR usage: stats detail on|off|dump"
+then: nil, "closed"
+pipeline: {{{"RESET"}}, {{"OK"}}, {{"OK"}}}, nil
 in step: "yes"
-pipeline: {{{"RESET"}}, {{"OK"}}, {nil, "ERROR"}, {{"OK"}}}, nil
-in step: "yes"
+pipeline: {{}, {nil, "ERROR"}, {[3]="closed"}}, nil
 ERROR within lines: {"STAT a_ERROR 1", "STAT b ERROR", "STAT c 2"}, nil
 an error line midway: nil, "SERVER_ERROR out of memory"
 --- no_error_log

@@ -468,6 +468,7 @@ set_keepalive: 1
 
 
 === TEST 8: one scripted reply, with the harness's own server
+--- private: that server takes one connection, and flush_all has one of its own
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {

@@ -15,11 +15,11 @@ our $HttpConfig = TestEnv::http_config() . qq{
 
         FULL = "ERROR Too many open connections"
 
-        -- A server that says this to whoever connects, and closes.
-        function full(text)
+        -- A server that says this to whoever connects, and closes (or, if it is patient, does not).
+        function full(text, patient)
             return kit.fake(function(c)
                 c:send(text)
-                c:close()
+                if not patient then c:close() end
             end)
         end
 
@@ -97,6 +97,7 @@ verbosity: "nil, \"ERROR Too many open connections\""
                         local m = connect(srv, i % 2 == 0)
                         local _, _, err = m:get("k")
                         if err ~= line then kit.show("get", err) end
+                        m:close()
                         m = connect(srv, i % 2 == 0)
                         m:init_pipeline()
                         m:get("k")
@@ -143,12 +144,21 @@ done
                 kit.show("then", m:set_keepalive())
                 srv:close()
             end
+            -- an error line, and the connection stays open: that is closed here
+            local srv = full(FULL .. "\r\n", true)
+            local m = connect(srv, true)
+            local _, _, err = m:get("k")
+            kit.show("said", err)
+            kit.show("then", m:set_keepalive())
+            kit.show("closed", srv.conns[1]:closed_by_peer())
+            srv:close()
         }
     }
 --- request
 GET /t
 --- response_body eval
 "get: \"bad reply: unsolicited data\"\nthen: nil, \"closed\"\n" x 10
+    . "said: \"ERROR Too many open connections\"\nthen: nil, \"closed\"\nclosed: true\n"
 --- error_log eval
 [
     'lua memcached unsolicited data: "x"', 'lua memcached unsolicited data: "END\r\n"',

@@ -11,7 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[cfg(ngx_feature = "http_ssl")]
 use crate::contain::contain;
-use nginx_sys::{ngx_conf_t, ngx_http_request_t, ngx_palloc};
+use nginx_sys::{ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_module, ngx_http_request_t, ngx_palloc};
+
+#[cfg(ngx_feature = "http_ssl")]
+pub use tls::Context;
 
 pub use multiplex::{MAX_CONNECTIONS, Multiplex, set as set_multiplex};
 
@@ -32,7 +35,7 @@ pub struct LocConf {
     /// `None`: not said here.
     multiplex: Option<Multiplex>,
     #[cfg(ngx_feature = "http_ssl")]
-    ssl: *mut nginx_sys::ngx_ssl_t,
+    ssl: Context,
 }
 
 impl LocConf {
@@ -62,11 +65,21 @@ impl LocConf {
         self.multiplex.unwrap_or(Multiplex::OFF)
     }
 
-    /// The SSL context of ngx_lua's `lua_ssl_*` directives; `None` if the
-    /// loaded ngx_lua has none of them.
+    /// The SSL context of ngx_lua's `lua_ssl_*` directives.
     #[cfg(ngx_feature = "http_ssl")]
-    pub fn ssl(&self) -> Option<NonNull<nginx_sys::ngx_ssl_t>> {
-        NonNull::new(self.ssl)
+    pub fn ssl(&self) -> Context {
+        self.ssl
+    }
+
+    /// What is not said here is as `parent` has it.
+    fn inherit(&mut self, parent: &LocConf) {
+        if self.max_value_size == UNSET {
+            self.max_value_size = match parent.max_value_size {
+                UNSET => DEFAULT_MAX_VALUE_SIZE,
+                size => size,
+            };
+        }
+        self.multiplex = self.multiplex.or(parent.multiplex);
     }
 }
 
@@ -82,10 +95,66 @@ pub fn set_index(index: usize) {
 pub const MAX_VALUE_SIZE_OFFSET: usize = std::mem::offset_of!(LocConf, max_value_size);
 
 /// Forgets what was noted while a configuration was read. To be called before
-/// one is read (the last one may have failed) and after.
+/// one is read: the last one may have failed.
 pub fn forget() {
     #[cfg(ngx_feature = "http_ssl")]
     tls::forget();
+}
+
+/// All locations are merged: makes that of the http block complete. Timers of
+/// `init_worker_by_lua*` go by it.
+///
+/// # Safety
+///
+/// To be called from `postconfiguration`, with its `cf`.
+pub unsafe fn complete(cf: *mut ngx_conf_t) {
+    // SAFETY: nginx has set the context to the http block's; `create_loc_conf`
+    // made its configuration, to which nobody else refers now.
+    unsafe {
+        let Some(http) = of_block((*cf).ctx.cast()) else {
+            return;
+        };
+        if (*http).max_value_size == UNSET {
+            (*http).max_value_size = DEFAULT_MAX_VALUE_SIZE;
+        }
+        #[cfg(ngx_feature = "http_ssl")]
+        {
+            (*http).ssl = tls::http_context(cf);
+        }
+    }
+    forget();
+}
+
+/// This module's configuration in the http block of a configuration that was
+/// read before, if `cf` is not about reading one: in each worker that has an
+/// `init_worker_by_lua*`, ngx_lua has all modules merge a location for it, with
+/// a parent that knows nothing.
+///
+/// # Safety
+///
+/// To be called from `merge_loc_conf`, with its `cf`.
+unsafe fn finished_http<'a>(cf: *mut ngx_conf_t) -> Option<&'a LocConf> {
+    // SAFETY: the cycle has the http block's context as soon as nginx reads
+    // that block, and merges with it. ngx_lua has one of its own.
+    unsafe {
+        let context = *(*(*cf).cycle).conf_ctx.add(ngx_http_module.index);
+        if context.cast() == (*cf).ctx {
+            return None;
+        }
+        of_block(context.cast())?.as_ref()
+    }
+}
+
+/// # Safety
+///
+/// `context` is null or the context of an http block.
+unsafe fn of_block(context: *mut ngx_http_conf_ctx_t) -> Option<*mut LocConf> {
+    // SAFETY: by this function's contract, the array is filled for all modules.
+    unsafe {
+        let context = context.as_ref()?;
+        let conf = *context.loc_conf.add(INDEX.load(Ordering::Relaxed));
+        (!conf.is_null()).then_some(conf.cast())
+    }
 }
 
 /// `create_loc_conf`
@@ -99,7 +168,7 @@ pub unsafe extern "C" fn create_loc_conf(cf: *mut ngx_conf_t) -> *mut c_void {
                 max_value_size: UNSET,
                 multiplex: None,
                 #[cfg(ngx_feature = "http_ssl")]
-                ssl: ptr::null_mut(),
+                ssl: Context::None,
             });
         }
         conf.cast()
@@ -114,20 +183,22 @@ pub unsafe extern "C" fn merge_loc_conf(
 ) -> *mut c_char {
     // SAFETY: both came from `create_loc_conf`.
     let (parent, child) = unsafe { (&*parent.cast::<LocConf>(), &mut *child.cast::<LocConf>()) };
-    if child.max_value_size == UNSET {
-        child.max_value_size = match parent.max_value_size {
-            UNSET => DEFAULT_MAX_VALUE_SIZE,
-            size => size,
-        };
-    }
-    child.multiplex = child.multiplex.or(parent.multiplex);
-    #[cfg(ngx_feature = "http_ssl")]
     // SAFETY: this is `merge_loc_conf`.
+    if let Some(http) = unsafe { finished_http(cf) } {
+        // a worker may not be able to read what the master could
+        child.inherit(http);
+        #[cfg(ngx_feature = "http_ssl")]
+        {
+            child.ssl = http.ssl;
+        }
+        return ptr::null_mut(); // NGX_CONF_OK
+    }
+    child.inherit(parent);
+    #[cfg(ngx_feature = "http_ssl")]
+    // SAFETY: as above.
     match contain(|| unsafe { tls::context(cf) }).flatten() {
         Some(context) => child.ssl = context,
         None => return ERROR,
     }
-    #[cfg(not(ngx_feature = "http_ssl"))]
-    let _ = cf;
     ptr::null_mut() // NGX_CONF_OK
 }

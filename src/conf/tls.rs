@@ -4,13 +4,26 @@ use std::cell::RefCell;
 use std::ptr::{self, NonNull};
 
 use nginx_sys::{
-    NGX_LOG_EMERG, NGX_OK, SSL_CTX_set_cipher_list, ngx_array_t, ngx_conf_t, ngx_int_t,
-    ngx_keyval_t, ngx_pcalloc, ngx_pool_cleanup_add, ngx_ssl_certificates, ngx_ssl_cleanup_ctx,
-    ngx_ssl_conf_commands, ngx_ssl_create, ngx_ssl_crl, ngx_ssl_error, ngx_ssl_t,
-    ngx_ssl_trusted_certificate, ngx_str_t,
+    NGX_LOG_EMERG, NGX_LOG_WARN, NGX_OK, SSL_CTX_set_cipher_list, ngx_array_t, ngx_conf_full_name,
+    ngx_conf_t, ngx_int_t, ngx_keyval_t, ngx_pcalloc, ngx_pool_cleanup_add, ngx_ssl_certificates,
+    ngx_ssl_cleanup_ctx, ngx_ssl_conf_commands, ngx_ssl_create, ngx_ssl_crl, ngx_ssl_error,
+    ngx_ssl_t, ngx_ssl_trusted_certificate, ngx_str_t,
 };
 
+use crate::nginx;
 use crate::ngx_lua::TlsSettings;
+
+/// What TLS handshakes at a location are made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Context {
+    /// The loaded ngx_lua has no TLS.
+    None,
+    /// Of the directives in the http block, which could not be applied. Where
+    /// only `init_worker_by_lua*` can meet them, that is not nginx's end.
+    Unusable,
+    /// It belongs to the configuration.
+    Made(NonNull<ngx_ssl_t>),
+}
 
 /// What a context is made of, as text: locations with equal values share one.
 type Recipe = Vec<u8>;
@@ -28,31 +41,81 @@ pub fn forget() {
     CONTEXTS.0.take();
 }
 
-/// The context for the location that is being merged; null if the loaded
-/// ngx_lua has no TLS. `None`: it cannot be made, and why was logged.
+/// The context for the location that is being merged. `None`: it cannot be
+/// made, and why was logged.
 ///
 /// # Safety
 ///
 /// As for [`TlsSettings::being_merged`].
-pub unsafe fn context(cf: *mut ngx_conf_t) -> Option<*mut ngx_ssl_t> {
+pub unsafe fn context(cf: *mut ngx_conf_t) -> Option<Context> {
     // SAFETY: by this function's contract.
-    let Some(settings) = (unsafe { TlsSettings::being_merged(cf) }) else {
-        return Some(ptr::null_mut());
-    };
-    // SAFETY: the settings' arrays and strings live in the configuration.
-    let recipe = unsafe { recipe(&settings) };
-    let known = CONTEXTS
-        .0
-        .borrow()
-        .iter()
-        .find_map(|(other, context)| (*other == recipe).then_some(*context));
-    if let Some(context) = known {
-        return Some(context.as_ptr());
+    unsafe {
+        match TlsSettings::being_merged(cf) {
+            None => Some(Context::None),
+            Some(settings) => context_of(cf, settings).map(Context::Made),
+        }
     }
-    // SAFETY: by this function's contract.
-    let context = unsafe { create(cf, settings)? };
-    CONTEXTS.0.borrow_mut().push((recipe, context));
-    Some(context.as_ptr())
+}
+
+/// The context for the http block: that of a location that says nothing else,
+/// if there is one.
+///
+/// # Safety
+///
+/// As for [`TlsSettings::of_http_block`].
+pub unsafe fn http_context(cf: *mut ngx_conf_t) -> Context {
+    // SAFETY: by this function's contract; the copy is used here only.
+    unsafe {
+        let Some(settings) = TlsSettings::of_http_block(cf) else {
+            return Context::None;
+        };
+        // each location may say something else, so this is no error
+        let mut quiet = *cf;
+        quiet.log = nginx::silent_log();
+        let Some(context) = context_of(&raw mut quiet, settings) else {
+            nginx::log(
+                NGX_LOG_WARN,
+                (*cf).log,
+                0,
+                format_args!(
+                    "lua_ssl_* directives of the http block cannot be applied: \
+                     timers of init_worker_by_lua* can do no TLS handshakes with memcached"
+                ),
+            );
+            return Context::Unusable;
+        };
+        (*context.as_ptr()).log = (*cf).log;
+        Context::Made(context)
+    }
+}
+
+/// # Safety
+///
+/// `cf` is about reading the configuration that has these settings.
+unsafe fn context_of(cf: *mut ngx_conf_t, mut settings: TlsSettings) -> Option<NonNull<ngx_ssl_t>> {
+    // SAFETY: by this function's contract: the settings' arrays and strings
+    // live in the configuration, and its cycle has a pool.
+    unsafe {
+        for name in [&mut settings.trusted_certificate, &mut settings.crl] {
+            let found =
+                name.len == 0 || ngx_conf_full_name((*cf).cycle, name, 1) == NGX_OK as ngx_int_t;
+            if !found {
+                return None;
+            }
+        }
+        let recipe = recipe(&settings);
+        let known = CONTEXTS
+            .0
+            .borrow()
+            .iter()
+            .find_map(|(other, context)| (*other == recipe).then_some(*context));
+        if known.is_some() {
+            return known;
+        }
+        let context = create(cf, settings)?;
+        CONTEXTS.0.borrow_mut().push((recipe, context));
+        Some(context)
+    }
 }
 
 /// # Safety
@@ -96,7 +159,7 @@ unsafe fn elements<'a, T>(array: *mut ngx_array_t) -> &'a [T] {
 ///
 /// # Safety
 ///
-/// As for [`TlsSettings::being_merged`].
+/// As for [`context_of`].
 unsafe fn create(cf: *mut ngx_conf_t, mut settings: TlsSettings) -> Option<NonNull<ngx_ssl_t>> {
     let ok = NGX_OK as ngx_int_t;
     // SAFETY: the configuration being read has a pool and a log, and the

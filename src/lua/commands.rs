@@ -48,8 +48,10 @@ fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
         Ok(waiter) => Ok(waiter),
         Err(why) => return cannot_wait(stack, shape, key, request, why),
     };
+    let what = What::Command(command);
+    transport::room::before(|worker| worker.opens_to_send(key, what.can_share()));
     let next = begin(shape, key, request, waiter, |worker| {
-        worker.submit(key, request, What::Command(command))
+        worker.submit(key, request, what)
     });
     if let Ok(Err(Rejected::Refused(refused))) = &next {
         log_refused(stack, refused);

@@ -16,7 +16,6 @@ use super::handle::{
 use super::results::{Shape, Unable, give_up, go_on, wait};
 use super::stack::Stack;
 use crate::conf::{LocConf, MAX_CONNECTIONS, Multiplex};
-use crate::nginx;
 use crate::ngx_lua::Settings;
 use crate::transport::{self, Begun, Error, KeepaliveError, Opened, Peer, PoolName, Timeouts};
 
@@ -113,7 +112,7 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
         backlog: options.backlog,
         multiplex: multiplex(stack, request),
     };
-    nginx::make_room();
+    transport::room::before(|worker| worker.opens_to_connect(request, &peer));
     let found = found.filter(|key| transport::with(|worker| worker.is_session(*key)));
     let session = found.ok_or_else(|| (kept_timeouts(stack), NewHandle::push(stack)));
     let (key, opened) = transport::with(|worker| {

@@ -122,6 +122,10 @@ pub unsafe extern "C-unwind" fn commit(state: *mut lua_State) -> c_int {
     let Some(id) = handle::read(stack, 2, Kind::Pipeline) else {
         stack.raise(format_args!("bad pipeline"))
     };
+    transport::room::before(|worker| {
+        let shared = with(|all| all.get(key(id)).is_some_and(|p| p.batch.can_share()));
+        worker.opens_to_send(session, shared)
+    });
     let next = with(|pipelines| {
         let Some(pipeline) = pipelines.get(key(id)) else {
             return Ok(Err(Error::Unknown.to_string()));

@@ -48,6 +48,7 @@ pub unsafe extern "C-unwind" fn send(state: *mut lua_State) -> c_int {
             stack.type_name(2)
         )),
     };
+    transport::room::before(|worker| worker.opens_to_send(key, false));
     let next = begin(Shape::SEND, key, request, stack.waiter(request), |worker| {
         worker.send(key, request, data)
     });
@@ -126,6 +127,7 @@ pub unsafe extern "C-unwind" fn receive(state: *mut lua_State) -> c_int {
         }
         return 1;
     }
+    transport::room::before(|worker| worker.opens_to_send(key, false));
     let next = begin(
         Shape::RECEIVE,
         key,

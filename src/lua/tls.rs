@@ -11,7 +11,6 @@ use nginx_sys::SSL_SESSION;
 use super::handle;
 use super::results::{Shape, Unable, begin, go_on};
 use super::stack::Stack;
-use crate::nginx;
 use crate::transport::{self, Begun, Certificate, Denied, Error, Handshake, Outcome, SessionKey};
 
 /// Instead of the address of a session: the one that was passed.
@@ -42,7 +41,7 @@ pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
         certificate: certificate(stack),
     };
     let resumed = handshake.session.is_some();
-    nginx::make_room();
+    transport::room::before(|worker| worker.opens_for_handshake(key));
     let next = begin(
         Shape::HANDSHAKE,
         key,

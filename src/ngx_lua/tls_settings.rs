@@ -5,7 +5,10 @@
 
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_array_t, ngx_conf_t, ngx_http_conf_ctx_t, ngx_int_t, ngx_str_t, ngx_uint_t};
+use nginx_sys::{
+    ngx_array_t, ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_module_t, ngx_int_t, ngx_str_t,
+    ngx_uint_t,
+};
 
 use super::ngx_http_lua_module;
 use super::settings::offset;
@@ -42,15 +45,72 @@ impl TlsSettings {
     /// final then.
     pub unsafe fn being_merged(cf: *mut ngx_conf_t) -> Option<TlsSettings> {
         // SAFETY: nginx sets the context to the location's while it merges.
-        let conf = unsafe {
-            let context = (*cf).ctx.cast::<ngx_http_conf_ctx_t>();
-            NonNull::new(
-                *(*context)
-                    .loc_conf
-                    .add(ngx_http_lua_module.ctx_index)
-                    .cast::<*mut u8>(),
-            )?
-        };
+        unsafe { TlsSettings::at(of_context(cf)?) }
+    }
+
+    /// Those of the http block. `None` as above, or there is no memory.
+    ///
+    /// # Safety
+    ///
+    /// To be called from a module's `postconfiguration`, with its `cf`.
+    pub unsafe fn of_http_block(cf: *mut ngx_conf_t) -> Option<TlsSettings> {
+        // SAFETY: nginx has set the context to the http block's again. What is
+        // not said there has the value that nginx's slot functions start from.
+        unsafe {
+            let said = TlsSettings::at(of_context(cf)?)?;
+            let default = TlsSettings::defaults(cf)?;
+            let text = |said: ngx_str_t, default| match said.data.is_null() {
+                true => default,
+                false => said,
+            };
+            // NGX_CONF_UNSET_PTR
+            let array = |said: *mut ngx_array_t, default| match said.addr() == usize::MAX {
+                true => default,
+                false => said,
+            };
+            Some(TlsSettings {
+                protocols: match said.protocols {
+                    0 => default.protocols,
+                    protocols => protocols,
+                },
+                ciphers: text(said.ciphers, default.ciphers),
+                verify_depth: match said.verify_depth {
+                    -1 => default.verify_depth, // NGX_CONF_UNSET_UINT
+                    depth => depth,
+                },
+                trusted_certificate: text(said.trusted_certificate, default.trusted_certificate),
+                crl: text(said.crl, default.crl),
+                conf_commands: array(said.conf_commands, default.conf_commands),
+                certificates: array(said.certificates, default.certificates),
+                certificate_keys: array(said.certificate_keys, default.certificate_keys),
+            })
+        }
+    }
+
+    /// What holds where nothing is said. It differs from version to version,
+    /// so ngx_lua is asked for it, as nginx would.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::of_http_block`].
+    unsafe fn defaults(cf: *mut ngx_conf_t) -> Option<TlsSettings> {
+        // SAFETY: ngx_lua's hooks are called in the order in which nginx calls
+        // them, with a configuration that names no file.
+        unsafe {
+            let hooks = ngx_http_lua_module.ctx.cast::<ngx_http_module_t>();
+            let (create, merge) = ((*hooks).create_loc_conf?, (*hooks).merge_loc_conf?);
+            let (parent, child) = (NonNull::new(create(cf))?, NonNull::new(create(cf))?);
+            if !merge(cf, parent.as_ptr(), child.as_ptr()).is_null() {
+                return None;
+            }
+            TlsSettings::at(child.cast())
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `conf` is ngx_lua's configuration of a location.
+    unsafe fn at(conf: NonNull<u8>) -> Option<TlsSettings> {
         let array = |name| offset(name).map_or(std::ptr::null_mut(), |at| read(conf, at));
         Some(TlsSettings {
             protocols: read(conf, offset("lua_ssl_protocols").ok()?),
@@ -62,6 +122,20 @@ impl TlsSettings {
             certificates: array("lua_ssl_certificate"),
             certificate_keys: array("lua_ssl_certificate_key"),
         })
+    }
+}
+
+/// ngx_lua's configuration in the context of `cf`.
+///
+/// # Safety
+///
+/// The context is one of http, filled for all modules.
+unsafe fn of_context(cf: *mut ngx_conf_t) -> Option<NonNull<u8>> {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let context = (*cf).ctx.cast::<ngx_http_conf_ctx_t>();
+        let conf = *(*context).loc_conf.add(ngx_http_lua_module.ctx_index);
+        NonNull::new(conf.cast())
     }
 }
 

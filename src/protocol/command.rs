@@ -127,13 +127,16 @@ pub enum Command<'a> {
 
 impl Command<'_> {
     /// Whether it may go over a connection that others use as well: it ends or
-    /// changes nothing of theirs, and its reply has one grammar.
+    /// changes nothing of theirs, its reply has one grammar, and no proxy is
+    /// known to answer it by closing the connection.
     pub fn can_share(&self) -> bool {
-        match self {
-            Command::Quit | Command::Verbosity { .. } => false,
-            Command::Stats { args } => args.unwrap_or_default().is_empty(),
-            _ => true,
-        }
+        !matches!(
+            self,
+            Command::Quit
+                | Command::Verbosity { .. }
+                | Command::Stats { .. }
+                | Command::FlushAll { .. }
+        )
     }
 
     /// The command's word on the wire.
@@ -158,7 +161,7 @@ impl Command<'_> {
     }
 }
 
-fn retrieval(cas: bool) -> &'static str {
+pub(super) fn retrieval(cas: bool) -> &'static str {
     if cas { "gets" } else { "get" }
 }
 

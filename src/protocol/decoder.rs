@@ -272,11 +272,15 @@ impl Decoder {
                 .announce(&header, many, keys, max, &self.buffers);
             return announced.err().map(malformed);
         }
-        match (is_error(text), got) {
-            (true, 0) => Some((Reply::Line(text.to_vec()), Step::Kept)),
-            (true, _) | (false, 0) => Some((Reply::Line(text.to_vec()), Step::Lost)),
-            (false, _) => Some(malformed(Malformed::NoEnd)),
+        let is_error = is_error(text);
+        if got > 0 && !is_error {
+            return Some(malformed(Malformed::NoEnd));
         }
+        // For one key it replaces the reply. A proxy may answer a list with a line for some of the
+        // keys, and go on.
+        let ends = is_error && got == 0 && !kind.is_list() && !begins_end(self.input.unread());
+        let step = if ends { Step::Kept } else { Step::Lost };
+        Some((Reply::Line(text.to_vec()), step))
     }
 
     /// A line of a `stats` reply.
@@ -291,11 +295,8 @@ impl Decoder {
             _ => stats == Stats::SizesSwitch && ends_sizes_switch(text),
         };
         if !ended && !is_stat(text) {
-            let step = match first && is_error(text) {
-                true => Step::Kept,
-                false => Step::Lost,
-            };
-            return Some((Reply::Line(text.to_vec()), step));
+            // an error line, too: nobody knows whether END follows
+            return Some((Reply::Line(text.to_vec()), Step::Lost));
         }
         partial.lines_size += text.len() + size_of::<Vec<u8>>();
         if partial.lines_size > most {
@@ -309,6 +310,14 @@ impl Decoder {
         partial.lines.push(copy);
         ended.then(|| (partial.lines(), Step::Kept))
     }
+}
+
+/// Whether these bytes may be the beginning of END.
+fn begins_end(unread: &[u8]) -> bool {
+    let (word, rest) = unread
+        .split_at_checked(b"END".len())
+        .unwrap_or((unread, b""));
+    !word.is_empty() && b"END".starts_with(word) && matches!(rest, [] | [b'\r' | b'\n', ..])
 }
 
 /// memcached 1.4.27 to 1.6 answer `STAT sizes_status enabled` or `disabled`, or with `error` there

@@ -1,5 +1,7 @@
 //! What the encoder notes down for the decoder.
 
+use super::command::retrieval;
+
 /// The reply a command asks for, and where the command's keys stand in the encoded text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Expect {
@@ -52,6 +54,22 @@ pub(super) enum Kind {
     Stats(Stats),
     /// No reply.
     Nothing,
+}
+
+impl Kind {
+    /// The command's word, if it is one that reads values.
+    pub fn retrieval(self) -> Option<&'static str> {
+        match self {
+            Kind::Get { cas } | Kind::GetMany { cas, .. } => Some(retrieval(cas)),
+            _ => None,
+        }
+    }
+
+    /// Whether several keys are asked for: behind an error line the reply may go on, as that of a
+    /// proxy does.
+    pub fn is_list(self) -> bool {
+        matches!(self, Kind::GetMany { keys: 2.., .. })
+    }
 }
 
 /// How a `stats` reply ends.

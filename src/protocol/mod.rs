@@ -52,7 +52,7 @@ pub use command::{Arg, Arith, Command, KeyList, Verb, encode};
 pub use expect::Expect;
 pub use key::{Key, MAX_KEY_LEN, escape_into, is_plain, unescape_into};
 pub use number::Digits;
-pub use pipeline::{Limits, Pipeline, ReadBuf, VALUE_END};
+pub use pipeline::{Exchange, Limits, Pipeline, ReadBuf, SMALL_VALUE, VALUE_END};
 pub use raw::{RawRead, RawReader};
 pub use record::Record;
 pub use refusal::{Answer, Argument, Refused};

@@ -19,7 +19,7 @@ const DROP_FRONT: usize = 64 * 1024;
 const IDLE_OUT: usize = 4 * 1024;
 
 /// Values up to so many bytes are copied into the out buffer.
-const SMALL_VALUE: usize = 8 * 1024;
+pub const SMALL_VALUE: usize = 8 * 1024;
 
 /// What follows a value that is stored.
 pub const VALUE_END: &[u8] = b"\r\n";
@@ -45,11 +45,12 @@ pub struct ReadBuf<'a> {
     pub max: usize,
 }
 
-/// A command whose reply did not come yet.
+/// A command whose reply did not come yet; of kind `Nothing`: one that was withdrawn.
 struct Flight<T> {
     tag: T,
+    number: u64,
     kind: Kind,
-    /// Where its command begins in the stream of sent bytes.
+    /// Where its command begins in the stream of sent bytes. It ends where the next one begins.
     begin: u64,
     /// Its keys, or only its beginning, as positions in the stream of sent bytes.
     start: u64,
@@ -66,11 +67,33 @@ pub struct Pipeline<T> {
     base: u64,
     /// Bytes of `out` that were sent.
     sent: usize,
+    /// Neither the first nor the last was withdrawn.
     flights: VecDeque<Flight<T>>,
     /// Number that the next exchange gets.
     next: u64,
+    /// Lists among the exchanges in flight.
+    lists: usize,
+    gaps: Gaps,
     decoder: Decoder,
     broken: bool,
+}
+
+/// What was withdrawn and is still there.
+struct Gaps {
+    /// Its text begins in the stream of sent bytes not before this position.
+    from: u64,
+    /// Bytes of text.
+    size: usize,
+    /// Exchanges.
+    count: usize,
+}
+
+impl Gaps {
+    const NONE: Gaps = Gaps {
+        from: u64::MAX,
+        size: 0,
+        count: 0,
+    };
 }
 
 impl<T: Copy> Pipeline<T> {
@@ -82,6 +105,8 @@ impl<T: Copy> Pipeline<T> {
             sent: 0,
             flights: VecDeque::new(),
             next: 0,
+            lists: 0,
+            gaps: Gaps::NONE,
             decoder: Decoder::new(limits),
             broken: false,
         }
@@ -146,14 +171,16 @@ impl<T: Copy> Pipeline<T> {
 
     fn take_off(&mut self, tag: T, expect: Expect) {
         if expect.has_reply() {
-            self.next += 1;
+            self.lists += usize::from(expect.kind.is_list());
             self.flights.push_back(Flight {
                 tag,
+                number: self.next,
                 kind: expect.kind,
                 begin: self.base + expect.begin as u64,
                 start: self.base + expect.start as u64,
                 end: self.base + expect.end as u64,
             });
+            self.next += 1;
         }
     }
 
@@ -168,9 +195,13 @@ impl<T: Copy> Pipeline<T> {
         queued
     }
 
-    /// What is to be sent next.
+    /// What is to be sent next. Where commands were withdrawn it ends, so
+    /// [`close_gaps`](Self::close_gaps) comes first.
     pub fn unsent(&self) -> &[u8] {
-        self.out.get(self.sent..).unwrap_or_default()
+        let gap = self.gaps.from.saturating_sub(self.base);
+        let end = usize::try_from(gap).unwrap_or(usize::MAX);
+        let end = end.min(self.out.len());
+        self.out.get(self.sent..end).unwrap_or_default()
     }
 
     /// As many whole commands of [`unsent`](Self::unsent) as are at most `most` bytes, but at
@@ -199,6 +230,9 @@ impl<T: Copy> Pipeline<T> {
     /// the next reply is asked for: a reply to a command that was not sent is none.
     pub fn sent(&mut self, n: usize) {
         self.sent = self.sent.saturating_add(n).min(self.out.len());
+        if self.base + self.sent as u64 >= self.gaps.from {
+            self.close_gaps();
+        }
         self.tidy();
     }
 
@@ -222,7 +256,7 @@ impl<T: Copy> Pipeline<T> {
 
     /// Number of replies to come.
     pub fn in_flight(&self) -> usize {
-        self.flights.len()
+        self.flights.len() - self.gaps.count
     }
 
     /// Whether the stream is out of step: no reply will come, and the connection is to be closed.
@@ -275,75 +309,14 @@ impl<T: Copy> Pipeline<T> {
             self.decoder.reply(flight.kind, keys)?
         };
         let tag = flight.tag;
+        self.lists -= usize::from(flight.kind.is_list());
         self.flights.pop_front();
         self.broken = step == Step::Lost;
+        if self.gaps.count > 0 {
+            self.drop_ends();
+        }
         self.tidy();
         Some((tag, reply))
-    }
-
-    /// Tags of the exchanges in flight, in the order in which their replies will come.
-    pub fn tags(&self) -> impl Iterator<Item = T> {
-        self.flights.iter().map(|flight| flight.tag)
-    }
-
-    /// Number of the exchange whose reply comes next. They are numbered in the order in which
-    /// they were submitted, from 0.
-    pub fn oldest(&self) -> u64 {
-        self.next - self.flights.len() as u64
-    }
-
-    /// Number of the exchange that was submitted last, if it is in flight.
-    pub fn newest(&self) -> Option<u64> {
-        self.flights.back().and(self.next.checked_sub(1))
-    }
-
-    /// Whether the whole command of an exchange in flight was sent.
-    pub fn is_sent(&self, number: u64) -> bool {
-        let at = usize::try_from(number.saturating_sub(self.oldest())).ok();
-        let behind = at.and_then(|at| self.flights.get(at + 1));
-        let end = behind.map_or(self.base + self.out.len() as u64, |flight| flight.begin);
-        self.base + self.sent as u64 >= end
-    }
-
-    /// Number of the first exchange whose command was not sent as a whole.
-    pub fn first_unsent(&self) -> u64 {
-        let sent = self.base + self.sent as u64;
-        let begun = self.flights.partition_point(|flight| flight.begin <= sent);
-        self.oldest() + begun.saturating_sub(1) as u64
-    }
-
-    /// Whether some of the command of an exchange in flight was sent.
-    pub fn has_begun(&self, number: u64) -> bool {
-        let at = usize::try_from(number.saturating_sub(self.oldest())).ok();
-        let flight = at.and_then(|at| self.flights.get(at));
-        flight.is_some_and(|flight| self.base + self.sent as u64 > flight.begin)
-    }
-
-    /// The key on the wire of an exchange that is a `get` (or, with `cas`, a `gets`) of one key.
-    pub fn single_get(&self, number: u64) -> Option<(&[u8], bool)> {
-        let at = usize::try_from(number.checked_sub(self.oldest())?).ok()?;
-        let flight = self.flights.get(at)?;
-        let Kind::Get { cas } = flight.kind else {
-            return None;
-        };
-        let position = |at: u64| usize::try_from(at.checked_sub(self.base)?).ok();
-        let key = self
-            .out
-            .get(position(flight.start)?..position(flight.end)?)?;
-        Some((key, cas))
-    }
-
-    /// Takes the exchange that was submitted last back, unless some of it was sent.
-    pub fn withdraw(&mut self) {
-        let unsent = self.base + self.sent as u64;
-        if self.flights.back().is_some_and(|last| last.begin >= unsent)
-            && let Some(flight) = self.flights.pop_back()
-        {
-            self.next -= 1;
-            let begin = flight.begin.saturating_sub(self.base);
-            self.out
-                .truncate(usize::try_from(begin).unwrap_or(usize::MAX));
-        }
     }
 
     /// Whether a part of the next reply was received.
@@ -356,41 +329,13 @@ impl<T: Copy> Pipeline<T> {
         self.decoder.is_amid_value()
     }
 
-    /// Moves the exchanges of which nothing was sent to a pipeline for another connection. They
-    /// keep their numbers. `None` if there is no memory for that: then all stays as it was.
-    pub fn split_unsent(&mut self) -> Option<Self> {
-        let unsent = self.base + self.sent as u64;
-        let mut other =
-            Pipeline::new(self.decoder.limits).with_buffers(self.decoder.buffers.clone());
-        other.next = self.next;
-        let kept = self.flights.partition_point(|flight| flight.begin < unsent);
-        let Some(from) = self.flights.get(kept).map(|flight| flight.begin) else {
-            return Some(other);
-        };
-        let at = usize::try_from(from - self.base).unwrap_or(usize::MAX);
-        let at = at.min(self.out.len());
-        let count = self.flights.len() - kept;
-        other
-            .out
-            .try_reserve_exact(self.out.len().saturating_sub(at))
-            .ok()?;
-        other.flights.try_reserve_exact(count).ok()?;
-        other.out.extend(self.out.drain(at..));
-        for mut flight in self.flights.drain(kept..) {
-            flight.begin -= from;
-            flight.start -= from;
-            flight.end -= from;
-            other.flights.push_back(flight);
-        }
-        self.next -= count as u64;
-        Some(other)
-    }
-
     /// Forgets the exchanges in flight, whose replies will not be waited for. If there are any,
     /// the pipeline is broken.
     pub fn drop_in_flight(&mut self) {
+        self.close_gaps();
         self.broken |= !self.flights.is_empty();
         self.flights.clear();
+        self.lists = 0;
         self.decoder.reset();
         self.tidy();
     }
@@ -447,6 +392,12 @@ impl<T: Copy> Pipeline<T> {
     }
 }
 
+mod sharing;
+
+pub use sharing::Exchange;
+
+#[cfg(test)]
+mod gap_tests;
 #[cfg(test)]
 mod position_tests;
 #[cfg(test)]

@@ -18,6 +18,8 @@ pub struct Record {
 impl Record {
     /// The data to be sent next: as many whole commands as there is room for, or a part of one
     /// that is longer. It stays the same until it was [`taken`](Self::taken). `None`: no memory.
+    // not inlined: plain connections have a shorter way
+    #[inline(never)]
     pub fn next<T: Copy>(&mut self, pipeline: &Pipeline<T>) -> Option<&[u8]> {
         if self.bytes.is_empty() {
             let unsent = match self.rest {
@@ -35,6 +37,7 @@ impl Record {
     }
 
     /// OpenSSL has taken so much of it.
+    #[inline(never)]
     pub fn taken(&mut self, n: usize) {
         self.bytes.drain(..n.min(self.bytes.len()));
     }

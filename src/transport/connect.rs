@@ -14,6 +14,7 @@ use super::io::log_socket_error;
 use super::link::Link;
 use super::op::{Op, Outcome, Work};
 use super::open::Opened;
+use super::room::Errand;
 use super::session::{Session, State};
 use super::worker::{LinkKey, NamedPool, PoolKey, SessionKey, UsualPeer, Worker};
 use crate::MEMORY;
@@ -379,6 +380,10 @@ impl Worker {
     /// A pool has room again: whoever waits longest gets it.
     pub(super) fn resume_waiting(&mut self, pool: PoolKey) {
         loop {
+            let opens = |named: &NamedPool| named.pool.opens_next();
+            if self.pools.get(pool).is_some_and(opens) && self.lacks_room() {
+                return self.wait_for_room(Errand::Pool(pool));
+            }
             let (links, sessions) = (&self.links, &self.sessions);
             let resumed = self.pools.get_mut(pool).and_then(|named| {
                 let tls = named.tls;

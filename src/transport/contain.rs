@@ -133,10 +133,12 @@ impl Worker {
         self.deadline_armed = None;
         self.dirty.clear();
         self.turn_end = None;
+        self.errands = Default::default();
         self.buffers = Buffers::default();
         for session in self.sessions.iter_mut() {
             session.state = State::Closed;
             session.deadline = None;
+            session.waits = None;
             session.serial += 1;
             let ended = session.request().is_none();
             for slot in [Slot::Reader, Slot::Writer] {

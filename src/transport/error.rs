@@ -59,6 +59,9 @@ pub enum Error {
     /// nginx or ngx_lua was built without TLS.
     #[error("TLS is not supported by this nginx")]
     NoTls,
+    /// The http block's directives could not be applied.
+    #[error("no SSL context: the lua_ssl_* directives of the http block cannot be applied")]
+    NoContext,
     /// An error of the operating system, nginx's text in lower case.
     #[error("{}", nginx::error_text(*.0))]
     Os(ngx_err_t),

@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 use nginx_sys::{ngx_event_t, ngx_http_log_ctx_t, ngx_http_request_t};
 
 use super::link::Owner;
+use super::room;
 use super::worker::{LinkKey, SessionKey, Worker, with};
 use crate::nginx;
 
@@ -60,6 +61,11 @@ pub(super) unsafe extern "C" fn on_watch(_: *mut ngx_event_t) {
 /// The commands of a turn of the event loop are complete.
 pub(super) unsafe extern "C" fn on_turn_end(_: *mut ngx_event_t) {
     with(Worker::on_turn_end);
+}
+
+/// There are those who wait for room for a connection.
+pub(super) unsafe extern "C" fn on_room(_: *mut ngx_event_t) {
+    room::run_errands();
 }
 
 /// Somebody may have waited too long on a shared connection.

@@ -247,7 +247,9 @@ impl Worker {
         };
         while let Some((tag, reply)) = link.pipeline.next_reply() {
             fault::point();
-            if let Reply::Malformed(Malformed::Unsolicited) = reply {
+            if link.pipeline.is_broken()
+                && let Reply::Malformed(Malformed::Unsolicited) = reply
+            {
                 link.log_unsolicited();
             }
             if let Some(op) = self
@@ -350,6 +352,10 @@ impl Worker {
         }
         if link.pipeline.unsent().is_empty() {
             return;
+        }
+        if let Owner::Session { session, .. } = link.owner {
+            // of a light thread that was killed nothing more is sent
+            self.reap(session);
         }
         self.flush(key);
         let sent = self

@@ -352,6 +352,7 @@ impl Worker {
         self.watch = None;
         self.deadline = None;
         self.turn_end = None;
+        self.errands = Default::default();
         self.links.clear();
         for session in self.sessions.drain() {
             let writer = session.writer.map(|op| *op);

@@ -14,6 +14,7 @@
 //! | `resolve` | names to addresses |
 //! | `connect` | a pool's admission and its queue |
 //! | `open` | opening a connection |
+//! | `room` | which nginx makes for it |
 //! | `tls` | on which connection a TLS handshake is done |
 //! | `handshake` | OpenSSL's part of it, and TLS identities |
 //! | `submit` | commands and raw data, begun on behalf of a request |
@@ -48,6 +49,7 @@ mod link;
 mod op;
 mod open;
 mod resolve;
+pub mod room;
 mod session;
 mod sessions;
 mod shared;
@@ -85,6 +87,7 @@ pub fn start() {
 pub fn forget_cycle() {
     with_existing(|worker| {
         worker.watch = None;
+        worker.finish_errands();
         worker.renew_shared_events();
         worker.semaphores.free_all();
     });

@@ -18,6 +18,7 @@ use super::io::log_socket_error;
 use super::link::{Connection, Link, Owner};
 use super::op::{Op, Outcome, Work};
 use super::resolve::Resolution;
+use super::room::Errand;
 use super::session::State;
 use super::sessions::Sessions;
 use super::worker::{LinkKey, PoolKey, SessionKey, Worker};
@@ -103,6 +104,9 @@ impl Worker {
 
     /// A name was looked up, or could not be.
     pub(super) fn on_resolved(&mut self, key: SessionKey) {
+        if self.opens_when_resolved(key) && self.lacks_room() {
+            return self.wait_for_room(Errand::Resolved(key));
+        }
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -250,6 +254,9 @@ impl Worker {
         let result = unsafe {
             if (*(*c).write).timedout() != 0 {
                 Err(Error::Timeout)
+            } else if (*c).close() != 0 {
+                // worker_shutdown_timeout
+                Err(Error::Closed)
             } else {
                 stop_timer((*c).write);
                 match socket_error(c) {
@@ -305,6 +312,8 @@ impl Worker {
         {
             Some(op) if op.is_connect() => op.finish(outcome),
             _ => {
+                // what a killed light thread asked for is not sent
+                self.reap(session);
                 self.flush(key);
                 self.read_if_due(key);
             }
@@ -345,7 +354,7 @@ pub(super) unsafe fn dial(
         peer.set_log_error(NGX_ERROR_ERR as _);
         // it says nothing of it if there is no free connection
         *libc::__errno_location() = 0;
-        let rc = ngx_event_connect_peer(&mut peer);
+        let rc = nginx::without_draining(|| ngx_event_connect_peer(&mut peer));
         let errno = nginx::last_errno();
         match NonNull::new(peer.connection) {
             Some(connection) if rc == NGX_OK as ngx_int_t || rc == NGX_AGAIN as ngx_int_t => {

@@ -13,6 +13,7 @@ use super::Error;
 use super::address::Address;
 use super::worker::{SessionKey, with};
 use crate::contain::contain;
+use crate::nginx;
 
 /// A look-up. Dropping it gives it up.
 pub(super) struct Resolution {
@@ -84,7 +85,9 @@ impl Resolution {
             (*context).data = (&raw mut *this).cast();
             (*context).timeout = (*conf).resolver_timeout;
             this.context = context;
-            if ngx_resolve_name(context) != NGX_OK as ngx_int_t {
+            // it may open a connection to its server
+            let asked = nginx::without_draining(|| ngx_resolve_name(context));
+            if asked != NGX_OK as ngx_int_t {
                 // the resolver has freed the context
                 this.context = ptr::null_mut();
                 return failed("{} could not be resolved");
@@ -97,6 +100,13 @@ impl Resolution {
     /// The answer, if it is there: an address without a port.
     pub(super) fn take_answer(&mut self) -> Option<Result<Address, Error>> {
         self.answer.take()
+    }
+}
+
+impl Resolution {
+    /// Whether the answer is there, and is an address.
+    pub(super) fn has_address(&self) -> bool {
+        matches!(self.answer, Some(Ok(_)))
     }
 }
 

@@ -12,7 +12,7 @@ use super::address::Address;
 use super::handshake::Pending;
 use super::op::{Op, Outcome, Slot, Status};
 use super::resolve::Resolution;
-use super::shared::Flight;
+use super::shared::{Flight, Waits};
 use super::worker::{LinkKey, PoolKey, SessionKey, TrunkKey, Worker};
 use crate::fault;
 use crate::nginx::{Msec, Timer};
@@ -53,8 +53,8 @@ pub(super) struct Session {
     pub(super) serial: u64,
     /// When the reader's operation times out, on a shared connection.
     pub(super) deadline: Option<Ticket>,
-    /// Where it waits, for a shared connection or for room on one, if it does.
-    pub(super) place: Place,
+    /// Its place among those who wait for shared connections, if it does.
+    pub(super) waits: Option<Waits>,
 }
 
 /// How a session stands.
@@ -141,7 +141,7 @@ impl Session {
             backlog,
             serial,
             deadline,
-            place,
+            waits,
         } = self;
         *cleanup = None;
         *pool_name = None;
@@ -151,7 +151,7 @@ impl Session {
         *backlog = None;
         *serial = 0;
         *deadline = None;
-        *place = Place::default();
+        *waits = None;
     }
 
     /// Where a queued session wants to connect to.

@@ -26,7 +26,8 @@ pub enum What<'a> {
 }
 
 impl What<'_> {
-    fn can_share(self) -> bool {
+    /// Whether it can be sent on a shared connection.
+    pub fn can_share(self) -> bool {
         match self {
             What::Command(command) => command.can_share(),
             What::Batch(batch) => batch.can_share(),

@@ -17,7 +17,7 @@ use super::op::{Begun, Op, Outcome, Work};
 use super::open::Opened;
 use super::session::State;
 use super::worker::{LinkKey, PoolKey, SessionKey, Worker, with};
-use crate::conf::LocConf;
+use crate::conf::{Context, LocConf};
 use crate::nginx::stop_timer;
 
 impl Worker {
@@ -53,7 +53,11 @@ impl Worker {
         self.check_idle(key)?;
         // SAFETY: the request is the running one.
         let conf = unsafe { LocConf::of(request) };
-        let context = conf.and_then(LocConf::ssl).ok_or(Error::NoTls)?;
+        let context = match conf.map_or(Context::None, LocConf::ssl) {
+            Context::Made(context) => context,
+            Context::Unusable => return Err(Error::NoContext),
+            Context::None => return Err(Error::NoTls),
+        };
         if handshake.server_name.as_deref().is_some_and(is_bad_name) {
             return Err(failed("SSL_set_tlsext_host_name failed"));
         }

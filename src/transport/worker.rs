@@ -11,10 +11,11 @@ use slotmap::{Key, KeyData, SlotMap, new_key_type};
 
 use super::contain::Fallback;
 use super::link::Link;
+use super::room::Errands;
 use super::sessions::Sessions;
 use super::shared::{Trunk, TrunkName};
 use crate::contain;
-use crate::nginx::{self, Msec, Posted, Timer};
+use crate::nginx::{Msec, Posted, Timer};
 use crate::ngx_lua::Semaphores;
 use crate::protocol::Buffers;
 use crate::upstream::{Deadlines, Pool};
@@ -107,6 +108,8 @@ pub struct Worker {
     /// Shared links with commands of this turn of the event loop.
     pub(super) dirty: Vec<LinkKey>,
     pub(super) turn_end: Option<Posted>,
+    /// What waits for room for its connection.
+    pub(super) errands: Errands,
 }
 
 struct Cell(RefCell<Option<Worker>>);
@@ -120,15 +123,15 @@ static WORKER: Cell = Cell(RefCell::new(None));
 /// Runs `f` with the worker's state.
 ///
 /// `f` must call nothing that may run Lua: Lua may call methods and collect
-/// garbage, which comes back here, and then `f` is not run. That nginx does not
-/// run any while it looks for a free connection is seen to.
+/// garbage, which comes back here, and then `f` is not run. What opens a
+/// connection sees to it that nginx closes no idle ones for it, see
+/// [`super::room`].
 ///
 /// A panic of `f` comes no further; the result is a [`Fallback`] then.
 pub fn with<R: Fallback>(f: impl FnOnce(&mut Worker) -> R) -> R {
     let Ok(mut cell) = WORKER.0.try_borrow_mut() else {
         return in_use();
     };
-    let _hold = nginx::HoldDraining::new();
     let worker = match &mut *cell {
         Some(worker) => worker,
         none => none.insert(new_worker()),
@@ -157,7 +160,6 @@ pub fn with_existing(f: impl FnOnce(&mut Worker)) {
         return in_use();
     };
     if let Some(worker) = cell.as_mut() {
-        let _hold = nginx::HoldDraining::new();
         worker.contained(f);
     }
 }

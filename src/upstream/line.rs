@@ -1,33 +1,34 @@
 //! A queue that can be left from anywhere.
 
-use slotmap::{SlotMap, new_key_type};
+use std::collections::VecDeque;
 
-new_key_type! {
-    /// A place in a [`Line`]. One that was left finds nothing; of another line it may find
-    /// something.
-    pub struct Place;
-}
+/// Holes that a line may have, whatever its length.
+const HOLES: usize = 16;
 
-/// Items in order. Joining at either end and leaving, wherever one stands, cost the same however
-/// many there are.
+/// A place in a [`Line`]; the default is nobody's. One that was left finds nothing; of another line
+/// it may find something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Place(i64);
+
+/// Items in order. Joining at either end and leaving, wherever one stands, need no search among the
+/// others.
 #[derive(Debug)]
 pub struct Line<T> {
-    nodes: SlotMap<Place, Node<T>>,
-    ends: Option<(Place, Place)>,
-}
-
-#[derive(Debug)]
-struct Node<T> {
-    item: T,
-    before: Option<Place>,
-    behind: Option<Place>,
+    /// In ascending order of their places; `None`: a hole. There is none at the ends.
+    slots: VecDeque<(Place, Option<T>)>,
+    items: usize,
+    /// The places given last, at the front and at the back.
+    first: i64,
+    last: i64,
 }
 
 impl<T> Default for Line<T> {
     fn default() -> Self {
         Line {
-            nodes: SlotMap::with_key(),
-            ends: None,
+            slots: VecDeque::new(),
+            items: 0,
+            first: 0,
+            last: 0,
         }
     }
 }
@@ -35,91 +36,99 @@ impl<T> Default for Line<T> {
 impl<T> Line<T> {
     /// Adds an item as the last one.
     pub fn push_back(&mut self, item: T) -> Place {
-        let last = self.ends.map(|(_, last)| last);
-        let place = self.nodes.insert(Node {
-            item,
-            before: last,
-            behind: None,
-        });
-        if let Some(last) = last.and_then(|last| self.nodes.get_mut(last)) {
-            last.behind = Some(place);
-        }
-        self.ends = Some((self.ends.map_or(place, |(first, _)| first), place));
+        self.last += 1;
+        let place = Place(self.last);
+        self.slots.push_back((place, Some(item)));
+        self.items += 1;
         place
+    }
+
+    /// As [`push_back`](Self::push_back). `None`: no memory.
+    pub fn try_push_back(&mut self, item: T) -> Option<Place> {
+        self.slots.try_reserve(1).ok()?;
+        Some(self.push_back(item))
     }
 
     /// Adds an item as the first one.
     pub fn push_front(&mut self, item: T) -> Place {
-        let first = self.ends.map(|(first, _)| first);
-        let place = self.nodes.insert(Node {
-            item,
-            before: None,
-            behind: first,
-        });
-        if let Some(first) = first.and_then(|first| self.nodes.get_mut(first)) {
-            first.before = Some(place);
-        }
-        self.ends = Some((place, self.ends.map_or(place, |(_, last)| last)));
+        self.first -= 1;
+        let place = Place(self.first);
+        self.slots.push_front((place, Some(item)));
+        self.items += 1;
         place
+    }
+
+    fn find(&self, place: Place) -> Option<usize> {
+        let at = self.slots.partition_point(|slot| slot.0.0 < place.0);
+        self.slots
+            .get(at)
+            .filter(|slot| slot.0 == place)
+            .map(|_| at)
     }
 
     /// Takes an item out, wherever it stands.
     pub fn remove(&mut self, place: Place) -> Option<T> {
-        let node = self.nodes.remove(place)?;
-        if let Some(before) = node.before.and_then(|at| self.nodes.get_mut(at)) {
-            before.behind = node.behind;
+        if self.slots.front().is_some_and(|first| first.0 == place) {
+            return self.pop_front();
         }
-        if let Some(behind) = node.behind.and_then(|at| self.nodes.get_mut(at)) {
-            behind.before = node.before;
+        let at = self.find(place)?;
+        let (_, slot) = self.slots.get_mut(at)?;
+        let item = slot.take()?;
+        self.items -= 1;
+        while let Some((_, None)) = self.slots.back() {
+            self.slots.pop_back();
         }
-        self.ends = match (self.ends, node.before, node.behind) {
-            (_, None, None) => None,
-            (Some((_, last)), None, Some(behind)) => Some((behind, last)),
-            (Some((first, _)), Some(before), None) => Some((first, before)),
-            (ends, ..) => ends,
-        };
-        Some(node.item)
+        if self.slots.len() > 2 * self.items + HOLES {
+            self.slots.retain(|slot| slot.1.is_some());
+        }
+        Some(item)
     }
 
     /// Takes the first item out.
+    #[inline]
     pub fn pop_front(&mut self) -> Option<T> {
-        self.ends.and_then(|(first, _)| self.remove(first))
+        let (_, item) = self.slots.pop_front()?;
+        self.items -= 1;
+        while let Some((_, None)) = self.slots.front() {
+            self.slots.pop_front();
+        }
+        item
     }
 
     /// Takes the last item out.
     pub fn pop_back(&mut self) -> Option<T> {
-        self.ends.and_then(|(_, last)| self.remove(last))
+        let (_, item) = self.slots.pop_back()?;
+        self.items -= 1;
+        while let Some((_, None)) = self.slots.back() {
+            self.slots.pop_back();
+        }
+        item
     }
 
     /// The item at a place.
     pub fn get(&self, place: Place) -> Option<&T> {
-        self.nodes.get(place).map(|node| &node.item)
+        self.slots.get(self.find(place)?)?.1.as_ref()
     }
 
     /// The first item.
     pub fn front(&self) -> Option<&T> {
-        self.ends.and_then(|(first, _)| self.get(first))
+        self.slots.front()?.1.as_ref()
     }
 
     /// Number of items.
     pub fn len(&self) -> usize {
-        self.nodes.len()
+        self.items
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_none()
+        self.items == 0
     }
 
     /// The items in order, each with its place.
     pub fn iter(&self) -> impl Iterator<Item = (Place, &T)> {
-        let mut next = self.ends.map(|(first, _)| first);
-        std::iter::from_fn(move || {
-            let place = next?;
-            let node = self.nodes.get(place)?;
-            next = node.behind;
-            Some((place, &node.item))
-        })
+        let items = self.slots.iter();
+        items.filter_map(|(place, item)| Some((*place, item.as_ref()?)))
     }
 }
 
@@ -163,6 +172,29 @@ mod tests {
         assert_eq!(line.front(), Some(&9));
         assert_eq!(line.len(), 3);
         assert_eq!(line.into_iter().collect::<Vec<_>>(), [9, 1, 3]);
+    }
+
+    #[test]
+    fn holes_are_few() {
+        let mut line = Line::default();
+        let first = line.push_back(0);
+        for n in 1..1000 {
+            let place = line.push_back(n);
+            line.push_back(-n);
+            assert_eq!(line.remove(place), Some(n));
+            assert!(line.slots.len() <= 2 * line.len() + HOLES);
+        }
+        assert_eq!(line.len(), 1000);
+        let places: Vec<_> = line.iter().map(|(place, _)| place).collect();
+        for place in places.into_iter().skip(1).rev().skip(1) {
+            assert!(line.remove(place).is_some());
+            assert!(line.slots.len() <= 2 * line.len() + HOLES);
+        }
+        assert_eq!((line.get(first), line.len()), (Some(&0), 2));
+        assert_eq!(line.get(Place::default()), None);
+        assert_eq!(line.pop_front(), Some(0));
+        // what was behind it is gone, too
+        assert_eq!((line.slots.len(), line.front()), (1, Some(&-999)));
     }
 
     proptest! {

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `pool` | one keepalive pool |
 //! | `line` | a queue that can be left from anywhere |
-//! | `rotation` | which of the shared connections takes the next batch |
+//! | `rotation` | which of the shared connections takes the next commands |
 //! | `deadlines` | many deadlines for one timer |
 #![forbid(unsafe_code)]
 
@@ -18,4 +18,4 @@ mod rotation;
 pub use deadlines::{Deadlines, Ticket};
 pub use line::{Line, Place};
 pub use pool::{Admission, Fitness, Pool};
-pub use rotation::{Choice, Load, choose};
+pub use rotation::{Choice, Demand, Load, choose};

@@ -106,8 +106,13 @@ impl<I, W> Pool<I, W> {
     }
 
     fn admit_idle(&mut self, mut fitness: impl FnMut(&I) -> Fitness) -> Option<Admission<I>> {
-        let mut undecided = false;
-        let fits = self.idle.iter().find_map(|(place, idle)| {
+        // mostly it is the first one
+        let first = fitness(self.idle.front()?);
+        if first == Fitness::Fits {
+            return self.idle.pop_front().map(Admission::Reuse);
+        }
+        let mut undecided = first == Fitness::MayFit;
+        let fits = self.idle.iter().skip(1).find_map(|(place, idle)| {
             let fitness = fitness(idle);
             undecided |= fitness == Fitness::MayFit;
             (fitness == Fitness::Fits).then_some(place)
@@ -169,6 +174,12 @@ impl<I, W> Pool<I, W> {
             self.release();
         }
         Some((waiter, admission))
+    }
+
+    /// Whether the operation that has waited longest may go on, and a connection
+    /// has to be opened for it.
+    pub fn opens_next(&self) -> bool {
+        !self.waiting.is_empty() && self.idle.is_empty() && !self.is_used_up()
     }
 
     /// Takes a waiting operation out of the queue (it timed out or nobody
@@ -352,12 +363,15 @@ mod tests {
     #[test]
     fn a_closed_connection_lets_a_waiter_connect() {
         let mut pool = TestPool::new(1, Some(5));
+        assert!(!pool.opens_next());
         pool.admit(any);
         assert_eq!(pool.admit(any), Admission::Wait);
         pool.enqueue(7);
+        assert!(!pool.opens_next());
         pool.release();
+        assert!(pool.opens_next());
         assert_eq!(pool.resume(any), Some((7, Admission::Connect)));
-        assert_eq!(pool.connections(), 1);
+        assert_eq!((pool.connections(), pool.opens_next()), (1, false));
     }
 
     #[test]
@@ -386,7 +400,7 @@ mod tests {
             assert_eq!(pool.admit(any), Admission::Wait);
             pool.enqueue(waiter);
         }
-        assert_eq!(pool.put(1, true).1, None);
+        assert_eq!((pool.put(1, true).1, pool.opens_next()), (None, false));
         let resumed = pool.resume(|_| Fitness::Unfit);
         assert_eq!(resumed, Some((7, Admission::Replace(1))));
         assert_eq!((pool.connections(), pool.idle().count()), (2, 0));

@@ -1,134 +1,231 @@
-//! Which of the shared connections to a server the next batch of commands
-//! goes to.
+//! Which of the shared connections to a server the next commands go to.
 
 /// How a shared connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
-    /// It is being opened; what is given to it is sent when it stands.
+    /// It is being opened, and will stand in a moment; what is given to it is
+    /// sent then.
     Opening,
-    /// Its oldest reply should have come: it takes nothing.
+    /// It is being opened, or kept by a large value or command, and nothing
+    /// has come of that for a while.
+    Stalled,
+    /// It takes nothing: its oldest reply should have come, or it asks again
+    /// what others have lost.
     Overdue,
     /// A large value or command keeps it: what is given to it has to wait.
     Busy,
+    /// A list of keys is in flight. A proxy may answer it so that nobody knows
+    /// where the reply ends, and then what is behind it is lost.
+    Listed,
     /// Replies to come.
     Ready(usize),
 }
 
-/// What is to be done with a batch.
+/// What may be done for a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// A further connection may be opened though there is one.
+    pub eager: bool,
+    /// It can wait until a connection stands that is better than those there
+    /// are.
+    pub patient: bool,
+}
+
+/// What is to be done with a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// Index of the connection that takes it; `None`: there is none.
+    /// Index of the connection that takes it.
     pub take: Option<usize>,
     /// Another connection should be opened.
     pub open: bool,
+    /// It should wait for the one that is being opened, or for one that gets
+    /// free. If it should not and none takes it, it goes to the one that is
+    /// opened for it, if one is.
+    pub wait: bool,
 }
 
 /// Chooses among connections, of which `wanted` should be open if there is
-/// work for them; `after` is the index of the one that had the last batch.
-pub fn choose(loads: &[Load], wanted: usize, after: usize) -> Choice {
+/// work for them; `after` is the index of the one that was chosen last.
+pub fn choose(loads: &[Load], wanted: usize, after: usize, demand: Demand) -> Choice {
     let len = loads.len();
     let turn = |at: usize| (after + 1 + at) % len.max(1);
-    let in_turn = || (0..len).map(turn);
     let load = |at: &usize| loads.get(*at).copied().unwrap_or(Load::Overdue);
+    let next = |wanted: fn(Load) -> bool| (0..len).map(turn).find(|at| wanted(load(at)));
 
     // an idle one before one that has to work off what it has
-    let idle = in_turn().find(|at| load(at) == Load::Ready(0));
-    let ready = || in_turn().find(|at| matches!(load(at), Load::Ready(_)));
-    let take = idle
-        .or_else(ready)
-        .or_else(|| in_turn().find(|at| load(at) == Load::Busy))
-        .or_else(|| in_turn().find(|at| load(at) == Load::Opening));
+    let idle = next(|load| load == Load::Ready(0));
+    let free = idle
+        .or_else(|| next(|load| matches!(load, Load::Ready(_))))
+        .or_else(|| next(|load| load == Load::Busy));
+    let listed = next(|load| load == Load::Listed);
+    let opening = next(|load| load == Load::Opening);
 
     let overdue = loads.iter().filter(|load| **load == Load::Overdue).count();
-    let opening = loads.contains(&Load::Opening);
     // overdue ones are replaced, but not without end
     let room = len - overdue < wanted && len < wanted.saturating_mul(2);
+    let can_open = room && opening.is_none();
+    let better = opening.is_some() || can_open && demand.eager;
+    let wait = free.is_none() && listed.is_some() && better && demand.patient;
+    let take = free
+        .or(listed)
+        .or(opening)
+        .or_else(|| next(|load| load == Load::Stalled))
+        .filter(|_| !wait);
     Choice {
         take,
-        open: room && !opening && idle.is_none(),
+        open: can_open && idle.is_none() && (demand.eager || take.is_none()),
+        wait,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Load::{Busy, Listed, Opening, Overdue, Ready, Stalled};
     use proptest::prelude::*;
 
+    const USUAL: Demand = Demand {
+        eager: true,
+        patient: true,
+    };
+    const NOT_EAGER: Demand = Demand {
+        eager: false,
+        ..USUAL
+    };
+    const NOT_PATIENT: Demand = Demand {
+        patient: false,
+        ..USUAL
+    };
+
     const fn choice(take: Option<usize>, open: bool) -> Choice {
-        Choice { take, open }
+        Choice {
+            take,
+            open,
+            wait: false,
+        }
+    }
+
+    const fn waits(open: bool) -> Choice {
+        Choice {
+            take: None,
+            open,
+            wait: true,
+        }
+    }
+
+    fn usual(loads: &[Load], wanted: usize) -> Choice {
+        choose(loads, wanted, 0, USUAL)
     }
 
     #[test]
     fn connections_take_turns() {
-        let loads = [Load::Ready(3), Load::Ready(3), Load::Ready(3)];
-        assert_eq!(choose(&loads, 3, 0), choice(Some(1), false));
-        assert_eq!(choose(&loads, 3, 1), choice(Some(2), false));
-        assert_eq!(choose(&loads, 3, 2), choice(Some(0), false));
+        for load in [Ready(3), Busy, Listed, Stalled] {
+            for (after, next) in [(0, 1), (1, 2), (2, 0)] {
+                assert_eq!(
+                    choose(&[load; 3], 3, after, USUAL),
+                    choice(Some(next), false)
+                );
+            }
+        }
     }
 
     #[test]
     fn an_idle_one_is_enough() {
-        assert_eq!(choose(&[Load::Ready(0)], 4, 0), choice(Some(0), false));
-        assert_eq!(
-            choose(&[Load::Ready(0), Load::Ready(2)], 2, 0),
-            choice(Some(0), false)
-        );
+        assert_eq!(usual(&[Ready(0)], 4), choice(Some(0), false));
+        assert_eq!(usual(&[Ready(0), Ready(2)], 2), choice(Some(0), false));
+        assert_eq!(usual(&[Ready(0), Listed], 4), choice(Some(0), false));
     }
 
     #[test]
     fn work_in_flight_opens_another_one_at_a_time() {
-        assert_eq!(choose(&[Load::Ready(1)], 2, 0), choice(Some(0), true));
-        assert_eq!(
-            choose(&[Load::Ready(1), Load::Opening], 4, 0),
-            choice(Some(0), false)
-        );
-        assert_eq!(choose(&[Load::Ready(1)], 1, 0), choice(Some(0), false));
+        assert_eq!(usual(&[Ready(1)], 2), choice(Some(0), true));
+        assert_eq!(usual(&[Ready(1), Opening], 4), choice(Some(0), false));
+        assert_eq!(usual(&[Ready(1)], 1), choice(Some(0), false));
+        assert_eq!(choose(&[Ready(1)], 2, 0, NOT_EAGER), choice(Some(0), false));
+        // one that does not come to stand keeps nobody from trying another
+        assert_eq!(usual(&[Ready(1), Stalled], 4), choice(Some(0), true));
     }
 
     #[test]
     fn a_large_value_is_avoided() {
-        assert_eq!(
-            choose(&[Load::Ready(5), Load::Busy], 2, 0),
-            choice(Some(0), false)
-        );
-        assert_eq!(choose(&[Load::Busy], 1, 0), choice(Some(0), false));
-        assert_eq!(
-            choose(&[Load::Opening, Load::Busy], 2, 0),
-            choice(Some(1), false)
-        );
+        assert_eq!(usual(&[Ready(5), Busy], 2), choice(Some(0), false));
+        assert_eq!(usual(&[Busy], 1), choice(Some(0), false));
+        assert_eq!(usual(&[Opening, Busy], 2), choice(Some(1), false));
+        assert_eq!(usual(&[Stalled, Busy], 2), choice(Some(1), false));
+        assert_eq!(usual(&[Stalled, Opening], 2), choice(Some(1), false));
+    }
+
+    #[test]
+    fn a_list_stands_in_front_of_nobody_while_there_is_another_connection() {
+        assert_eq!(usual(&[Listed, Ready(5)], 2), choice(Some(1), false));
+        assert_eq!(usual(&[Listed, Busy], 2), choice(Some(1), false));
+        assert_eq!(usual(&[Stalled, Listed], 2), choice(Some(1), false));
+        assert_eq!(usual(&[Overdue, Listed], 1), choice(Some(1), false));
+        assert_eq!(usual(&[Listed], 1), choice(Some(0), false));
+    }
+
+    #[test]
+    fn nor_while_one_may_be_opened() {
+        assert_eq!(usual(&[Listed], 2), waits(true));
+        assert_eq!(usual(&[Listed, Opening], 3), waits(false));
+        assert_eq!(usual(&[Listed, Overdue], 2), waits(true));
+        // a server that was not reached a moment ago
+        assert_eq!(choose(&[Listed], 2, 0, NOT_EAGER), choice(Some(0), false));
+        assert_eq!(choose(&[Listed, Opening], 2, 0, NOT_EAGER), waits(false));
+        assert_eq!(choose(&[Listed], 2, 0, NOT_PATIENT), choice(Some(0), true));
+        let impatient = choose(&[Listed, Opening], 2, 0, NOT_PATIENT);
+        assert_eq!(impatient, choice(Some(0), false));
     }
 
     #[test]
     fn an_overdue_one_takes_nothing_and_is_replaced() {
-        assert_eq!(choose(&[Load::Overdue], 1, 0), choice(None, true));
-        assert_eq!(
-            choose(&[Load::Overdue, Load::Opening], 1, 0),
-            choice(Some(1), false)
-        );
-        assert_eq!(
-            choose(&[Load::Overdue, Load::Overdue], 1, 0),
-            choice(None, false)
-        );
-        assert_eq!(choose(&[], 2, 7), choice(None, true));
+        assert_eq!(usual(&[Overdue], 1), choice(None, true));
+        assert_eq!(choose(&[Overdue], 1, 0, NOT_EAGER), choice(None, true));
+        assert_eq!(usual(&[Overdue, Opening], 1), choice(Some(1), false));
+        assert_eq!(usual(&[Overdue, Overdue], 1), choice(None, false));
+        assert_eq!(choose(&[], 2, 7, NOT_EAGER), choice(None, true));
     }
 
     proptest! {
         #[test]
-        fn what_is_taken_exists_and_is_not_overdue(
+        fn what_is_taken_is_the_best_there_is(
             loads in proptest::collection::vec(
                 prop_oneof![
-                    Just(Load::Opening), Just(Load::Overdue), Just(Load::Busy),
-                    (0usize..3).prop_map(Load::Ready),
+                    Just(Opening), Just(Stalled), Just(Overdue), Just(Busy), Just(Listed),
+                    (0usize..3).prop_map(Ready),
                 ], 0..8),
             wanted in 1usize..5,
             after in 0usize..9,
+            eager: bool,
+            patient: bool,
         ) {
-            let choice = choose(&loads, wanted, after);
+            let demand = Demand { eager, patient };
+            let choice = choose(&loads, wanted, after, demand);
+            let has = |load| loads.contains(&load);
+            let free = loads.iter().any(|load| matches!(load, Ready(_) | Busy));
             match choice.take {
-                Some(at) => prop_assert!(loads.get(at).is_some_and(|load| *load != Load::Overdue)),
-                None => prop_assert!(loads.iter().all(|load| *load == Load::Overdue)),
+                Some(at) => {
+                    let taken = loads.get(at).copied();
+                    prop_assert!(taken.is_some_and(|load| load != Overdue));
+                    if taken == Some(Listed) {
+                        prop_assert!(!free);
+                        prop_assert!(!patient || !has(Opening) && !choice.open);
+                    }
+                    if taken == Some(Opening) {
+                        prop_assert!(!free && !has(Listed));
+                    }
+                    if taken == Some(Stalled) {
+                        prop_assert!(!free && !has(Listed) && !has(Opening));
+                    }
+                }
+                None if choice.wait => {
+                    prop_assert!(patient && has(Listed) && !free);
+                    prop_assert!(choice.open || has(Opening));
+                }
+                None => prop_assert!(loads.iter().all(|load| *load == Overdue)),
             }
-            prop_assert!(!choice.open || loads.len() < 2 * wanted);
+            prop_assert!(!choice.open || loads.len() < 2 * wanted && !has(Opening));
+            prop_assert!(!choice.open || eager || choice.take.is_none());
         }
     }
 }

@@ -48,7 +48,7 @@ my $serial = 0;
 sub serve {
     ( $PORT, my $slots ) = @_;
     $SIG{PIPE} = 'IGNORE';
-    $slot[$_] = { number => $_, seen => [], peers => {} } for 1 .. $slots;
+    $slot[$_] = { number => $_, seen => [], peers => {}, again => '' } for 1 .. $slots;
     opened($_) for @slot[ 1 .. $slots ];
     opened(undef);    # last: whoever reaches this one finds them all
     while (1) {
@@ -174,10 +174,16 @@ sub answer {
     my $slot = $who->{slot};
     note_unheard($who) if $who->{deaf};
     while ( $who->{in} ne '' && !$who->{acts} && !$who->{deaf} && $who->{fh} ) {
-        my $want = $slot->{acts} ? $slot->{request} : '';
+        my $want = $slot->{acts} || $slot->{again} ne '' ? $slot->{request} : '';
         if ( $want ne '' && index( $who->{in}, $want ) == 0 ) {
             substr $who->{in}, 0, length $want, '';
-            begin($who);
+            if ( $slot->{acts} ) {
+                begin($who);
+            }
+            else {
+                push @{ $slot->{seen} }, "again=$who->{serial}";
+                say_to( $who, $slot->{again} );
+            }
         }
         elsif ( $who->{in} =~ s/\Aget ((?:nb|probe)\w*)\r\n// ) {
             push @{ $slot->{seen} }, "$1=$who->{serial}";
@@ -298,19 +304,20 @@ sub report {
 
 sub order {
     my ($who) = @_;
-    while ( $who->{in} =~ /\A(\w+) (\d+)(?: (\d+) (\d+))?\n/ ) {
-        my ( $what, $slot, $request, $acts ) = ( $1, $slot[$2], $3 || 0, $4 || 0 );
+    while ( $who->{in} =~ /\A(\w+) (\d+)(?: (\d+) (\d+) (\d+))?\n/ ) {
+        my ( $what, $slot, $request, $acts, $again ) = ( $1, $slot[$2], $3 || 0, $4 || 0, $5 || 0 );
         my $head = $+[0];
-        return if length( $who->{in} ) < $head + $request + $acts;
+        return if length( $who->{in} ) < $head + $request + $acts + $again;
         substr $who->{in}, 0, $head, '';
         $request = substr $who->{in}, 0, $request, '';
         $acts    = substr $who->{in}, 0, $acts,    '';
+        $again   = substr $who->{in}, 0, $again,   '';
         if ( $what eq 'script' ) {
             my @list;
             while ( $acts =~ s/\A(\w+) (d?)(\d+)\n// ) {
                 push @list, [ $1, $2 ? substr $acts, 0, $3, '' : $3 ];
             }
-            @$slot{qw( request acts seen asked )} = ( $request, \@list, [], {} );
+            @$slot{qw( request acts again seen asked )} = ( $request, \@list, $again, [], {} );
             delete @$slot{qw( victim finished flooded )};
             say_to( $who, "ok\n" );
         }
@@ -354,15 +361,15 @@ Each slot has one script at a time. F<t/lib/faultkit.lua> speaks for the suites.
 A connection to a slot is answered like this: C<get> of a key that begins with C<nb> or C<probe> is a
 hit with the value C<KEY@NUMBER>, the number being that of the connection. The request that the
 slot's script is for, which has to be there byte for byte, starts the script; with an empty request
-it starts as a connection is accepted. All else gets a SERVER_ERROR that quotes it.
+it starts as a connection is accepted. When that request comes again, it may have an answer. All else gets a SERVER_ERROR that quotes it.
 
 =head2 Orders
 
 =over
 
-=item script SLOT LENGTH LENGTH
+=item script SLOT LENGTH LENGTH LENGTH
 
-followed by the request and the script's steps: C<send dN>, C<drip dN> (one byte a millisecond),
+followed by the request, the script's steps and what is answered when the request comes again: C<send dN>, C<drip dN> (one byte a millisecond),
 each with N bytes behind the line; C<pause MS>; C<flood 0> (bytes until the client closes); C<fin 0>;
 C<rst 0>; C<hold 0> (nothing is answered any more); C<down 0> (the slot listens no more and closes all
 its connections). After them, unless it was one of the last four, the connection goes on as before.

@@ -5,6 +5,7 @@ use warnings;
 
 use File::Path ();
 use File::Temp ();
+use IO::Select;
 use IO::Socket::INET;
 use Time::HiRes qw( sleep time );
 
@@ -98,7 +99,11 @@ sub get {
     my ( $self, $path ) = @_;
     my $socket = IO::Socket::INET->new( PeerAddr => "127.0.0.1:$self->{port}", Timeout => 5 ) or return;
     print {$socket} "GET $path HTTP/1.0\r\nHost: localhost\r\n\r\n" or return;
-    my $answer = do { local $/; <$socket> } // '';
+    my ( $answer, $watch ) = ( '', IO::Select->new($socket) );
+    # a master without a worker listens, and answers nothing
+    while ( $watch->can_read(30) ) {
+        sysread( $socket, $answer, 65536, length $answer ) or last;
+    }
     my ( $code, $body ) = $answer =~ m{\AHTTP/1\.1 (\d+).*?\r\n\r\n(.*)\z}s or return;
     return $code == 200 ? $body : "status $code";
 }

@@ -100,16 +100,16 @@ local function touch(m) return m:touch("k", 60) end
 add("touch", "touch", "touch k 60\r\n", "TOUCHED\r\n", "1", touch)
 add("touch", "touch, miss", "touch k 60\r\n", "NOT_FOUND\r\n", 'nil, "NOT_FOUND"', touch)
 local function flush(m) return m:flush_all(60) end
-add("ok", "flush_all", "flush_all 60\r\n", "OK\r\n", "1", flush)
-add("ok", "flush_all, error", "flush_all 60\r\n", "ERROR\r\n", 'nil, "ERROR"', flush)
+add("ok", "flush_all", "flush_all 60\r\n", "OK\r\n", "1", flush).own = true
+add("ok", "flush_all, error", "flush_all 60\r\n", "ERROR\r\n", 'nil, "ERROR"', flush).own = true
 local function version(m) return m:version() end
 add("version", "version", "version\r\n", "VERSION 1.6.18\r\n", '"1.6.18"', version)
 add("version", "version, error", "version\r\n", "ERROR\r\n", 'nil, "ERROR"', version)
 add("ok", "verbosity", "verbosity 1\r\n", "OK\r\n", "1", function(m) return m:verbosity(1) end).own = true
 local function stats(m) return m:stats() end
 add("stats", "stats", "stats\r\n", "STAT pid 17\r\nSTAT version 1.6\r\nEND\r\n",
-    '{"STAT pid 17", "STAT version 1.6"}, nil', stats)
-add("stats", "stats, error", "stats\r\n", OOM, 'nil, "SERVER_ERROR out of memory"', stats)
+    '{"STAT pid 17", "STAT version 1.6"}, nil', stats).own = true
+add("stats", "stats, error", "stats\r\n", OOM, 'nil, "SERVER_ERROR out of memory"', stats).own = true
 add("stats", "stats items", "stats items\r\n", "STAT items:1:number 1\r\nEND\r\n",
     '{"STAT items:1:number 1"}, nil', function(m) return m:stats("items") end, { special = true, own = true })
 add("stats", "stats reset", "stats reset\r\n", "RESET\r\n", '{"RESET"}, nil',
@@ -163,7 +163,8 @@ local faults = {}
 _M.faults = faults
 
 function faults.close(s, at) return steps(send(s:sub(1, at)), { "fin" }) end
-function faults.reset(s, at) return steps(send(s:sub(1, at)), { "rst" }) end
+-- what was sent before a reset may be lost by it, unless it was received
+function faults.reset(s, at) return steps(send(s:sub(1, at)), at > 0 and { "pause", 4 } or nil, { "rst" }) end
 function faults.restart(s, at) return steps(send(s:sub(1, at)), { "down" }) end
 
 function faults.stall(s, at)

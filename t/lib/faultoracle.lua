@@ -1,6 +1,7 @@
 -- What a method has to return for the bytes that a server sends: the rules of
 -- the README (Errors, Safety), said once more and as plainly as can be. All
--- bytes are there at once, so nothing here is incremental.
+-- bytes are there at once, so nothing here is incremental. In one place it
+-- matters when they came, see `came_with`.
 
 local _M = {}
 
@@ -10,6 +11,24 @@ local MAX_VALUE = 128 * 1024 * 1024
 -- Values with their number, nils included.
 local function pack(...)
     return { n = select("#", ...), ... }
+end
+
+-- Where the pieces end in which the bytes come.
+local pieces
+
+-- What came together with the byte before `at`, from there on.
+local function came_with(s, at)
+    for _, last in ipairs(pieces) do
+        if last >= at - 1 then return s:sub(at, last) end
+    end
+    return s:sub(at)
+end
+
+-- Whether bytes are END or the beginning of it, and whether more of them could
+-- make them something else.
+local function begins_end(s)
+    if s:find("^END\r?\n") then return true, false end
+    return s ~= "" and #s < 5 and ("END\r\n"):sub(1, #s) == s, true
 end
 
 -- How many nils stand before an error.
@@ -82,7 +101,13 @@ local function retrieval(cmd, s, at)
             if n > 0 and not is_error(line) then
                 return lost(kind, at, "bad reply: no END after value")
             end
-            return _M.failure(kind, line), at, n > 0 or not is_error(line)
+            -- an error line is the whole reply for one key, unless what is there behind it may be
+            -- its END; behind a list's the reply may go on
+            if not is_error(line) or n > 0 or cmd.count > 1 then
+                return _M.failure(kind, line), at, true
+            end
+            local goes_on, maybe = begins_end(came_with(s, at))
+            return _M.failure(kind, line), at, goes_on, goes_on and maybe
         end
         local name = cmd.keys[key]
         if not name then return lost(kind, at, "bad reply: unexpected key") end
@@ -150,7 +175,8 @@ local function stats(cmd, s, at)
             return pack({ line }, nil), at
         end
         if not STAT[line:match("^[^ ]*")] then
-            return _M.failure("stats", line), at, #lines > 0 or not is_error(line)
+            -- END may follow an error line, too
+            return _M.failure("stats", line), at, true
         end
         lines[#lines + 1] = line
     end
@@ -165,10 +191,10 @@ end
 -- A pipeline's commands each get what they would have got by themselves, the
 -- first one that fails its error, and those behind it `closed`.
 local function pipeline(cmd, s, at, err)
-    local results, broken, cut = {}, false, false
+    local results, broken, cut, maybe = {}, false, false, nil
     for i, part in ipairs(cmd.parts) do
         local values, next_at, is_lost
-        if not broken then values, next_at, is_lost = one(part, s, at) end
+        if not broken then values, next_at, is_lost, maybe = one(part, s, at) end
         if values then
             at, broken = next_at, is_lost
             -- a miss is an empty table
@@ -180,19 +206,21 @@ local function pipeline(cmd, s, at, err)
         end
         results[i] = values
     end
-    return { n = 2, results, pipeline = true }, at, broken, cut
+    return { n = 2, results, pipeline = true }, at, broken, cut, maybe
 end
 
 -- Results for the bytes `s` of which nothing more comes but the error `err`;
--- where the next reply begins, whether that is unknown, and whether the reply
--- was incomplete.
-function _M.expect(cmd, s, err)
+-- where the next reply begins, whether that is unknown, whether the reply was
+-- incomplete, and whether all is well if more came with the bytes. `ends`:
+-- where the pieces end in which they come, if not in one.
+function _M.expect(cmd, s, err, ends)
+    pieces = ends or { #s }
     if cmd.parts then return pipeline(cmd, s, 1, err) end
-    local values, at, is_lost = one(cmd, s, 1)
+    local values, at, is_lost, maybe = one(cmd, s, 1)
     if not values then
         return _M.failure(cmd.list and "list" or cmd.kind, err), #s + 1, true, true
     end
-    return values, at, is_lost or false, false
+    return values, at, is_lost or false, false, maybe
 end
 
 return _M

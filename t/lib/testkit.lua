@@ -379,7 +379,7 @@ end
 
 -- The next connection, or nil when the server was closed meanwhile.
 function server:accept()
-    while not self.stopped do
+    while not self.stopped and not self.deaf do
         local fd = C.tk_accept(self.fd, nil, nil, bit.bor(0x800, 0x80000))
         if fd >= 0 then
             C.tk_opt(fd, 6, 1, ffi.new("int[1]", 1), 4) -- TCP_NODELAY
@@ -404,6 +404,14 @@ function server:serve(handler)
         end
     end)
     return self
+end
+
+-- Its connections stay, but nobody can connect to it any more.
+function server:refuse()
+    self.deaf = true        -- ends the thread that accepts
+    ngx.sleep(0.005)
+    C.tk_close(self.fd)
+    self.fd = nil
 end
 
 function server:close()

@@ -259,7 +259,8 @@ fn lists() {
                 "values, d = x 1, a = y 2, b%20c = z 2",
                 Quiet,
             ),
-            ("ERROR\r\n", "line ERROR", Quiet),
+            ("ERROR\r\n", "line ERROR", Broken),
+            ("SERVER_ERROR\r\nEND\r\n", "line SERVER_ERROR", Broken),
             ("OK\r\n", "line OK", Broken),
             (
                 "VALUE a 1 1\r\nx\r\nSERVER_ERROR out of memory\r\n",

@@ -1,4 +1,4 @@
-//! What connections with many owners need: numbers, taking back, moving.
+//! What connections with many owners need: numbers, taking back.
 
 use super::tests::{LIMITS, get, hit, read, send_all, set};
 use super::*;
@@ -40,12 +40,12 @@ fn an_unsent_command_can_be_taken_back_and_a_sent_one_cannot() {
     let mut pipeline = Pipeline::new(LIMITS);
     assert!(pipeline.submit('a', &get("a")).is_ok());
     assert!(pipeline.submit('b', &get("b")).is_ok());
-    pipeline.withdraw();
+    pipeline.take_back();
     assert_eq!(pipeline.unsent(), b"get a\r\n");
     assert!(pipeline.submit('c', &get("c")).is_ok());
     assert_eq!(pipeline.newest(), Some(1));
     pipeline.sent(8);
-    pipeline.withdraw();
+    pipeline.take_back();
     assert_eq!(pipeline.in_flight(), 2);
     assert_eq!(send_all(&mut pipeline), b"et c\r\n");
     read(&mut pipeline, b"END\r\nVALUE c 0 1\r\nx\r\nEND\r\n");
@@ -97,44 +97,6 @@ fn a_large_value_is_noticed_while_it_comes() {
     read(&mut pipeline, b"\r\nEND\r\n");
     assert!(pipeline.next_reply().is_some());
     assert!(!pipeline.is_amid_value());
-}
-
-#[test]
-fn what_was_not_sent_moves_to_another_connection() {
-    for sent in 0..=21 {
-        let mut old = Pipeline::new(LIMITS);
-        for tag in 0..3 {
-            assert!(old.submit(tag, &get(&format!("k{tag}"))).is_ok());
-        }
-        // "get k0" CRLF: 8 bytes
-        old.sent(sent);
-        let begun = sent.div_ceil(8).min(3) as u64;
-        let mut new = old.split_unsent().expect("memory");
-        assert_eq!(
-            old.tags().collect::<Vec<_>>(),
-            (0..begun).collect::<Vec<_>>()
-        );
-        assert_eq!(
-            new.tags().collect::<Vec<_>>(),
-            (begun..3).collect::<Vec<_>>()
-        );
-        assert_eq!(new.newest(), (begun < 3).then_some(2));
-        assert!(begun == 3 || new.oldest() == begun);
-        for tag in begun..3 {
-            let key = format!("k{tag}");
-            assert_eq!(new.single_get(tag), Some((key.as_bytes(), false)));
-        }
-        send_all(&mut new);
-        for tag in begun..3 {
-            read(
-                &mut new,
-                format!("VALUE k{tag} 0 1\r\nx\r\nEND\r\n").as_bytes(),
-            );
-            assert_eq!(new.next_reply(), Some((tag, hit(b"x"))));
-        }
-        assert!(new.is_quiet());
-        assert_eq!(old.unsent().len(), (begun * 8) as usize - sent.min(24));
-    }
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::ptr::NonNull;
 use nginx_sys::{ngx_add_timer, ngx_http_request_t};
 use slotmap::SlotMap;
 
-use super::{Trunk, TrunkName};
+use super::{Trunk, TrunkName, Waits};
 use crate::conf::LocConf;
-use crate::nginx::{self, stop_timer};
+use crate::nginx::{self, Msec, stop_timer};
 use crate::ngx_lua::Settings;
 use crate::transport::Error;
 use crate::transport::address::{Address, Parsed};
@@ -34,7 +34,7 @@ impl Trunk {
     /// Whether a link stands that takes work.
     fn is_standing(&self, links: &SlotMap<LinkKey, Link>) -> bool {
         let mut links = self.links.iter().filter_map(|link| links.get(*link));
-        links.any(|link| !link.is_connecting() && !link.is_overdue())
+        links.any(|link| !link.is_connecting() && link.takes_work())
     }
 
     /// Whether sessions are attached at once: so that they can be served, or as
@@ -50,6 +50,25 @@ impl Trunk {
             flight: None,
         });
         self.served += 1;
+    }
+}
+
+impl Link {
+    /// One who has this timeout waits for the connection to stand, if it does
+    /// not yet.
+    pub(super) fn give_time_to_connect(&self, timeout: Msec) {
+        if !self.is_connecting() {
+            return;
+        }
+        let due = nginx::now().saturating_add(timeout);
+        let c = self.connection.as_ptr();
+        // SAFETY: the link's connection is open.
+        unsafe {
+            if (*(*c).write).timer.key < due {
+                stop_timer((*c).write);
+                ngx_add_timer((*c).write, timeout);
+            }
+        }
     }
 }
 
@@ -100,6 +119,33 @@ impl Worker {
             return self.last_trunk;
         }
         self.find_trunk_named(peer, request, max_value)
+    }
+
+    /// The trunk that a session will be attached to, if there is one.
+    pub(in crate::transport) fn known_trunk(
+        &self,
+        peer: &Peer<'_>,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Option<TrunkKey> {
+        // SAFETY: the request is the running one.
+        let conf = unsafe { LocConf::of(request) };
+        let name = TrunkName {
+            pool: peer.pool_name().into(),
+            host: peer.host.into(),
+            port: peer.port,
+            max_value: conf.map_or(usize::MAX, LocConf::max_value_size),
+        };
+        self.trunk_names.get(&name).copied()
+    }
+
+    /// Whether a trunk's server is spoken to by TLS.
+    pub(in crate::transport) fn uses_tls(&self, trunk: TrunkKey) -> bool {
+        self.trunks.get(trunk).is_some_and(|trunk| trunk.tls)
+    }
+
+    /// Whether a link stands that takes work, or is being opened.
+    pub(in crate::transport) fn has_link(&self, trunk: TrunkKey) -> bool {
+        self.is_standing(trunk) || self.is_opening(trunk)
     }
 
     #[inline(never)]
@@ -161,7 +207,7 @@ impl Worker {
         peer: &Peer<'_>,
     ) -> Result<Opened, Error> {
         if self.is_opening(trunk) {
-            self.wait_for_link(key, trunk);
+            self.wait_for_link(key, trunk)?;
             return self.begin_joining(key);
         }
         // SAFETY: the request is the running one.
@@ -203,7 +249,7 @@ impl Worker {
     }
 
     /// Whether a link stands that takes work.
-    fn is_standing(&self, trunk: TrunkKey) -> bool {
+    pub(super) fn is_standing(&self, trunk: TrunkKey) -> bool {
         let trunk = self.trunks.get(trunk);
         trunk.is_some_and(|trunk| trunk.is_standing(&self.links))
     }
@@ -241,16 +287,8 @@ impl Worker {
             return;
         };
         let timeout = session.connect_timeout();
-        let due = nginx::now().saturating_add(timeout);
-        for link in self.trunk_links(trunk).filter(|link| link.is_connecting()) {
-            let c = link.connection.as_ptr();
-            // SAFETY: the link's connection is open.
-            unsafe {
-                if (*(*c).write).timer.key < due {
-                    stop_timer((*c).write);
-                    ngx_add_timer((*c).write, timeout);
-                }
-            }
+        for link in self.trunk_links(trunk) {
+            link.give_time_to_connect(timeout);
         }
         self.set_deadline(key, timeout);
     }
@@ -265,7 +303,7 @@ impl Worker {
         if let Some(trunk) = self.trunks.get_mut(trunk) {
             trunk.address = Some(address);
         }
-        if !self.is_standing(trunk) && !self.is_opening(trunk) {
+        if !self.has_link(trunk) {
             let session = self.sessions.get(key).ok_or(Error::Closed)?;
             let request = session.request().ok_or(Error::Closed)?;
             let timeout = session.connect_timeout();
@@ -275,18 +313,17 @@ impl Worker {
             self.attach(key, trunk);
             return Ok(Opened::Connected);
         }
-        self.wait_for_link(key, trunk);
+        self.wait_for_link(key, trunk)?;
         Ok(Opened::Pending)
     }
 
-    fn wait_for_link(&mut self, key: SessionKey, trunk_key: TrunkKey) {
-        let (Some(trunk), Some(session)) =
-            (self.trunks.get_mut(trunk_key), self.sessions.get_mut(key))
-        else {
-            return;
-        };
-        session.place = trunk.joining.push_back(key);
+    fn wait_for_link(&mut self, key: SessionKey, trunk_key: TrunkKey) -> Result<(), Error> {
+        let trunk = self.trunks.get_mut(trunk_key).ok_or(Error::Closed)?;
+        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
+        let place = trunk.joining.try_push_back(key).ok_or(Error::NoMemory)?;
+        session.waits = Some(Waits::Joining(place));
         session.state = State::Joining(trunk_key);
+        Ok(())
     }
 
     pub(super) fn attach(&mut self, key: SessionKey, trunk_key: TrunkKey) {

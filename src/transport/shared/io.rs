@@ -46,6 +46,13 @@ impl Worker {
         if let Some(sharing) = &mut link.sharing {
             sharing.close_batch();
         }
+        if value.is_empty() {
+            self.end_killed(key);
+        }
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        link.pipeline.close_gaps();
         let pipeline = &link.pipeline;
         let fresh = pipeline.in_flight() > 0 && !pipeline.has_begun(pipeline.oldest());
         if fresh && value.is_empty() && link.is_readable() {
@@ -60,18 +67,24 @@ impl Worker {
         {
             // what goes to another connection must be whole
             let whole = link.pipeline.sent_with(0, value);
-            if let Some(sharing) = &mut link.sharing {
-                sharing.last_resort |= !whole;
+            let newest = link.pipeline.exchanges().last();
+            if let Some(newest) = newest.filter(|_| !whole) {
+                link.pipeline.withdraw(newest.number);
+                self.lose(newest.tag, &error, true);
             }
             return self.fail_sending(key, error);
         }
+        let until = link.sends_until();
         let c = link.connection.as_ptr();
         let mut wrote = !value.is_empty();
         // SAFETY: the link's connection is open; its send function reads at
         // most `len` bytes.
         let result = unsafe {
             loop {
-                let unsent = link.pipeline.unsent();
+                let unsent = match until {
+                    None => link.pipeline.unsent(),
+                    Some(number) => link.pipeline.unsent_before(number),
+                };
                 if unsent.is_empty() {
                     break Ok(());
                 }
@@ -149,7 +162,7 @@ impl Worker {
     }
 
     /// Receives what there is.
-    fn read_shared(&mut self, key: LinkKey) {
+    pub(super) fn read_shared(&mut self, key: LinkKey) {
         let mut read = 0;
         while read < READ_AT_ONCE {
             let Some(link) = self.links.get_mut(key) else {
@@ -263,6 +276,7 @@ impl Worker {
             return self.fail_shared(key, Error::Closed);
         }
         if link.pipeline.in_flight() < before {
+            let more = link.has_more_to_ask();
             if link
                 .sharing
                 .as_ref()
@@ -272,6 +286,8 @@ impl Worker {
             }
             if idle {
                 self.worked_off(key);
+            } else if more {
+                self.flush_later(key);
             }
             self.serve_queue(trunk);
         }

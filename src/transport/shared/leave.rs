@@ -13,21 +13,10 @@ use crate::transport::access::Denied;
 use crate::transport::keepalive::KeepaliveError;
 use crate::transport::session::State;
 use crate::transport::worker::{LinkKey, PoolKey, SessionKey, TrunkKey, Worker};
-use crate::upstream::{Admission, Fitness, Place};
+use crate::upstream::{Admission, Fitness};
 
 /// How many trunks there may be for those without connections to stay.
 const MAX_LEARNED: usize = 1024;
-
-impl Trunk {
-    /// A session waits no more, if it did. Its place may be one in a line that is gone.
-    pub(super) fn leave_lines(&mut self, key: SessionKey, place: Place) {
-        for line in [&mut self.joining, &mut self.queue] {
-            if line.get(place) == Some(&key) {
-                line.remove(place);
-            }
-        }
-    }
-}
 
 impl Worker {
     /// The trunk that a session is attached to, if it is.
@@ -74,21 +63,19 @@ impl Worker {
         key: SessionKey,
         flight: Option<Flight>,
     ) {
-        let mut place = Place::default();
         if let Some(session) = self.sessions.get_mut(key) {
             // what is under way is nobody's any more
             session.serial += 1;
-            place = session.place;
+        }
+        self.stop_waiting(key, trunk_key);
+        if let Some(trunk) = self.trunks.get_mut(trunk_key) {
+            trunk.users = trunk.users.saturating_sub(1);
         }
         if let Some(flight) = flight {
-            self.orphaned(flight, key);
+            self.forsake(flight);
             fault::point();
+            self.orphaned(flight, key);
         }
-        let Some(trunk) = self.trunks.get_mut(trunk_key) else {
-            return;
-        };
-        trunk.users = trunk.users.saturating_sub(1);
-        trunk.leave_lines(key, place);
         self.drop_unused_trunk(trunk_key);
     }
 
@@ -231,7 +218,7 @@ impl Worker {
     }
 
     /// The pool of a session's connections of its own, if there is one.
-    fn private_pool(&self, key: SessionKey) -> Option<PoolKey> {
+    pub(in crate::transport) fn private_pool(&self, key: SessionKey) -> Option<PoolKey> {
         let name = self.sessions.get(key)?.pool_name.as_ref()?;
         self.pool_names.get(name).copied()
     }

@@ -6,9 +6,12 @@
 //! | `connect` | sessions are attached |
 //! | `open` | connections are opened for them |
 //! | `leave` | they end their use, or go on with a connection of their own |
-//! | `submit` | commands: onto which connection, how many, and gets asked once |
+//! | `submit` | commands: onto which connection, and gets asked once |
+//! | `queue` | how many commands, and those that wait for room |
 //! | `io` | bytes out and in |
-//! | `loss` | connections that fail |
+//! | `over` | operations that are over: what was not sent is not sent any more |
+//! | `loss` | connections that fail: who loses what |
+//! | `rescue` | what goes to another connection then |
 //! | `watch` | connections that are idle or overdue |
 //! | `deadline` | timeouts of those who wait |
 //!
@@ -23,6 +26,9 @@ mod io;
 mod leave;
 mod loss;
 mod open;
+mod over;
+mod queue;
+mod rescue;
 mod submit;
 mod watch;
 
@@ -31,11 +37,16 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
 use super::address::Address;
+use super::error::Error;
 use super::link::Tag;
 use super::worker::{LinkKey, SessionKey};
 use crate::conf::Multiplex;
 use crate::nginx::Msec;
-use crate::upstream::{Line, Load};
+use crate::upstream::{Line, Load, Place};
+
+/// How long something that keeps a link may last before the link is given no
+/// more work, if there is another, in milliseconds.
+const PATIENCE: Msec = 100;
 
 /// What a trunk is found by: sessions that say the same share it.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -56,7 +67,7 @@ pub(super) struct Trunk {
     /// The server's, as it was last looked up.
     address: Option<Address>,
     links: Vec<LinkKey>,
-    /// Index of the link that took the last batch.
+    /// Index of the link that was chosen last.
     turn: usize,
     /// The link that takes the commands of this turn of the event loop.
     current: Option<LinkKey>,
@@ -92,8 +103,8 @@ pub(super) struct Trunk {
 #[derive(Default)]
 pub(super) struct Sharing {
     /// Who else gets the reply to an exchange, by its number.
-    followers: HashMap<u64, Vec<Tag>, foldhash::fast::RandomState>,
-    /// How many these are.
+    followers: HashMap<u64, Followers, foldhash::fast::RandomState>,
+    /// How many of them wait.
     following: usize,
     /// The unsent gets of one key: hashes of the keys, and numbers.
     gets: HashMap<u64, u64, BuildHasherDefault<HashedKey>>,
@@ -104,12 +115,12 @@ pub(super) struct Sharing {
     /// Behind the last exchange whose operation timed out, by number: once older replies have
     /// come, the link is overdue until the reply to that one comes, too.
     late: u64,
-    /// Opened for commands that another link could not send; what this one
-    /// cannot send fails.
-    last_resort: bool,
-    /// Number of the first exchange of this connection.
-    first: u64,
-    /// The reply to that exchange, if it was an error line.
+    /// It asks again what another link has lost, and takes nothing else until
+    /// that is answered.
+    again: Option<Again>,
+    /// When it was begun to be opened.
+    opened: Msec,
+    /// The reply to the first exchange, if it was an error line.
     words: Option<Rc<[u8]>>,
     /// When bytes were received last, or the first command was given to it.
     progress: Msec,
@@ -117,6 +128,27 @@ pub(super) struct Sharing {
     idle_since: Msec,
     /// The last time that the socket did not take all at once.
     held: Held,
+}
+
+/// How what was lost is asked again: first one exchange at a time, so that one
+/// that ends the connection harms no other, and later a few.
+struct Again {
+    /// With which it was lost.
+    error: Error,
+    /// Number of the first exchange that has to wait until those before it are
+    /// answered.
+    until: u64,
+    /// How many connections were lost before this one, each of which has
+    /// answered nothing.
+    fruitless: u32,
+}
+
+/// Who gets the reply to a get that another one asked for.
+#[derive(Default)]
+struct Followers {
+    tags: Vec<Tag>,
+    /// How many still wait, the one who asked included.
+    waiting: usize,
 }
 
 /// Commands that the socket took bit by bit.
@@ -140,6 +172,19 @@ pub(super) struct Flight {
     since: Msec,
     /// `since` accounts for the time that sending took.
     sent: bool,
+    /// It was on another link, which could not send it.
+    moved: bool,
+    /// It was asked on another link, which was lost.
+    again: bool,
+}
+
+/// What a session waits for, and where.
+#[derive(Clone, Copy)]
+pub(super) enum Waits {
+    /// For a connection.
+    Joining(Place),
+    /// For room, with its operation.
+    Queued(Place),
 }
 
 /// For keys that are hashes already.

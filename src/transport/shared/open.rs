@@ -11,11 +11,11 @@ use crate::ngx_lua::Settings;
 use crate::transport::Error;
 use crate::transport::io::log_socket_error;
 use crate::transport::keepalive::set_log;
-use crate::transport::link::Owner;
+use crate::transport::link::{Link, Owner};
 use crate::transport::op::Outcome;
 use crate::transport::open::{dial, settle, socket_error, wants_nodelay};
 use crate::transport::session::State;
-use crate::transport::worker::{LinkKey, TrunkKey, Worker};
+use crate::transport::worker::{LinkKey, SessionKey, TrunkKey, Worker};
 
 impl Worker {
     /// Opens a further connection of a trunk on behalf of `request`.
@@ -60,7 +60,10 @@ impl Worker {
             return Err(error);
         }
         if let Some(link) = self.links.get_mut(key) {
-            link.sharing = Some(Box::new(Sharing::default()));
+            link.sharing = Some(Box::new(Sharing {
+                opened: nginx::now(),
+                ..Sharing::default()
+            }));
         }
         if let Some(trunk) = self.trunks.get_mut(trunk_key) {
             trunk.links.push(key);
@@ -112,6 +115,10 @@ impl Worker {
                 self.admit_joining(trunk);
                 self.rest(key);
                 self.flush_shared(key);
+                // its end may have come with it, and no event would tell
+                if self.links.get(key).is_some_and(Link::is_readable) {
+                    self.read_shared(key);
+                }
                 self.serve_queue(trunk);
             }
             Err(error) => {
@@ -121,11 +128,22 @@ impl Worker {
         }
     }
 
+    /// Those who wait for a connection; they do no more.
+    fn end_joining(&mut self, trunk: TrunkKey) -> Vec<SessionKey> {
+        let trunk = self.trunks.get_mut(trunk);
+        let joining = trunk.map(|trunk| std::mem::take(&mut trunk.joining));
+        let joining: Vec<SessionKey> = joining.unwrap_or_default().into_iter().collect();
+        for key in &joining {
+            if let Some(session) = self.sessions.get_mut(*key) {
+                session.waits = None;
+            }
+        }
+        joining
+    }
+
     /// Those who waited for a connection have one.
     fn admit_joining(&mut self, trunk_key: TrunkKey) {
-        let trunk = self.trunks.get_mut(trunk_key);
-        let joining = trunk.map(|trunk| std::mem::take(&mut trunk.joining));
-        let joining = joining.unwrap_or_default();
+        let joining = self.end_joining(trunk_key);
         let many = joining.len() as u64;
         for key in joining {
             self.attach(key, trunk_key);
@@ -142,14 +160,12 @@ impl Worker {
 
     /// Those who waited for a connection do not get one.
     fn refuse_joining(&mut self, trunk_key: TrunkKey, link: LinkKey, error: &Error) {
-        let trunk = self.trunks.get_mut(trunk_key);
-        let joining = trunk.map(|trunk| std::mem::take(&mut trunk.joining));
+        let joining = self.end_joining(trunk_key);
         let Some(link) = self.links.get_mut(link) else {
             return;
         };
         let c = link.connection.as_ptr();
         let peer = link.address.text_and_port();
-        let joining = joining.unwrap_or_default();
         if let (Error::Os(errno), true) = (error, joining.is_empty()) {
             // nobody is told the reason
             // SAFETY: the link's connection is open.

@@ -1,13 +1,13 @@
-//! Commands: onto which connection, how many, and gets asked once.
+//! Commands: onto which connection, and gets asked once.
 
 use std::hash::BuildHasher;
 
 use nginx_sys::{ngx_connection_log_error_e_NGX_ERROR_ERR as NGX_ERROR_ERR, ngx_cycle};
 
-use super::{Flight, Sharing, Trunk};
+use super::{Flight, Followers, PATIENCE, Sharing};
 use crate::fault;
-use crate::nginx::{self, Posted};
-use crate::protocol::{Batch, Command};
+use crate::nginx::{self, Msec, Posted};
+use crate::protocol::{Command, SMALL_VALUE};
 use crate::transport::Error;
 use crate::transport::events::on_turn_end;
 use crate::transport::link::{Link, Tag};
@@ -15,7 +15,7 @@ use crate::transport::op::{Begun, Op, Slot, Work};
 use crate::transport::session::State;
 use crate::transport::submit::{Rejected, What};
 use crate::transport::worker::{LinkKey, SessionKey, TrunkKey, Worker};
-use crate::upstream::{Load, choose};
+use crate::upstream::{Choice, Demand, Load, choose};
 
 /// Unsent gets that a link keeps room for between batches.
 const GETS_KEPT: usize = 256;
@@ -30,10 +30,20 @@ impl Worker {
     ) -> Result<Begun, Rejected> {
         fault::point();
         self.check_idle(key)?;
-        let link = match self.has_room(trunk) {
-            true => self.batch_link(trunk, Some(key))?,
+        let mut link = match self.has_room(trunk) {
+            true => self.batch_link(trunk, Some(key), true)?,
             false => None,
         };
+        if let (Some(chosen), What::Command(Command::Store { value, .. })) = (link, what)
+            && value.len() > SMALL_VALUE
+            && self.links.get(chosen).is_some_and(Link::takes_all)
+        {
+            // it may be sent at once, with all that is there
+            self.end_killed(chosen);
+            if !self.links.contains_key(chosen) {
+                link = self.batch_link(trunk, Some(key), true)?;
+            }
+        }
         let Some(link) = link else {
             return self.queue_up(key, trunk, what);
         };
@@ -64,7 +74,7 @@ impl Worker {
     /// Appends commands to what a link will send at the end of this turn. What
     /// is returned, unless empty, is a large value that belongs behind them and
     /// was left out: [`Worker::flush_shared_with`] is to be called with it.
-    fn put_on_link<'a>(
+    pub(super) fn put_on_link<'a>(
         &mut self,
         key: SessionKey,
         link_key: LinkKey,
@@ -78,6 +88,7 @@ impl Worker {
             serial: session.serial,
         };
         let idle = link.pipeline.in_flight() == 0;
+        let lists = link.pipeline.lists();
         let mut value = &b""[..];
         let (first, last) = match what {
             What::Command(command) => {
@@ -104,23 +115,40 @@ impl Worker {
             }
         };
         link.set_busy(idle);
+        if link.is_connecting() {
+            link.give_time_to_connect(session.connect_timeout());
+        }
         fault::point();
-        if let State::Attached { flight, .. } = &mut session.state {
+        if let State::Attached { trunk, flight, .. } = &mut session.state {
             *flight = Some(Flight {
                 link: link_key,
                 first,
                 last,
                 since: nginx::now(),
                 sent: false,
+                moved: false,
+                again: false,
             });
+            // what follows in this turn goes elsewhere, if it can
+            if link.pipeline.lists() > lists
+                && let Some(trunk) = self.trunks.get_mut(*trunk)
+            {
+                trunk.current = None;
+            }
         }
-        if let Some(sharing) = link.sharing.as_mut().filter(|sharing| !sharing.dirty) {
+        self.flush_later(link_key);
+        Ok(value)
+    }
+
+    /// Has a link be flushed when this turn of the event loop ends.
+    pub(super) fn flush_later(&mut self, key: LinkKey) {
+        let sharing = self.links.get_mut(key).and_then(|l| l.sharing.as_mut());
+        if let Some(sharing) = sharing.filter(|sharing| !sharing.dirty) {
             sharing.dirty = true;
-            self.dirty.push(link_key);
+            self.dirty.push(key);
             fault::point();
             self.turn_end().post();
         }
-        Ok(value)
     }
 
     fn turn_end(&mut self) -> &mut Posted {
@@ -154,150 +182,112 @@ impl Worker {
         })
     }
 
-    /// Whether a trunk takes a further operation now.
-    fn has_room(&self, trunk: TrunkKey) -> bool {
-        let Some(trunk) = self.trunks.get(trunk) else {
-            return false;
-        };
-        let (mut operations, mut size) = (0, 0);
-        for link in trunk.links.iter().filter_map(|link| self.links.get(*link)) {
-            operations += link.pipeline.in_flight() + link.followers();
-            size += link.pipeline.unsent().len();
-        }
-        operations < trunk.multiplex.max_operations && size < trunk.multiplex.max_size
-    }
-
-    /// The link that takes the commands of this turn. A further one is opened
-    /// if that pays. `None`: those there are take no work, and are as many as
-    /// may be.
-    fn batch_link(
+    /// The link that takes the next command of this turn. A further one is
+    /// opened if that pays. `None`: it has to wait; those there are take no
+    /// work or, if it is patient, one that is better will stand in a moment.
+    pub(super) fn batch_link(
         &mut self,
         trunk_key: TrunkKey,
         key: Option<SessionKey>,
+        patient: bool,
     ) -> Result<Option<LinkKey>, Error> {
-        let trunk = self.trunks.get_mut(trunk_key).ok_or(Error::Closed)?;
+        let trunk = self.trunks.get(trunk_key).ok_or(Error::Closed)?;
         if let Some(current) = trunk.current
-            && self
-                .links
-                .get(current)
-                .is_some_and(|link| !link.is_overdue())
+            && self.links.get(current).is_some_and(Link::takes_work)
         {
             return Ok(Some(current));
         }
-        let links = trunk.links.iter().filter_map(|link| self.links.get(*link));
-        trunk.loads.clear();
-        trunk.loads.extend(links.map(Link::load));
-        let wanted = trunk.multiplex.connections;
-        let choice = choose(&trunk.loads, wanted, trunk.turn);
-        let early = nginx::now() < trunk.retry_at;
+        let eager = nginx::now() >= trunk.retry_at;
+        self.choose_link(trunk_key, key, eager, patient)
+    }
+
+    /// As [`Self::batch_link`], when none was chosen yet in this turn. If it is
+    /// eager, a further one may be opened though there is one.
+    #[inline(never)]
+    fn choose_link(
+        &mut self,
+        trunk_key: TrunkKey,
+        key: Option<SessionKey>,
+        eager: bool,
+        patient: bool,
+    ) -> Result<Option<LinkKey>, Error> {
+        let demand = Demand {
+            eager: eager && key.is_some(),
+            patient,
+        };
+        let choice = self.choose_among(trunk_key, demand)?;
+        let opened = match key {
+            Some(key) if choice.open => Some(self.open_for(trunk_key, key)),
+            _ => None,
+        };
+        let trunk = self.trunks.get_mut(trunk_key).ok_or(Error::Closed)?;
         let chosen = choice.take.and_then(|at| {
             trunk.turn = at;
             trunk.links.get(at).copied()
         });
-        let opened = match key {
-            Some(key) if choice.open && (chosen.is_none() || !early) => {
-                let session = self.sessions.get(key).ok_or(Error::Closed)?;
-                let request = session.request().ok_or(Error::Closed)?;
-                let timeout = session.connect_timeout();
-                Some(self.open_shared(trunk_key, request, timeout))
-            }
-            _ => None,
-        };
         let taken = match (chosen, opened) {
             // a further one is a bonus
             (Some(chosen), _) => Some(chosen),
+            (None, Some(Err(_))) if choice.wait => {
+                return self.choose_link(trunk_key, key, false, false);
+            }
             // to Lua it was connected
-            (None, Some(opened)) => Some(opened.map_err(|_| Error::Closed)?),
+            (None, Some(Err(_))) => return Err(Error::Closed),
+            (None, Some(Ok(opened))) => {
+                let stands = !self.links.get(opened).is_some_and(Link::is_connecting);
+                (stands || !choice.wait).then_some(opened)
+            }
             (None, None) => None,
         };
-        if let Some(trunk) = self.trunks.get_mut(trunk_key) {
-            trunk.current = taken;
-        }
+        trunk.current = taken;
         Ok(taken)
     }
 
-    /// Has an operation wait for room, if its session may.
-    fn queue_up(
-        &mut self,
-        key: SessionKey,
-        trunk_key: TrunkKey,
-        what: What<'_>,
-    ) -> Result<Begun, Rejected> {
-        let room = self.has_room(trunk_key);
+    fn choose_among(&mut self, trunk: TrunkKey, demand: Demand) -> Result<Choice, Error> {
+        let trunk = self.trunks.get_mut(trunk).ok_or(Error::Closed)?;
+        let links = trunk.links.iter().filter_map(|link| self.links.get(*link));
+        trunk.loads.clear();
+        trunk.loads.extend(links.map(Link::load));
+        let wanted = trunk.multiplex.connections;
+        Ok(choose(&trunk.loads, wanted, trunk.turn, demand))
+    }
+
+    /// Whether the next command that is given to a trunk will open a connection.
+    pub(in crate::transport) fn opens_for_batch(&mut self, trunk_key: TrunkKey) -> bool {
+        let Some(trunk) = self.trunks.get(trunk_key) else {
+            return false;
+        };
+        let current = trunk.current.and_then(|current| self.links.get(current));
+        let demand = Demand {
+            eager: nginx::now() >= trunk.retry_at,
+            patient: true,
+        };
+        !current.is_some_and(Link::takes_work)
+            && self.has_room(trunk_key)
+            && self
+                .choose_among(trunk_key, demand)
+                .is_ok_and(|choice| choice.open)
+    }
+
+    /// Opens a further connection on behalf of a session.
+    pub(super) fn open_for(&mut self, trunk: TrunkKey, key: SessionKey) -> Result<LinkKey, Error> {
         let session = self.sessions.get(key).ok_or(Error::Closed)?;
-        let trunk = self.trunks.get(trunk_key).ok_or(Error::Closed)?;
-        let most = match session.backlog {
-            // it is the connections that are missing
-            _ if room => trunk.multiplex.max_operations,
-            backlog => backlog.unwrap_or(0),
-        };
-        if trunk.queue.len() >= most {
-            return Err(Error::TooManyOperations.into());
-        }
-        let (batch, work) = match what {
-            What::Command(command) => {
-                let mut batch = Batch::new();
-                batch.push(command).map_err(Rejected::Refused)?;
-                (batch, Work::Command)
-            }
-            What::Batch(batch) => {
-                let copy = batch.try_clone().ok_or(Error::NoMemory)?;
-                (copy, Work::pipeline(batch)?)
-            }
-        };
-        let op = self.new_op(Work::Queued(Box::new((batch, work))))?;
-        if let Some(session) = self.sessions.get_mut(key)
-            && let Some(trunk) = self.trunks.get_mut(trunk_key)
-        {
-            session.reader = Some(op);
-            session.place = trunk.queue.push_back(key);
-        }
-        self.set_operation_deadline(key);
-        Ok(Begun::Waiting)
-    }
-
-    /// Those who wait for room get what there is.
-    pub(super) fn serve_queue(&mut self, trunk_key: TrunkKey) {
-        let queued = |trunk: &Trunk| !trunk.queue.is_empty();
-        while self.trunks.get(trunk_key).is_some_and(queued) && self.has_room(trunk_key) {
-            let trunk = self.trunks.get(trunk_key);
-            let first = trunk.and_then(|trunk| trunk.queue.front().copied());
-            let link = match self.batch_link(trunk_key, first) {
-                Ok(Some(link)) => link,
-                Ok(None) => return,
-                Err(error) => return self.refuse_queue(trunk_key, &error),
-            };
-            let trunk = self.trunks.get_mut(trunk_key);
-            let Some(key) = trunk.and_then(|trunk| trunk.queue.pop_front()) else {
-                return;
-            };
-            let session = self.sessions.get_mut(key);
-            let op = session.and_then(|session| session.reader.as_mut());
-            if let Some(batch) = op.and_then(Op::unqueue)
-                && self.put_on_link(key, link, What::Batch(&batch)).is_err()
-            {
-                self.finish_failed(key, &Error::Unknown);
-            }
-        }
-    }
-
-    /// Those who wait for room get none: no connection can be opened.
-    pub(super) fn refuse_queue(&mut self, trunk_key: TrunkKey, error: &Error) {
-        let trunk = self.trunks.get_mut(trunk_key);
-        let queue = trunk.map(|trunk| std::mem::take(&mut trunk.queue));
-        for key in queue.unwrap_or_default() {
-            self.finish_failed(key, error);
-        }
+        let request = session.request().ok_or(Error::Closed)?;
+        let timeout = session.connect_timeout();
+        self.open_shared(trunk, request, timeout)
     }
 }
 
 impl Link {
-    pub(super) fn is_overdue(&self) -> bool {
-        self.sharing.as_ref().is_some_and(|sharing| sharing.overdue)
+    /// Whether it may be given commands: its oldest reply is not overdue, and
+    /// it does not ask again what others have lost.
+    pub(super) fn takes_work(&self) -> bool {
+        let sharing = self.sharing.as_ref();
+        sharing.is_some_and(|sharing| !sharing.overdue && sharing.again.is_none())
     }
 
     /// Operations that wait for a reply that another one asked for.
-    fn followers(&self) -> usize {
+    pub(super) fn followers(&self) -> usize {
         self.sharing.as_ref().map_or(0, |sharing| sharing.following)
     }
 
@@ -310,11 +300,25 @@ impl Link {
     }
 
     fn load(&self) -> Load {
+        let Some(sharing) = self.sharing.as_ref() else {
+            return Load::Overdue;
+        };
+        let slow = |since: Msec| nginx::now() > since.saturating_add(PATIENCE);
         if self.is_connecting() {
-            Load::Opening
-        } else if self.is_overdue() {
-            Load::Overdue
-        } else if self.pipeline.is_amid_value() || !self.takes_all() {
+            return match slow(sharing.opened) {
+                true => Load::Stalled,
+                false => Load::Opening,
+            };
+        }
+        if !self.takes_work() {
+            return Load::Overdue;
+        }
+        let busy = self.pipeline.is_amid_value() || !self.takes_all();
+        if busy && slow(sharing.progress.max(sharing.held.written)) {
+            Load::Stalled
+        } else if self.pipeline.lists() > 0 {
+            Load::Listed
+        } else if busy {
             Load::Busy
         } else {
             Load::Ready(self.pipeline.in_flight())
@@ -365,14 +369,28 @@ impl Link {
         if followers.try_reserve(1).is_err() {
             return newest;
         }
-        let list = followers.entry(first).or_default();
-        if list.try_reserve(1).is_err() {
+        let all = followers.entry(first).or_insert(Followers::NONE);
+        if all.tags.try_reserve(1).is_err() {
             return newest;
         }
-        pipeline.withdraw();
-        list.push(tag);
+        pipeline.take_back();
+        all.tags.push(tag);
+        all.waiting += 1;
         *following += 1;
         first
+    }
+}
+
+impl Followers {
+    /// Of one who asks for himself.
+    const NONE: Followers = Followers {
+        tags: Vec::new(),
+        waiting: 1,
+    };
+
+    /// How many wait for what another one asked for.
+    pub(super) fn following(&self) -> usize {
+        self.waiting.saturating_sub(1)
     }
 }
 
@@ -380,8 +398,8 @@ impl Sharing {
     /// Who else gets the reply to an exchange, which has come.
     pub(super) fn take_followers(&mut self, number: u64) -> Option<Vec<Tag>> {
         let followers = self.followers.remove(&number)?;
-        self.following -= followers.len().min(self.following);
-        Some(followers)
+        self.following -= followers.following().min(self.following);
+        Some(followers.tags)
     }
 
     /// What was collected is being sent: nothing can be added to it.

@@ -18,7 +18,7 @@ impl Worker {
     /// A link has worked off what was in flight.
     pub(super) fn worked_off(&mut self, key: LinkKey) {
         if let Some(sharing) = self.links.get_mut(key).and_then(|l| l.sharing.as_mut()) {
-            sharing.last_resort = false;
+            sharing.again = None;
             sharing.overdue = false;
         }
         if self.is_surplus(key) || nginx::is_exiting() {
@@ -38,7 +38,7 @@ impl Worker {
             return true;
         };
         let links = trunk.links.iter().filter_map(|link| self.links.get(*link));
-        let fit = links.filter(|link| !link.is_overdue()).count();
+        let fit = links.filter(|link| link.takes_work()).count();
         fit > trunk.multiplex.connections
     }
 
@@ -75,8 +75,13 @@ impl Worker {
         link.pipeline.trim();
     }
 
-    /// An operation is over, but its reply is still to come.
+    /// An operation is over, but its reply is still to come, if its command was
+    /// sent.
     pub(super) fn orphaned(&mut self, flight: Flight, key: SessionKey) {
+        let link = self.links.get(flight.link);
+        if link.is_none_or(|link| !link.pipeline.is_sent(flight.first)) {
+            return;
+        }
         let timeout = self.sessions.get(key).map_or(0, Session::read_timeout);
         self.arm_inspection(flight.link, timeout);
     }
@@ -154,10 +159,12 @@ impl Worker {
             return self.arm_inspection(key, due - now);
         }
         sharing.overdue = true;
-        let mut tags = link
-            .pipeline
-            .tags()
-            .chain(sharing.followers.values().flatten().copied());
+        let mut tags = link.pipeline.tags().chain(
+            sharing
+                .followers
+                .values()
+                .flat_map(|all| all.tags.iter().copied()),
+        );
         let live = tags.any(|tag| waiting(&mut self.sessions, tag).is_some());
         drop(tags);
         if live {

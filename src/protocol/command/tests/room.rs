@@ -40,9 +40,10 @@ fn what_ends_or_changes_a_connection_is_private() {
     for (command, shared) in [
         (Command::Get { key, cas: true }, true),
         (store(Verb::Set, b"k", ["0", "0", "nil"], b""), true),
-        (flush_all("nil"), true),
-        (stats("nil"), true),
-        (stats(""), true),
+        (flush_all("nil"), false),
+        (flush_all("0"), false),
+        (stats("nil"), false),
+        (stats(""), false),
         (stats("items"), false),
         (Command::Version, true),
         (verbosity("1"), false),

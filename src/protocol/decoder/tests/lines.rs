@@ -147,8 +147,9 @@ fn stats() {
             stats(args),
             &[
                 ("END\r\n", "stats ", Quiet),
-                ("ERROR\r\n", "line ERROR", Quiet),
-                ("CLIENT_ERROR usage\r\n", "line CLIENT_ERROR usage", Quiet),
+                // END may follow
+                ("ERROR\r\n", "line ERROR", Broken),
+                ("CLIENT_ERROR usage\r\n", "line CLIENT_ERROR usage", Broken),
                 (
                     "STAT a 1\r\nSTAT b ERROR\r\nEND\r\n",
                     "stats STAT a 1|STAT b ERROR",

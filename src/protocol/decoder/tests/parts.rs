@@ -38,6 +38,46 @@ fn a_part_of_a_reply_is_noticed() {
 }
 
 #[test]
+fn an_error_line_for_one_key_is_the_reply_unless_the_end_is_there_behind_it() {
+    let keys = [key(b"a"), key(b"")];
+    let get = Command::Get {
+        key: key(b"a"),
+        cas: true,
+    };
+    let list_of_one = Command::GetMany {
+        keys: &keys,
+        cas: false,
+    };
+    let next = Command::Version;
+    for command in [get, list_of_one] {
+        for (behind, broken) in [
+            ("", false),
+            ("VERSION 1\r\n", false),
+            ("ERROR\r\n", false),
+            ("ENDS", false),
+            ("X", false),
+            ("E", true),
+            ("EN", true),
+            ("END", true),
+            ("END\r", true),
+            ("END\n", true),
+            ("END\r\nVERSION 1\r\n", true),
+        ] {
+            let mut pipeline = asked(&command);
+            assert!(pipeline.submit(2, &next).is_ok());
+            let n = pipeline.unsent().len();
+            pipeline.sent(n);
+            let text = format!("SERVER_ERROR backend\r\n{behind}");
+            let replies = receive(&mut pipeline, text.as_bytes());
+            assert_eq!(show(&replies[0].1), "line SERVER_ERROR backend");
+            let is_next = !broken && behind.ends_with('\n');
+            assert_eq!(replies.len(), 1 + usize::from(is_next), "{behind:?}");
+            assert_eq!(pipeline.is_broken(), broken, "{behind:?}");
+        }
+    }
+}
+
+#[test]
 fn values_of_more_than_8_kib_are_large() {
     for (len, large) in [(8192, false), (8193, true)] {
         let mut pipeline = asked(&Command::Get {

@@ -1,0 +1,336 @@
+//! What a connection with many owners needs: its exchanges by number, taking them back, and moving
+//! them to another connection.
+
+use super::{Flight, Gaps, Pipeline};
+use crate::protocol::expect::{Expect, Kind};
+
+/// An exchange in flight.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Exchange<T> {
+    /// In the order in which the exchanges were submitted.
+    pub number: u64,
+    /// Whose it is.
+    pub tag: T,
+    /// Some of its command was sent, or all.
+    pub begun: bool,
+    /// It changes nothing in the server, and nothing of its reply was received.
+    pub repeatable: bool,
+    /// It is a `get` or `gets` with several keys.
+    pub is_list: bool,
+}
+
+impl<T: Copy> Pipeline<T> {
+    /// Tags of the exchanges in flight, in the order in which their replies will come.
+    pub fn tags(&self) -> impl Iterator<Item = T> {
+        let live = self.flights.iter().filter(|flight| flight.is_live());
+        live.map(|flight| flight.tag)
+    }
+
+    /// Number of the exchange whose reply comes next. They are numbered in the order in which
+    /// they were submitted, from 0.
+    pub fn oldest(&self) -> u64 {
+        self.flights.front().map_or(self.next, |first| first.number)
+    }
+
+    /// Number of the last exchange in flight.
+    pub fn newest(&self) -> Option<u64> {
+        self.flights.back().map(|last| last.number)
+    }
+
+    /// Whether the whole command of an exchange was sent.
+    pub fn is_sent(&self, number: u64) -> bool {
+        match self.place(number) {
+            Some(at) => self.unsent_from() >= self.text_end(at),
+            None => number < self.oldest(),
+        }
+    }
+
+    /// Number of the first exchange whose command was not sent as a whole.
+    pub fn first_unsent(&self) -> u64 {
+        let sent = self.unsent_from();
+        let begun = self.flights.partition_point(|flight| flight.begin <= sent);
+        let flight = self.flights.get(begun.saturating_sub(1));
+        flight.map_or(self.next, |flight| flight.number)
+    }
+
+    /// Whether some of the command of an exchange in flight was sent.
+    pub fn has_begun(&self, number: u64) -> bool {
+        let flight = self.place(number).and_then(|at| self.flights.get(at));
+        flight.is_some_and(|flight| self.unsent_from() > flight.begin)
+    }
+
+    /// How many lists of keys are in flight. Where the reply to one ends may be unknown.
+    pub fn lists(&self) -> usize {
+        self.lists
+    }
+
+    /// How many bytes are still to be sent.
+    pub fn unsent_len(&self) -> usize {
+        self.out.len() - self.sent - self.gaps.size
+    }
+
+    /// The key on the wire of an exchange that is a `get` (or, with `cas`, a `gets`) of one key.
+    pub fn single_get(&self, number: u64) -> Option<(&[u8], bool)> {
+        let flight = self.flights.get(self.place(number)?)?;
+        match flight.kind {
+            Kind::Get { cas } => Some((self.text(flight.start, flight.end)?, cas)),
+            _ => None,
+        }
+    }
+
+    /// Undoes the last submission, of an exchange whose number nobody knows yet, unless some of it
+    /// was sent.
+    pub fn take_back(&mut self) {
+        let unsent = self.unsent_from();
+        if self
+            .flights
+            .back()
+            .is_some_and(|last| last.begin >= unsent && last.number + 1 == self.next)
+            && let Some(flight) = self.flights.pop_back()
+        {
+            self.next = flight.number;
+            self.lists -= usize::from(flight.kind.is_list());
+            self.cut(flight.begin);
+            self.drop_ends();
+        }
+    }
+
+    /// Withdraws an exchange of which nothing was sent: no byte of it will be, and no reply is
+    /// waited for. The others keep their numbers. False if some of it was sent, or if it is not in
+    /// flight. Not where there are raw bytes.
+    ///
+    /// A withdrawn exchange is only marked: it goes when it is the first or the last one, when half
+    /// of them are such, or with [`close_gaps`](Self::close_gaps). So it costs little, however many
+    /// there are.
+    pub fn withdraw(&mut self, number: u64) -> bool {
+        let unsent = self.unsent_from();
+        let Some(at) = self.place(number) else {
+            return false;
+        };
+        let end = self.text_end(at);
+        let Some(flight) = self.flights.get_mut(at) else {
+            return false;
+        };
+        if !flight.is_live() || flight.begin < unsent {
+            return false;
+        }
+        self.lists -= usize::from(flight.kind.is_list());
+        flight.kind = Kind::Nothing;
+        self.gaps.from = self.gaps.from.min(flight.begin);
+        self.gaps.size += (end - flight.begin) as usize;
+        self.gaps.count += 1;
+        self.drop_ends();
+        let unsent = self.out.len() - self.sent;
+        if 2 * self.gaps.count > self.flights.len() || 2 * self.gaps.size > unsent {
+            self.close_gaps();
+        }
+        self.tidy();
+        true
+    }
+
+    /// Withdrawn exchanges at either end go.
+    pub(super) fn drop_ends(&mut self) {
+        while let Some(last) = self.flights.back()
+            && !last.is_live()
+        {
+            let begin = last.begin;
+            self.forget_gap(begin, self.base + self.out.len() as u64);
+            self.cut(begin);
+            self.flights.pop_back();
+        }
+        while let Some(first) = self.flights.front()
+            && !first.is_live()
+        {
+            if first.begin > self.unsent_from() {
+                // the rest of a command that was answered early is before it
+                return self.close_gaps();
+            }
+            let end = self.text_end(0);
+            self.forget_gap(first.begin, end);
+            self.sent = (end - self.base) as usize;
+            self.flights.pop_front();
+        }
+        if self.gaps.count == 0 {
+            self.gaps = Gaps::NONE;
+        } else {
+            self.gaps.from = self.gaps.from.max(self.unsent_from());
+        }
+    }
+
+    fn forget_gap(&mut self, begin: u64, end: u64) {
+        self.gaps.size -= (end - begin) as usize;
+        self.gaps.count -= 1;
+    }
+
+    /// What was withdrawn goes, and what is behind it moves up.
+    pub fn close_gaps(&mut self) {
+        if self.gaps.count == 0 {
+            return;
+        }
+        let first = self
+            .flights
+            .partition_point(|flight| flight.begin < self.gaps.from);
+        let (mut kept, mut to) = (first, None);
+        for at in first..self.flights.len() {
+            let end = self.text_end(at);
+            let Some(flight) = self.flights.get_mut(at) else {
+                break;
+            };
+            let begin = flight.begin;
+            let new = to.unwrap_or(begin);
+            to = Some(new);
+            if !flight.is_live() {
+                continue;
+            }
+            let shift = begin - new;
+            flight.begin -= shift;
+            flight.start -= shift;
+            flight.end -= shift;
+            if shift > 0 {
+                let (from, till) = ((begin - self.base) as usize, (end - self.base) as usize);
+                self.out.copy_within(from..till, (new - self.base) as usize);
+            }
+            to = Some(new + (end - begin));
+            self.flights.swap(kept, at);
+            kept += 1;
+        }
+        if let Some(end) = to {
+            self.cut(end);
+        }
+        self.flights.truncate(kept);
+        self.gaps = Gaps::NONE;
+    }
+
+    /// What is to be sent next of the exchanges before one.
+    pub fn unsent_before(&self, number: u64) -> &[u8] {
+        let before = self
+            .flights
+            .partition_point(|flight| flight.number < number);
+        let unsent = self.unsent();
+        match self.flights.get(before) {
+            None => unsent,
+            Some(flight) => {
+                let len = flight.begin.saturating_sub(self.unsent_from());
+                let len = usize::try_from(len).unwrap_or(usize::MAX);
+                unsent.get(..len).unwrap_or(unsent)
+            }
+        }
+    }
+
+    /// The exchanges in flight, in order.
+    pub fn exchanges(&self) -> impl Iterator<Item = Exchange<T>> {
+        let (sent, oldest) = (self.unsent_from(), self.oldest());
+        let received = !self.broken && self.decoder.is_amid_reply();
+        let live = self.flights.iter().filter(|flight| flight.is_live());
+        live.map(move |flight| {
+            let untouched = flight.number != oldest || !received;
+            Exchange {
+                number: flight.number,
+                tag: flight.tag,
+                begun: flight.begin < sent,
+                repeatable: untouched && flight.kind.retrieval().is_some(),
+                is_list: flight.kind.is_list(),
+            }
+        })
+    }
+
+    /// The exchanges of which something is still to be sent: numbers and tags, in order.
+    pub fn still_to_send(&self) -> impl Iterator<Item = (u64, T)> {
+        let sent = self.unsent_from();
+        let whole = self.flights.partition_point(|flight| flight.begin < sent);
+        // the last of those that have begun may have an end that was not sent
+        let from = match whole.checked_sub(1) {
+            Some(last) if self.text_end(last) > sent => last,
+            _ => whole,
+        };
+        let rest = self.flights.range(from..);
+        let live = rest.filter(|flight| flight.is_live());
+        live.map(|flight| (flight.number, flight.tag))
+    }
+
+    /// Submits once more what is in flight in a pipeline of another connection: an exchange of
+    /// which nothing was sent, or one that only reads. Its number here, or `None` if it is neither
+    /// or if there is no memory.
+    pub fn adopt(&mut self, tag: T, other: &Self, number: u64) -> Option<u64> {
+        let at = other.place(number)?;
+        let flight = other.flights.get(at)?;
+        let begin = self.out.len();
+        self.flights.try_reserve(1).ok()?;
+        let (start, end) = match flight.kind.retrieval() {
+            // only the keys are sure to be there still
+            Some(word) => {
+                let keys = other.text(flight.start, flight.end)?;
+                let room = word.len() + keys.len() + b" \r\n".len();
+                self.out.try_reserve(room).ok()?;
+                self.out.extend_from_slice(word.as_bytes());
+                self.out.push(b' ');
+                let start = self.out.len();
+                self.out.extend_from_slice(keys);
+                self.out.extend_from_slice(b"\r\n");
+                (start, start + keys.len())
+            }
+            None if flight.begin < other.unsent_from() || !flight.is_live() => return None,
+            None => {
+                let command = other.text(flight.begin, other.text_end(at))?;
+                self.out.try_reserve(command.len()).ok()?;
+                self.out.extend_from_slice(command);
+                let moved = |position: u64| begin + (position - flight.begin) as usize;
+                (moved(flight.start), moved(flight.end))
+            }
+        };
+        self.take_off(
+            tag,
+            Expect {
+                kind: flight.kind,
+                begin,
+                start,
+                end,
+            },
+        );
+        self.newest()
+    }
+
+    /// Where in the queue an exchange in flight is.
+    fn place(&self, number: u64) -> Option<usize> {
+        let guess = usize::try_from(number.checked_sub(self.oldest())?).ok()?;
+        match self.flights.get(guess) {
+            Some(flight) if flight.number == number => Some(guess),
+            // some before it are gone
+            _ => self
+                .flights
+                .binary_search_by_key(&number, |flight| flight.number)
+                .ok(),
+        }
+    }
+
+    /// Position in the stream of the first byte that was not sent.
+    fn unsent_from(&self) -> u64 {
+        self.base + self.sent as u64
+    }
+
+    /// Position in the stream behind the command of the exchange that is there in the queue.
+    fn text_end(&self, at: usize) -> u64 {
+        let behind = self.flights.get(at + 1);
+        behind.map_or(self.base + self.out.len() as u64, |flight| flight.begin)
+    }
+
+    /// The text between two positions, if it is there.
+    fn text(&self, from: u64, to: u64) -> Option<&[u8]> {
+        let place = |at: u64| usize::try_from(at.checked_sub(self.base)?).ok();
+        self.out.get(place(from)?..place(to)?)
+    }
+
+    /// Drops the text from a position on.
+    fn cut(&mut self, from: u64) {
+        let len = from.saturating_sub(self.base);
+        self.out
+            .truncate(usize::try_from(len).unwrap_or(usize::MAX));
+    }
+}
+
+impl<T> Flight<T> {
+    /// It was not withdrawn.
+    fn is_live(&self) -> bool {
+        self.kind != Kind::Nothing
+    }
+}
