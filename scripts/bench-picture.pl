@@ -150,7 +150,7 @@ panel(@$_) for @panels;
 
 print <<"SVG";
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 $width $height" width="$width" height="$height" font-family="Helvetica, Arial, sans-serif" font-size="11" fill="$ink" role="img">
-<title>CPU time of the worker per request (and latency beside big values) of each contestant, as ratios to the pure-Lua library</title>
+<title>CPU time of the worker per request of each contestant, as ratios to the pure-Lua library</title>
 <rect width="$width" height="$height" rx="8" fill="#ffffff"/>
 $svg</svg>
 SVG
