@@ -1,53 +1,54 @@
 -- The Lua side of scripts/bench: the same functions over each library.
 --
--- Called with the directory of the pure-Lua library ("" for Debian's package) and
--- memcached's port. Returns a table: CONTESTANT -> WORKLOAD -> function, which is what
--- a location runs, and `value`, KEY -> the value that key has. `module` and `shared` are
--- the same library; what differs are the directives of their locations.
+-- Called with a contestant (module, shared or lua), the directory of the pure-Lua library ("" for
+-- Debian's package) and memcached's port. Returns the functions that locations run: WORKLOAD -> what
+-- is measured, and WORKLOAD/check -> the same, answering each key and value. `module` and `shared`
+-- are the same library; what differs are the directives of their locations. Each contestant has its
+-- own copy of this file, so that LuaJIT compiles none for the habits of another.
 --
--- The value of a key is the key, padded with dots to the size of its kind, so that
--- an answer shows whose value it is. Keys have only what key_transform leaves as it is,
--- because the others know no transform. bench-data.pl knows the same rules.
+-- A key is KIND-NUMBER, its value the number and a space again and again, cut to the size of its
+-- kind, so that an answer shows whose value it is, and that no two have the same hash in LuaJIT
+-- because of a common filler. Keys have only what key_transform leaves as it is, because the others
+-- know no transform. bench-data.pl knows the same rules.
+--
+-- A string that Lua still holds, or has not collected yet, is not made again when it is received
+-- again: LuaJIT finds it among the interned ones. Therefore nothing here keeps a key or a value that
+-- is asked for, and there are many more of them than any of the libraries leaves uncollected.
 
-local reference_dir, port = ...
+local contestant, reference_dir, port = ...
 
-local memcached_of = { module = require "resty.memcached" }
-memcached_of.shared = memcached_of.module
-if reference_dir == "" then
-    memcached_of.lua = require "nginx.memcached"
+local memcached
+if contestant ~= "lua" then
+    memcached = require "resty.memcached"
+elseif reference_dir == "" then
+    memcached = require "nginx.memcached"
 else
     -- By its file: under its own name `require` finds the native module.
-    memcached_of.lua = assert(loadfile(reference_dir .. "/resty/memcached.lua"))()
+    memcached = assert(loadfile(reference_dir .. "/resty/memcached.lua"))()
 end
-assert(memcached_of.lua ~= memcached_of.module, "both libraries are the same one")
+assert(contestant ~= "lua" or memcached ~= require "resty.memcached", "both libraries are the same one")
 
 -- Bytes of a value and how many keys there are, for each kind of key.
 local kinds = {
-    small = { 32, 1000 },
-    medium = { 100, 1000 },
-    huge = { 1048576, 4 },
-    ["stored-small"] = { 32, 1000 },
-    ["stored-large"] = { 102400, 16 },
+    small = { size = 32, count = 100000 },
+    medium = { size = 100, count = 200000 },
+    huge = { size = 1048576, count = 300 },
+    ["stored-small"] = { size = 32, count = 10000 },
+    ["stored-large"] = { size = 102400, count = 64 },
 }
 
-local keys, value_of = {}, {}
-for kind, spec in pairs(kinds) do
-    keys[kind] = {}
-    for i = 1, spec[2] do
-        local key = kind .. "-" .. i
-        keys[kind][i] = key
-        if kind:find("stored", 1, true) then
-            value_of[key] = key .. ("."):rep(spec[1] - #key)
-        end
-    end
+-- The value that the key with the number `n` has.
+local function value_of(kind, n)
+    local size, text = kinds[kind].size, 100000 + n .. " "
+    return text:rep(math.ceil(size / #text)):sub(1, size)
 end
 
--- A multi-get asks for 100 keys that follow each other.
-local batches = {}
-for i = 1, 10 do
-    batches[i] = {}
-    for j = 1, 100 do
-        batches[i][j] = keys.medium[(i - 1) * 100 + j]
+-- What is stored is there before: whoever stores a value has one.
+local values = {}
+for _, kind in ipairs { "stored-small", "stored-large" } do
+    values[kind] = {}
+    for n = 1, kinds[kind].count do
+        values[kind][n] = value_of(kind, n)
     end
 end
 
@@ -56,7 +57,7 @@ local function give_up(what, why)
     return ngx.exit(500)
 end
 
-local function open(memcached)
+local function open()
     local memc, err = memcached:new()
     if not memc then
         return give_up("new", err)
@@ -79,13 +80,20 @@ end
 
 -- `report` gets each key and value. It is nil in what is measured, which looks at no
 -- more of an answer than shows that there was one: the same little for both libraries.
-local function workloads(memcached, report)
-    local small, multi, huge, stored_small, stored_large = 0, 0, 0, 0, 0
+local function workloads(report)
+    local last = { small = 0, medium = 0, huge = 0, ["stored-small"] = 0, ["stored-large"] = 0 }
 
-    local function get(memc, key, size)
-        local value, flags, err = memc:get(key)
-        if not value or #value ~= size then
-            return give_up("get " .. key, err or "wrong value")
+    -- The next key of its kind, and its number.
+    local function next_key(kind)
+        local n = last[kind] % kinds[kind].count + 1
+        last[kind] = n
+        return kind .. "-" .. 100000 + n, n
+    end
+
+    local function get(memc, kind, key)
+        local value, _, err = memc:get(key)
+        if not value or #value ~= kinds[kind].size then
+            return give_up("get " .. key, err or "no or wrong value")
         end
         if report then
             report(key, value)
@@ -93,9 +101,17 @@ local function workloads(memcached, report)
         return value
     end
 
-    local function set(key)
-        local memc = open(memcached)
-        local value = value_of[key]
+    local function get_next(kind)
+        local memc = open()
+        local value = get(memc, kind, (next_key(kind)))
+        close(memc)
+        return value
+    end
+
+    local function set(kind)
+        local memc = open()
+        local key, n = next_key(kind)
+        local value = values[kind][n]
         local ok, err = memc:set(key, value)
         if not ok then
             return give_up("set " .. key, err)
@@ -107,92 +123,77 @@ local function workloads(memcached, report)
         ngx.print("STORED\r\n")
     end
 
-    local function get_huge()
-        local memc = open(memcached)
-        huge = huge % 4 + 1
-        local value = get(memc, keys.huge[huge], 1048576)
-        close(memc)
-        return value
-    end
-
     return {
         get = function()
-            local memc = open(memcached)
-            small = small % 1000 + 1
-            local value = get(memc, keys.small[small], 32)
-            close(memc)
-            ngx.print(value)
+            ngx.print(get_next("small"))
         end,
 
+        -- The same key always.
         hot = function()
-            local memc = open(memcached)
-            local value = get(memc, keys.small[1], 32)
+            local memc = open()
+            local value = get(memc, "small", "small-100001")
             close(memc)
             ngx.print(value)
         end,
 
         ["get-10"] = function()
-            local memc = open(memcached)
+            local memc = open()
             local value
             for _ = 1, 10 do
-                small = small % 1000 + 1
-                value = get(memc, keys.small[small], 32)
+                value = get(memc, "small", (next_key("small")))
             end
             close(memc)
             ngx.print(value)
         end,
 
         ["multi-get"] = function()
-            local memc = open(memcached)
-            multi = multi % 10 + 1
-            local batch = batches[multi]
-            local found, err = memc:get(batch)
+            local memc = open()
+            local keys = {}
+            for i = 1, 100 do
+                keys[i] = next_key("medium")
+            end
+            local found, err = memc:get(keys)
             if not found then
                 return give_up("multi-get", err)
             end
             close(memc)
             for i = report and 1 or 100, 100 do
-                local entry = found[batch[i]]
-                if not entry or #entry[1] ~= 100 then
-                    return give_up("multi-get", "no or wrong " .. batch[i])
+                local entry = found[keys[i]]
+                if not entry or #entry[1] ~= kinds.medium.size then
+                    return give_up("multi-get", "no or wrong " .. keys[i])
                 end
                 if report then
-                    report(batch[i], entry[1])
+                    report(keys[i], entry[1])
                 end
             end
             ngx.print("100 values")
         end,
 
         set = function()
-            stored_small = stored_small % 1000 + 1
-            set(keys["stored-small"][stored_small])
+            set("stored-small")
         end,
 
         ["set-100k"] = function()
-            stored_large = stored_large % 16 + 1
-            set(keys["stored-large"][stored_large])
+            set("stored-large")
         end,
 
         ["get-1m"] = function()
-            ngx.print(#get_huge(), " bytes")
+            ngx.print(#get_next("huge"), " bytes")
         end,
 
         ["pass-1m"] = function()
-            ngx.print(get_huge())
+            ngx.print(get_next("huge"))
         end,
     }
 end
 
-local bench = {
-    waited = "small-1" .. ("."):rep(25),
-    value = function(key)
-        return value_of[key]
-    end,
-}
-for name, memcached in pairs(memcached_of) do
-    bench[name] = workloads(memcached)
-    bench[name .. "_check"] = workloads(memcached, function(key, value)
-        ngx.print(key, "=", value, "\n")
-    end)
+local functions = workloads()
+local checks = workloads(function(key, value)
+    ngx.print(key, "=", value, "\n")
+end)
+for workload, check in pairs(checks) do
+    functions[workload .. "/check"] = check
 end
-return bench
+-- For the locations of the others.
+functions.value_of = value_of
+return functions
