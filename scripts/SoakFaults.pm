@@ -24,6 +24,8 @@ my %EXPLAINS = (
     stop    => qr/\Atimeout\z/,
     stall   => qr/\Atimeout\z/,
     split   => qr/\Atimeout\z/,
+    # and on shared connections what was behind it
+    dead    => qr/\A(?:ERROR|closed)\z/,
 );
 
 # When memcached moves items to other pages, their cas uniques change.
@@ -37,7 +39,7 @@ sub start {
         { name => 'tcp', share => 25, loses => 1, faults => [qw( restart stop )] },
         { name => 'unix', share => 25, loses => 1, faults => [qw( restart stop )],
             where => [ sock => TestEnv::Memcached::sock_path('soak.sock') ] },
-        { name => 'proxy', share => 15, faults => [qw( cut stall split )] },
+        { name => 'proxy', share => 15, faults => [qw( cut stall split dead )] },
         { name => 'tls', share => 10, loses => 1, tls => 1, faults => [qw( restart stop )],
             args => TestCerts::memcached_args('good') },
     );

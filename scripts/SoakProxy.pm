@@ -14,12 +14,14 @@ use Time::HiRes qw( time );
 #   cut          ends every connection: at once, or after a part of the next reply; by FIN or RST
 #   stall S      passes nothing on for S seconds
 #   split S      passes on in small pieces for S seconds
+#   dead S       answers a key of some lists with an error line, as a proxy does whose server is away,
+#                and then the rest of the list; for S seconds
 
 my $CHUNK  = 65_536;
 my $LIMIT  = 1_048_576;    # bytes that wait in one direction
 my $CUT_BY = 0.2;          # seconds; until then a connection that is to be cut is gone
 
-my ( %side, $stalled, $split );    # %side: by file descriptor
+my ( %side, $stalled, $split, $dead );    # %side: by file descriptor
 
 # start(listen port, server port): an object
 sub start {
@@ -64,7 +66,7 @@ sub stop {
 
 sub relay {
     my ( $listen, $control, $to ) = @_;
-    ( $stalled, $split ) = ( 0, 0 );
+    ( $stalled, $split, $dead ) = ( 0, 0, 0 );
     while (1) {
         my ( $readers, $writers ) = ( '', '' );
         vec( $readers, fileno $control, 1 ) = 1;
@@ -99,8 +101,8 @@ sub obey {
             $side->{cut_by} = time + $CUT_BY;
         }
     }
-    elsif ( my ( $how, $seconds ) = $what =~ /^(stall|split) ([\d.]+)$/ ) {
-        ( $how eq 'stall' ? $stalled : $split ) = time + $seconds;
+    elsif ( my ( $how, $seconds ) = $what =~ /^(stall|split|dead) ([\d.]+)$/ ) {
+        ( $how eq 'stall' ? $stalled : $how eq 'split' ? $split : $dead ) = time + $seconds;
     }
     return;
 }
@@ -125,7 +127,14 @@ sub admit {
 sub take {
     my ($side) = @_;
     my $other = $side->{other};
-    my $got   = sysread $side->{socket}, $other->{out}, $CHUNK, length $other->{out};
+    my $from  = length $other->{out};
+    my $got   = sysread $side->{socket}, $other->{out}, $CHUNK, $from;
+    if ( $got && $side->{client} && time < $dead ) {
+        my $text = substr $other->{out}, $from, $got, '';
+        # memcached answers the unknown word with an error line; values have no such lines
+        $text =~ s/^(gets?) \S+ (\S[^\r\n]*\r\n)/rand() < 0.3 ? "dead\r\n$1 $2" : $&/gem;
+        $other->{out} .= $text;
+    }
     return if !defined $got && ( $! == EAGAIN || $! == EINTR );
     if ( !$got ) {
         $side->{eof} = 1;

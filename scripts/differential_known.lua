@@ -10,6 +10,9 @@ local pack = function(...) return { n = select("#", ...), ... } end
 
 local _M = {}
 
+-- What differs where the results are the same: see differential.lua.
+_M.CLOSED = "stats: an error closes the connection"
+
 local shared, legacy
 
 -- The cosockets' name for a method.
@@ -336,7 +339,7 @@ function _M.explains(c, theirs, own)
 end
 
 function _M.names()
-    local names = {}
+    local names = { _M.CLOSED }
     for _, entries in ipairs { spared, differing } do
         for _, entry in ipairs(entries) do
             if not entry.only or entry.only(shared, legacy) then names[#names + 1] = entry.name end

@@ -253,6 +253,10 @@ local stats_args = {
     "reset", "detail on", "settings x", " settings", "settings ", "a  b", "a\r\nflush_all", "noreply",
     "settings noreply", ("s"):rep(1025), ("s"):rep(1024), ("t "):rep(400) .. "t", 5, true, named("{}", {}),
 }
+-- Those of them that memcached does not know.
+_M.unknown_stats = {
+    x = true, detail = true, [5] = true, [("s"):rep(1024)] = true, [("t "):rep(400) .. "t"] = true,
+}
 local levels = { 0, 1, "0", "1", 0, 0, 1 }
 
 -- The text of a value, shortened.

@@ -93,6 +93,7 @@ function _M.init(addresses, multiplex, is_late)
         late = require "torture_late"
         -- connections end because somebody's operation was over when a part of it was sent
         keys.lost_is_usual = true
+        keys.usual["ERROR"] = true
     end
     for address in addresses:gmatch("%S+") do
         local host, port = address:match("^([^:]+):(%d+)$")
