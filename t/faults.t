@@ -45,8 +45,8 @@ __DATA__
 --- request
 GET /t
 --- response_body
-whole: 51 cases, 0 failed
-bytewise: 50 cases, 0 failed
+whole: 53 cases, 0 failed
+bytewise: 52 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -65,7 +65,7 @@ bytewise: 50 cases, 0 failed
 --- request
 GET /t
 --- response_body
-split: 891 cases, 0 failed
+split: 1008 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -84,7 +84,7 @@ split: 891 cases, 0 failed
 --- request
 GET /t
 --- response_body
-close: 993 cases, 0 failed
+close: 1114 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -103,7 +103,7 @@ close: 993 cases, 0 failed
 --- request
 GET /t
 --- response_body
-reset: 993 cases, 0 failed
+reset: 1114 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -122,7 +122,7 @@ reset: 993 cases, 0 failed
 --- request
 GET /t
 --- response_body
-stall: 942 cases, 0 failed
+stall: 1061 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -141,7 +141,7 @@ stall: 942 cases, 0 failed
 --- request
 GET /t
 --- response_body
-restart: 993 cases, 0 failed
+restart: 1114 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -160,7 +160,7 @@ restart: 993 cases, 0 failed
 --- request
 GET /t
 --- response_body
-late: 561 cases, 0 failed
+late: 583 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]

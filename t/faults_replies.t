@@ -46,7 +46,7 @@ __DATA__
 --- request
 GET /t
 --- response_body
-change: 3645 cases, 0 failed
+change: 4110 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -65,7 +65,7 @@ change: 3645 cases, 0 failed
 --- request
 GET /t
 --- response_body
-insert: 3972 cases, 0 failed
+insert: 4456 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -84,7 +84,7 @@ insert: 3972 cases, 0 failed
 --- request
 GET /t
 --- response_body
-omit: 942 cases, 0 failed
+omit: 1061 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -103,7 +103,7 @@ omit: 942 cases, 0 failed
 --- request
 GET /t
 --- response_body
-junk: 993 cases, 0 failed
+junk: 1114 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -122,7 +122,7 @@ junk: 993 cases, 0 failed
 --- request
 GET /t
 --- response_body
-endless: 993 cases, 0 failed
+endless: 1114 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -141,7 +141,7 @@ endless: 993 cases, 0 failed
 --- request
 GET /t
 --- response_body
-headers: 396 cases, 0 failed
+headers: 429 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -160,7 +160,7 @@ headers: 396 cases, 0 failed
 --- request
 GET /t
 --- response_body
-line ends: 430 cases, 0 failed
+line ends: 465 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -179,7 +179,7 @@ line ends: 430 cases, 0 failed
 --- request
 GET /t
 --- response_body
-crossed: 1479 cases, 0 failed
+crossed: 1643 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -198,7 +198,7 @@ crossed: 1479 cases, 0 failed
 --- request
 GET /t
 --- response_body
-unsolicited: 459 cases, 0 failed
+unsolicited: 477 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]

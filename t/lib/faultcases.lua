@@ -53,6 +53,12 @@ retrieval("get", "get of a list, one hit", "get a b%20c d\r\n",
     "VALUE d 0 2\r\nxy\r\nEND\r\n", '{d={"xy", "0"}}', LIST, AB)
 retrieval("get", "get of a list, miss", "get a b%20c d\r\n", "END\r\n", "{}", LIST, AB)
 retrieval("get", "get of a list, error", "get a b%20c d\r\n", "ERROR\r\n", 'nil, "ERROR"', LIST, AB)
+-- as a proxy does for keys whose server is away
+local AWAY = "SERVER_ERROR backend failure\r\n"
+retrieval("get", "get of a list, error lines", "get a b%20c d\r\n", AWAY .. AWAY .. "END\r\n",
+    'nil, "SERVER_ERROR backend failure"', LIST, AB)
+retrieval("gets", "gets of a list, an error line among values", "gets a b%20c d\r\n",
+    "VALUE a 1 1 12\r\nx\r\n" .. AWAY .. "END\r\n", 'nil, "SERVER_ERROR backend failure"', LIST, AB)
 retrieval("gets", "gets", "gets k\r\n", "VALUE k 7 3 4711\r\nabc\r\nEND\r\n",
     '"abc", "7", "4711"', "k", K)
 retrieval("gets", "gets, miss", "gets k\r\n", "END\r\n", "nil, nil, nil, nil", "k", K)
