@@ -95,9 +95,10 @@ __DATA__
                 local b = kit.connect(srv.port, nil, { multiplex = connections })
                 local c = kit.connect(srv.port, nil, { multiplex = connections })
                 -- those that are to come are read
-                srv.stopped = true
+                kit.eventually(function() return srv.accepted == 1 end)
+                srv.deaf = true
                 ngx.sleep(0.01)
-                srv.stopped = false
+                srv.deaf = nil
                 serve(srv)
                 local r = mux.at_once(3, function(i)
                     if i == 2 then return b:get("x") end

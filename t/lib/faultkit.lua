@@ -252,7 +252,7 @@ local function run(case, server, index, count, deviates)
     elseif not p.lost and p.rest ~= "" then
         local _, _, err = m:get("probe0")
         -- an error line is the server's own word, and returned to whoever asks next
-        local said = p.rest:match("^(%u*ERROR[^\r\n]*)\r?\n") or "bad reply: unsolicited data"
+        local said = p.rest:match("^([%u_]*ERROR[^\r\n]*)\r?\n") or "bad reply: unsolicited data"
         local right = kept_err == "unread data in buffer" and err == said
             or kept_err == "connection in dubious state" and err == "closed"
         if not right then deviates("kept: %s, then %s", kit.vals(kept_err), kit.vals(err)) end
