@@ -228,12 +228,16 @@ impl<T: Copy> Pipeline<T> {
 
     /// Notes that the first `n` bytes of [`unsent`](Self::unsent) were sent. To be called before
     /// the next reply is asked for: a reply to a command that was not sent is none.
+    #[inline(always)]
     pub fn sent(&mut self, n: usize) {
         self.sent = self.sent.saturating_add(n).min(self.out.len());
         if self.base + self.sent as u64 >= self.gaps.from {
             self.close_gaps();
         }
-        self.tidy();
+        // what is in flight is needed, but for what a reply that came early has left
+        if self.flights.is_empty() || self.sent >= DROP_FRONT {
+            self.tidy();
+        }
     }
 
     /// As [`sent`](Self::sent), where `value` and [`VALUE_END`] stood behind the unsent bytes:

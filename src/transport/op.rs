@@ -285,15 +285,16 @@ impl Op {
         (outcome, self.semaphore)
     }
 
-    /// Whether the coroutine that was woken must not go on after all.
+    /// Whether it has its result, and the coroutine that was woken may go on.
     #[inline(always)]
-    pub(super) fn has_ended(&self) -> bool {
-        match &self.waiting {
-            // SAFETY: the operation ends with the request.
-            Waiting::Coroutine(waiter) => unsafe { !waiter.may_go_on() },
-            Waiting::Nobody => false,
-            Waiting::Ended => true,
-        }
+    pub(super) fn has_result(&self) -> bool {
+        matches!(self.progress, Progress::Done(_))
+            && match &self.waiting {
+                // SAFETY: the operation ends with the request.
+                Waiting::Coroutine(waiter) => unsafe { waiter.may_go_on() },
+                Waiting::Nobody => true,
+                Waiting::Ended => false,
+            }
     }
 }
 

@@ -404,33 +404,39 @@ impl Worker {
     pub fn take_outcome(&mut self, key: SessionKey, slot: Slot) -> Outcome {
         fault::point();
         let session = self.sessions.get_mut(key);
+        let op = session.and_then(|session| match session.op(slot) {
+            Some(op) if op.has_result() => session.take_op(slot),
+            _ => None,
+        });
+        let Some(op) = op else {
+            return self.end_coroutine(key, slot);
+        };
+        let (outcome, semaphore) = op.into_outcome();
+        self.semaphores.give(semaphore);
+        if outcome.is_large() && !self.dirty.is_empty() {
+            // what others have asked for is not to wait for the making of it
+            self.on_turn_end();
+        }
+        outcome
+    }
+
+    /// A coroutine was resumed that has no result, or must not go on.
+    #[cold]
+    fn end_coroutine(&mut self, key: SessionKey, slot: Slot) -> Outcome {
+        let session = self.sessions.get_mut(key);
         let op = session.and_then(|session| match session.op(slot).map(|op| op.status()) {
             Some(Status::Done) => session.take_op(slot),
             _ => None,
         });
-        match op {
-            Some(op) if op.has_ended() => self.end_coroutine(key, op),
-            Some(op) => {
-                let (outcome, semaphore) = op.into_outcome();
-                self.semaphores.give(semaphore);
-                if outcome.is_large() && !self.dirty.is_empty() {
-                    // what others have asked for is not to wait for the making of it
-                    self.on_turn_end();
-                }
-                outcome
-            }
-            None => {
-                // resumed without a result: nobody else may get it later
-                self.disconnect(key, State::Closed);
-                Outcome::Failed(Error::Closed)
-            }
+        let outcome = match op {
+            Some(_) => Outcome::Ended,
+            // nobody else may get the result later
+            None => Outcome::Failed(Error::Closed),
+        };
+        if let Some(op) = op {
+            self.semaphores.give(op.into_semaphore());
         }
-    }
-
-    #[cold]
-    fn end_coroutine(&mut self, key: SessionKey, op: Op) -> Outcome {
-        self.semaphores.give(op.into_semaphore());
         self.disconnect(key, State::Closed);
-        Outcome::Ended
+        outcome
     }
 }

@@ -109,7 +109,9 @@ impl<T: Copy> Pipeline<T> {
             self.next = flight.number;
             self.lists -= usize::from(flight.kind.is_list());
             self.cut(flight.begin);
-            self.drop_ends();
+            if self.gaps.count > 0 {
+                self.drop_ends();
+            }
         }
     }
 
@@ -181,10 +183,15 @@ impl<T: Copy> Pipeline<T> {
     }
 
     /// What was withdrawn goes, and what is behind it moves up.
+    #[inline(always)]
     pub fn close_gaps(&mut self) {
-        if self.gaps.count == 0 {
-            return;
+        if self.gaps.count > 0 {
+            self.close_all_gaps();
         }
+    }
+
+    #[cold]
+    fn close_all_gaps(&mut self) {
         let first = self
             .flights
             .partition_point(|flight| flight.begin < self.gaps.from);
@@ -255,13 +262,19 @@ impl<T: Copy> Pipeline<T> {
     /// The exchanges of which something is still to be sent: numbers and tags, in order.
     pub fn still_to_send(&self) -> impl Iterator<Item = (u64, T)> {
         let sent = self.unsent_from();
-        let whole = self.flights.partition_point(|flight| flight.begin < sent);
-        // the last of those that have begun may have an end that was not sent
-        let from = match whole.checked_sub(1) {
-            Some(last) if self.text_end(last) > sent => last,
-            _ => whole,
+        let from = match self.has_begun_oldest() {
+            // mostly nothing was sent of what is in flight before a turn's commands are
+            false => 0,
+            true => {
+                let whole = self.flights.partition_point(|flight| flight.begin < sent);
+                // the last of those that have begun may have an end that was not sent
+                match whole.checked_sub(1) {
+                    Some(last) if self.text_end(last) > sent => last,
+                    _ => whole,
+                }
+            }
         };
-        let rest = self.flights.range(from..);
+        let rest = self.flights.iter().skip(from);
         let live = rest.filter(|flight| flight.is_live());
         live.map(|flight| (flight.number, flight.tag))
     }

@@ -142,6 +142,9 @@ impl Worker {
                 if link.pipeline.lists() > lists || now - unsent.min(now) > SMALL_VALUE {
                     trunk.current = None;
                 }
+                if sharing.dirty {
+                    return Ok(value);
+                }
             }
         }
         self.flush_later(link_key);
