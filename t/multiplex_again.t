@@ -176,6 +176,7 @@ pipeline: {{[3]="closed"}, {[3]="closed"}}; "k"
 } x 4
 --- no_error_log
 [alert]
+--- whole: byte by byte, the reset comes before what was read of the reply
 
 
 
@@ -229,6 +230,7 @@ connections: 4
 
 --- no_error_log
 [alert]
+--- whole: counts connections, of which more are opened while a command goes out byte by byte
 
 
 
@@ -277,6 +279,7 @@ a write: 1
 bad: true, nil, nil, "connection reset by peer"
 --- no_error_log
 [alert]
+--- whole: byte by byte, the reset comes in the middle of other replies
 
 
 
@@ -307,6 +310,7 @@ timeout: "timeout", true, true
 others: "k", "0"
 --- no_error_log
 [alert]
+--- whole: the command has to be sent at once
 
 
 
@@ -340,6 +344,7 @@ GET /t
 3: {{[3]="connection reset by peer"}, {[3]="closed"}}
 --- no_error_log
 [emerg]
+--- whole: all three have to be sent before the connection ends
 
 
 

@@ -634,6 +634,7 @@ list: true, "l1000"
 sent before: true
 --- no_error_log
 [alert]
+--- whole: compares what comes first
 
 
 

@@ -180,6 +180,7 @@ cas: nil, "ERROR"; nil, "closed"
 --- no_error_log
 [alert]
 [crit]
+--- whole: what is behind the line has to be there already
 
 
 

@@ -97,9 +97,11 @@ end
 -- asked once more, and gets its intact reply.
 local function plan(case, shared)
     local sent, event, ends = "", nil, {}
+    local alone = kit.byte_by_byte()
     for _, step in ipairs(case.steps) do
         if step[1] == "send" or step[1] == "drip" then
-            for at = #sent + 1, step[1] == "drip" and #sent + #step[2] or 0 do ends[#ends + 1] = at end
+            local drips = alone or step[1] == "drip"
+            for at = #sent + 1, drips and #sent + #step[2] or 0 do ends[#ends + 1] = at end
             sent = sent .. step[2]
         elseif step[1] == "pause" then
             ends[#ends + 1] = #sent

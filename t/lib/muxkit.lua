@@ -63,7 +63,10 @@ function _M.server(answer, opts)
             local reply = answer and answer(line, c)
             if reply == nil then reply = _M.reply(line, c) end
             while srv.held and not srv.stopped do ngx.sleep(0.002) end
-            if reply and not c:send(reply) then return end
+            if reply and not c:send(reply) then
+                c.ended = true
+                return
+            end
         end
     end, opts)
     srv.lines = {}

@@ -50,6 +50,9 @@ struct socket_state {
     struct direction   way[2];
 };
 
+/* For who runs inside nginx and wants to know (see t/lib/testkit.lua). */
+int onebyte_is_on;
+
 static struct socket_state *sockets;
 static int                  cut_fds[MAX_FD];
 static int                  cut_count;
@@ -92,6 +95,7 @@ begin(void)
     FIND(sendfile);
     if (getenv("ONEBYTE_OFF") == NULL) {
         sockets = calloc(MAX_FD, sizeof(struct socket_state));
+        onebyte_is_on = sockets != NULL;
     }
     /* nginx replaces the environment later */
     if (getenv("ONEBYTE_COUNTS") != NULL) {

@@ -18,6 +18,7 @@ long tk_send(int, const void *, size_t, int) __asm__("send");
 int tk_shutdown(int, int) __asm__("shutdown");
 int tk_close(int) __asm__("close");
 int tk_kill(int, int) __asm__("kill");
+int onebyte_is_on;
 ]]
 
 local C = ffi.C
@@ -27,6 +28,12 @@ local MSG_NOSIGNAL = 0x4000
 local EAGAIN = 11
 
 local _M = { port = 0, unix = nil }
+
+-- Whether each byte comes by itself, see onebyte.c.
+function _M.byte_by_byte()
+    local preloaded, on = pcall(function() return C.onebyte_is_on end)
+    return preloaded and on ~= 0
+end
 
 -- Results, printed so that types and the number of values show.
 
