@@ -28,7 +28,7 @@ const MAX_SERVER_NAME: usize = 255;
 #[derive(Clone, Debug)]
 pub struct Handshake {
     /// A session to resume, if any.
-    pub session: Option<Rc<Session>>,
+    pub session: Option<Rc<TlsSession>>,
     /// For SNI and, if verified, for the certificate to match.
     pub server_name: Option<Vec<u8>>,
     /// Whether the certificate must be good.
@@ -45,20 +45,20 @@ pub struct Handshake {
 
 /// A TLS session, held for as long as it is needed.
 #[derive(Debug)]
-pub struct Session(NonNull<SSL_SESSION>);
+pub struct TlsSession(NonNull<SSL_SESSION>);
 
-impl Session {
+impl TlsSession {
     /// # Safety
     ///
     /// `session` is live.
-    pub unsafe fn hold(session: NonNull<SSL_SESSION>) -> Session {
+    pub unsafe fn hold(session: NonNull<SSL_SESSION>) -> TlsSession {
         // SAFETY: by this function's contract.
         unsafe { SSL_SESSION_up_ref(session.as_ptr()) };
-        Session(session)
+        TlsSession(session)
     }
 }
 
-impl Drop for Session {
+impl Drop for TlsSession {
     fn drop(&mut self) {
         // SAFETY: the reference is its own.
         unsafe { SSL_SESSION_free(self.0.as_ptr()) };

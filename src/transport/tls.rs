@@ -11,7 +11,7 @@ use nginx_sys::{
 use super::Error;
 use super::access::Denied;
 use super::events::on_connection_event;
-use super::handshake::{Handshake, Pending, Session, failed, is_bad_name, prepare, verify};
+use super::handshake::{Handshake, Pending, TlsSession, failed, is_bad_name, prepare, verify};
 use super::link::Owner;
 use super::op::{Begun, Op, Outcome, Work};
 use super::open::Opened;
@@ -311,11 +311,11 @@ impl Worker {
     }
 
     /// The session at an address that Lua passed, if it is one that it holds.
-    pub fn known_tls_session(&self, session: *mut SSL_SESSION) -> Option<Rc<Session>> {
+    pub fn known_tls_session(&self, session: *mut SSL_SESSION) -> Option<Rc<TlsSession>> {
         let known = self.tls_sessions.contains_key(&session.addr());
         let session = NonNull::new(session).filter(|_| known)?;
         // SAFETY: Lua holds it, with a reference of its own.
-        Some(Rc::new(unsafe { Session::hold(session) }))
+        Some(Rc::new(unsafe { TlsSession::hold(session) }))
     }
 }
 

@@ -255,11 +255,11 @@ impl Worker {
                 Some(sharing) if !sharing.followers.is_empty() => sharing.take_followers(number),
                 _ => None,
             };
-            let mut deliver = |tag: Tag, reply: Answer| {
+            let mut deliver = |tag: Tag, reply: Delivery| {
                 let Some(session) = waiting(&mut self.sessions, tag) else {
                     return;
                 };
-                let (done, counted) = answer(session, reply);
+                let (done, counted) = deliver_to(session, reply);
                 over += usize::from(counted);
                 if done && let Some(ticket) = session.deadline.take() {
                     self.deadlines.cancel(ticket);
@@ -274,11 +274,11 @@ impl Worker {
                 }
             };
             match followers {
-                None => deliver(tag, Answer::Own(reply)),
+                None => deliver(tag, Delivery::Own(reply)),
                 Some(followers) => {
                     let reply = Rc::new(reply);
                     for tag in std::iter::once(tag).chain(followers) {
-                        deliver(tag, Answer::Common(reply.clone()));
+                        deliver(tag, Delivery::Common(reply.clone()));
                     }
                 }
             }
@@ -340,7 +340,7 @@ impl Link {
 }
 
 /// A reply, to one or to several.
-enum Answer {
+enum Delivery {
     Own(Reply),
     Common(Rc<Reply>),
 }
@@ -357,13 +357,13 @@ pub(super) fn waiting(sessions: &mut Sessions, tag: Tag) -> Option<&mut Session>
 
 /// Gives a session a reply. Whether its operation is done, and whether it was
 /// one that the trunk counts.
-fn answer(session: &mut Session, answer: Answer) -> (bool, bool) {
+fn deliver_to(session: &mut Session, reply: Delivery) -> (bool, bool) {
     let Some(op) = &mut session.reader else {
         return (false, false);
     };
-    match answer {
-        Answer::Own(reply) => accept(op, reply),
-        Answer::Common(reply) => {
+    match reply {
+        Delivery::Own(reply) => accept(op, reply),
+        Delivery::Common(reply) => {
             if let Some(Work::Command) = op.work_mut() {
                 op.finish(Outcome::Common(reply));
             }
