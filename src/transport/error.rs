@@ -1,11 +1,12 @@
-//! Why an operation on a connection failed. Display is the text Lua sees;
-//! the texts are those of ngx_lua's cosockets.
+//! Why an operation failed. Display is the text Lua sees; the texts are those
+//! of ngx_lua's cosockets.
 
 use std::rc::Rc;
 
 use nginx_sys::ngx_err_t;
 
 use crate::nginx;
+use crate::protocol::Refused;
 
 /// An operation that did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,4 +85,34 @@ impl Error {
             errno => Error::Os(errno),
         }
     }
+}
+
+/// Use by another active request than the object's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// Raised in Lua.
+    #[error("bad request")]
+    BadRequest,
+}
+
+/// Why a connection was not pooled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeepaliveError {
+    /// Returned in Lua.
+    #[error(transparent)]
+    Failed(#[from] Error),
+    /// Raised in Lua: there is no pool yet, and this is no size for one.
+    #[error("bad \"pool_size\" option value: {0}")]
+    BadPoolSize(i64),
+}
+
+/// Why nothing was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum Rejected {
+    /// The session cannot send.
+    #[error(transparent)]
+    Failed(#[from] Error),
+    /// The command must not be sent.
+    #[error("{}", .0.answer)]
+    Refused(Refused),
 }

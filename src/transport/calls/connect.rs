@@ -1,0 +1,173 @@
+//! Connecting: through a pool's idle connections, its queue, or anew; closing.
+
+use std::ptr::NonNull;
+
+use nginx_sys::ngx_http_request_t;
+
+use crate::transport::error::{Denied, Error};
+use crate::transport::ids::{LinkKey, SessionKey};
+use crate::transport::peer::Peer;
+use crate::transport::state::op::Opened;
+use crate::transport::state::pool::fitness;
+use crate::transport::state::session::{Session, State};
+use crate::transport::worker::Worker;
+use crate::upstream::Admission;
+use crate::{fault, nginx};
+
+impl Worker {
+    /// Connects a session on behalf of `request`. An existing connection is
+    /// closed first.
+    ///
+    /// # Errors
+    ///
+    /// Outer: the session belongs to another active request. Inner: all else.
+    pub fn connect(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+        peer: &Peer<'_>,
+    ) -> Result<Result<Opened, Error>, Denied> {
+        fault::point();
+        if !self.make_room_for(peer) {
+            return Ok(Err(Error::NoMemory));
+        }
+        if !self.sessions.get(key).is_some_and(Session::is_fresh)
+            && let Err(busy) = self.close_for_connect(key, request)?
+        {
+            return Ok(Err(busy));
+        }
+        if peer.multiplex.connections > 0
+            && let Some(joined) = self.connect_shared(key, request, peer)
+        {
+            return Ok(joined);
+        }
+        Ok(self.start_connect(key, request, peer))
+    }
+
+    /// Connects a session by shared connections. `None`: not to this peer.
+    pub fn connect_shared(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+        peer: &Peer<'_>,
+    ) -> Option<Result<Opened, Error>> {
+        let trunk_key = self.find_trunk(peer, request);
+        if nginx::now() >= self.trunks.get(trunk_key)?.renew_at {
+            self.look_up_again(trunk_key, request);
+        }
+        let trunk = self.trunks.get_mut(trunk_key)?;
+        if trunk.tls {
+            return None;
+        }
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Some(Err(Error::Closed));
+        };
+        // objects may ask for different numbers
+        trunk.connections = trunk.connections.max(peer.multiplex.connections);
+        trunk.users += 1;
+        session.backlog = peer.backlog;
+        session.bounds = peer.multiplex.bounds;
+        let enlisted = session.enlist(key, request, trunk.name.pool.clone());
+        let joined = match enlisted {
+            Ok(()) if trunk.takes(&self.links, peer.multiplex.connections) => {
+                trunk.attach(trunk_key, session);
+                Ok(Opened::Connected)
+            }
+            Ok(()) => self.join(key, trunk_key, request, peer),
+            Err(error) => Err(error),
+        };
+        if joined.is_err() {
+            self.leave_trunk(trunk_key, key, None);
+        }
+        Some(joined)
+    }
+
+    pub fn start_connect(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+        peer: &Peer<'_>,
+    ) -> Result<Opened, Error> {
+        let pool = self.find_pool(peer);
+        let named = pool.and_then(|pool| Some((pool, self.pools.get_mut(pool)?)));
+        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
+        let Some((pool, named)) = named else {
+            session.enlist(key, request, peer.pool_name().into())?;
+            return self.begin_open(key, peer.host, peer.port, None);
+        };
+        session.enlist(key, request, named.name.clone())?;
+        let (links, tls) = (&self.links, named.tls);
+        let fitness = |link: &LinkKey| fitness(links, tls, *link, peer.host, peer.port);
+        match named.pool.admit(fitness) {
+            Admission::Reuse(idle) => {
+                if let Some(link) = self.links.get_mut(idle) {
+                    session.enter(State::Linked(idle));
+                    link.make_busy(key, Some(request));
+                }
+                Ok(Opened::Connected)
+            }
+            Admission::Undecided => {
+                self.postpone(key, pool, peer.host, peer.port);
+                Ok(Opened::Connected)
+            }
+            Admission::Wait => self.enqueue(key, pool, peer),
+            Admission::Refuse => Err(Error::TooManyWaiting),
+            admission @ (Admission::Connect | Admission::Replace(_)) => {
+                if let Admission::Replace(unfit) = admission {
+                    self.links.remove(unfit);
+                }
+                let begun = self.begin_open(key, peer.host, peer.port, Some(pool));
+                if begun.is_err() {
+                    self.release(pool);
+                }
+                begun
+            }
+        }
+    }
+
+    /// `close()`. Outer error: not this request's.
+    pub fn close(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Result<Result<(), Error>, Denied> {
+        fault::point();
+        self.reap(key);
+        if let Some(session) = self.sessions.get_mut(key)
+            && let State::Broken { .. } = session.state
+        {
+            session.state = State::Closed;
+            return Ok(Ok(()));
+        }
+        if self.is_postponed(key, request) {
+            self.disconnect(key, State::Closed);
+            return Ok(Ok(()));
+        }
+        if self.attached(key, request)?.is_some() {
+            return Ok(self.check_idle(key).map(|()| {
+                self.disconnect(key, State::Closed);
+            }));
+        }
+        match self.connected(key, request)? {
+            Err(error) => Ok(Err(error)),
+            Ok(_) => Ok(self.check_idle(key).map(|()| {
+                self.disconnect(key, State::Closed);
+            })),
+        }
+    }
+
+    /// Closes what a session has, which is to be connected anew.
+    #[cold]
+    pub fn close_for_connect(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Result<Result<(), Error>, Denied> {
+        self.may_connect(key, request)?;
+        let idle = self.check_idle(key);
+        if idle.is_ok() {
+            self.disconnect(key, State::Closed);
+        }
+        Ok(idle)
+    }
+}

@@ -1,0 +1,177 @@
+//! `sslhandshake`: which connection it is done on.
+
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+use nginx_sys::ngx_http_request_t;
+
+use crate::conf::{Context, LocConf};
+use crate::transport::error::{Denied, Error};
+use crate::transport::ids::{LinkKey, PoolKey, SessionKey, TrunkKey};
+use crate::transport::link::tls::{Handshake, failed, is_bad_name};
+use crate::transport::state::op::{Begun, Opened, Outcome, Work};
+use crate::transport::state::session::State;
+use crate::transport::worker::Worker;
+use crate::upstream::{Admission, Fitness};
+
+impl Worker {
+    /// `sslhandshake`. The outcome is `Handshaken`, or `Connected` if nothing
+    /// had to be done. The identity of a connection taken from a pool is
+    /// checked; one that was not made as asked for now is replaced by a new
+    /// one.
+    ///
+    /// # Errors
+    ///
+    /// As with [`Worker::submit`].
+    pub fn handshake(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+        handshake: Handshake,
+    ) -> Result<Result<Begun, Error>, Denied> {
+        if !self.is_postponed(key, request)
+            && self.attached(key, request)?.is_none()
+            && let Err(error) = self.connected(key, request)?
+        {
+            return Ok(Err(error));
+        }
+        Ok(self.start_handshake(key, request, handshake))
+    }
+
+    pub fn start_handshake(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+        handshake: Handshake,
+    ) -> Result<Begun, Error> {
+        self.check_idle(key)?;
+        // SAFETY: the request is the running one.
+        let conf = unsafe { LocConf::of(request) };
+        let context = match conf.map_or(Context::None, LocConf::ssl) {
+            Context::Made(context) => context,
+            Context::Unusable => return Err(Error::NoContext),
+            Context::None => return Err(Error::NoTls),
+        };
+        if handshake.server_name.as_deref().is_some_and(is_bad_name) {
+            return Err(failed("SSL_set_tlsext_host_name failed"));
+        }
+        let tls = Rc::new(handshake.identity(context)?);
+        let session = self.sessions.get(key).ok_or(Error::Closed)?;
+        let (link, pool) = match session.state {
+            State::Attached { trunk, .. } => (None, self.leave_trunk_for_tls(key, trunk)?),
+            State::Postponed { pool, .. } => (None, Some(pool)),
+            State::Linked(link) => (Some(link), self.links.get(link).and_then(|l| l.pool)),
+            _ => return Err(Error::Closed),
+        };
+        if let Some(link_key) = link
+            && let Some(link) = self.links.get_mut(link_key)
+        {
+            match &link.tls {
+                _ if link.quitting => return Err(Error::Closed),
+                // nothing to do
+                Some(known) if *known == tls => return Ok(Begun::Ready(Outcome::Connected)),
+                None if link.reused == 0 => {
+                    if !link.pipeline.is_quiet() {
+                        return Err(Error::Unsolicited);
+                    }
+                    link.handshake = Some((handshake, tls));
+                    let done = self.run_handshake(link_key);
+                    return self.begin_handshake(key, done);
+                }
+                _ => {}
+            }
+        }
+        // one out of the pool that was made like that, or a new one, in the
+        // place that is counted for what there is now
+        if let Some(link) = link
+            && !self.put_back(link, request)
+        {
+            self.links.remove(link);
+        }
+        let links = &self.links;
+        let alike = |link: &LinkKey| {
+            links
+                .get(*link)
+                .is_some_and(|l| l.tls.as_ref() == Some(&tls))
+        };
+        let named = pool.and_then(|pool| self.pools.get_mut(pool));
+        let idle = named.and_then(|named| named.pool.take(alike));
+        if idle.is_none()
+            && let Some(pool) = pool
+        {
+            self.claim(pool);
+        }
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.state = State::Closed;
+        }
+        if let Some(idle) = idle {
+            self.take_idle(idle, key);
+            return Ok(Begun::Ready(Outcome::Connected));
+        }
+        let done = self.open_for_handshake(key, (handshake, tls), pool);
+        if done.is_err()
+            && let Some(pool) = pool
+        {
+            self.release(pool);
+            return done.map(|_| Begun::Waiting);
+        }
+        match done {
+            Ok(Opened::Pending) => self.begin_handshake(key, Ok(false)),
+            Ok(Opened::Connected) => {
+                let link = self.sessions.get(key).and_then(|session| session.link());
+                let done = link.map_or(Err(Error::Closed), |link| self.run_handshake(link));
+                self.begin_handshake(key, done)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes an operation of a handshake that is under way.
+    pub fn begin_handshake(
+        &mut self,
+        key: SessionKey,
+        done: Result<bool, Error>,
+    ) -> Result<Begun, Error> {
+        match done {
+            Ok(true) => Ok(Begun::Ready(Outcome::Handshaken)),
+            Err(error) => {
+                self.disconnect(key, State::Closed);
+                Err(error)
+            }
+            Ok(false) => {
+                let op = self.new_op(Work::Connect);
+                let op = op.inspect_err(|_| self.disconnect(key, State::Closed))?;
+                let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
+                session.reader = Some(op);
+                Ok(Begun::Waiting)
+            }
+        }
+    }
+
+    /// Detaches a session for a TLS handshake, which is done on a connection of
+    /// its own; so are those that will follow. The pool that counts it.
+    pub fn leave_trunk_for_tls(
+        &mut self,
+        key: SessionKey,
+        trunk: TrunkKey,
+    ) -> Result<Option<PoolKey>, Error> {
+        if let Some(trunk) = self.trunks.get_mut(trunk) {
+            trunk.tls = true;
+        }
+        self.disconnect(key, State::Closed);
+        let pool = self.private_pool(key);
+        let named = pool.and_then(|pool| self.pools.get_mut(pool));
+        match named.map(|named| named.pool.admit(|_| Fitness::Unfit)) {
+            Some(Admission::Wait) => {
+                self.release_counted(pool);
+                Err(Error::TooManyWaiting)
+            }
+            Some(Admission::Refuse) => Err(Error::TooManyWaiting),
+            Some(Admission::Replace(unfit)) => {
+                self.links.remove(unfit);
+                Ok(pool)
+            }
+            _ => Ok(pool),
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! In the place of `handshake`, for an nginx that was built without TLS.
+
+use std::ptr::NonNull;
+
+use nginx_sys::ngx_http_request_t;
+
+use crate::transport::error::{Denied, Error};
+use crate::transport::ids::SessionKey;
+use crate::transport::link::tls::Handshake;
+use crate::transport::state::op::Begun;
+use crate::transport::worker::Worker;
+
+impl Worker {
+    /// Always refused.
+    pub fn handshake(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+        _: Handshake,
+    ) -> Result<Result<Begun, Error>, Denied> {
+        Ok(self.connected(key, request)?.and(Err(Error::NoTls)))
+    }
+}

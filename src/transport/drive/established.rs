@@ -1,0 +1,257 @@
+//! A connection that was being opened stands, or does not.
+
+use nginx_sys::ngx_connection_error;
+
+use crate::fault;
+use crate::nginx::stop_timer;
+use crate::ngx_lua::Settings;
+use crate::transport::error::Error;
+use crate::transport::ids::{LinkKey, SessionKey, TrunkKey};
+use crate::transport::link::dial::{settle, socket_error, wants_nodelay};
+use crate::transport::link::resolve::Resolution;
+use crate::transport::link::{Link, Owner};
+use crate::transport::log::log_socket_error;
+use crate::transport::open::shared::RETRY_DELAY;
+use crate::transport::state::errands::Errand;
+use crate::transport::state::op::{Op, Opened, Outcome};
+use crate::transport::state::session::State;
+use crate::transport::worker::Worker;
+
+impl Worker {
+    /// A name was looked up, or could not be.
+    pub fn on_resolved(&mut self, key: SessionKey) {
+        if self.opens_when_resolved(key) && self.lacks_room() {
+            return self.wait_for_room(Errand::Resolved(key));
+        }
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let (mut resolution, port, pool, handshake) = match std::mem::take(&mut session.state) {
+            State::Resolving {
+                resolution,
+                trunk: Some(trunk),
+                ..
+            } => return self.on_trunk_resolved(key, trunk, resolution),
+            State::Resolving {
+                resolution,
+                port,
+                pool,
+                handshake,
+                ..
+            } => (resolution, port, pool, handshake),
+            other => {
+                session.state = other;
+                return;
+            }
+        };
+        let abandoned = session.reader.as_ref().is_none_or(Op::is_abandoned);
+        let answer = resolution.take_answer().unwrap_or(Err(Error::Unknown));
+        drop(resolution);
+        let opened = match answer {
+            Ok(_) if abandoned => Err(Error::Closed),
+            Ok(answer) => self.open_address(key, answer.address.with_port(port), pool),
+            Err(error) => Err(error),
+        };
+        let link = self.sessions.get(key).and_then(|session| session.link());
+        if let Some(link) = link.and_then(|link| self.links.get_mut(link)) {
+            link.handshake = handshake.map(|pending| *pending);
+        }
+        let outcome = match (opened, link) {
+            (Ok(Opened::Connected), Some(link)) => return self.go_on_with_handshake(link),
+            (Ok(_), _) => return,
+            (Err(error), _) => {
+                if let Some(pool) = pool {
+                    self.release(pool);
+                }
+                Outcome::Failed(error)
+            }
+        };
+        if let Some(op) = self.sessions.get_mut(key).and_then(|s| s.reader.as_mut()) {
+            op.finish(outcome);
+        }
+    }
+
+    /// A connect in progress succeeded, failed or timed out.
+    pub fn on_connected(&mut self, key: LinkKey) {
+        fault::point();
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        let Owner::Session { session, .. } = link.owner else {
+            return;
+        };
+        let Some(request) = self.sessions.get(session).and_then(|s| s.request()) else {
+            return;
+        };
+        let c = link.connection.as_ptr();
+        // SAFETY: the link's connection is open, the request live.
+        let result = unsafe {
+            if (*(*c).write).timedout() != 0 {
+                Err(Error::Timeout)
+            } else if (*c).close() != 0 {
+                // worker_shutdown_timeout
+                Err(Error::Closed)
+            } else {
+                stop_timer((*c).write);
+                match socket_error(c) {
+                    0 => settle(c, wants_nodelay(request)),
+                    errno => {
+                        if Settings::of(request).is_some_and(|s| s.log_errors()) {
+                            ngx_connection_error(
+                                c,
+                                errno,
+                                c"connect() failed".as_ptr().cast_mut().cast(),
+                            );
+                        }
+                        Err(Error::from_errno(errno))
+                    }
+                }
+            }
+        };
+        match result {
+            Ok(()) => {
+                link.owner = Owner::Session {
+                    session,
+                    connecting: false,
+                };
+                self.go_on_with_handshake(key);
+            }
+            Err(error) => {
+                if error == Error::Timeout {
+                    let peer = link.address.text_and_port();
+                    log_socket_error(
+                        Some(request),
+                        format_args!("lua tcp socket connect timed out, when connecting to {peer}"),
+                    );
+                }
+                self.fail(key, error, State::Closed);
+            }
+        }
+    }
+
+    /// The name of a trunk's server was looked up for a session, or could not
+    /// be.
+    pub fn on_trunk_resolved(
+        &mut self,
+        key: SessionKey,
+        trunk: TrunkKey,
+        mut resolution: Box<Resolution>,
+    ) {
+        let answer = resolution.take_answer().unwrap_or(Err(Error::Unknown));
+        drop(resolution);
+        let session = self.sessions.get(key);
+        let waits = session.and_then(|session| session.reader.as_ref());
+        let joined = match answer {
+            Ok(_) if waits.is_none_or(Op::is_abandoned) => Err(Error::Closed),
+            Ok(answer) => self.join_at_answer(key, trunk, &answer),
+            Err(error) => Err(error),
+        };
+        let outcome = match joined {
+            Ok(Opened::Pending) => {
+                return self.limit_joining(key);
+            }
+            Ok(Opened::Connected) => Outcome::Connected,
+            Err(error) => {
+                self.leave_trunk(trunk, key, None);
+                Outcome::Failed(error)
+            }
+        };
+        if let Some(op) = self.sessions.get_mut(key).and_then(|s| s.reader.as_mut()) {
+            op.finish(outcome);
+        }
+    }
+
+    /// A shared connection stands, or could not be opened.
+    pub fn on_trunk_connected(&mut self, key: LinkKey) {
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        let Owner::Trunk { trunk, .. } = link.owner else {
+            return;
+        };
+        let c = link.connection.as_ptr();
+        // SAFETY: the link's connection is open.
+        if unsafe { (*(*c).read).timedout() } != 0 {
+            // the time of a command that was given to it: it says nothing
+            // SAFETY: as above.
+            unsafe { (*(*c).read).set_timedout(0) };
+            return self.arm_inspection(key, RETRY_DELAY);
+        }
+        let nodelay = self.trunks.get(trunk).is_some_and(|trunk| trunk.nodelay);
+        // SAFETY: the link's connection is open.
+        let result = unsafe {
+            if (*(*c).write).timedout() != 0 {
+                Err(Error::Timeout)
+            } else if (*c).close() != 0 {
+                // the worker exits, and nobody uses it yet
+                Err(Error::Closed)
+            } else {
+                stop_timer((*c).write);
+                match socket_error(c) {
+                    0 => settle(c, nodelay),
+                    errno => Err(Error::from_errno(errno)),
+                }
+            }
+        };
+        match result {
+            Ok(()) => {
+                link.owner = Owner::Trunk {
+                    trunk,
+                    connecting: false,
+                };
+                let leaves = link.is_leaving() && link.pipeline.in_flight() == 0;
+                self.admit_joining(trunk);
+                if leaves {
+                    return self.worked_off(key);
+                }
+                self.rest(key);
+                self.flush_shared(key);
+                // its end may have come with it, and no event would tell
+                if self.links.get(key).is_some_and(Link::is_readable) {
+                    self.read_shared(key);
+                }
+                self.serve_queue(trunk);
+            }
+            Err(error) => {
+                if !link.is_leaving() || !self.is_opening(trunk) {
+                    self.refuse_joining(trunk, key, &error);
+                }
+                self.fail_shared(key, error);
+            }
+        }
+    }
+
+    /// A new connection was established whose handshake has been waited for,
+    /// or there was none to do.
+    pub fn go_on_with_handshake(&mut self, key: LinkKey) {
+        let Some(link) = self.links.get(key) else {
+            return;
+        };
+        if link.handshake.is_none() {
+            self.finish_connect(key, Outcome::Connected);
+            return;
+        }
+        let Owner::Session { session, .. } = link.owner else {
+            return;
+        };
+        // what it was asked with belongs to the coroutine
+        let op = self.sessions.get(session).and_then(|s| s.reader.as_ref());
+        if op.is_none_or(Op::is_abandoned) {
+            self.disconnect(session, State::Closed);
+            return;
+        }
+        match self.run_handshake(key) {
+            Ok(true) => self.finish_connect(key, Outcome::Handshaken),
+            Ok(false) => {}
+            Err(error) => self.fail(key, error, State::Closed),
+        }
+    }
+
+    /// A handshake that was waited for has come to an end.
+    pub fn on_handshaken(&mut self, key: LinkKey) {
+        match self.end_handshake(key) {
+            Ok(()) => self.finish_connect(key, Outcome::Handshaken),
+            Err(error) => self.fail(key, error, State::Closed),
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! Bytes out and in on private connections.
+
+use nginx_sys::{
+    NGX_ERROR, NGX_OK, ngx_add_timer, ngx_handle_read_event, ngx_handle_write_event, ngx_int_t,
+};
+
+use crate::fault;
+use crate::nginx::{self, stop_timer};
+use crate::ngx_lua::Settings;
+use crate::protocol::{Malformed, Reply};
+use crate::transport::error::Error;
+use crate::transport::ids::{LinkKey, SessionKey};
+use crate::transport::link::io::READ_AT_ONCE;
+use crate::transport::link::{Link, Owner, ReadTimer};
+use crate::transport::log::log_socket_error;
+use crate::transport::state::op::{Begun, Op, Outcome, Slot, Status, Work, accept, take_data};
+use crate::transport::state::session::State;
+use crate::transport::worker::Worker;
+
+/// How a round of receiving ended.
+pub enum Received {
+    /// Nothing more for now.
+    Blocked,
+    /// The link is gone.
+    Gone,
+}
+
+impl Worker {
+    /// Sends what is to be sent, as far as the socket takes it.
+    pub fn flush(&mut self, key: LinkKey) {
+        self.flush_with(key, b"");
+    }
+
+    /// As [`Self::flush`]; `value`, unless empty, is what `Pipeline::submit_head`
+    /// left to be sent.
+    pub fn flush_with(&mut self, key: LinkKey, mut value: &[u8]) {
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        // while it is connecting, what there is to send waits
+        let Owner::Session {
+            session: owner,
+            connecting: false,
+        } = link.owner
+        else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(owner) else {
+            return;
+        };
+        let c = link.connection.as_ptr();
+        let ok = NGX_OK as ngx_int_t;
+        // SAFETY: the link's connection is open; its send function reads at
+        // most `len` bytes.
+        let result = unsafe {
+            loop {
+                if !value.is_empty() {
+                    match link.send_with(std::mem::take(&mut value)) {
+                        Ok(()) => {}
+                        Err(error) => break Err(error),
+                    }
+                }
+                let unsent = match link.tls {
+                    None => link.pipeline.unsent(),
+                    Some(_) => match link.record.next(&link.pipeline) {
+                        Some(record) => record,
+                        None => break Err(Error::NoMemory),
+                    },
+                };
+                if unsent.is_empty() {
+                    stop_timer((*c).write);
+                    break match ngx_handle_write_event((*c).write, 0) {
+                        rc if rc == ok => Ok(true),
+                        _ => Err(Error::Unknown),
+                    };
+                }
+                let sent = (*c).send.map_or(NGX_ERROR as isize, |send| {
+                    send(c, unsent.as_ptr().cast_mut(), unsent.len())
+                });
+                if sent > 0 {
+                    if link.tls.is_some() {
+                        link.record.taken(sent.unsigned_abs());
+                    }
+                    link.pipeline.sent(sent.unsigned_abs());
+                    fault::point();
+                } else if sent == NGX_ERROR as isize {
+                    break Err(Error::from_errno(nginx::last_errno()));
+                } else {
+                    stop_timer((*c).write);
+                    ngx_add_timer((*c).write, session.send_timeout());
+                    let lowat = session
+                        .request()
+                        .and_then(|request| Settings::of(request))
+                        .map_or(0, |settings| settings.send_lowat());
+                    break match ngx_handle_write_event((*c).write, lowat) {
+                        rc if rc == ok => Ok(false),
+                        _ => Err(Error::Unknown),
+                    };
+                }
+            }
+        };
+        match result {
+            Ok(true) => {
+                if let Some(op) = &mut session.writer {
+                    let bytes = match op.work_mut() {
+                        Some(Work::Send { bytes }) => *bytes,
+                        _ => 0,
+                    };
+                    op.finish(Outcome::Sent(bytes));
+                }
+            }
+            Ok(false) => {}
+            Err(error) => self.fail_writing(key, error),
+        }
+    }
+
+    /// Nothing can be sent any more, as one learns before the read event comes.
+    /// What the server has said before goes to whoever waits for it first.
+    #[cold]
+    pub fn fail_writing(&mut self, key: LinkKey, error: Error) {
+        let mut read = 0;
+        while read < READ_AT_ONCE
+            && self.pending_reader(key).is_some()
+            && let Some(link) = self.links.get_mut(key)
+            && link.peek().is_ok_and(|n| n > 0)
+        {
+            link.assume_readable();
+            match link.receive() {
+                Some(Ok(n @ 1..)) => read += n,
+                _ => break,
+            }
+            self.deliver(key);
+        }
+        self.fail(key, error, State::Broken { reused: 0 });
+    }
+
+    /// Takes what has been received already and arms the read event and the
+    /// read timeout, if an operation waits for data.
+    pub fn read_if_due(&mut self, key: LinkKey) {
+        let connecting = self.links.get(key).is_some_and(Link::is_connecting);
+        if connecting || self.pending_reader(key).is_none() {
+            return;
+        }
+        if self.links.get(key).is_some_and(Link::has_received) {
+            self.deliver(key);
+        }
+        if self.pending_reader(key).is_some() {
+            self.read(key);
+        }
+    }
+
+    /// Receives until the socket has nothing more or the operation is done.
+    pub fn read(&mut self, key: LinkKey) {
+        match self.receive_all(key) {
+            Received::Gone => {}
+            Received::Blocked => {
+                let Some(link) = self.links.get_mut(key) else {
+                    return;
+                };
+                let Owner::Session { session, .. } = link.owner else {
+                    return;
+                };
+                let Some(session) = self.sessions.get(session) else {
+                    return;
+                };
+                let pending = session
+                    .reader
+                    .as_ref()
+                    .is_some_and(|op| op.status() == Status::Pending);
+                let c = link.connection.as_ptr();
+                link.read_due = None;
+                if pending && link.pipeline.unsent().is_empty() {
+                    link.limit_read(session.read_timeout());
+                }
+                // SAFETY: the link's connection is open.
+                let rc = unsafe {
+                    if link.read_due.is_none() && pending {
+                        // the peer answers before it has read all: no stall
+                        stop_timer((*c).write);
+                        ngx_add_timer((*c).write, session.send_timeout());
+                    }
+                    ngx_handle_read_event((*c).read, 0)
+                };
+                if rc != NGX_OK as ngx_int_t {
+                    self.fail(key, Error::Unknown, State::Broken { reused: 0 });
+                }
+            }
+        }
+    }
+
+    pub fn receive_all(&mut self, key: LinkKey) -> Received {
+        loop {
+            let Some(link) = self.links.get_mut(key) else {
+                return Received::Gone;
+            };
+            if !link.is_readable() {
+                return Received::Blocked;
+            }
+            let error = match link.receive() {
+                None => return Received::Blocked,
+                Some(Ok(0)) if self.finish_read_all(key) => return Received::Blocked,
+                Some(Ok(0)) => Error::Closed,
+                Some(Ok(_)) => {
+                    self.deliver(key);
+                    if self.pending_reader(key).is_some() {
+                        continue;
+                    }
+                    // what else there is, an end of the stream included, is
+                    // the next operation's
+                    return Received::Blocked;
+                }
+                Some(Err(error)) => error,
+            };
+            self.fail(key, error, State::Broken { reused: 0 });
+            return Received::Gone;
+        }
+    }
+
+    /// Hands received bytes to whom they belong.
+    pub fn deliver(&mut self, key: LinkKey) {
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        while let Some((tag, reply)) = link.pipeline.next_reply() {
+            fault::point();
+            if link.pipeline.is_broken()
+                && let Reply::Malformed(Malformed::Unsolicited) = reply
+            {
+                link.log_unsolicited();
+            }
+            if let Some(op) = self
+                .sessions
+                .get_mut(tag.session)
+                .and_then(|s| s.reader.as_mut())
+            {
+                accept(op, reply);
+            }
+        }
+        if link.pipeline.is_broken() {
+            self.fail(key, Error::Closed, State::Broken { reused: 0 });
+            return;
+        }
+        let Owner::Session { session, .. } = link.owner else {
+            return;
+        };
+        let op = self
+            .sessions
+            .get_mut(session)
+            .and_then(|s| s.reader.as_mut());
+        if let Some(op) = op
+            && link.pipeline.in_flight() == 0
+            && let Some(Work::Receive(reader)) = op.work_mut()
+        {
+            if !reader.make_room(link.pipeline.buffered().len()) {
+                return self.fail(key, Error::NoMemory, State::Broken { reused: 0 });
+            }
+            let (taken, complete) = reader.feed(link.pipeline.buffered());
+            link.pipeline.consume(taken);
+            if complete {
+                link.unanswered = false;
+                let data = take_data(reader);
+                op.finish(Outcome::Received(data));
+            }
+        }
+    }
+
+    /// A read event of a link in use.
+    pub fn on_readable(&mut self, key: LinkKey) {
+        fault::point();
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        let Owner::Session { session, .. } = link.owner else {
+            return;
+        };
+        let c = link.connection.as_ptr();
+        let timer = link.read_timer();
+        let Some(session) = self.sessions.get_mut(session) else {
+            return;
+        };
+        if timer == ReadTimer::Early {
+            return;
+        }
+        if timer == ReadTimer::Expired {
+            link.read_due = None;
+            log_socket_error(
+                session.request(),
+                format_args!("lua tcp socket read timed out"),
+            );
+            // as with cosockets, a raw receive can be tried again
+            match &mut session.reader {
+                Some(op) if op.is_raw_receive() => op.fail(Error::Timeout, false),
+                _ => self.fail(key, Error::Timeout, State::Closed),
+            }
+            return;
+        }
+        // SAFETY: the link's connection is open.
+        let shutting_down = unsafe { (*c).close() != 0 && (*c).error() != 0 };
+        if shutting_down {
+            // worker_shutdown_timeout
+            self.fail(key, Error::Closed, State::Broken { reused: 0 });
+            return;
+        }
+        if self.pending_reader(key).is_some() {
+            self.read(key);
+        } else {
+            // nobody reads now; the event stays noted as ready
+            // SAFETY: as above.
+            unsafe { ngx_handle_read_event((*c).read, 0) };
+        }
+    }
+
+    /// A write event of a link in use.
+    pub fn on_writable(&mut self, key: LinkKey) {
+        fault::point();
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        let c = link.connection.as_ptr();
+        // SAFETY: the link's connection is open.
+        if unsafe { (*(*c).write).timedout() } != 0 {
+            if let Owner::Session { session, .. } = link.owner {
+                let request = self.sessions.get(session).and_then(|s| s.request());
+                log_socket_error(request, format_args!("lua tcp socket write timed out"));
+            }
+            self.fail(key, Error::Timeout, State::Broken { reused: 0 });
+            return;
+        }
+        if link.pipeline.unsent().is_empty() {
+            return;
+        }
+        if let Owner::Session { session, .. } = link.owner {
+            // of a light thread that was killed nothing more is sent
+            self.reap(session);
+        }
+        self.flush(key);
+        let sent = self
+            .links
+            .get(key)
+            .is_some_and(|link| link.pipeline.unsent().is_empty());
+        if sent {
+            self.read_if_due(key);
+        }
+    }
+
+    /// Whether the operation in a slot is over already; then its result.
+    pub fn begun(&mut self, key: SessionKey, slot: Slot) -> Result<Begun, Error> {
+        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
+        match session.op(slot).map(|op| op.status()) {
+            Some(Status::Pending) => Ok(Begun::Waiting),
+            _ => match session.take_op(slot).map(Op::into_outcome) {
+                Some((outcome, semaphore)) => {
+                    self.semaphores.give(semaphore);
+                    match outcome {
+                        Outcome::Failed(error) => Err(error),
+                        outcome => Ok(Begun::Ready(outcome)),
+                    }
+                }
+                None => Err(Error::Closed),
+            },
+        }
+    }
+
+    /// Tells the coroutine that waits for a link to be connected; or sends
+    /// what has waited for that, if the connection had been postponed.
+    pub fn finish_connect(&mut self, key: LinkKey, outcome: Outcome) {
+        fault::point();
+        let Some(Owner::Session { session, .. }) = self.links.get(key).map(|link| link.owner)
+        else {
+            return;
+        };
+        match self
+            .sessions
+            .get_mut(session)
+            .and_then(|s| s.reader.as_mut())
+        {
+            Some(op) if op.is_connect() => op.finish(outcome),
+            _ => {
+                // what a killed light thread asked for is not sent
+                self.reap(session);
+                self.flush(key);
+                self.read_if_due(key);
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! A place is free: whoever waits longest gets it.
+
+use std::ptr::NonNull;
+
+use nginx_sys::{NGX_OK, ngx_handle_read_event, ngx_http_request_t, ngx_int_t};
+
+use crate::fault;
+use crate::nginx::{self, Msec};
+use crate::ngx_lua::Settings;
+use crate::transport::error::Error;
+use crate::transport::ids::{LinkKey, PoolKey, TrunkKey};
+use crate::transport::link::idle::has_failed;
+use crate::transport::link::{Link, Owner, ReadTimer};
+use crate::transport::state::errands::Errand;
+use crate::transport::state::pool::{NamedPool, fitness};
+use crate::transport::state::session::Session;
+use crate::transport::worker::Worker;
+
+impl Worker {
+    /// A counted connection is gone; those who wait for it may go on.
+    pub fn release(&mut self, pool: PoolKey) {
+        self.release_only(pool);
+        self.resume_waiting(pool);
+    }
+
+    pub fn release_counted(&mut self, pool: Option<PoolKey>) {
+        if let Some(pool) = pool {
+            self.release(pool);
+        }
+    }
+
+    /// A pool has room again: whoever waits longest gets it.
+    pub fn resume_waiting(&mut self, pool: PoolKey) {
+        loop {
+            let opens = |named: &NamedPool| named.pool.opens_next();
+            if self.pools.get(pool).is_some_and(opens) && self.lacks_room() {
+                return self.wait_for_room(Errand::Pool(pool));
+            }
+            let (links, sessions) = (&self.links, &self.sessions);
+            let resumed = self.pools.get_mut(pool).and_then(|named| {
+                let tls = named.tls;
+                let target = named
+                    .pool
+                    .next_waiting()
+                    .and_then(|waiter| sessions.get(*waiter));
+                let (host, port) = target.map_or((&[][..], 0), Session::queued_for);
+                named
+                    .pool
+                    .resume(|link| fitness(links, tls, *link, host, port))
+            });
+            let Some((waiter, admission)) = resumed else {
+                break;
+            };
+            if self.resume_connect(waiter, pool, admission) {
+                break;
+            }
+        }
+        self.drop_unused_pool(pool);
+    }
+
+    /// Those who wait for room get none: no connection can be opened.
+    pub fn refuse_queue(&mut self, trunk_key: TrunkKey, error: &Error) {
+        while let Some(trunk) = self.trunks.get_mut(trunk_key)
+            && let Some(key) = trunk.queue.first_of_all().copied()
+        {
+            self.finish_failed(key, error);
+            self.drop_from_queue(trunk_key, key);
+        }
+    }
+
+    pub fn evict(&mut self, key: LinkKey) {
+        fault::point();
+        let Some(link) = self.links.remove(key) else {
+            return;
+        };
+        let Owner::Pool { pool, place } = link.owner else {
+            return;
+        };
+        drop(link);
+        if let Some(named) = self.pools.get_mut(pool) {
+            named.pool.remove(place);
+        }
+        self.resume_waiting(pool);
+    }
+
+    /// Makes a link idle in a pool, for at most `timeout` milliseconds. False
+    /// if it turns out to be dead, and is gone then.
+    #[inline(always)]
+    pub fn park(&mut self, pool: PoolKey, key: LinkKey, counted: bool, timeout: Msec) -> bool {
+        let readable = self
+            .links
+            .get_mut(key)
+            .is_some_and(|link| link.make_idle(timeout));
+        self.put_idle(pool, key, counted);
+        if readable && !self.is_alive(key) {
+            self.evict(key);
+            return false;
+        }
+        true
+    }
+
+    /// Gives a plain connection that was taken from a pool, and turned out not
+    /// to be wanted, back to it. Its session stays counted. False if it cannot
+    /// be pooled.
+    pub fn put_back(&mut self, key: LinkKey, request: NonNull<ngx_http_request_t>) -> bool {
+        // SAFETY: the request is the running one.
+        let settings = unsafe { Settings::of(request) };
+        let (Some(link), Some(settings)) = (self.links.get_mut(key), settings) else {
+            return false;
+        };
+        let Some(pool) = link.pool else {
+            return false;
+        };
+        if link.has_ended() || link.tls.is_some() || link.unanswered || !link.pipeline.is_quiet() {
+            return false;
+        }
+        let c = link.connection.as_ptr();
+        // SAFETY: the link's connection is open.
+        let usable = unsafe {
+            !has_failed(c)
+                && ngx_handle_read_event((*c).read, 0) == NGX_OK as ngx_int_t
+                && !nginx::is_exiting()
+        };
+        if !usable {
+            return false;
+        }
+        self.park(pool, key, false, settings.keepalive_timeout());
+        true
+    }
+
+    /// An event of an idle link: its time is over, the worker exits, or the
+    /// peer closed or sent something; then it goes. Or it was nothing.
+    pub fn on_idle_event(&mut self, key: LinkKey) {
+        fault::point();
+        let timer = self.links.get_mut(key).map(Link::read_timer);
+        let alive = match timer {
+            Some(ReadTimer::Early) => true,
+            Some(ReadTimer::Silent) => self.is_alive(key),
+            Some(ReadTimer::Expired) | None => false,
+        };
+        if !alive {
+            self.evict(key);
+        }
+    }
+
+    /// Closes a link and lets the pool know that there is room.
+    pub fn close_link(&mut self, key: LinkKey) {
+        if let Some(link) = self.links.remove(key) {
+            let pool = link.pool;
+            drop(link);
+            fault::point();
+            if let Some(pool) = pool {
+                self.release(pool);
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What a connection is, its timers, and its end.
+
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+use nginx_sys::{ngx_add_timer, ngx_close_connection, ngx_connection_t};
+
+use crate::nginx::{self, Msec, stop_timer};
+use crate::protocol::{Pipeline, Record};
+use crate::transport::ids::{PoolKey, SessionKey, TrunkKey};
+use crate::transport::link::address::Address;
+use crate::transport::link::sharing::Sharing;
+use crate::transport::link::tls::{self, Pending, Tls};
+use crate::upstream::Place;
+
+/// Longest reply line accepted, in bytes. memcached's own limit on keys makes
+/// the longest regular line much shorter.
+pub const MAX_LINE: usize = 2048;
+
+/// Whose link it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// In use by a session; `connecting` until the connection stands.
+    Session {
+        session: SessionKey,
+        connecting: bool,
+    },
+    /// Idle in a pool, at this place.
+    Pool { pool: PoolKey, place: Place },
+    /// Shared by many sessions; `connecting` until the connection stands.
+    Trunk { trunk: TrunkKey, connecting: bool },
+}
+
+/// Whose reply it is that an exchange brings: the one of a session's
+/// operations that had this number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag {
+    pub session: SessionKey,
+    pub serial: u64,
+}
+
+/// An open connection. Dropping it closes it.
+pub struct Link {
+    pub connection: Connection,
+    pub pipeline: Pipeline<Tag>,
+    pub owner: Owner,
+    /// The pool that counts this connection, idle or not.
+    pub pool: Option<PoolKey>,
+    /// The peer's.
+    pub address: Address,
+    /// When its read event times out, if it does; for a private link. The
+    /// timer may be armed for an earlier time, or for nothing.
+    pub read_due: Option<Msec>,
+    /// How often it was taken out of a pool.
+    pub reused: u64,
+    /// What a TLS connection was made with and to; `None`: it is plain.
+    pub tls: Option<Rc<Tls>>,
+    /// What TLS is sending; nothing on a plain connection.
+    pub record: Record,
+    /// The handshake to be done, or under way.
+    pub handshake: Option<Pending>,
+    /// Raw bytes were sent and nothing raw was received since: a reply may
+    /// be under way.
+    pub unanswered: bool,
+    /// `quit` was sent; nothing may follow.
+    pub quitting: bool,
+    /// What only a shared link has.
+    pub sharing: Option<Box<Sharing>>,
+}
+
+/// What the read timer of a private link says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadTimer {
+    /// The event is not the timer's.
+    Silent,
+    /// It has expired early: nothing has happened.
+    Early,
+    Expired,
+}
+
+impl Link {
+    /// Has the read event time out after `timeout`. A timer that expires
+    /// earlier is left as it is: mostly something else comes before that.
+    pub fn limit_read(&mut self, timeout: Msec) {
+        let due = nginx::now().saturating_add(timeout);
+        self.read_due = Some(due);
+        // SAFETY: the link's connection is open.
+        unsafe {
+            let read = (*self.connection.as_ptr()).read;
+            if (*read).timer_set() == 0 || (*read).timer.key > due {
+                stop_timer(read);
+                ngx_add_timer(read, timeout);
+            }
+        }
+    }
+
+    /// What a read event has to do with the timer, which goes on if it must.
+    pub fn read_timer(&mut self) -> ReadTimer {
+        // SAFETY: the link's connection is open.
+        unsafe {
+            let read = (*self.connection.as_ptr()).read;
+            if (*read).timedout() == 0 {
+                return ReadTimer::Silent;
+            }
+            (*read).set_timedout(0);
+            let now = nginx::now();
+            match self.read_due {
+                None => ReadTimer::Early,
+                Some(due) if due > now => {
+                    ngx_add_timer(read, due - now);
+                    ReadTimer::Early
+                }
+                Some(_) => ReadTimer::Expired,
+            }
+        }
+    }
+}
+
+/// An nginx connection that is closed when dropped.
+pub struct Connection(NonNull<ngx_connection_t>);
+
+impl Connection {
+    /// # Safety
+    ///
+    /// `connection` is open and nobody else closes it.
+    pub unsafe fn from_raw(connection: NonNull<ngx_connection_t>) -> Connection {
+        Connection(connection)
+    }
+
+    pub fn as_ptr(&self) -> *mut ngx_connection_t {
+        self.0.as_ptr()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let c = self.0.as_ptr();
+        // SAFETY: it is open until here; nginx deletes its timers and its
+        // events, posted ones included.
+        unsafe {
+            tls::shut_down(c);
+            ngx_close_connection(c);
+        }
+    }
+}

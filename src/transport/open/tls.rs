@@ -1,0 +1,95 @@
+//! TLS handshakes of connections.
+
+use nginx_sys::{NGX_AGAIN, ngx_add_timer, ngx_int_t, ngx_ssl_handshake, ngx_ssl_t};
+
+use crate::nginx::stop_timer;
+use crate::transport::error::Error;
+use crate::transport::ids::{LinkKey, PoolKey, SessionKey};
+use crate::transport::link::Owner;
+use crate::transport::link::handlers::handlers;
+use crate::transport::link::tls::{Pending, failed, prepare, verify};
+use crate::transport::state::op::Opened;
+use crate::transport::state::session::State;
+use crate::transport::worker::Worker;
+
+impl Worker {
+    /// Opens a connection and notes what handshake it is to do.
+    pub fn open_for_handshake(
+        &mut self,
+        key: SessionKey,
+        pending: Pending,
+        pool: Option<PoolKey>,
+    ) -> Result<Opened, Error> {
+        let host = pending.0.host.clone();
+        let opened = self.open(key, &host, pending.0.port, pool)?;
+        match self.sessions.get_mut(key).map(|session| &mut session.state) {
+            Some(State::Resolving { handshake, .. }) => *handshake = Some(Box::new(pending)),
+            Some(State::Linked(link)) => {
+                if let Some(link) = self.links.get_mut(*link) {
+                    link.handshake = Some(pending);
+                }
+            }
+            _ => {}
+        }
+        Ok(opened)
+    }
+
+    /// Starts the handshake a link is to do. Whether it is done already; on
+    /// failure the link is of no use any more.
+    pub fn run_handshake(&mut self, key: LinkKey) -> Result<bool, Error> {
+        let link = self.links.get_mut(key).ok_or(Error::Closed)?;
+        let Owner::Session {
+            session,
+            connecting: false,
+        } = link.owner
+        else {
+            return Err(Error::Closed);
+        };
+        let (handshake, identity) = link.handshake.clone().ok_or(Error::Closed)?;
+        let c = link.connection.as_ptr();
+        let timeout = self.sessions.get(session).map(|s| s.connect_timeout());
+        // SAFETY: the link's connection is open; the context belongs to the
+        // configuration;
+        unsafe {
+            prepare(c, &handshake, identity.context as *mut ngx_ssl_t)?;
+            let rc = ngx_ssl_handshake(c);
+            if rc == NGX_AGAIN as ngx_int_t {
+                stop_timer((*c).write);
+                // that of an earlier operation
+                stop_timer((*c).read);
+                ngx_add_timer((*c).read, timeout.unwrap_or_default());
+                (*(*c).ssl).handler = Some(handlers().handshake);
+                return Ok(false);
+            }
+        }
+        self.end_handshake(key).map(|()| true)
+    }
+
+    /// Judges a handshake that has come to an end.
+    pub fn end_handshake(&mut self, key: LinkKey) -> Result<(), Error> {
+        let link = self.links.get_mut(key).ok_or(Error::Closed)?;
+        let Owner::Session { session, .. } = link.owner else {
+            return Err(Error::Closed);
+        };
+        let (handshake, identity) = link.handshake.take().ok_or(Error::Closed)?;
+        let request = self.sessions.get(session).and_then(|s| s.request());
+        let c = link.connection.as_ptr();
+        // SAFETY: the link's connection is open and has its TLS part.
+        unsafe {
+            (*(*c).read).handler = Some(handlers().connection);
+            (*(*c).write).handler = Some(handlers().connection);
+            if (*(*c).read).timedout() != 0 {
+                return Err(Error::Timeout);
+            }
+            stop_timer((*c).read);
+            if (*(*c).ssl).handshaked() == 0 {
+                return Err(failed("handshake failed"));
+            }
+            if handshake.verify {
+                verify(c, handshake.server_name.as_deref(), request)?;
+            }
+        }
+        link.tls = Some(identity);
+        Ok(())
+    }
+}

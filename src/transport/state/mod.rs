@@ -1,0 +1,8 @@
+//! Sessions, their operations, and the shared connections to a server, as values.
+
+pub mod errands;
+pub mod op;
+pub mod pool;
+pub mod session;
+pub mod sessions;
+pub mod trunk;

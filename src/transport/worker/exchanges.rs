@@ -1,0 +1,301 @@
+//! What is under way on shared connections: whose, since when, how far.
+
+use std::ops::RangeInclusive;
+
+use crate::nginx::{self, Msec};
+use crate::protocol::Pipeline;
+use crate::transport::error::Error;
+use crate::transport::ids::{LinkKey, SessionKey, TrunkKey};
+use crate::transport::link::sharing::Sharing;
+use crate::transport::link::{Link, Tag};
+use crate::transport::state::op::{Op, Status};
+use crate::transport::state::session::{Flight, State};
+use crate::transport::state::sessions::waiting;
+use crate::transport::worker::Worker;
+use crate::upstream::{Choice, Demand, choose};
+
+/// Tags of those who follow a get and wait no more are dropped when there are
+/// more of them than others, and than this.
+pub const FOLLOWERS_KEPT: usize = 32;
+
+/// How many connections may be lost one after the other that have answered
+/// nothing of what is asked again.
+pub const MOST_FRUITLESS: u32 = 3;
+
+/// What becomes of commands on a link that failed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// They were not sent: another link takes them.
+    Moves,
+    /// They were, but only read: they are sent once more.
+    AskedAgain,
+    /// Their operations fail.
+    Fails,
+}
+
+/// The commands of one operation, or one get of several, on a link that failed.
+pub struct Lost {
+    pub fate: Fate,
+    /// Numbers of the exchanges.
+    pub numbers: RangeInclusive<u64>,
+    /// Who waits for the replies, and who else does.
+    pub tag: Tag,
+    pub others: Vec<Tag>,
+    /// A list of keys is asked for.
+    pub is_list: bool,
+    /// The reply was the next one: this may be why the server closed.
+    pub suspect: bool,
+    pub unsent: bool,
+    pub repeatable: bool,
+}
+
+impl Lost {
+    /// All who wait for the replies.
+    pub fn tags(&self) -> impl Iterator<Item = Tag> {
+        std::iter::once(self.tag).chain(self.others.iter().copied())
+    }
+}
+
+impl Worker {
+    /// Whether others wait for the reply to the get of an operation that is
+    /// over. It is counted out.
+    pub fn is_followed(&mut self, flight: Flight) -> bool {
+        let sharing = self
+            .links
+            .get_mut(flight.link)
+            .map(|link| &mut link.sharing);
+        let Some(Sharing { followers, .. }) = sharing.and_then(Option::as_deref_mut) else {
+            return false;
+        };
+        let Some(all) = followers.get_mut(&flight.first) else {
+            return false;
+        };
+        all.waiting = all.waiting.saturating_sub(1);
+        if all.tags.len() > FOLLOWERS_KEPT.max(2 * all.waiting) {
+            let sessions = &self.sessions;
+            all.tags.retain(|tag| {
+                let session = sessions.get(tag.session);
+                session.is_some_and(|session| session.serial == tag.serial)
+            });
+        }
+        all.waiting > 0
+    }
+
+    /// Whether the oldest reply of a link is still to come, and nobody waits for
+    /// it.
+    pub fn is_nobodys(&mut self, key: LinkKey) -> bool {
+        let Some(link) = self.links.get(key) else {
+            return false;
+        };
+        let (pipeline, sharing) = (&link.pipeline, link.sharing.as_ref());
+        let followers = sharing.and_then(|sharing| sharing.followers.get(&pipeline.oldest()));
+        let followers = followers.map_or(&[][..], |followers| &followers.tags);
+        let mut tags = pipeline.tags().take(1).chain(followers.iter().copied());
+        pipeline.in_flight() > 0 && tags.all(|tag| waiting(&mut self.sessions, tag).is_none())
+    }
+
+    /// The operation with this tag, if it waits.
+    pub fn waiting_op(&self, tag: Tag) -> Option<&Op> {
+        let session = self.sessions.get(tag.session)?;
+        let op = session.reader.as_ref()?;
+        (session.serial == tag.serial && op.status() == Status::Pending).then_some(op)
+    }
+
+    /// Whether a command waits for the socket to take it.
+    pub fn is_held_up(&self, flight: Flight) -> bool {
+        let link = self.links.get(flight.link);
+        link.is_some_and(|link| {
+            let dirty = link.sharing.as_ref().is_some_and(|sharing| sharing.dirty);
+            !dirty && !link.pipeline.is_sent(flight.last)
+        })
+    }
+
+    /// Since when the time of an operation under way runs, and whether it was
+    /// sent: before it was, the send timeout counts, and then the read timeout.
+    /// They start again with each part of the command and of the reply.
+    pub fn flight_since(&self, flight: Flight) -> (Msec, bool) {
+        let Some(link) = self.links.get(flight.link) else {
+            return (0, true);
+        };
+        let Some(sharing) = &link.sharing else {
+            return (0, true);
+        };
+        let pipeline = &link.pipeline;
+        let sent = pipeline.is_sent(flight.last);
+        let held = flight.last >= sharing.held.from && !flight.sent;
+        let since = if held && (sent || pipeline.has_begun(flight.first)) {
+            flight.since.max(sharing.held.written)
+        } else {
+            flight.since
+        };
+        let oldest = pipeline.oldest();
+        let arriving = (flight.first..=flight.last).contains(&oldest)
+            && (oldest > flight.first || pipeline.is_amid_reply());
+        match sent && arriving {
+            true => (since.max(sharing.progress), sent),
+            false => (since, sent),
+        }
+    }
+
+    /// What a connection sends from now on is not that of this operation.
+    pub fn note_sent(&mut self, key: SessionKey, at: Msec) {
+        let session = self.sessions.get_mut(key);
+        if let Some(State::Attached {
+            flight: Some(flight),
+            ..
+        }) = session.map(|session| &mut session.state)
+        {
+            flight.since = at;
+            flight.sent = true;
+        }
+    }
+
+    /// The oldest exchange of a link is another one now, or became nobody's.
+    pub fn note_overdue(&mut self, key: LinkKey) {
+        let orphan = self.is_nobodys(key);
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        if let Some(sharing) = &mut link.sharing {
+            let late = sharing.overdue || link.pipeline.oldest() < sharing.late;
+            sharing.overdue = sharing.leaving || orphan && late;
+        }
+    }
+
+    #[cold]
+    pub fn killed_on(&self, key: LinkKey) -> Vec<SessionKey> {
+        let mut killed = Vec::new();
+        let Some(link) = self.links.get(key) else {
+            return killed;
+        };
+        let followers = link.sharing.as_ref().map(|sharing| &sharing.followers);
+        for (number, tag) in link.pipeline.still_to_send() {
+            let followers = followers.and_then(|followers| followers.get(&number));
+            let followers = followers.map_or(&[][..], |followers| &followers.tags);
+            // up to the first who still waits for it
+            for tag in std::iter::once(&tag).chain(followers) {
+                match self.waiting_op(*tag) {
+                    Some(op) if !op.is_abandoned() => break,
+                    Some(_) if killed.last() == Some(&tag.session) => {}
+                    Some(_) if killed.try_reserve(1).is_ok() => killed.push(tag.session),
+                    _ => {}
+                }
+            }
+        }
+        killed
+    }
+
+    /// What is lost with a link, in order; of what was not answered, that for
+    /// which somebody waits.
+    pub fn lost_on(&mut self, pipeline: &Pipeline<Tag>, sharing: &mut Sharing) -> Vec<Lost> {
+        let mut all: Vec<Lost> = Vec::new();
+        let mut last = None;
+        for exchange in pipeline.exchanges() {
+            if last == Some(exchange.tag)
+                && let Some(lost) = all.last_mut()
+            {
+                lost.numbers = *lost.numbers.start()..=exchange.number;
+                lost.unsent &= !exchange.begun;
+                lost.repeatable &= exchange.repeatable;
+                lost.is_list |= exchange.is_list;
+                continue;
+            }
+            last = None;
+            let followers = sharing.followers.remove(&exchange.number);
+            let mut others = followers.map_or_else(Vec::new, |followers| followers.tags);
+            others.retain(|tag| waiting(&mut self.sessions, *tag).is_some());
+            let tag = match waiting(&mut self.sessions, exchange.tag) {
+                Some(_) => Some(exchange.tag),
+                None => others.pop(),
+            };
+            let (Some(tag), Ok(())) = (tag, all.try_reserve(1)) else {
+                continue;
+            };
+            last = Some(exchange.tag);
+            all.push(Lost {
+                fate: Fate::Fails,
+                numbers: exchange.number..=exchange.number,
+                tag,
+                others,
+                is_list: exchange.is_list,
+                suspect: exchange.begun
+                    && exchange.number == pipeline.oldest()
+                    && !pipeline.is_broken(),
+                unsent: !exchange.begun,
+                repeatable: exchange.repeatable,
+            });
+        }
+        all
+    }
+
+    /// Whether a link has commands that may go to another one. It takes no
+    /// further ones.
+    #[cold]
+    pub fn needs_rescue(&mut self, key: LinkKey) -> bool {
+        let Some(link) = self.links.get_mut(key) else {
+            return false;
+        };
+        if let Some(sharing) = &mut link.sharing {
+            sharing.overdue = true;
+        }
+        !link.is_connecting() && link.pipeline.in_flight() > 0
+    }
+
+    pub fn fate(&self, lost: &Lost, can_move: bool, can_ask: bool) -> Fate {
+        let session = self.sessions.get(lost.tag.session);
+        let Some(State::Attached {
+            flight: Some(flight),
+            ..
+        }) = session.map(|session| &session.state)
+        else {
+            return Fate::Fails;
+        };
+        if flight.first != *lost.numbers.start() {
+            // some of its commands were answered
+            return Fate::Fails;
+        }
+        match (flight.moved, flight.again) {
+            (false, false) if can_move && lost.unsent => Fate::Moves,
+            (_, false) if can_ask && lost.repeatable => Fate::AskedAgain,
+            // it was not asked again yet
+            (_, true) if can_ask && lost.unsent => Fate::AskedAgain,
+            _ => Fate::Fails,
+        }
+    }
+
+    /// Whether a trunk takes a session's operation now, and nobody who waits
+    /// comes first.
+    pub fn has_turn(&self, key: SessionKey, trunk: TrunkKey) -> bool {
+        let (Some(session), Some(trunk)) = (self.sessions.get(key), self.trunks.get(trunk)) else {
+            return false;
+        };
+        let first = trunk.queue.is_empty()
+            || !trunk.queue.has(session.bounds) && trunk.next_in_queue().is_none();
+        first && trunk.has_room(session.bounds)
+    }
+
+    pub fn choose_among(&mut self, trunk: TrunkKey, demand: Demand) -> Result<Choice, Error> {
+        let trunk = self.trunks.get_mut(trunk).ok_or(Error::Closed)?;
+        let links = trunk.links.iter().filter_map(|link| self.links.get(*link));
+        trunk.loads.clear();
+        trunk.loads.extend(links.map(Link::load));
+        let wanted = trunk.connections;
+        Ok(choose(&trunk.loads, wanted, trunk.turn, demand))
+    }
+
+    /// As [`Self::opens_for_batch`], if there is room for the command.
+    pub fn opens_for_next(&mut self, trunk_key: TrunkKey) -> bool {
+        let Some(trunk) = self.trunks.get(trunk_key) else {
+            return false;
+        };
+        let current = trunk.current.and_then(|current| self.links.get(current));
+        let demand = Demand {
+            eager: nginx::now() >= trunk.retry_at,
+            patient: true,
+        };
+        !current.is_some_and(Link::takes_work)
+            && self
+                .choose_among(trunk_key, demand)
+                .is_ok_and(|choice| choice.open)
+    }
+}
