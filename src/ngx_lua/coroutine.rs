@@ -127,6 +127,19 @@ impl Waiter {
     }
 }
 
+impl Coroutine {
+    /// Has it wait no longer: nothing of it stays in a queue or in nginx's
+    /// timers.
+    ///
+    /// # Safety
+    ///
+    /// Its request has not ended, and it waits for one of our semaphores.
+    pub unsafe fn stop_waiting(self) {
+        // SAFETY: by this function's contract.
+        unsafe { layout::leave(self.0) };
+    }
+}
+
 impl Nested {
     #[cold]
     unsafe fn new(

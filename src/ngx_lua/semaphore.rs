@@ -12,9 +12,6 @@ use nginx_sys::{
     ngx_queue_t, u_char,
 };
 
-use super::coroutine::Coroutine;
-use super::layout;
-
 use crate::MEMORY;
 
 /// Room for the longest text of ngx_lua, in bytes.
@@ -131,19 +128,6 @@ impl Semaphore {
         unsafe {
             let queue = &raw mut (*self.raw.as_ptr()).wait_queue;
             (*queue).next != queue
-        }
-    }
-
-    /// Has the coroutine not wait any more, if it still does.
-    ///
-    /// # Safety
-    ///
-    /// The coroutine is the one that was made to wait, and its request has not
-    /// ended.
-    pub unsafe fn dequeue(&self, coroutine: Coroutine) {
-        if self.is_queued() {
-            // SAFETY: by this function's contract.
-            unsafe { layout::leave(coroutine.0) };
         }
     }
 

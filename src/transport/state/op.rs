@@ -239,8 +239,10 @@ impl Op {
     /// Nothing of the coroutine stays in a queue or in nginx's timers.
     fn leave(&mut self) {
         if let Waiting::Coroutine(waiter) = std::mem::replace(&mut self.waiting, Waiting::Ended) {
-            // SAFETY: the operation ends with the request.
-            unsafe { self.semaphore.dequeue(waiter.coroutine()) };
+            if self.semaphore.is_queued() {
+                // SAFETY: the operation ends with the request.
+                unsafe { waiter.coroutine().stop_waiting() };
+            }
         }
     }
 
