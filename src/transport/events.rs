@@ -6,26 +6,26 @@ use std::ptr::NonNull;
 use nginx_sys::{ngx_connection_t, ngx_event_t, ngx_http_log_ctx_t, ngx_http_request_t};
 
 use crate::nginx;
-use crate::transport::ids::{Asker, LinkKey, SessionKey};
-use crate::transport::link::Owner;
-use crate::transport::link::handlers::Handlers;
+use crate::transport::connection::Owner;
+use crate::transport::connection::handlers::Handlers;
+use crate::transport::ids::{Asker, ConnectionKey, SessionKey};
 use crate::transport::state::errands::{Errand, Errands};
 use crate::transport::worker::Worker;
 use crate::transport::worker::cell::with;
 
-/// Read and write events of all links.
+/// Read and write events of all connections.
 pub unsafe extern "C" fn on_connection_event(event: *mut ngx_event_t) {
     // SAFETY: nginx passes a live event of one of our connections.
     let (id, write) = unsafe { (nginx::event_id(event), (*event).write() != 0) };
-    let key = LinkKey::from_bits(id);
+    let key = ConnectionKey::from_bits(id);
     with(|worker| {
-        let Some(link) = worker.links.get(key) else {
+        let Some(connection) = worker.connections.get(key) else {
             return;
         };
-        match link.owner {
+        match connection.owner {
             Owner::Pool { .. } => worker.on_idle_event(key),
-            Owner::Trunk { connecting, .. } => match (connecting, write) {
-                (true, _) => worker.on_trunk_connected(key),
+            Owner::Shared { connecting, .. } => match (connecting, write) {
+                (true, _) => worker.on_shared_connected(key),
                 (false, true) => worker.flush_shared(key),
                 (false, false) => worker.on_shared_readable(key),
             },
@@ -102,9 +102,9 @@ unsafe fn set_log_context(request: NonNull<ngx_http_request_t>) {
 
 /// nginx's handshake is over, well or not.
 pub unsafe extern "C" fn on_handshake(c: *mut ngx_connection_t) {
-    // SAFETY: the connection is a link's, whose id is its data.
+    // SAFETY: the data of a connection is its id.
     let id = unsafe { (*c).data as usize as u64 };
-    with(|worker| worker.on_handshaken(LinkKey::from_bits(id)));
+    with(|worker| worker.on_handshaken(ConnectionKey::from_bits(id)));
 }
 
 /// The time of those that wait for room.
@@ -127,8 +127,8 @@ impl Worker {
         match errand {
             Errand::Resolved(key) => self.on_resolved(key),
             Errand::Pool(pool) => self.resume_waiting(pool),
-            Errand::Queue(trunk) => self.serve_queue(trunk),
-            Errand::Lost(link, error) => self.fail_shared(link, error),
+            Errand::Queue(shared_pool) => self.serve_queue(shared_pool),
+            Errand::Lost(connection, error) => self.fail_shared(connection, error),
         }
         self.errands.granted = false;
     }
@@ -146,7 +146,7 @@ impl Worker {
 fn on_answer(asker: Asker) {
     with(|worker| match asker {
         Asker::Session(key) => worker.on_resolved(key),
-        Asker::Trunk(key) => worker.on_looked_up_again(key),
+        Asker::Shared(key) => worker.on_looked_up_again(key),
     });
 }
 

@@ -6,11 +6,11 @@ new_key_type! {
     /// A Lua object's side of a connection.
     pub struct SessionKey;
     /// A connection.
-    pub struct LinkKey;
+    pub struct ConnectionKey;
     /// A keepalive pool.
     pub struct PoolKey;
     /// The shared connections to a server.
-    pub struct TrunkKey;
+    pub struct SharedPoolKey;
 }
 
 impl SessionKey {
@@ -25,14 +25,14 @@ impl SessionKey {
     }
 }
 
-impl LinkKey {
+impl ConnectionKey {
     /// As [`SessionKey::to_bits`].
     pub fn to_bits(self) -> u64 {
         self.data().as_ffi()
     }
 
     /// As [`SessionKey::from_bits`].
-    pub fn from_bits(bits: u64) -> LinkKey {
+    pub fn from_bits(bits: u64) -> ConnectionKey {
         KeyData::from_ffi(bits).into()
     }
 }
@@ -45,5 +45,5 @@ const _: () = assert!(size_of::<usize>() == size_of::<u64>());
 pub enum Asker {
     Session(SessionKey),
     /// In the background: it knows an address already.
-    Trunk(TrunkKey),
+    Shared(SharedPoolKey),
 }

@@ -11,7 +11,7 @@
 //! | `wait` | who waits for what, and for how long |
 //! | `worker` | the worker's state: sessions, connections and pools by their ids |
 //! | `state` | what a session, an operation, a pool is |
-//! | `link` | one connection: sockets, names, TLS, bytes |
+//! | `connection` | one connection: sockets, names, TLS, bytes |
 //! | `error`, `ids`, `log`, `peer`, `fallback` | what all of these name |
 //!
 //! Each uses what is on its own floor or below, never what is above:
@@ -21,13 +21,13 @@
 //! semaphore, after the event handler has returned.
 
 mod calls;
+mod connection;
 mod drive;
 mod end;
 mod error;
 mod events;
 mod fallback;
 mod ids;
-mod link;
 mod log;
 mod open;
 mod peer;
@@ -36,12 +36,12 @@ mod wait;
 mod worker;
 
 pub use calls::room;
+#[cfg(ngx_feature = "http_ssl")]
+pub use connection::tls::Certificate;
+pub use connection::tls::Handshake;
 pub use error::{Denied, Error, KeepaliveError, Rejected};
 pub use fallback::Fallback;
 pub use ids::SessionKey;
-#[cfg(ngx_feature = "http_ssl")]
-pub use link::tls::Certificate;
-pub use link::tls::Handshake;
 pub use log::not_connected;
 pub use peer::{Peer, PoolName};
 pub use state::op::{Begun, Opened, Outcome, Slot, What};
@@ -51,7 +51,7 @@ pub use worker::cell::{with, with_existing};
 
 /// The process begins: makes the worker's state.
 pub fn start() {
-    link::handlers::install(events::all());
+    connection::handlers::install(events::all());
     #[cfg(feature = "fault-injection")]
     crate::fault::when_asked(|| with(|_| ()));
     with(|_| ());

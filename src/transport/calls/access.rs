@@ -5,74 +5,74 @@ use std::ptr::NonNull;
 use nginx_sys::ngx_http_request_t;
 
 use crate::transport::error::{Denied, Error};
-use crate::transport::ids::{LinkKey, SessionKey, TrunkKey};
+use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
 use crate::transport::state::session::{Session, State};
 use crate::transport::worker::Worker;
 use crate::upstream::{Admission, Fitness};
 
 impl Worker {
-    /// The trunk that a session is attached to, if it is.
+    /// The shared pool that a session is attached to, if it is.
     ///
     /// # Errors
     ///
     /// It belongs to another active request.
     #[inline(always)]
-    pub fn attached(
+    pub fn shared_pool_of(
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
-    ) -> Result<Option<TrunkKey>, Denied> {
+    ) -> Result<Option<SharedPoolKey>, Denied> {
         match self.at_rest(key, request) {
-            Some(&State::Attached { trunk, .. }) => Ok(Some(trunk)),
+            Some(&State::Shared { shared_pool, .. }) => Ok(Some(shared_pool)),
             Some(_) => Ok(None),
-            None => self.attached_or_not(key, request),
+            None => self.shared_pool_of_slow(key, request),
         }
     }
 
     #[inline(never)]
-    pub fn attached_or_not(
+    pub fn shared_pool_of_slow(
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
-    ) -> Result<Option<TrunkKey>, Denied> {
+    ) -> Result<Option<SharedPoolKey>, Denied> {
         self.reap(key);
         match self.sessions.get(key) {
             Some(session) => match session.state {
-                State::Attached { .. } if session.request() != Some(request) => {
+                State::Shared { .. } if session.request() != Some(request) => {
                     Err(Denied::BadRequest)
                 }
-                State::Attached { trunk, .. } => Ok(Some(trunk)),
+                State::Shared { shared_pool, .. } => Ok(Some(shared_pool)),
                 _ => Ok(None),
             },
             None => Ok(None),
         }
     }
 
-    /// The link of a connected session that `request` may use now. It may
-    /// still be connecting, if it was postponed until now.
+    /// The connection of a connected session that `request` may use now. It may
+    /// still be connecting, if it was deferred until now.
     ///
     /// # Errors
     ///
     /// Outer: it belongs to another active request. Inner: it is not
     /// connected.
     #[inline(always)]
-    pub fn connected(
+    pub fn private_connection(
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
-    ) -> Result<Result<LinkKey, Error>, Denied> {
+    ) -> Result<Result<ConnectionKey, Error>, Denied> {
         match self.at_rest(key, request) {
-            Some(State::Linked(link)) => Ok(Ok(*link)),
-            _ => self.connected_or_not(key, request),
+            Some(State::Private(connection)) => Ok(Ok(*connection)),
+            _ => self.private_connection_slow(key, request),
         }
     }
 
     #[inline(never)]
-    pub fn connected_or_not(
+    pub fn private_connection_slow(
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
-    ) -> Result<Result<LinkKey, Error>, Denied> {
+    ) -> Result<Result<ConnectionKey, Error>, Denied> {
         self.reap(key);
         let Some(session) = self.sessions.get(key) else {
             return Ok(Err(Error::Closed));
@@ -83,47 +83,52 @@ impl Worker {
             // as with cosockets, there is no connection yet to be busy
             State::Resolving { .. } | State::Queued { .. } => Ok(Err(Error::Closed)),
             State::Joining(_) => Ok(Err(Error::BusyConnecting)),
-            State::Attached { trunk, .. } => Ok(self.leave_trunk_for_link(key, trunk)),
-            State::Postponed { .. } => match self.open_postponed(key) {
-                Ok(()) => self.connected(key, request),
+            State::Shared { shared_pool, .. } => Ok(self.take_private_connection(key, shared_pool)),
+            State::Deferred { .. } => match self.open_deferred(key) {
+                Ok(()) => self.private_connection(key, request),
                 Err(error) => Ok(Err(error)),
             },
-            State::Linked(link) => Ok(Ok(link)),
+            State::Private(connection) => Ok(Ok(connection)),
         }
     }
 
     /// Gives an attached session a connection of its own, which may still have
     /// to be opened.
-    pub fn leave_trunk_for_link(
+    pub fn take_private_connection(
         &mut self,
         key: SessionKey,
-        trunk: TrunkKey,
-    ) -> Result<LinkKey, Error> {
+        shared_pool: SharedPoolKey,
+    ) -> Result<ConnectionKey, Error> {
         self.check_idle(key)?;
-        let trunk = self.trunks.get_mut(trunk).ok_or(Error::Closed)?;
-        trunk.plain = true;
-        let address = trunk.address.ok_or(Error::Closed)?;
+        let shared_pool = self
+            .shared_pools
+            .get_mut(shared_pool)
+            .ok_or(Error::Closed)?;
+        shared_pool.known_plaintext = true;
+        let address = shared_pool.address.ok_or(Error::Closed)?;
         self.disconnect(key, State::Closed);
-        let pool = self.private_pool(key);
-        let links = &self.links;
+        let pool = self.pool_for_private(key);
+        let connections = &self.connections;
         let named = pool.and_then(|pool| self.pools.get_mut(pool));
         let admission = named.map(|named| {
-            named.pool.admit(|link| match links.get(*link) {
-                Some(link) if link.tls.is_none() => Fitness::Fits,
-                _ => Fitness::Unfit,
-            })
+            named
+                .pool
+                .admit(|connection| match connections.get(*connection) {
+                    Some(connection) if connection.tls.is_none() => Fitness::Fits,
+                    _ => Fitness::Unfit,
+                })
         });
         match admission {
-            Some(Admission::Reuse(link)) => {
-                self.take_idle(link, key);
-                return Ok(link);
+            Some(Admission::Reuse(connection)) => {
+                self.take_idle(connection, key);
+                return Ok(connection);
             }
             Some(Admission::Wait) => {
                 self.release_counted(pool);
                 return Err(Error::TooManyWaiting);
             }
             Some(Admission::Refuse) => return Err(Error::TooManyWaiting),
-            Some(Admission::Replace(unfit)) => drop(self.links.remove(unfit)),
+            Some(Admission::Replace(unfit)) => drop(self.connections.remove(unfit)),
             Some(Admission::Connect | Admission::Undecided) | None => {}
         }
         let opened = self.open_address(key, address, pool);
@@ -131,7 +136,10 @@ impl Worker {
             self.release_counted(pool);
         }
         opened?;
-        let session = self.sessions.get(key).and_then(|session| session.link());
+        let session = self
+            .sessions
+            .get(key)
+            .and_then(|session| session.connection());
         session.ok_or(Error::Closed)
     }
 
@@ -149,12 +157,12 @@ impl Worker {
         }
     }
 
-    /// Opens the plain connection of a session that was postponed.
-    pub fn open_postponed(&mut self, key: SessionKey) -> Result<(), Error> {
+    /// Opens the plain connection of a session that was deferred.
+    pub fn open_deferred(&mut self, key: SessionKey) -> Result<(), Error> {
         let Some(session) = self.sessions.get_mut(key) else {
             return Ok(());
         };
-        let State::Postponed { pool, address } = &session.state else {
+        let State::Deferred { pool, address } = &session.state else {
             return Ok(());
         };
         let (pool, address) = (*pool, **address);

@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use nginx_sys::ngx_http_request_t;
 
 use crate::transport::error::{Denied, Error};
-use crate::transport::ids::{LinkKey, SessionKey};
+use crate::transport::ids::{ConnectionKey, SessionKey};
 use crate::transport::peer::Peer;
 use crate::transport::state::op::Opened;
 use crate::transport::state::pool::fitness;
@@ -51,33 +51,33 @@ impl Worker {
         request: NonNull<ngx_http_request_t>,
         peer: &Peer<'_>,
     ) -> Option<Result<Opened, Error>> {
-        let trunk_key = self.find_trunk(peer, request);
-        if nginx::now() >= self.trunks.get(trunk_key)?.renew_at {
-            self.look_up_again(trunk_key, request);
+        let shared_key = self.find_shared_pool(peer, request);
+        if nginx::now() >= self.shared_pools.get(shared_key)?.renew_at {
+            self.look_up_again(shared_key, request);
         }
-        let trunk = self.trunks.get_mut(trunk_key)?;
-        if trunk.tls {
+        let shared_pool = self.shared_pools.get_mut(shared_key)?;
+        if shared_pool.tls {
             return None;
         }
         let Some(session) = self.sessions.get_mut(key) else {
             return Some(Err(Error::Closed));
         };
         // objects may ask for different numbers
-        trunk.connections = trunk.connections.max(peer.multiplex.connections);
-        trunk.users += 1;
+        shared_pool.wanted = shared_pool.wanted.max(peer.multiplex.connections);
+        shared_pool.users += 1;
         session.backlog = peer.backlog;
         session.bounds = peer.multiplex.bounds;
-        let enlisted = session.enlist(key, request, trunk.name.pool.clone());
+        let enlisted = session.bind_to_request(key, request, shared_pool.name.pool.clone());
         let joined = match enlisted {
-            Ok(()) if trunk.takes(&self.links, peer.multiplex.connections) => {
-                trunk.attach(trunk_key, session);
+            Ok(()) if shared_pool.takes(&self.connections, peer.multiplex.connections) => {
+                shared_pool.attach(shared_key, session);
                 Ok(Opened::Connected)
             }
-            Ok(()) => self.join(key, trunk_key, request, peer),
+            Ok(()) => self.join(key, shared_key, request, peer),
             Err(error) => Err(error),
         };
         if joined.is_err() {
-            self.leave_trunk(trunk_key, key, None);
+            self.leave_shared_pool(shared_key, key, None);
         }
         Some(joined)
     }
@@ -92,29 +92,31 @@ impl Worker {
         let named = pool.and_then(|pool| Some((pool, self.pools.get_mut(pool)?)));
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
         let Some((pool, named)) = named else {
-            session.enlist(key, request, peer.pool_name().into())?;
+            session.bind_to_request(key, request, peer.pool_name().into())?;
             return self.begin_open(key, peer.host, peer.port, None);
         };
-        session.enlist(key, request, named.name.clone())?;
-        let (links, tls) = (&self.links, named.tls);
-        let fitness = |link: &LinkKey| fitness(links, tls, *link, peer.host, peer.port);
+        session.bind_to_request(key, request, named.name.clone())?;
+        let (connections, tls) = (&self.connections, named.tls);
+        let fitness = |connection: &ConnectionKey| {
+            fitness(connections, tls, *connection, peer.host, peer.port)
+        };
         match named.pool.admit(fitness) {
             Admission::Reuse(idle) => {
-                if let Some(link) = self.links.get_mut(idle) {
-                    session.enter(State::Linked(idle));
-                    link.make_busy(key, Some(request));
+                if let Some(connection) = self.connections.get_mut(idle) {
+                    session.enter(State::Private(idle));
+                    connection.begin_use(key, Some(request));
                 }
                 Ok(Opened::Connected)
             }
             Admission::Undecided => {
-                self.postpone(key, pool, peer.host, peer.port);
+                self.defer(key, pool, peer.host, peer.port);
                 Ok(Opened::Connected)
             }
             Admission::Wait => self.enqueue(key, pool, peer),
             Admission::Refuse => Err(Error::TooManyWaiting),
             admission @ (Admission::Connect | Admission::Replace(_)) => {
                 if let Admission::Replace(unfit) = admission {
-                    self.links.remove(unfit);
+                    self.connections.remove(unfit);
                 }
                 let begun = self.begin_open(key, peer.host, peer.port, Some(pool));
                 if begun.is_err() {
@@ -139,16 +141,16 @@ impl Worker {
             session.state = State::Closed;
             return Ok(Ok(()));
         }
-        if self.is_postponed(key, request) {
+        if self.is_deferred(key, request) {
             self.disconnect(key, State::Closed);
             return Ok(Ok(()));
         }
-        if self.attached(key, request)?.is_some() {
+        if self.shared_pool_of(key, request)?.is_some() {
             return Ok(self.check_idle(key).map(|()| {
                 self.disconnect(key, State::Closed);
             }));
         }
-        match self.connected(key, request)? {
+        match self.private_connection(key, request)? {
             Err(error) => Ok(Err(error)),
             Ok(_) => Ok(self.check_idle(key).map(|()| {
                 self.disconnect(key, State::Closed);

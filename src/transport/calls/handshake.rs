@@ -6,9 +6,9 @@ use std::rc::Rc;
 use nginx_sys::ngx_http_request_t;
 
 use crate::conf::{Context, LocConf};
+use crate::transport::connection::tls::{Handshake, failed, is_bad_name};
 use crate::transport::error::{Denied, Error};
-use crate::transport::ids::{LinkKey, PoolKey, SessionKey, TrunkKey};
-use crate::transport::link::tls::{Handshake, failed, is_bad_name};
+use crate::transport::ids::{ConnectionKey, PoolKey, SessionKey, SharedPoolKey};
 use crate::transport::state::op::{Begun, Opened, Outcome, Work};
 use crate::transport::state::session::State;
 use crate::transport::worker::Worker;
@@ -29,9 +29,9 @@ impl Worker {
         request: NonNull<ngx_http_request_t>,
         handshake: Handshake,
     ) -> Result<Result<Begun, Error>, Denied> {
-        if !self.is_postponed(key, request)
-            && self.attached(key, request)?.is_none()
-            && let Err(error) = self.connected(key, request)?
+        if !self.is_deferred(key, request)
+            && self.shared_pool_of(key, request)?.is_none()
+            && let Err(error) = self.private_connection(key, request)?
         {
             return Ok(Err(error));
         }
@@ -57,41 +57,46 @@ impl Worker {
         }
         let tls = Rc::new(handshake.identity(context)?);
         let session = self.sessions.get(key).ok_or(Error::Closed)?;
-        let (link, pool) = match session.state {
-            State::Attached { trunk, .. } => (None, self.leave_trunk_for_tls(key, trunk)?),
-            State::Postponed { pool, .. } => (None, Some(pool)),
-            State::Linked(link) => (Some(link), self.links.get(link).and_then(|l| l.pool)),
+        let (connection, pool) = match session.state {
+            State::Shared { shared_pool, .. } => {
+                (None, self.leave_shared_for_tls(key, shared_pool)?)
+            }
+            State::Deferred { pool, .. } => (None, Some(pool)),
+            State::Private(connection) => (
+                Some(connection),
+                self.connections.get(connection).and_then(|l| l.pool),
+            ),
             _ => return Err(Error::Closed),
         };
-        if let Some(link_key) = link
-            && let Some(link) = self.links.get_mut(link_key)
+        if let Some(connection_key) = connection
+            && let Some(connection) = self.connections.get_mut(connection_key)
         {
-            match &link.tls {
-                _ if link.quitting => return Err(Error::Closed),
+            match &connection.tls {
+                _ if connection.quitting => return Err(Error::Closed),
                 // nothing to do
                 Some(known) if *known == tls => return Ok(Begun::Ready(Outcome::Connected)),
-                None if link.reused == 0 => {
-                    if !link.pipeline.is_quiet() {
+                None if connection.reused == 0 => {
+                    if !connection.pipeline.is_quiet() {
                         return Err(Error::Unsolicited);
                     }
-                    link.handshake = Some((handshake, tls));
-                    let done = self.run_handshake(link_key);
-                    return self.begin_handshake(key, done);
+                    connection.handshake = Some((handshake, tls));
+                    let done = self.run_handshake(connection_key);
+                    return self.wait_for_handshake(key, done);
                 }
                 _ => {}
             }
         }
         // one out of the pool that was made like that, or a new one, in the
         // place that is counted for what there is now
-        if let Some(link) = link
-            && !self.put_back(link, request)
+        if let Some(connection) = connection
+            && !self.put_back(connection, request)
         {
-            self.links.remove(link);
+            self.connections.remove(connection);
         }
-        let links = &self.links;
-        let alike = |link: &LinkKey| {
-            links
-                .get(*link)
+        let connections = &self.connections;
+        let alike = |connection: &ConnectionKey| {
+            connections
+                .get(*connection)
                 .is_some_and(|l| l.tls.as_ref() == Some(&tls))
         };
         let named = pool.and_then(|pool| self.pools.get_mut(pool));
@@ -116,18 +121,23 @@ impl Worker {
             return done.map(|_| Begun::Waiting);
         }
         match done {
-            Ok(Opened::Pending) => self.begin_handshake(key, Ok(false)),
+            Ok(Opened::Pending) => self.wait_for_handshake(key, Ok(false)),
             Ok(Opened::Connected) => {
-                let link = self.sessions.get(key).and_then(|session| session.link());
-                let done = link.map_or(Err(Error::Closed), |link| self.run_handshake(link));
-                self.begin_handshake(key, done)
+                let connection = self
+                    .sessions
+                    .get(key)
+                    .and_then(|session| session.connection());
+                let done = connection.map_or(Err(Error::Closed), |connection| {
+                    self.run_handshake(connection)
+                });
+                self.wait_for_handshake(key, done)
             }
             Err(error) => Err(error),
         }
     }
 
     /// Makes an operation of a handshake that is under way.
-    pub fn begin_handshake(
+    pub fn wait_for_handshake(
         &mut self,
         key: SessionKey,
         done: Result<bool, Error>,
@@ -150,16 +160,16 @@ impl Worker {
 
     /// Detaches a session for a TLS handshake, which is done on a connection of
     /// its own; so are those that will follow. The pool that counts it.
-    pub fn leave_trunk_for_tls(
+    pub fn leave_shared_for_tls(
         &mut self,
         key: SessionKey,
-        trunk: TrunkKey,
+        shared_pool: SharedPoolKey,
     ) -> Result<Option<PoolKey>, Error> {
-        if let Some(trunk) = self.trunks.get_mut(trunk) {
-            trunk.tls = true;
+        if let Some(shared_pool) = self.shared_pools.get_mut(shared_pool) {
+            shared_pool.tls = true;
         }
         self.disconnect(key, State::Closed);
-        let pool = self.private_pool(key);
+        let pool = self.pool_for_private(key);
         let named = pool.and_then(|pool| self.pools.get_mut(pool));
         match named.map(|named| named.pool.admit(|_| Fitness::Unfit)) {
             Some(Admission::Wait) => {
@@ -168,7 +178,7 @@ impl Worker {
             }
             Some(Admission::Refuse) => Err(Error::TooManyWaiting),
             Some(Admission::Replace(unfit)) => {
-                self.links.remove(unfit);
+                self.connections.remove(unfit);
                 Ok(pool)
             }
             _ => Ok(pool),

@@ -4,9 +4,9 @@ use std::ptr::NonNull;
 
 use nginx_sys::ngx_http_request_t;
 
+use crate::transport::connection::tls::Handshake;
 use crate::transport::error::{Denied, Error};
 use crate::transport::ids::SessionKey;
-use crate::transport::link::tls::Handshake;
 use crate::transport::state::op::Begun;
 use crate::transport::worker::Worker;
 
@@ -18,6 +18,8 @@ impl Worker {
         request: NonNull<ngx_http_request_t>,
         _: Handshake,
     ) -> Result<Result<Begun, Error>, Denied> {
-        Ok(self.connected(key, request)?.and(Err(Error::NoTls)))
+        Ok(self
+            .private_connection(key, request)?
+            .and(Err(Error::NoTls)))
     }
 }

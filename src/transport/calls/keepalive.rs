@@ -8,10 +8,10 @@ use nginx_sys::{NGX_OK, ngx_handle_read_event, ngx_http_request_t, ngx_int_t};
 use crate::fault;
 use crate::nginx::{self, Msec};
 use crate::ngx_lua::Settings;
+use crate::transport::connection::Connection;
+use crate::transport::connection::idle::has_failed;
 use crate::transport::error::{Denied, Error, KeepaliveError};
-use crate::transport::ids::{LinkKey, PoolKey, SessionKey, TrunkKey};
-use crate::transport::link::Link;
-use crate::transport::link::idle::has_failed;
+use crate::transport::ids::{ConnectionKey, PoolKey, SessionKey, SharedPoolKey};
 use crate::transport::state::session::State;
 use crate::transport::worker::Worker;
 use crate::transport::worker::pools::settings;
@@ -34,89 +34,95 @@ impl Worker {
         pool_size: Option<i64>,
     ) -> Result<Result<Option<usize>, KeepaliveError>, Denied> {
         match self.at_rest(key, request) {
-            Some(&State::Linked(link)) => {
-                Ok(self.pool_link(key, link, request, timeout, pool_size))
+            Some(&State::Private(connection)) => {
+                Ok(self.pool_connection(key, connection, request, timeout, pool_size))
             }
-            Some(&State::Attached { trunk, .. }) => {
-                Ok(self.keep_shared(key, trunk, request, timeout, pool_size))
+            Some(&State::Shared { shared_pool, .. }) => {
+                Ok(self.keep_shared(key, shared_pool, request, timeout, pool_size))
             }
-            _ => self.keep_or_not(key, request, timeout, pool_size),
+            _ => self.keep_slow(key, request, timeout, pool_size),
         }
     }
 
     #[cold]
-    pub fn keep_or_not(
+    pub fn keep_slow(
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
         timeout: Option<Msec>,
         pool_size: Option<i64>,
     ) -> Result<Result<Option<usize>, KeepaliveError>, Denied> {
-        if self.is_postponed(key, request) {
+        if self.is_deferred(key, request) {
             // what would be pooled is there already
             return Ok(Ok(self.close_and_retire(key)));
         }
-        if let Some(trunk) = self.attached(key, request)? {
+        if let Some(shared_pool) = self.shared_pool_of(key, request)? {
             fault::point();
             return Ok(match self.check_idle(key) {
-                Ok(()) => self.keep_shared(key, trunk, request, timeout, pool_size),
+                Ok(()) => self.keep_shared(key, shared_pool, request, timeout, pool_size),
                 Err(busy) => Err(busy.into()),
             });
         }
-        let link = match self.connected(key, request)? {
-            Ok(link) => link,
+        let connection = match self.private_connection(key, request)? {
+            Ok(connection) => connection,
             Err(error) => return Ok(Err(error.into())),
         };
         // that it was closed is told first
-        let ended = self.links.get(link).is_none_or(Link::has_ended);
+        let ended = self
+            .connections
+            .get(connection)
+            .is_none_or(Connection::has_ended);
         Ok(match self.check_idle(key) {
             Err(busy) if !ended => Err(busy.into()),
-            _ => self.pool_link(key, link, request, timeout, pool_size),
+            _ => self.pool_connection(key, connection, request, timeout, pool_size),
         })
     }
 
     /// `setkeepalive` of a session at rest with a connection of its own.
     #[inline(always)]
-    pub fn pool_link(
+    pub fn pool_connection(
         &mut self,
         key: SessionKey,
-        link_key: LinkKey,
+        connection_key: ConnectionKey,
         request: NonNull<ngx_http_request_t>,
         timeout: Option<Msec>,
         pool_size: Option<i64>,
     ) -> Result<Option<usize>, KeepaliveError> {
-        let link = self.links.get_mut(link_key).ok_or(Error::Closed)?;
-        if link.has_ended() {
+        let connection = self
+            .connections
+            .get_mut(connection_key)
+            .ok_or(Error::Closed)?;
+        if connection.has_ended() {
             return Err(Error::Closed.into());
         }
-        if !link.pipeline.buffered().is_empty() {
+        if !connection.pipeline.buffered().is_empty() {
             return Err(Error::UnreadData.into());
         }
-        let c = link.connection.as_ptr();
-        // SAFETY: the link's connection is open.
+        let c = connection.nginx.as_ptr();
+        // SAFETY: the connection is open.
         unsafe {
-            if !link.pipeline.is_quiet() || has_failed(c) {
+            if !connection.pipeline.is_quiet() || has_failed(c) {
                 return Err(Error::InvalidConnection.into());
             }
             if ngx_handle_read_event((*c).read, 0) != NGX_OK as ngx_int_t {
                 return Err(Error::InvalidConnection.into());
             }
         }
-        // one that was postponed until a command was refused: nobody wants it
-        if nginx::is_exiting() || link.is_connecting() {
+        // one that was deferred until a command was refused: nobody wants it
+        if nginx::is_exiting() || connection.is_connecting() {
             return Ok(self.close_and_retire(key));
         }
-        if link.unanswered {
+        if connection.unanswered {
             // a reply may come at any time, and the next user would get it
             // SAFETY: as above.
-            let dubious = unsafe { (*(*c).read).ready() != 0 } && !self.is_alive(link_key);
+            let dubious = unsafe { (*(*c).read).ready() != 0 } && !self.is_alive(connection_key);
             if dubious {
                 self.disconnect(key, State::Closed);
                 return Err(Error::Dubious.into());
             }
             return Ok(self.close_and_retire(key));
         }
-        let counting = link.pool;
+        let counting = connection.pool;
         let name = self.sessions.get(key).and_then(|s| s.pool_name.as_ref());
         let name = name.ok_or(Error::Closed)?;
         let is_its = |pool: &PoolKey| {
@@ -135,7 +141,7 @@ impl Worker {
             None => settings(request)?.keepalive_timeout(),
         };
         fault::point();
-        let alive = self.park(pool, link_key, counted, timeout);
+        let alive = self.park(pool, connection_key, counted, timeout);
         if let Some(other) = counting.filter(|_| !counted) {
             self.release(other);
         }
@@ -160,41 +166,41 @@ impl Worker {
     pub fn keep_shared(
         &mut self,
         key: SessionKey,
-        trunk_key: TrunkKey,
+        shared_key: SharedPoolKey,
         request: NonNull<ngx_http_request_t>,
         timeout: Option<Msec>,
         pool_size: Option<i64>,
     ) -> Result<Option<usize>, KeepaliveError> {
-        if let Some(trunk) = self.trunks.get_mut(trunk_key) {
-            if let Some(size) = pool_size.filter(|size| *size <= 0 && !trunk.kept) {
+        if let Some(shared_pool) = self.shared_pools.get_mut(shared_key) {
+            if let Some(size) = pool_size.filter(|size| *size <= 0 && !shared_pool.kept_alive) {
                 return Err(KeepaliveError::BadPoolSize(size));
             }
-            trunk.kept = true;
-            trunk.plain = true;
+            shared_pool.kept_alive = true;
+            shared_pool.known_plaintext = true;
             // SAFETY: the request is the running one.
             let settings = || unsafe { Settings::of(request) };
             let usual = || settings().map_or(0, |settings| settings.keepalive_timeout());
             let now = timeout.unwrap_or_else(usual);
-            let before = std::mem::replace(&mut trunk.keepalive, now);
+            let before = std::mem::replace(&mut shared_pool.keepalive, now);
             if now != 0 && (now < before || before == 0) {
-                self.rest_all(trunk_key);
+                self.shorten_idle_timeouts(shared_key);
             }
         }
         fault::point();
-        Ok(self.detach(key, trunk_key))
+        Ok(self.detach(key, shared_key))
     }
 
     /// Retires an attached session that is at rest.
     #[inline(always)]
-    pub fn detach(&mut self, key: SessionKey, trunk_key: TrunkKey) -> Option<usize> {
+    pub fn detach(&mut self, key: SessionKey, shared_key: SharedPoolKey) -> Option<usize> {
         if let Some(session) = self.sessions.get(key)
-            && let State::Attached { flight: None, .. } = session.state
+            && let State::Shared { flight: None, .. } = session.state
             && session.deadline.is_none()
-            && let Some(trunk) = self.trunks.get_mut(trunk_key)
-            && !trunk.links.is_empty()
+            && let Some(shared_pool) = self.shared_pools.get_mut(shared_key)
+            && !shared_pool.connections.is_empty()
         {
             // nothing is under way, and nobody waits for its place
-            trunk.users = trunk.users.saturating_sub(1);
+            shared_pool.users = shared_pool.users.saturating_sub(1);
             return self.forget(key);
         }
         self.close_and_retire(key)

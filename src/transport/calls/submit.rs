@@ -7,9 +7,9 @@ use nginx_sys::ngx_http_request_t;
 use crate::fault;
 use crate::ngx_lua::{Wait, Waiter};
 use crate::protocol::{Command, RawRead, RawReader, SMALL_VALUE};
+use crate::transport::connection::{Connection, Tag};
 use crate::transport::error::{Denied, Error, Rejected};
-use crate::transport::ids::{LinkKey, SessionKey, TrunkKey};
-use crate::transport::link::{Link, Tag};
+use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
 use crate::transport::log::not_connected;
 use crate::transport::state::op::{Begun, Op, Outcome, Slot, What, Work};
 use crate::transport::state::session::State;
@@ -30,12 +30,12 @@ impl Worker {
     ) -> Result<Result<Begun, Rejected>, Denied> {
         fault::point();
         if what.can_share()
-            && let Some(trunk) = self.attached(key, request)?
+            && let Some(shared_pool) = self.shared_pool_of(key, request)?
         {
-            return Ok(self.submit_shared(key, trunk, what));
+            return Ok(self.submit_shared(key, shared_pool, what));
         }
-        Ok(match self.connected(key, request)? {
-            Ok(link) => self.submit_to(key, link, what),
+        Ok(match self.private_connection(key, request)? {
+            Ok(connection) => self.submit_to(key, connection, what),
             Err(error) => Err(not_connected(request, "send", error).into()),
         })
     }
@@ -43,7 +43,7 @@ impl Worker {
     pub fn submit_to(
         &mut self,
         session: SessionKey,
-        key: LinkKey,
+        key: ConnectionKey,
         what: What<'_>,
     ) -> Result<Begun, Rejected> {
         self.check_idle(session)?;
@@ -51,16 +51,16 @@ impl Worker {
             return Ok(Begun::Ready(what.answered_by(line)?));
         }
         let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
-        let link = self.links.get_mut(key).ok_or(Error::Closed)?;
+        let connection = self.connections.get_mut(key).ok_or(Error::Closed)?;
         let tag = Tag { session, serial: 0 };
         let mut value = &b""[..];
         let work = match what {
             What::Command(command) => {
                 // TLS encrypts from its own buffer, and what connects sends later
-                let submitted = if link.tls.is_none() && !link.is_connecting() {
-                    link.pipeline.submit_head(tag, command)
+                let submitted = if connection.tls.is_none() && !connection.is_connecting() {
+                    connection.pipeline.submit_head(tag, command)
                 } else {
-                    link.pipeline.submit(tag, command).map(|()| value)
+                    connection.pipeline.submit(tag, command).map(|()| value)
                 };
                 match submitted {
                     Ok(large) => value = large,
@@ -69,19 +69,19 @@ impl Worker {
                         return Err(Rejected::Refused(refused));
                     }
                 }
-                link.quitting = matches!(command, Command::Quit);
+                connection.quitting = matches!(command, Command::Quit);
                 fault::point();
                 Work::Command
             }
             What::Batch(batch) => match Work::pipeline(batch) {
-                Ok(work) if link.pipeline.submit_batch(tag, batch) => work,
+                Ok(work) if connection.pipeline.submit_batch(tag, batch) => work,
                 _ => {
                     self.semaphores.give(semaphore);
                     return Err(Error::NoMemory.into());
                 }
             },
         };
-        let work = if link.quitting {
+        let work = if connection.quitting {
             // nothing comes back; it is done when it is sent
             Work::Send { bytes: 0 }
         } else {
@@ -99,34 +99,37 @@ impl Worker {
     pub fn submit_shared(
         &mut self,
         key: SessionKey,
-        trunk: TrunkKey,
+        shared_pool: SharedPoolKey,
         what: What<'_>,
     ) -> Result<Begun, Rejected> {
         fault::point();
         self.check_idle(key)?;
-        let mut link = match self.has_turn(key, trunk) {
-            true => self.batch_link(trunk, Some(key), true)?,
+        let mut connection = match self.has_turn(key, shared_pool) {
+            true => self.connection_for_batch(shared_pool, Some(key), true)?,
             false => None,
         };
-        if let (Some(chosen), What::Command(Command::Store { value, .. })) = (link, what)
+        if let (Some(chosen), What::Command(Command::Store { value, .. })) = (connection, what)
             && value.len() > SMALL_VALUE
-            && self.links.get(chosen).is_some_and(Link::takes_all)
+            && self
+                .connections
+                .get(chosen)
+                .is_some_and(Connection::takes_all)
         {
             // it may be sent at once, with all that is there
             self.end_killed(chosen);
-            if !self.links.contains_key(chosen) {
-                link = self.batch_link(trunk, Some(key), true)?;
+            if !self.connections.contains_key(chosen) {
+                connection = self.connection_for_batch(shared_pool, Some(key), true)?;
             }
         }
-        let Some(link) = link else {
-            return self.queue_up(key, trunk, what);
+        let Some(connection) = connection else {
+            return self.queue_up(key, shared_pool, what);
         };
         let work = match what {
             What::Command(_) => Work::Command,
             What::Batch(batch) => Work::pipeline(batch)?,
         };
         let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
-        let value = match self.put_on_link(key, link, what) {
+        let value = match self.put_on_connection(key, connection, what) {
             Ok(value) => value,
             Err(rejected) => {
                 self.semaphores.give(semaphore);
@@ -141,7 +144,7 @@ impl Worker {
             return Ok(Begun::Waiting);
         }
         // at once, while it is surely there
-        self.flush_shared_with(link, value);
+        self.flush_shared_with(connection, value);
         Ok(self.begun(key, Slot::Reader)?)
     }
 
@@ -152,10 +155,10 @@ impl Worker {
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
     ) -> Result<Result<(), Error>, Denied> {
-        if self.is_postponed(key, request) || self.attached(key, request)?.is_some() {
+        if self.is_deferred(key, request) || self.shared_pool_of(key, request)?.is_some() {
             return Ok(self.check_idle(key));
         }
-        Ok(match self.connected(key, request)? {
+        Ok(match self.private_connection(key, request)? {
             Ok(_) => self.check_idle(key),
             Err(error) => Err(not_connected(request, "send", error)),
         })
@@ -164,15 +167,15 @@ impl Worker {
     /// Before a command is sent there must be nothing that could be taken for
     /// its reply, and the connection must be open. What is returned is an error
     /// line that the server has sent; then the connection is closed.
-    pub fn check_in_step(&mut self, key: LinkKey) -> Result<Option<Vec<u8>>, Error> {
-        let link = self.links.get_mut(key).ok_or(Error::Closed)?;
-        if link.quitting {
+    pub fn check_in_step(&mut self, key: ConnectionKey) -> Result<Option<Vec<u8>>, Error> {
+        let connection = self.connections.get_mut(key).ok_or(Error::Closed)?;
+        if connection.quitting {
             return Err(Error::Closed);
         }
-        let error = if !link.pipeline.is_answered() {
+        let error = if !connection.pipeline.is_answered() {
             Some(Error::Unsolicited)
-        } else if link.is_readable() {
-            link.receive_unasked()
+        } else if connection.is_readable() {
+            connection.receive_unasked()
         } else {
             None
         };
@@ -189,17 +192,17 @@ impl Worker {
         request: NonNull<ngx_http_request_t>,
         bytes: &[u8],
     ) -> Result<Result<Begun, Error>, Denied> {
-        let link = match self.connected(key, request)? {
-            Ok(link) => link,
+        let connection = match self.private_connection(key, request)? {
+            Ok(connection) => connection,
             Err(error) => return Ok(Err(not_connected(request, "send", error))),
         };
-        Ok(self.send_on(key, link, bytes))
+        Ok(self.send_on(key, connection, bytes))
     }
 
     pub fn send_on(
         &mut self,
         key: SessionKey,
-        link: LinkKey,
+        connection: ConnectionKey,
         bytes: &[u8],
     ) -> Result<Begun, Error> {
         // a coroutine that reads does not keep another one from sending
@@ -215,7 +218,7 @@ impl Worker {
             return Ok(Begun::Ready(Outcome::Sent(0)));
         }
         let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
-        let state = self.links.get_mut(link).ok_or(Error::Closed)?;
+        let state = self.connections.get_mut(connection).ok_or(Error::Closed)?;
         if !state.pipeline.send_raw(bytes) {
             self.semaphores.give(semaphore);
             return Err(Error::NoMemory);
@@ -223,7 +226,7 @@ impl Worker {
         state.unanswered = true;
         fault::point();
         let work = Work::Send { bytes: bytes.len() };
-        self.start(key, link, Slot::Writer, Op::new(semaphore, work), b"")
+        self.start(key, connection, Slot::Writer, Op::new(semaphore, work), b"")
     }
 
     /// Receives raw bytes on behalf of `request`. Errors as with [`Self::submit`].
@@ -233,24 +236,24 @@ impl Worker {
         request: NonNull<ngx_http_request_t>,
         want: RawRead,
     ) -> Result<Result<Begun, Error>, Denied> {
-        let link = match self.connected(key, request)? {
-            Ok(link) => link,
+        let connection = match self.private_connection(key, request)? {
+            Ok(connection) => connection,
             Err(error) => return Ok(Err(not_connected(request, "receive", error))),
         };
-        Ok(self.receive_on(key, link, want))
+        Ok(self.receive_on(key, connection, want))
     }
 
     pub fn receive_on(
         &mut self,
         key: SessionKey,
-        link: LinkKey,
+        connection: ConnectionKey,
         want: RawRead,
     ) -> Result<Begun, Error> {
         // a coroutine that sends raw data does not keep another one from reading
         self.check_reader(key)?;
         let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
         let work = Work::Receive(RawReader::new(want));
-        self.start(key, link, Slot::Reader, Op::new(semaphore, work), b"")
+        self.start(key, connection, Slot::Reader, Op::new(semaphore, work), b"")
     }
 
     /// Puts an operation under way; `value` goes behind what there is to send. If it is complete at once, its result is
@@ -258,7 +261,7 @@ impl Worker {
     pub fn start(
         &mut self,
         key: SessionKey,
-        link: LinkKey,
+        connection: ConnectionKey,
         slot: Slot,
         op: Op,
         value: &[u8],
@@ -266,9 +269,9 @@ impl Worker {
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
         session.put_op(slot, op);
         fault::point();
-        self.flush_with(link, value);
+        self.flush_with(connection, value);
         fault::point();
-        self.read_if_due(link);
+        self.read_if_due(connection);
         self.begun(key, slot)
     }
 
@@ -325,7 +328,7 @@ impl Worker {
         };
         let (outcome, semaphore) = op.into_outcome();
         self.semaphores.give(semaphore);
-        if outcome.is_large() && !self.dirty.is_empty() {
+        if outcome.is_large() && !self.to_flush.is_empty() {
             // what others have asked for is not to wait for the making of it
             self.on_turn_end();
         }

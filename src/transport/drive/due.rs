@@ -34,11 +34,11 @@ impl Worker {
         };
         let request = session.request();
         match session.state {
-            State::Joining(trunk) => {
-                log_timeout(request, &self.peer_text(trunk));
-                self.give_up(key, false);
+            State::Joining(shared_pool) => {
+                log_timeout(request, &self.peer_text(shared_pool));
+                self.time_out(key, false);
             }
-            State::Attached {
+            State::Shared {
                 flight: Some(flight),
                 ..
             } => {
@@ -56,12 +56,12 @@ impl Worker {
                 }
                 let what = if sent { "read" } else { "write" };
                 log_socket_error(request, format_args!("lua tcp socket {what} timed out"));
-                self.give_up(key, !sent);
-                self.suspect(flight);
+                self.time_out(key, !sent);
+                self.on_timeout(flight);
             }
-            State::Attached { flight: None, .. } => {
+            State::Shared { flight: None, .. } => {
                 log_socket_error(request, format_args!("lua tcp socket write timed out"));
-                self.give_up(key, true);
+                self.time_out(key, true);
             }
             _ => {}
         }

@@ -5,11 +5,11 @@ use nginx_sys::ngx_connection_error;
 use crate::fault;
 use crate::nginx::stop_timer;
 use crate::ngx_lua::Settings;
+use crate::transport::connection::dial::{arm_established, socket_error, wants_nodelay};
+use crate::transport::connection::resolve::Resolution;
+use crate::transport::connection::{Connection, Owner};
 use crate::transport::error::Error;
-use crate::transport::ids::{LinkKey, SessionKey, TrunkKey};
-use crate::transport::link::dial::{settle, socket_error, wants_nodelay};
-use crate::transport::link::resolve::Resolution;
-use crate::transport::link::{Link, Owner};
+use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
 use crate::transport::log::log_socket_error;
 use crate::transport::open::shared::RETRY_DELAY;
 use crate::transport::state::errands::Errand;
@@ -29,9 +29,9 @@ impl Worker {
         let (mut resolution, port, pool, handshake) = match std::mem::take(&mut session.state) {
             State::Resolving {
                 resolution,
-                trunk: Some(trunk),
+                shared_pool: Some(shared_pool),
                 ..
-            } => return self.on_trunk_resolved(key, trunk, resolution),
+            } => return self.on_shared_resolved(key, shared_pool, resolution),
             State::Resolving {
                 resolution,
                 port,
@@ -52,12 +52,17 @@ impl Worker {
             Ok(answer) => self.open_address(key, answer.address.with_port(port), pool),
             Err(error) => Err(error),
         };
-        let link = self.sessions.get(key).and_then(|session| session.link());
-        if let Some(link) = link.and_then(|link| self.links.get_mut(link)) {
-            link.handshake = handshake.map(|pending| *pending);
+        let connection = self
+            .sessions
+            .get(key)
+            .and_then(|session| session.connection());
+        if let Some(connection) =
+            connection.and_then(|connection| self.connections.get_mut(connection))
+        {
+            connection.handshake = handshake.map(|pending| *pending);
         }
-        let outcome = match (opened, link) {
-            (Ok(Opened::Connected), Some(link)) => return self.go_on_with_handshake(link),
+        let outcome = match (opened, connection) {
+            (Ok(Opened::Connected), Some(connection)) => return self.after_connect(connection),
             (Ok(_), _) => return,
             (Err(error), _) => {
                 if let Some(pool) = pool {
@@ -72,19 +77,19 @@ impl Worker {
     }
 
     /// A connect in progress succeeded, failed or timed out.
-    pub fn on_connected(&mut self, key: LinkKey) {
+    pub fn on_connected(&mut self, key: ConnectionKey) {
         fault::point();
-        let Some(link) = self.links.get_mut(key) else {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let Owner::Session { session, .. } = link.owner else {
+        let Owner::Session { session, .. } = connection.owner else {
             return;
         };
         let Some(request) = self.sessions.get(session).and_then(|s| s.request()) else {
             return;
         };
-        let c = link.connection.as_ptr();
-        // SAFETY: the link's connection is open, the request live.
+        let c = connection.nginx.as_ptr();
+        // SAFETY: the connection is open, the request live.
         let result = unsafe {
             if (*(*c).write).timedout() != 0 {
                 Err(Error::Timeout)
@@ -94,7 +99,7 @@ impl Worker {
             } else {
                 stop_timer((*c).write);
                 match socket_error(c) {
-                    0 => settle(c, wants_nodelay(request)),
+                    0 => arm_established(c, wants_nodelay(request)),
                     errno => {
                         if Settings::of(request).is_some_and(|s| s.log_errors()) {
                             ngx_connection_error(
@@ -110,15 +115,15 @@ impl Worker {
         };
         match result {
             Ok(()) => {
-                link.owner = Owner::Session {
+                connection.owner = Owner::Session {
                     session,
                     connecting: false,
                 };
-                self.go_on_with_handshake(key);
+                self.after_connect(key);
             }
             Err(error) => {
                 if error == Error::Timeout {
-                    let peer = link.address.text_and_port();
+                    let peer = connection.address.text_and_port();
                     log_socket_error(
                         Some(request),
                         format_args!("lua tcp socket connect timed out, when connecting to {peer}"),
@@ -129,12 +134,12 @@ impl Worker {
         }
     }
 
-    /// The name of a trunk's server was looked up for a session, or could not
+    /// The name of a shared pool's server was looked up for a session, or could not
     /// be.
-    pub fn on_trunk_resolved(
+    pub fn on_shared_resolved(
         &mut self,
         key: SessionKey,
-        trunk: TrunkKey,
+        shared_pool: SharedPoolKey,
         mut resolution: Box<Resolution>,
     ) {
         let answer = resolution.take_answer().unwrap_or(Err(Error::Unknown));
@@ -143,7 +148,7 @@ impl Worker {
         let waits = session.and_then(|session| session.reader.as_ref());
         let joined = match answer {
             Ok(_) if waits.is_none_or(Op::is_abandoned) => Err(Error::Closed),
-            Ok(answer) => self.join_at_answer(key, trunk, &answer),
+            Ok(answer) => self.join_at_answer(key, shared_pool, &answer),
             Err(error) => Err(error),
         };
         let outcome = match joined {
@@ -152,7 +157,7 @@ impl Worker {
             }
             Ok(Opened::Connected) => Outcome::Connected,
             Err(error) => {
-                self.leave_trunk(trunk, key, None);
+                self.leave_shared_pool(shared_pool, key, None);
                 Outcome::Failed(error)
             }
         };
@@ -162,23 +167,26 @@ impl Worker {
     }
 
     /// A shared connection stands, or could not be opened.
-    pub fn on_trunk_connected(&mut self, key: LinkKey) {
-        let Some(link) = self.links.get_mut(key) else {
+    pub fn on_shared_connected(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let Owner::Trunk { trunk, .. } = link.owner else {
+        let Owner::Shared { shared_pool, .. } = connection.owner else {
             return;
         };
-        let c = link.connection.as_ptr();
-        // SAFETY: the link's connection is open.
+        let c = connection.nginx.as_ptr();
+        // SAFETY: the connection is open.
         if unsafe { (*(*c).read).timedout() } != 0 {
             // the time of a command that was given to it: it says nothing
             // SAFETY: as above.
             unsafe { (*(*c).read).set_timedout(0) };
-            return self.arm_inspection(key, RETRY_DELAY);
+            return self.arm_stall_check(key, RETRY_DELAY);
         }
-        let nodelay = self.trunks.get(trunk).is_some_and(|trunk| trunk.nodelay);
-        // SAFETY: the link's connection is open.
+        let nodelay = self
+            .shared_pools
+            .get(shared_pool)
+            .is_some_and(|shared_pool| shared_pool.nodelay);
+        // SAFETY: the connection is open.
         let result = unsafe {
             if (*(*c).write).timedout() != 0 {
                 Err(Error::Timeout)
@@ -188,33 +196,37 @@ impl Worker {
             } else {
                 stop_timer((*c).write);
                 match socket_error(c) {
-                    0 => settle(c, nodelay),
+                    0 => arm_established(c, nodelay),
                     errno => Err(Error::from_errno(errno)),
                 }
             }
         };
         match result {
             Ok(()) => {
-                link.owner = Owner::Trunk {
-                    trunk,
+                connection.owner = Owner::Shared {
+                    shared_pool,
                     connecting: false,
                 };
-                let leaves = link.is_leaving() && link.pipeline.in_flight() == 0;
-                self.admit_joining(trunk);
+                let leaves = connection.is_leaving() && connection.pipeline.in_flight() == 0;
+                self.admit_joining(shared_pool);
                 if leaves {
-                    return self.worked_off(key);
+                    return self.on_drained(key);
                 }
-                self.rest(key);
+                self.mark_idle(key);
                 self.flush_shared(key);
                 // its end may have come with it, and no event would tell
-                if self.links.get(key).is_some_and(Link::is_readable) {
+                if self
+                    .connections
+                    .get(key)
+                    .is_some_and(Connection::is_readable)
+                {
                     self.read_shared(key);
                 }
-                self.serve_queue(trunk);
+                self.serve_queue(shared_pool);
             }
             Err(error) => {
-                if !link.is_leaving() || !self.is_opening(trunk) {
-                    self.refuse_joining(trunk, key, &error);
+                if !connection.is_leaving() || !self.is_opening(shared_pool) {
+                    self.refuse_joining(shared_pool, key, &error);
                 }
                 self.fail_shared(key, error);
             }
@@ -223,15 +235,15 @@ impl Worker {
 
     /// A new connection was established whose handshake has been waited for,
     /// or there was none to do.
-    pub fn go_on_with_handshake(&mut self, key: LinkKey) {
-        let Some(link) = self.links.get(key) else {
+    pub fn after_connect(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get(key) else {
             return;
         };
-        if link.handshake.is_none() {
+        if connection.handshake.is_none() {
             self.finish_connect(key, Outcome::Connected);
             return;
         }
-        let Owner::Session { session, .. } = link.owner else {
+        let Owner::Session { session, .. } = connection.owner else {
             return;
         };
         // what it was asked with belongs to the coroutine
@@ -248,7 +260,7 @@ impl Worker {
     }
 
     /// A handshake that was waited for has come to an end.
-    pub fn on_handshaken(&mut self, key: LinkKey) {
+    pub fn on_handshaken(&mut self, key: ConnectionKey) {
         match self.end_handshake(key) {
             Ok(()) => self.finish_connect(key, Outcome::Handshaken),
             Err(error) => self.fail(key, error, State::Closed),

@@ -8,10 +8,10 @@ use crate::fault;
 use crate::nginx::{self, stop_timer};
 use crate::ngx_lua::Settings;
 use crate::protocol::{Malformed, Reply};
+use crate::transport::connection::io::READ_AT_ONCE;
+use crate::transport::connection::{Connection, Owner, ReadTimer};
 use crate::transport::error::Error;
-use crate::transport::ids::{LinkKey, SessionKey};
-use crate::transport::link::io::READ_AT_ONCE;
-use crate::transport::link::{Link, Owner, ReadTimer};
+use crate::transport::ids::{ConnectionKey, SessionKey};
 use crate::transport::log::log_socket_error;
 use crate::transport::state::op::{Begun, Op, Outcome, Slot, Status, Work, accept, take_data};
 use crate::transport::state::session::State;
@@ -21,48 +21,48 @@ use crate::transport::worker::Worker;
 pub enum Received {
     /// Nothing more for now.
     Blocked,
-    /// The link is gone.
+    /// The connection is gone.
     Gone,
 }
 
 impl Worker {
     /// Sends what is to be sent, as far as the socket takes it.
-    pub fn flush(&mut self, key: LinkKey) {
+    pub fn flush(&mut self, key: ConnectionKey) {
         self.flush_with(key, b"");
     }
 
     /// As [`Self::flush`]; `value`, unless empty, is what `Pipeline::submit_head`
     /// left to be sent.
-    pub fn flush_with(&mut self, key: LinkKey, mut value: &[u8]) {
-        let Some(link) = self.links.get_mut(key) else {
+    pub fn flush_with(&mut self, key: ConnectionKey, mut value: &[u8]) {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
         // while it is connecting, what there is to send waits
         let Owner::Session {
             session: owner,
             connecting: false,
-        } = link.owner
+        } = connection.owner
         else {
             return;
         };
         let Some(session) = self.sessions.get_mut(owner) else {
             return;
         };
-        let c = link.connection.as_ptr();
+        let c = connection.nginx.as_ptr();
         let ok = NGX_OK as ngx_int_t;
-        // SAFETY: the link's connection is open; its send function reads at
+        // SAFETY: the connection is open; its send function reads at
         // most `len` bytes.
         let result = unsafe {
             loop {
                 if !value.is_empty() {
-                    match link.send_with(std::mem::take(&mut value)) {
+                    match connection.send_with(std::mem::take(&mut value)) {
                         Ok(()) => {}
                         Err(error) => break Err(error),
                     }
                 }
-                let unsent = match link.tls {
-                    None => link.pipeline.unsent(),
-                    Some(_) => match link.record.next(&link.pipeline) {
+                let unsent = match connection.tls {
+                    None => connection.pipeline.unsent(),
+                    Some(_) => match connection.record.next(&connection.pipeline) {
                         Some(record) => record,
                         None => break Err(Error::NoMemory),
                     },
@@ -78,10 +78,10 @@ impl Worker {
                     send(c, unsent.as_ptr().cast_mut(), unsent.len())
                 });
                 if sent > 0 {
-                    if link.tls.is_some() {
-                        link.record.taken(sent.unsigned_abs());
+                    if connection.tls.is_some() {
+                        connection.record.taken(sent.unsigned_abs());
                     }
-                    link.pipeline.sent(sent.unsigned_abs());
+                    connection.pipeline.sent(sent.unsigned_abs());
                     fault::point();
                 } else if sent == NGX_ERROR as isize {
                     break Err(Error::from_errno(nginx::last_errno()));
@@ -117,15 +117,15 @@ impl Worker {
     /// Nothing can be sent any more, as one learns before the read event comes.
     /// What the server has said before goes to whoever waits for it first.
     #[cold]
-    pub fn fail_writing(&mut self, key: LinkKey, error: Error) {
+    pub fn fail_writing(&mut self, key: ConnectionKey, error: Error) {
         let mut read = 0;
         while read < READ_AT_ONCE
             && self.pending_reader(key).is_some()
-            && let Some(link) = self.links.get_mut(key)
-            && link.peek().is_ok_and(|n| n > 0)
+            && let Some(connection) = self.connections.get_mut(key)
+            && connection.peek().is_ok_and(|n| n > 0)
         {
-            link.assume_readable();
-            match link.receive() {
+            connection.assume_readable();
+            match connection.receive() {
                 Some(Ok(n @ 1..)) => read += n,
                 _ => break,
             }
@@ -136,12 +136,19 @@ impl Worker {
 
     /// Takes what has been received already and arms the read event and the
     /// read timeout, if an operation waits for data.
-    pub fn read_if_due(&mut self, key: LinkKey) {
-        let connecting = self.links.get(key).is_some_and(Link::is_connecting);
+    pub fn read_if_due(&mut self, key: ConnectionKey) {
+        let connecting = self
+            .connections
+            .get(key)
+            .is_some_and(Connection::is_connecting);
         if connecting || self.pending_reader(key).is_none() {
             return;
         }
-        if self.links.get(key).is_some_and(Link::has_received) {
+        if self
+            .connections
+            .get(key)
+            .is_some_and(Connection::has_received)
+        {
             self.deliver(key);
         }
         if self.pending_reader(key).is_some() {
@@ -150,14 +157,14 @@ impl Worker {
     }
 
     /// Receives until the socket has nothing more or the operation is done.
-    pub fn read(&mut self, key: LinkKey) {
+    pub fn read(&mut self, key: ConnectionKey) {
         match self.receive_all(key) {
             Received::Gone => {}
             Received::Blocked => {
-                let Some(link) = self.links.get_mut(key) else {
+                let Some(connection) = self.connections.get_mut(key) else {
                     return;
                 };
-                let Owner::Session { session, .. } = link.owner else {
+                let Owner::Session { session, .. } = connection.owner else {
                     return;
                 };
                 let Some(session) = self.sessions.get(session) else {
@@ -167,14 +174,14 @@ impl Worker {
                     .reader
                     .as_ref()
                     .is_some_and(|op| op.status() == Status::Pending);
-                let c = link.connection.as_ptr();
-                link.read_due = None;
-                if pending && link.pipeline.unsent().is_empty() {
-                    link.limit_read(session.read_timeout());
+                let c = connection.nginx.as_ptr();
+                connection.read_due = None;
+                if pending && connection.pipeline.unsent().is_empty() {
+                    connection.limit_read(session.read_timeout());
                 }
-                // SAFETY: the link's connection is open.
+                // SAFETY: the connection is open.
                 let rc = unsafe {
-                    if link.read_due.is_none() && pending {
+                    if connection.read_due.is_none() && pending {
                         // the peer answers before it has read all: no stall
                         stop_timer((*c).write);
                         ngx_add_timer((*c).write, session.send_timeout());
@@ -188,15 +195,15 @@ impl Worker {
         }
     }
 
-    pub fn receive_all(&mut self, key: LinkKey) -> Received {
+    pub fn receive_all(&mut self, key: ConnectionKey) -> Received {
         loop {
-            let Some(link) = self.links.get_mut(key) else {
+            let Some(connection) = self.connections.get_mut(key) else {
                 return Received::Gone;
             };
-            if !link.is_readable() {
+            if !connection.is_readable() {
                 return Received::Blocked;
             }
-            let error = match link.receive() {
+            let error = match connection.receive() {
                 None => return Received::Blocked,
                 Some(Ok(0)) if self.finish_read_all(key) => return Received::Blocked,
                 Some(Ok(0)) => Error::Closed,
@@ -217,16 +224,16 @@ impl Worker {
     }
 
     /// Hands received bytes to whom they belong.
-    pub fn deliver(&mut self, key: LinkKey) {
-        let Some(link) = self.links.get_mut(key) else {
+    pub fn deliver(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        while let Some((tag, reply)) = link.pipeline.next_reply() {
+        while let Some((tag, reply)) = connection.pipeline.next_reply() {
             fault::point();
-            if link.pipeline.is_broken()
+            if connection.pipeline.is_broken()
                 && let Reply::Malformed(Malformed::Unsolicited) = reply
             {
-                link.log_unsolicited();
+                connection.log_unsolicited();
             }
             if let Some(op) = self
                 .sessions
@@ -236,11 +243,11 @@ impl Worker {
                 accept(op, reply);
             }
         }
-        if link.pipeline.is_broken() {
+        if connection.pipeline.is_broken() {
             self.fail(key, Error::Closed, State::Broken { reused: 0 });
             return;
         }
-        let Owner::Session { session, .. } = link.owner else {
+        let Owner::Session { session, .. } = connection.owner else {
             return;
         };
         let op = self
@@ -248,33 +255,33 @@ impl Worker {
             .get_mut(session)
             .and_then(|s| s.reader.as_mut());
         if let Some(op) = op
-            && link.pipeline.in_flight() == 0
+            && connection.pipeline.in_flight() == 0
             && let Some(Work::Receive(reader)) = op.work_mut()
         {
-            if !reader.make_room(link.pipeline.buffered().len()) {
+            if !reader.make_room(connection.pipeline.buffered().len()) {
                 return self.fail(key, Error::NoMemory, State::Broken { reused: 0 });
             }
-            let (taken, complete) = reader.feed(link.pipeline.buffered());
-            link.pipeline.consume(taken);
+            let (taken, complete) = reader.feed(connection.pipeline.buffered());
+            connection.pipeline.consume(taken);
             if complete {
-                link.unanswered = false;
+                connection.unanswered = false;
                 let data = take_data(reader);
                 op.finish(Outcome::Received(data));
             }
         }
     }
 
-    /// A read event of a link in use.
-    pub fn on_readable(&mut self, key: LinkKey) {
+    /// A read event of a connection in use.
+    pub fn on_readable(&mut self, key: ConnectionKey) {
         fault::point();
-        let Some(link) = self.links.get_mut(key) else {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let Owner::Session { session, .. } = link.owner else {
+        let Owner::Session { session, .. } = connection.owner else {
             return;
         };
-        let c = link.connection.as_ptr();
-        let timer = link.read_timer();
+        let c = connection.nginx.as_ptr();
+        let timer = connection.read_timer();
         let Some(session) = self.sessions.get_mut(session) else {
             return;
         };
@@ -282,7 +289,7 @@ impl Worker {
             return;
         }
         if timer == ReadTimer::Expired {
-            link.read_due = None;
+            connection.read_due = None;
             log_socket_error(
                 session.request(),
                 format_args!("lua tcp socket read timed out"),
@@ -294,7 +301,7 @@ impl Worker {
             }
             return;
         }
-        // SAFETY: the link's connection is open.
+        // SAFETY: the connection is open.
         let shutting_down = unsafe { (*c).close() != 0 && (*c).error() != 0 };
         if shutting_down {
             // worker_shutdown_timeout
@@ -310,34 +317,34 @@ impl Worker {
         }
     }
 
-    /// A write event of a link in use.
-    pub fn on_writable(&mut self, key: LinkKey) {
+    /// A write event of a connection in use.
+    pub fn on_writable(&mut self, key: ConnectionKey) {
         fault::point();
-        let Some(link) = self.links.get_mut(key) else {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let c = link.connection.as_ptr();
-        // SAFETY: the link's connection is open.
+        let c = connection.nginx.as_ptr();
+        // SAFETY: the connection is open.
         if unsafe { (*(*c).write).timedout() } != 0 {
-            if let Owner::Session { session, .. } = link.owner {
+            if let Owner::Session { session, .. } = connection.owner {
                 let request = self.sessions.get(session).and_then(|s| s.request());
                 log_socket_error(request, format_args!("lua tcp socket write timed out"));
             }
             self.fail(key, Error::Timeout, State::Broken { reused: 0 });
             return;
         }
-        if link.pipeline.unsent().is_empty() {
+        if connection.pipeline.unsent().is_empty() {
             return;
         }
-        if let Owner::Session { session, .. } = link.owner {
+        if let Owner::Session { session, .. } = connection.owner {
             // of a light thread that was killed nothing more is sent
             self.reap(session);
         }
         self.flush(key);
         let sent = self
-            .links
+            .connections
             .get(key)
-            .is_some_and(|link| link.pipeline.unsent().is_empty());
+            .is_some_and(|connection| connection.pipeline.unsent().is_empty());
         if sent {
             self.read_if_due(key);
         }
@@ -361,11 +368,12 @@ impl Worker {
         }
     }
 
-    /// Tells the coroutine that waits for a link to be connected; or sends
-    /// what has waited for that, if the connection had been postponed.
-    pub fn finish_connect(&mut self, key: LinkKey, outcome: Outcome) {
+    /// Tells the coroutine that waits for a connection to be connected; or sends
+    /// what has waited for that, if the connection had been deferred.
+    pub fn finish_connect(&mut self, key: ConnectionKey, outcome: Outcome) {
         fault::point();
-        let Some(Owner::Session { session, .. }) = self.links.get(key).map(|link| link.owner)
+        let Some(Owner::Session { session, .. }) =
+            self.connections.get(key).map(|connection| connection.owner)
         else {
             return;
         };

@@ -5,10 +5,10 @@ use std::ptr::NonNull;
 use nginx_sys::{ngx_cycle, ngx_http_conf_ctx_t, ngx_http_module, ngx_http_request_t};
 
 use crate::fault;
+use crate::transport::connection::address::Address;
+use crate::transport::connection::resolve::{Answer, Resolution};
 use crate::transport::error::Error;
-use crate::transport::ids::{Asker, TrunkKey};
-use crate::transport::link::address::Address;
-use crate::transport::link::resolve::{Answer, Resolution};
+use crate::transport::ids::{Asker, SharedPoolKey};
 use crate::transport::worker::Worker;
 
 /// Whether a request has the configuration of the present cycle. If not, its
@@ -24,29 +24,29 @@ pub fn is_of_cycle(request: NonNull<ngx_http_request_t>) -> bool {
 }
 
 impl Worker {
-    /// Looks the name of a trunk's server up again, by the resolver of a
+    /// Looks the name of a shared pool's server up again, by the resolver of a
     /// request's location.
     #[cold]
     #[inline(never)]
-    pub fn look_up_again(&mut self, key: TrunkKey, request: NonNull<ngx_http_request_t>) {
-        let Some(trunk) = self.trunks.get_mut(key) else {
+    pub fn look_up_again(&mut self, key: SharedPoolKey, request: NonNull<ngx_http_request_t>) {
+        let Some(shared_pool) = self.shared_pools.get_mut(key) else {
             return;
         };
-        trunk.renew_after(0);
-        if trunk.renewal.is_some() || trunk.tls || !is_of_cycle(request) {
+        shared_pool.renew_after(0);
+        if shared_pool.renewal.is_some() || shared_pool.tls || !is_of_cycle(request) {
             return;
         }
-        let host = trunk.name.host.clone();
+        let host = shared_pool.name.host.clone();
         // SAFETY: the request is the running one.
-        let started = unsafe { Resolution::start(&host, Asker::Trunk(key), request) };
+        let started = unsafe { Resolution::start(&host, Asker::Shared(key), request) };
         let Ok(mut resolution) = started else {
             return;
         };
         match resolution.take_answer() {
-            None => trunk.renewal = Some(resolution),
+            None => shared_pool.renewal = Some(resolution),
             Some(answer) => {
                 // a session will use it
-                trunk.users += 1;
+                shared_pool.users += 1;
                 self.renew_address(key, answer);
                 self.leave(key);
             }
@@ -54,33 +54,36 @@ impl Worker {
     }
 
     /// The name was looked up again, or could not be.
-    pub fn on_looked_up_again(&mut self, key: TrunkKey) {
-        let trunk = self.trunks.get_mut(key);
-        let renewal = trunk.and_then(|trunk| trunk.renewal.take());
+    pub fn on_looked_up_again(&mut self, key: SharedPoolKey) {
+        let shared_pool = self.shared_pools.get_mut(key);
+        let renewal = shared_pool.and_then(|shared_pool| shared_pool.renewal.take());
         if let Some(answer) = renewal.and_then(|mut renewal| renewal.take_answer()) {
             self.renew_address(key, answer);
         }
     }
 
-    pub fn renew_address(&mut self, key: TrunkKey, answer: Result<Answer, Error>) {
-        let Some(trunk) = self.trunks.get_mut(key) else {
+    pub fn renew_address(&mut self, key: SharedPoolKey, answer: Result<Answer, Error>) {
+        let Some(shared_pool) = self.shared_pools.get_mut(key) else {
             return;
         };
         let Ok(answer) = answer else {
-            return trunk.renew_after(0);
+            return shared_pool.renew_after(0);
         };
-        trunk.renew_after(answer.life);
-        let port = trunk.name.port;
+        shared_pool.renew_after(answer.life);
+        let port = shared_pool.name.port;
         let known =
             |address: &Address| answer.all.iter().any(|one| one.with_port(port) == *address);
-        if !trunk.address.as_ref().is_some_and(known) {
-            trunk.address = Some(answer.address.with_port(port));
+        if !shared_pool.address.as_ref().is_some_and(known) {
+            shared_pool.address = Some(answer.address.with_port(port));
         }
         fault::point();
-        for link in trunk.links.clone() {
-            let link_to = self.links.get(link).map(|link| &link.address);
-            if !link_to.is_some_and(known) {
-                self.part_with(link);
+        for connection in shared_pool.connections.clone() {
+            let address_of = self
+                .connections
+                .get(connection)
+                .map(|connection| &connection.address);
+            if !address_of.is_some_and(known) {
+                self.part_with(connection);
             }
         }
     }

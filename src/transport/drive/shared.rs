@@ -5,14 +5,14 @@ use std::rc::Rc;
 use nginx_sys::{NGX_ERROR, NGX_OK, ngx_handle_read_event, ngx_handle_write_event, ngx_int_t};
 
 use crate::protocol::{Malformed, Reply};
+use crate::transport::connection::io::READ_AT_ONCE;
+use crate::transport::connection::{Connection, Owner, Tag};
 use crate::transport::error::Error;
-use crate::transport::ids::LinkKey;
-use crate::transport::link::io::READ_AT_ONCE;
-use crate::transport::link::{Link, Owner, Tag};
+use crate::transport::ids::ConnectionKey;
 use crate::transport::state::op::{Outcome, Status, Work, accept};
 use crate::transport::state::session::{Session, State};
 use crate::transport::state::sessions::waiting;
-use crate::transport::state::trunk::Trunk;
+use crate::transport::state::shared_pool::SharedPool;
 use crate::transport::wait::members::MIN_GRACE;
 use crate::transport::worker::Worker;
 use crate::{fault, nginx};
@@ -24,7 +24,7 @@ pub enum Delivery {
 }
 
 /// Gives a session a reply. Whether its operation is done, and whether it was
-/// one that the trunk counts.
+/// one that the shared pool counts.
 pub fn deliver_to(session: &mut Session, reply: Delivery) -> (bool, bool) {
     let Some(op) = &mut session.reader else {
         return (false, false);
@@ -39,7 +39,7 @@ pub fn deliver_to(session: &mut Session, reply: Delivery) -> (bool, bool) {
     }
     let done = op.status() == Status::Done;
     let counted = match &mut session.state {
-        State::Attached { flight, .. } if done => flight.take().is_some(),
+        State::Shared { flight, .. } if done => flight.take().is_some(),
         _ => false,
     };
     (done, counted)
@@ -47,75 +47,79 @@ pub fn deliver_to(session: &mut Session, reply: Delivery) -> (bool, bool) {
 
 impl Worker {
     /// Sends what is to be sent, as far as the socket takes it.
-    pub fn flush_shared(&mut self, key: LinkKey) {
+    pub fn flush_shared(&mut self, key: ConnectionKey) {
         self.flush_shared_with(key, b"");
     }
 
     /// As [`Self::flush_shared`]; `value`, unless empty, is what
     /// `Pipeline::submit_head` left to be sent.
-    pub fn flush_shared_with(&mut self, key: LinkKey, value: &[u8]) {
+    pub fn flush_shared_with(&mut self, key: ConnectionKey, value: &[u8]) {
         self.send_shared(key, value);
-        if let Some(trunk) = self.count_unsent(key) {
-            self.serve_queue(trunk);
+        if let Some(shared_pool) = self.count_unsent(key) {
+            self.serve_queue(shared_pool);
         }
     }
 
-    pub fn send_shared(&mut self, key: LinkKey, value: &[u8]) {
-        let Some(link) = self.links.get_mut(key) else {
+    pub fn send_shared(&mut self, key: ConnectionKey, value: &[u8]) {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let Owner::Trunk { trunk, connecting } = link.owner else {
+        let Owner::Shared {
+            shared_pool,
+            connecting,
+        } = connection.owner
+        else {
             return;
         };
-        if let Some(trunk) = self.trunks.get_mut(trunk)
-            && trunk.current == Some(key)
+        if let Some(shared_pool) = self.shared_pools.get_mut(shared_pool)
+            && shared_pool.current == Some(key)
         {
-            trunk.current = None;
+            shared_pool.current = None;
         }
         if connecting {
             return;
         }
-        if let Some(sharing) = &mut link.sharing {
+        if let Some(sharing) = &mut connection.sharing {
             sharing.close_batch();
         }
         if value.is_empty() {
             self.end_killed(key);
         }
-        let Some(link) = self.links.get_mut(key) else {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        link.pipeline.close_gaps();
-        let pipeline = &link.pipeline;
+        connection.pipeline.close_gaps();
+        let pipeline = &connection.pipeline;
         let fresh = pipeline.in_flight() > 0 && !pipeline.has_begun_oldest();
-        if fresh && value.is_empty() && link.is_readable() {
+        if fresh && value.is_empty() && connection.is_readable() {
             // nothing was asked: it is closed, or out of step
             self.read_shared(key);
         }
-        let Some(link) = self.links.get_mut(key) else {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
         if !value.is_empty()
-            && let Err(error) = link.send_with(value)
+            && let Err(error) = connection.send_with(value)
         {
             // what goes to another connection must be whole
-            let whole = link.pipeline.sent_with(0, value);
-            let newest = link.pipeline.exchanges().last();
+            let whole = connection.pipeline.sent_with(0, value);
+            let newest = connection.pipeline.exchanges().last();
             if let Some(newest) = newest.filter(|_| !whole) {
-                link.pipeline.withdraw(newest.number);
-                self.lose(newest.tag, &error, true);
+                connection.pipeline.withdraw(newest.number);
+                self.fail_operation(newest.tag, &error, true);
             }
             return self.fail_sending(key, error);
         }
-        let until = link.sends_until();
-        let c = link.connection.as_ptr();
+        let until = connection.sends_until();
+        let c = connection.nginx.as_ptr();
         let mut wrote = !value.is_empty();
-        // SAFETY: the link's connection is open; its send function reads at
+        // SAFETY: the connection is open; its send function reads at
         // most `len` bytes.
         let result = unsafe {
             loop {
                 let unsent = match until {
-                    None => link.pipeline.unsent(),
-                    Some(number) => link.pipeline.unsent_before(number),
+                    None => connection.pipeline.unsent(),
+                    Some(number) => connection.pipeline.unsent_before(number),
                 };
                 if unsent.is_empty() {
                     break Ok(());
@@ -124,7 +128,7 @@ impl Worker {
                     send(c, unsent.as_ptr().cast_mut(), unsent.len())
                 });
                 if sent > 0 {
-                    link.pipeline.sent(sent.unsigned_abs());
+                    connection.pipeline.sent(sent.unsigned_abs());
                     wrote = true;
                 } else if sent == NGX_ERROR as isize {
                     break Err(Error::from_errno(nginx::last_errno()));
@@ -138,7 +142,7 @@ impl Worker {
             })
         };
         if wrote {
-            link.note_written();
+            connection.note_written();
         }
         if let Err(error) = result {
             self.fail_sending(key, error);
@@ -147,13 +151,13 @@ impl Worker {
 
     /// Nothing can be sent any more, as one learns before the read event comes. The replies that
     /// are there go to those who wait for them first.
-    pub fn fail_sending(&mut self, key: LinkKey, error: Error) {
+    pub fn fail_sending(&mut self, key: ConnectionKey, error: Error) {
         let mut read = 0;
         while read < READ_AT_ONCE
-            && let Some(link) = self.links.get_mut(key)
+            && let Some(connection) = self.connections.get_mut(key)
         {
-            link.assume_readable();
-            match link.receive() {
+            connection.assume_readable();
+            match connection.receive() {
                 Some(Ok(n @ 1..)) => read += n,
                 _ => break,
             }
@@ -163,22 +167,22 @@ impl Worker {
     }
 
     /// Receives what there is.
-    pub fn read_shared(&mut self, key: LinkKey) {
+    pub fn read_shared(&mut self, key: ConnectionKey) {
         let mut read = 0;
         while read < READ_AT_ONCE {
-            let Some(link) = self.links.get_mut(key) else {
+            let Some(connection) = self.connections.get_mut(key) else {
                 return;
             };
-            if !link.is_readable() {
+            if !connection.is_readable() {
                 break;
             }
-            let error = match link.receive() {
+            let error = match connection.receive() {
                 None => break,
                 Some(Ok(0)) => Error::Closed,
                 Some(Ok(n)) => {
                     read += n;
-                    if let Some(sharing) = &mut link.sharing {
-                        sharing.progress = nginx::now();
+                    if let Some(sharing) = &mut connection.sharing {
+                        sharing.progress_at = nginx::now();
                     }
                     self.deliver_shared(key);
                     continue;
@@ -187,13 +191,13 @@ impl Worker {
             };
             return self.fail_shared(key, error);
         }
-        let Some(link) = self.links.get_mut(key) else {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let c = link.connection.as_ptr();
-        // SAFETY: the link's connection is open.
+        let c = connection.nginx.as_ptr();
+        // SAFETY: the connection is open.
         let rc = unsafe {
-            if link.is_readable() {
+            if connection.is_readable() {
                 // there is more; with edge-triggered events nobody would tell
                 nginx::post_next((*c).read);
             }
@@ -205,34 +209,34 @@ impl Worker {
     }
 
     /// Hands replies to those who wait for them.
-    pub fn deliver_shared(&mut self, key: LinkKey) {
-        let Some(link) = self.links.get_mut(key) else {
+    pub fn deliver_shared(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let Owner::Trunk { trunk, .. } = link.owner else {
+        let Owner::Shared { shared_pool, .. } = connection.owner else {
             return;
         };
-        let before = link.pipeline.in_flight();
+        let before = connection.pipeline.in_flight();
         let mut answered = false;
         let mut over = 0;
         let unasked = loop {
-            let number = link.pipeline.oldest();
-            let pipeline = &link.pipeline;
+            let number = connection.pipeline.oldest();
+            let pipeline = &connection.pipeline;
             let unsent = pipeline.in_flight() > 0 && !pipeline.has_begun_oldest();
             if unsent && !pipeline.is_broken() && !pipeline.buffered().is_empty() {
                 break true;
             }
-            let Some((tag, reply)) = link.pipeline.next_reply() else {
+            let Some((tag, reply)) = connection.pipeline.next_reply() else {
                 break false;
             };
-            let broken = link.pipeline.is_broken();
+            let broken = connection.pipeline.is_broken();
             fault::point();
             answered |= !broken;
             if let Reply::Line(_) | Reply::Malformed(Malformed::Unsolicited) = reply {
-                link.note_words(number, &reply);
+                connection.note_words(number, &reply);
             }
-            let followers = match &mut link.sharing {
-                Some(sharing) if !sharing.followers.is_empty() => sharing.take_followers(number),
+            let coalesced = match &mut connection.sharing {
+                Some(sharing) if !sharing.coalesced.is_empty() => sharing.take_coalesced(number),
                 _ => None,
             };
             let mut deliver = |tag: Tag, reply: Delivery| {
@@ -244,68 +248,71 @@ impl Worker {
                 if done && let Some(ticket) = session.deadline.take() {
                     self.deadlines.cancel(ticket);
                 }
-                if broken && let State::Attached { reused, flight, .. } = session.state {
+                if broken && let State::Shared { reused, flight, .. } = session.state {
                     // as a connection of one's own would be
                     over += usize::from(flight.is_some());
                     session.state = State::Broken { reused };
-                    if let Some(trunk) = self.trunks.get_mut(trunk) {
-                        trunk.users = trunk.users.saturating_sub(1);
+                    if let Some(shared_pool) = self.shared_pools.get_mut(shared_pool) {
+                        shared_pool.users = shared_pool.users.saturating_sub(1);
                     }
                 }
             };
-            match followers {
+            match coalesced {
                 None => deliver(tag, Delivery::Own(reply)),
-                Some(followers) => {
+                Some(coalesced) => {
                     let reply = Rc::new(reply);
-                    for tag in std::iter::once(tag).chain(followers) {
+                    for tag in std::iter::once(tag).chain(coalesced) {
                         deliver(tag, Delivery::Common(reply.clone()));
                     }
                 }
             }
         };
-        if let Some(trunk) = self.trunks.get_mut(trunk) {
-            trunk.count_out(over);
-            trunk.plain |= answered;
+        if let Some(shared_pool) = self.shared_pools.get_mut(shared_pool) {
+            shared_pool.count_out(over);
+            shared_pool.known_plaintext |= answered;
         }
-        self.ease_deadline();
+        self.let_worker_exit();
         if unasked {
             // the next command was not sent, and can be on another connection
-            let error = self.links.get(key).map_or(Error::Closed, Link::unasked);
+            let error = self
+                .connections
+                .get(key)
+                .map_or(Error::Closed, Connection::unasked);
             return self.fail_shared(key, error);
         }
-        let Some(link) = self.links.get_mut(key) else {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let idle = link.pipeline.in_flight() == 0;
-        if link.pipeline.is_broken() || idle && !link.pipeline.buffered().is_empty() {
+        let idle = connection.pipeline.in_flight() == 0;
+        if connection.pipeline.is_broken() || idle && !connection.pipeline.buffered().is_empty() {
             return self.fail_shared(key, Error::Closed);
         }
-        if link.pipeline.in_flight() < before {
-            let more = link.has_more_to_ask();
-            if link
+        if connection.pipeline.in_flight() < before {
+            let more = connection.has_more_to_ask();
+            if connection
                 .sharing
                 .as_ref()
-                .is_some_and(|s| s.overdue || s.late > 0)
+                .is_some_and(|s| s.stalled || s.timed_out_until > 0)
             {
-                self.note_overdue(key);
+                self.update_stalled(key);
             }
             if idle {
-                self.worked_off(key);
+                self.on_drained(key);
             } else if more {
                 self.flush_later(key);
             }
-            self.serve_queue(trunk);
+            self.serve_queue(shared_pool);
         }
     }
 
-    /// A read event, or the time of a link's timer.
-    pub fn on_shared_readable(&mut self, key: LinkKey) {
+    /// A read event, or the time of a connection's timer.
+    pub fn on_shared_readable(&mut self, key: ConnectionKey) {
         fault::point();
-        let Some(link) = self.links.get_mut(key) else {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let c = link.connection.as_ptr();
-        // SAFETY: the link's connection is open.
+        let c = connection.nginx.as_ptr();
+        // SAFETY: the connection is open.
         let (timed_out, closing, failed) = unsafe {
             let timed_out = (*(*c).read).timedout() != 0;
             (*(*c).read).set_timedout(0);
@@ -314,15 +321,15 @@ impl Worker {
         if closing {
             // nginx closes idle connections of a worker that exits, and
             // after worker_shutdown_timeout all
-            if failed || link.pipeline.in_flight() == 0 {
+            if failed || connection.pipeline.in_flight() == 0 {
                 self.fail_shared(key, Error::Closed);
             }
             return;
         }
         if timed_out {
-            return self.inspect(key);
+            return self.check_stalled(key);
         }
-        if link.pipeline.in_flight() == 0 && link.peek() != Err(libc::EAGAIN) {
+        if connection.pipeline.in_flight() == 0 && connection.peek() != Err(libc::EAGAIN) {
             // of no use any more, and no error of anybody
             return self.fail_shared(key, Error::Closed);
         }
@@ -331,60 +338,67 @@ impl Worker {
 
     /// Sends what was collected in this turn of the event loop.
     pub fn on_turn_end(&mut self) {
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for key in dirty.drain(..) {
-            if let Some(sharing) = self.links.get_mut(key).and_then(|l| l.sharing.as_mut()) {
-                sharing.dirty = false;
+        let mut to_flush = std::mem::take(&mut self.to_flush);
+        for key in to_flush.drain(..) {
+            if let Some(sharing) = self
+                .connections
+                .get_mut(key)
+                .and_then(|l| l.sharing.as_mut())
+            {
+                sharing.to_flush = false;
                 fault::point();
             }
             self.flush_shared(key);
         }
-        if self.dirty.is_empty() {
-            self.dirty = dirty;
+        if self.to_flush.is_empty() {
+            self.to_flush = to_flush;
         }
     }
 
-    /// A link's timer has expired: it was idle for long enough, or its oldest
+    /// A connection's timer has expired: it was idle for long enough, or its oldest
     /// reply may be overdue.
-    pub fn inspect(&mut self, key: LinkKey) {
+    pub fn check_stalled(&mut self, key: ConnectionKey) {
         let orphan = self.is_nobodys(key);
-        let Some(link) = self.links.get_mut(key) else {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let Owner::Trunk { trunk, .. } = link.owner else {
+        let Owner::Shared { shared_pool, .. } = connection.owner else {
             return;
         };
-        let (Some(sharing), now) = (&mut link.sharing, nginx::now()) else {
+        let (Some(sharing), now) = (&mut connection.sharing, nginx::now()) else {
             return;
         };
-        if link.pipeline.in_flight() == 0 {
-            let keepalive = self.trunks.get(trunk).map_or(0, Trunk::idle_limit);
+        if connection.pipeline.in_flight() == 0 {
+            let keepalive = self
+                .shared_pools
+                .get(shared_pool)
+                .map_or(0, SharedPool::idle_limit);
             let due = sharing.idle_since.saturating_add(keepalive);
             return match keepalive {
                 0 => {}
                 _ if due <= now => self.fail_shared(key, Error::Closed),
-                _ => self.arm_inspection(key, due - now),
+                _ => self.arm_stall_check(key, due - now),
             };
         }
         if !orphan {
             // it has a deadline of its own
-            return self.arm_inspection(key, 10 * MIN_GRACE);
+            return self.arm_stall_check(key, 10 * MIN_GRACE);
         }
-        let due = sharing.progress.saturating_add(MIN_GRACE);
+        let due = sharing.progress_at.saturating_add(MIN_GRACE);
         if due > now {
-            return self.arm_inspection(key, due - now);
+            return self.arm_stall_check(key, due - now);
         }
-        sharing.overdue = true;
-        let mut tags = link.pipeline.tags().chain(
+        sharing.stalled = true;
+        let mut tags = connection.pipeline.tags().chain(
             sharing
-                .followers
+                .coalesced
                 .values()
                 .flat_map(|all| all.tags.iter().copied()),
         );
         let live = tags.any(|tag| waiting(&mut self.sessions, tag).is_some());
         drop(tags);
         if live {
-            self.arm_inspection(key, MIN_GRACE);
+            self.arm_stall_check(key, MIN_GRACE);
         } else {
             self.fail_shared(key, Error::Closed);
         }

@@ -1,9 +1,9 @@
 //! The end of sessions and of their own connections.
 
 use crate::fault;
+use crate::transport::connection::{Owner, Tag};
 use crate::transport::error::Error;
-use crate::transport::ids::{LinkKey, SessionKey};
-use crate::transport::link::{Owner, Tag};
+use crate::transport::ids::{ConnectionKey, SessionKey};
 use crate::transport::state::op::{Op, Outcome, Slot, Status};
 use crate::transport::state::session::{Session, State};
 use crate::transport::worker::Worker;
@@ -57,16 +57,16 @@ impl Worker {
         self.disconnect(key, State::Closed);
     }
 
-    /// A link failed: it closes, and those who waited get the error. `state`
+    /// A connection failed: it closes, and those who waited get the error. `state`
     /// is how its session goes on.
-    pub fn fail(&mut self, key: LinkKey, error: Error, state: State) {
+    pub fn fail(&mut self, key: ConnectionKey, error: Error, state: State) {
         fault::point();
-        let Some(link) = self.links.get(key) else {
+        let Some(connection) = self.connections.get(key) else {
             return;
         };
-        let writing = !link.pipeline.unsent().is_empty();
-        let reused = link.reused;
-        if let Owner::Session { session, .. } = link.owner
+        let writing = !connection.pipeline.unsent().is_empty();
+        let reused = connection.reused;
+        if let Owner::Session { session, .. } = connection.owner
             && let Some(session) = self.sessions.get_mut(session)
         {
             session.state = match state {
@@ -79,7 +79,7 @@ impl Worker {
                 }
             }
         }
-        self.close_link(key);
+        self.close_connection(key);
     }
 
     /// Closes the connections of killed light threads.
@@ -120,11 +120,11 @@ impl Worker {
 
     /// Nobody tells when ngx_lua kills a light thread. Before something is
     /// sent, those are looked for whose commands it would be.
-    pub fn end_killed(&mut self, key: LinkKey) {
-        let Some(link) = self.links.get(key) else {
+    pub fn end_killed(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get(key) else {
             return;
         };
-        let mut all = link.pipeline.still_to_send();
+        let mut all = connection.pipeline.still_to_send();
         let waits = |tag: Tag| {
             let session = self.sessions.get(tag.session);
             session.is_some_and(|session| {
@@ -142,17 +142,21 @@ impl Worker {
     }
 
     #[cold]
-    pub fn fail_unasked(&mut self, key: LinkKey, error: Error) -> Result<Option<Vec<u8>>, Error> {
+    pub fn fail_unasked(
+        &mut self,
+        key: ConnectionKey,
+        error: Error,
+    ) -> Result<Option<Vec<u8>>, Error> {
         let mut said = None;
-        if let Some(link) = self.links.get(key)
+        if let Some(connection) = self.connections.get(key)
             && error == Error::Unsolicited
         {
             // what answers raw data is for whoever sent that
-            let own = link.pipeline.in_flight() == 0 && !link.unanswered;
-            let line = link.pipeline.unasked_error().filter(|_| own);
+            let own = connection.pipeline.in_flight() == 0 && !connection.unanswered;
+            let line = connection.pipeline.unasked_error().filter(|_| own);
             said = line.map(<[u8]>::to_vec);
             if said.is_none() {
-                link.log_unsolicited();
+                connection.log_unsolicited();
             }
         }
         self.fail(key, error.clone(), State::Broken { reused: 0 });

@@ -7,10 +7,10 @@ use nginx_sys::{NGX_OK, ngx_handle_read_event, ngx_http_request_t, ngx_int_t};
 use crate::fault;
 use crate::nginx::{self, Msec};
 use crate::ngx_lua::Settings;
+use crate::transport::connection::idle::has_failed;
+use crate::transport::connection::{Connection, Owner, ReadTimer};
 use crate::transport::error::Error;
-use crate::transport::ids::{LinkKey, PoolKey, TrunkKey};
-use crate::transport::link::idle::has_failed;
-use crate::transport::link::{Link, Owner, ReadTimer};
+use crate::transport::ids::{ConnectionKey, PoolKey, SharedPoolKey};
 use crate::transport::state::errands::Errand;
 use crate::transport::state::pool::{NamedPool, fitness};
 use crate::transport::state::session::Session;
@@ -36,7 +36,7 @@ impl Worker {
             if self.pools.get(pool).is_some_and(opens) && self.lacks_room() {
                 return self.wait_for_room(Errand::Pool(pool));
             }
-            let (links, sessions) = (&self.links, &self.sessions);
+            let (connections, sessions) = (&self.connections, &self.sessions);
             let resumed = self.pools.get_mut(pool).and_then(|named| {
                 let tls = named.tls;
                 let target = named
@@ -46,7 +46,7 @@ impl Worker {
                 let (host, port) = target.map_or((&[][..], 0), Session::queued_for);
                 named
                     .pool
-                    .resume(|link| fitness(links, tls, *link, host, port))
+                    .resume(|connection| fitness(connections, tls, *connection, host, port))
             });
             let Some((waiter, admission)) = resumed else {
                 break;
@@ -59,38 +59,44 @@ impl Worker {
     }
 
     /// Those who wait for room get none: no connection can be opened.
-    pub fn refuse_queue(&mut self, trunk_key: TrunkKey, error: &Error) {
-        while let Some(trunk) = self.trunks.get_mut(trunk_key)
-            && let Some(key) = trunk.queue.first_of_all().copied()
+    pub fn refuse_queue(&mut self, shared_key: SharedPoolKey, error: &Error) {
+        while let Some(shared_pool) = self.shared_pools.get_mut(shared_key)
+            && let Some(key) = shared_pool.queue.first_of_all().copied()
         {
             self.finish_failed(key, error);
-            self.drop_from_queue(trunk_key, key);
+            self.drop_from_queue(shared_key, key);
         }
     }
 
-    pub fn evict(&mut self, key: LinkKey) {
+    pub fn evict(&mut self, key: ConnectionKey) {
         fault::point();
-        let Some(link) = self.links.remove(key) else {
+        let Some(connection) = self.connections.remove(key) else {
             return;
         };
-        let Owner::Pool { pool, place } = link.owner else {
+        let Owner::Pool { pool, place } = connection.owner else {
             return;
         };
-        drop(link);
+        drop(connection);
         if let Some(named) = self.pools.get_mut(pool) {
             named.pool.remove(place);
         }
         self.resume_waiting(pool);
     }
 
-    /// Makes a link idle in a pool, for at most `timeout` milliseconds. False
+    /// Makes a connection idle in a pool, for at most `timeout` milliseconds. False
     /// if it turns out to be dead, and is gone then.
     #[inline(always)]
-    pub fn park(&mut self, pool: PoolKey, key: LinkKey, counted: bool, timeout: Msec) -> bool {
+    pub fn park(
+        &mut self,
+        pool: PoolKey,
+        key: ConnectionKey,
+        counted: bool,
+        timeout: Msec,
+    ) -> bool {
         let readable = self
-            .links
+            .connections
             .get_mut(key)
-            .is_some_and(|link| link.make_idle(timeout));
+            .is_some_and(|connection| connection.make_idle(timeout));
         self.put_idle(pool, key, counted);
         if readable && !self.is_alive(key) {
             self.evict(key);
@@ -102,20 +108,24 @@ impl Worker {
     /// Gives a plain connection that was taken from a pool, and turned out not
     /// to be wanted, back to it. Its session stays counted. False if it cannot
     /// be pooled.
-    pub fn put_back(&mut self, key: LinkKey, request: NonNull<ngx_http_request_t>) -> bool {
+    pub fn put_back(&mut self, key: ConnectionKey, request: NonNull<ngx_http_request_t>) -> bool {
         // SAFETY: the request is the running one.
         let settings = unsafe { Settings::of(request) };
-        let (Some(link), Some(settings)) = (self.links.get_mut(key), settings) else {
+        let (Some(connection), Some(settings)) = (self.connections.get_mut(key), settings) else {
             return false;
         };
-        let Some(pool) = link.pool else {
+        let Some(pool) = connection.pool else {
             return false;
         };
-        if link.has_ended() || link.tls.is_some() || link.unanswered || !link.pipeline.is_quiet() {
+        if connection.has_ended()
+            || connection.tls.is_some()
+            || connection.unanswered
+            || !connection.pipeline.is_quiet()
+        {
             return false;
         }
-        let c = link.connection.as_ptr();
-        // SAFETY: the link's connection is open.
+        let c = connection.nginx.as_ptr();
+        // SAFETY: the connection is open.
         let usable = unsafe {
             !has_failed(c)
                 && ngx_handle_read_event((*c).read, 0) == NGX_OK as ngx_int_t
@@ -128,11 +138,11 @@ impl Worker {
         true
     }
 
-    /// An event of an idle link: its time is over, the worker exits, or the
+    /// An event of an idle connection: its time is over, the worker exits, or the
     /// peer closed or sent something; then it goes. Or it was nothing.
-    pub fn on_idle_event(&mut self, key: LinkKey) {
+    pub fn on_idle_event(&mut self, key: ConnectionKey) {
         fault::point();
-        let timer = self.links.get_mut(key).map(Link::read_timer);
+        let timer = self.connections.get_mut(key).map(Connection::read_timer);
         let alive = match timer {
             Some(ReadTimer::Early) => true,
             Some(ReadTimer::Silent) => self.is_alive(key),
@@ -143,11 +153,11 @@ impl Worker {
         }
     }
 
-    /// Closes a link and lets the pool know that there is room.
-    pub fn close_link(&mut self, key: LinkKey) {
-        if let Some(link) = self.links.remove(key) {
-            let pool = link.pool;
-            drop(link);
+    /// Closes a connection and lets the pool know that there is room.
+    pub fn close_connection(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connections.remove(key) {
+            let pool = connection.pool;
+            drop(connection);
             fault::point();
             if let Some(pool) = pool {
                 self.release(pool);

@@ -5,13 +5,13 @@ use nginx_sys::ngx_add_timer;
 use crate::conf::LocConf;
 use crate::fault;
 use crate::nginx::Timer;
+use crate::transport::connection::Owner;
+use crate::transport::connection::address::{Address, Parsed};
+use crate::transport::connection::dial::{arm_established, dial, wants_nodelay};
+use crate::transport::connection::handlers::handlers;
+use crate::transport::connection::resolve::Resolution;
 use crate::transport::error::Error;
-use crate::transport::ids::{Asker, LinkKey, PoolKey, SessionKey};
-use crate::transport::link::Owner;
-use crate::transport::link::address::{Address, Parsed};
-use crate::transport::link::dial::{dial, settle, wants_nodelay};
-use crate::transport::link::handlers::handlers;
-use crate::transport::link::resolve::Resolution;
+use crate::transport::ids::{Asker, ConnectionKey, PoolKey, SessionKey};
 use crate::transport::log::log_socket_error;
 use crate::transport::peer::Peer;
 use crate::transport::state::op::{Op, Opened, Outcome, Work};
@@ -46,7 +46,7 @@ impl Worker {
                     port,
                     pool,
                     handshake: None,
-                    trunk: None,
+                    shared_pool: None,
                 };
                 Ok(Opened::Pending)
             }
@@ -59,37 +59,39 @@ impl Worker {
         mut address: Address,
         pool: Option<PoolKey>,
     ) -> Result<Opened, Error> {
-        self.links.try_reserve(1).map_err(|_| Error::NoMemory)?;
+        self.connections
+            .try_reserve(1)
+            .map_err(|_| Error::NoMemory)?;
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
         let request = session.request().ok_or(Error::Closed)?;
         // SAFETY: the request is live while the session has it.
-        let (connection, connecting, max_value) = unsafe {
-            let (connection, connecting) = dial(&mut address, request)?;
+        let (opened, connecting, max_value) = unsafe {
+            let (opened, connecting) = dial(&mut address, request)?;
             let conf = LocConf::of(request);
             let max_value = conf.map_or(usize::MAX, LocConf::max_value_size);
-            (connection, connecting, max_value)
+            (opened, connecting, max_value)
         };
         let owner = Owner::Session {
             session: key,
             connecting,
         };
-        let (link, c) = self.new_link(connection, address, owner, pool, max_value);
-        session_linked(&mut self.sessions, key, link);
+        let (connection, c) = self.new_connection(opened, address, owner, pool, max_value);
+        set_private(&mut self.sessions, key, connection);
         fault::point();
-        // SAFETY: the link's connection is open, the request live.
+        // SAFETY: the connection is open, the request live.
         unsafe {
             if connecting {
                 let session = self.sessions.get(key).ok_or(Error::Closed)?;
                 ngx_add_timer((*c).write, session.connect_timeout());
                 return Ok(Opened::Pending);
             }
-            match settle(c, wants_nodelay(request)) {
+            match arm_established(c, wants_nodelay(request)) {
                 Ok(()) => Ok(Opened::Connected),
                 Err(error) => {
                     if let Some(session) = self.sessions.get_mut(key) {
                         session.state = State::Closed;
                     }
-                    self.links.remove(link);
+                    self.connections.remove(connection);
                     Err(error)
                 }
             }
@@ -116,9 +118,9 @@ impl Worker {
                 Ok(Opened::Pending)
             }
             Err(error) => {
-                let link = session.link();
+                let connection = session.connection();
                 session.state = State::Closed;
-                link.and_then(|link| self.links.remove(link));
+                connection.and_then(|connection| self.connections.remove(connection));
                 Err(error)
             }
         }
@@ -197,7 +199,7 @@ impl Worker {
         &mut self,
         key: SessionKey,
         pool: PoolKey,
-        admission: Admission<LinkKey>,
+        admission: Admission<ConnectionKey>,
     ) -> bool {
         let queued = self.sessions.get_mut(key).and_then(|session| {
             match std::mem::take(&mut session.state) {
@@ -214,22 +216,22 @@ impl Worker {
             .and_then(|session| session.reader.as_ref())
             .is_none_or(Op::is_abandoned);
         if let Admission::Replace(unfit) = admission {
-            self.links.remove(unfit);
+            self.connections.remove(unfit);
         }
         let Some((host, port)) = queued.filter(|_| !abandoned) else {
             match admission {
-                Admission::Reuse(link) => self.put_idle(pool, link, true),
+                Admission::Reuse(connection) => self.put_idle(pool, connection, true),
                 _ => self.release_only(pool),
             }
             return false;
         };
         let started = match admission {
-            Admission::Reuse(link) => {
-                self.take_idle(link, key);
+            Admission::Reuse(connection) => {
+                self.take_idle(connection, key);
                 Ok(Opened::Connected)
             }
             Admission::Undecided => {
-                self.postpone(key, pool, &host, port);
+                self.defer(key, pool, &host, port);
                 Ok(Opened::Connected)
             }
             _ => self.open(key, &host, port, Some(pool)),
@@ -251,8 +253,8 @@ impl Worker {
 }
 
 /// The session has a connection.
-pub fn session_linked(sessions: &mut Sessions, key: SessionKey, link: LinkKey) {
+pub fn set_private(sessions: &mut Sessions, key: SessionKey, connection: ConnectionKey) {
     if let Some(session) = sessions.get_mut(key) {
-        session.state = State::Linked(link);
+        session.state = State::Private(connection);
     }
 }

@@ -1,10 +1,10 @@
 //! What goes to another connection when a shared one fails.
 
 use crate::protocol::Pipeline;
+use crate::transport::connection::Tag;
+use crate::transport::connection::sharing::{Coalesced, Retry};
 use crate::transport::error::Error;
-use crate::transport::ids::{LinkKey, SessionKey, TrunkKey};
-use crate::transport::link::Tag;
-use crate::transport::link::sharing::{Again, Followers};
+use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
 use crate::transport::state::session::State;
 use crate::transport::worker::Worker;
 use crate::transport::worker::exchanges::{Fate, Lost};
@@ -17,7 +17,7 @@ impl Worker {
     /// one of them may be why the first was lost.
     pub fn rescue(
         &mut self,
-        trunk: TrunkKey,
+        shared_pool: SharedPoolKey,
         from: &Pipeline<Tag>,
         all: &mut [Lost],
         error: &Error,
@@ -26,103 +26,120 @@ impl Worker {
         let mut again = None;
         for lost in all {
             let key = lost.tag.session;
-            let link = match lost.fate {
-                Fate::Moves => self.batch_link(trunk, Some(key), false).ok().flatten(),
-                Fate::AskedAgain => *again
-                    .get_or_insert_with(|| self.link_to_ask_again(trunk, key, error, fruitless)),
+            let connection = match lost.fate {
+                Fate::Moves => self
+                    .connection_for_batch(shared_pool, Some(key), false)
+                    .ok()
+                    .flatten(),
+                Fate::AskedAgain => *again.get_or_insert_with(|| {
+                    self.connection_to_ask_again(shared_pool, key, error, fruitless)
+                }),
                 Fate::Fails => continue,
             };
-            if !link.is_some_and(|link| self.hand_over(from, lost, link)) {
+            if !connection.is_some_and(|connection| self.hand_over(from, lost, connection)) {
                 lost.fate = Fate::Fails;
             }
         }
     }
 
-    pub fn link_to_ask_again(
+    pub fn connection_to_ask_again(
         &mut self,
-        trunk_key: TrunkKey,
+        shared_key: SharedPoolKey,
         session: SessionKey,
         error: &Error,
         fruitless: u32,
-    ) -> Option<LinkKey> {
-        let trunk = self.trunks.get(trunk_key)?;
-        let asks_again = |key: &&LinkKey| {
-            let sharing = self.links.get(**key).and_then(|l| l.sharing.as_ref());
-            sharing.is_some_and(|sharing| sharing.again.is_some())
+    ) -> Option<ConnectionKey> {
+        let shared_pool = self.shared_pools.get(shared_key)?;
+        let asks_again = |key: &&ConnectionKey| {
+            let sharing = self.connections.get(**key).and_then(|l| l.sharing.as_ref());
+            sharing.is_some_and(|sharing| sharing.retry.is_some())
         };
-        let mut there = trunk.links.iter().filter(asks_again);
+        let mut there = shared_pool.connections.iter().filter(asks_again);
         // a server that closes again and again gets no more and more of them
-        if there.clone().count() >= trunk.connections {
+        if there.clone().count() >= shared_pool.wanted {
             return there.next_back().copied();
         }
-        let link = self.open_for(trunk_key, session).ok()?;
-        if let Some(sharing) = self.links.get_mut(link).and_then(|l| l.sharing.as_mut()) {
-            sharing.again = Some(Again {
+        let connection = self.open_for(shared_key, session).ok()?;
+        if let Some(sharing) = self
+            .connections
+            .get_mut(connection)
+            .and_then(|l| l.sharing.as_mut())
+        {
+            sharing.retry = Some(Retry {
                 error: error.clone(),
                 until: 0,
                 fruitless,
             });
         }
-        Some(link)
+        Some(connection)
     }
 
-    /// Gives commands of a link that failed to another one. False if there is
+    /// Gives commands of a connection that failed to another one. False if there is
     /// no memory: then nothing of them is there.
-    pub fn hand_over(&mut self, from: &Pipeline<Tag>, lost: &mut Lost, link_key: LinkKey) -> bool {
-        let Some(link) = self.links.get_mut(link_key) else {
+    pub fn hand_over(
+        &mut self,
+        from: &Pipeline<Tag>,
+        lost: &mut Lost,
+        connection_key: ConnectionKey,
+    ) -> bool {
+        let Some(connection) = self.connections.get_mut(connection_key) else {
             return false;
         };
-        let was_idle = link.pipeline.in_flight() == 0;
+        let was_idle = connection.pipeline.in_flight() == 0;
         let mut first = None;
         for number in lost.numbers.clone() {
-            let Some(adopted) = link.pipeline.adopt(lost.tag, from, number) else {
-                let newest = link.pipeline.newest();
+            let Some(adopted) = connection.pipeline.adopt(lost.tag, from, number) else {
+                let newest = connection.pipeline.newest();
                 for number in first
                     .into_iter()
                     .flat_map(|first| first..=newest.unwrap_or(0))
                 {
-                    link.pipeline.withdraw(number);
+                    connection.pipeline.withdraw(number);
                 }
-                self.count_unsent(link_key);
+                self.count_unsent(connection_key);
                 return false;
             };
             first.get_or_insert(adopted);
         }
-        let (Some(first), Some(last)) = (first, link.pipeline.newest()) else {
+        let (Some(first), Some(last)) = (first, connection.pipeline.newest()) else {
             return false;
         };
-        link.set_busy(was_idle);
+        connection.mark_active(was_idle);
         for tag in lost.tags() {
             if let Some(session) = self.sessions.get_mut(tag.session)
-                && let State::Attached {
+                && let State::Shared {
                     flight: Some(flight),
-                    trunk,
+                    shared_pool,
                     ..
                 } = &mut session.state
             {
-                flight.link = link_key;
+                flight.connection = connection_key;
                 (flight.first, flight.last, flight.sent) = (first, last, false);
                 match lost.fate {
                     Fate::Moves => flight.moved = true,
-                    _ => flight.again = true,
+                    _ => flight.retried = true,
                 }
                 if lost.is_list
-                    && let Some(trunk) = self.trunks.get_mut(*trunk)
+                    && let Some(shared_pool) = self.shared_pools.get_mut(*shared_pool)
                 {
-                    trunk.current = None;
+                    shared_pool.current = None;
                 }
-                link.give_time_to_connect(session.connect_timeout());
+                connection.give_time_to_connect(session.connect_timeout());
             }
         }
-        if let Some(sharing) = link.sharing.as_mut().filter(|_| !lost.others.is_empty()) {
-            let followers = Followers {
+        if let Some(sharing) = connection
+            .sharing
+            .as_mut()
+            .filter(|_| !lost.others.is_empty())
+        {
+            let coalesced = Coalesced {
                 waiting: 1 + lost.others.len(),
                 tags: std::mem::take(&mut lost.others),
             };
-            sharing.followers.insert(first, followers);
+            sharing.coalesced.insert(first, coalesced);
         }
-        self.count_unsent(link_key);
-        self.flush_later(link_key);
+        self.count_unsent(connection_key);
+        self.flush_later(connection_key);
         true
     }
 }

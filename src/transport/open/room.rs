@@ -4,8 +4,8 @@ use std::ptr::NonNull;
 
 use nginx_sys::ngx_http_request_t;
 
+use crate::transport::connection::Connection;
 use crate::transport::ids::SessionKey;
-use crate::transport::link::Link;
 use crate::transport::peer::Peer;
 use crate::transport::state::op::Op;
 use crate::transport::state::session::State;
@@ -15,9 +15,11 @@ impl Worker {
     /// Whether a session's `connect` will open a connection.
     pub fn opens_to_connect(&self, request: NonNull<ngx_http_request_t>, peer: &Peer<'_>) -> bool {
         if peer.multiplex.connections > 0 {
-            match self.known_trunk(peer, request) {
+            match self.known_shared_pool(peer, request) {
                 None => return true,
-                Some(trunk) if !self.uses_tls(trunk) => return !self.has_link(trunk),
+                Some(shared_pool) if !self.uses_tls(shared_pool) => {
+                    return !self.has_connection(shared_pool);
+                }
                 Some(_) => {}
             }
         }
@@ -34,13 +36,19 @@ impl Worker {
             return false;
         };
         match session.state {
-            State::Attached { trunk, .. } if shared => self.opens_for_batch(key, trunk),
-            State::Attached { .. } => {
-                let named = self.private_pool(key).and_then(|pool| self.pools.get(pool));
-                let plain = |link: &_| self.links.get(*link).is_some_and(|l| l.tls.is_none());
+            State::Shared { shared_pool, .. } if shared => self.opens_for_batch(key, shared_pool),
+            State::Shared { .. } => {
+                let named = self
+                    .pool_for_private(key)
+                    .and_then(|pool| self.pools.get(pool));
+                let plain = |connection: &_| {
+                    self.connections
+                        .get(*connection)
+                        .is_some_and(|l| l.tls.is_none())
+                };
                 !named.is_some_and(|named| named.pool.idle().any(plain))
             }
-            State::Postponed { .. } => true,
+            State::Deferred { .. } => true,
             _ => false,
         }
     }
@@ -50,10 +58,11 @@ impl Worker {
     pub fn opens_for_handshake(&self, key: SessionKey) -> bool {
         let session = self.sessions.get(key);
         match session.map(|session| &session.state) {
-            Some(State::Attached { .. } | State::Postponed { .. }) => true,
-            Some(State::Linked(link)) => {
-                let new = |link: &Link| link.tls.is_none() && link.reused == 0;
-                !self.links.get(*link).is_some_and(new)
+            Some(State::Shared { .. } | State::Deferred { .. }) => true,
+            Some(State::Private(connection)) => {
+                let new =
+                    |connection: &Connection| connection.tls.is_none() && connection.reused == 0;
+                !self.connections.get(*connection).is_some_and(new)
             }
             _ => false,
         }
@@ -65,13 +74,15 @@ impl Worker {
             return false;
         };
         let State::Resolving {
-            resolution, trunk, ..
+            resolution,
+            shared_pool,
+            ..
         } = &session.state
         else {
             return false;
         };
         resolution.has_address()
             && !session.reader.as_ref().is_none_or(Op::is_abandoned)
-            && trunk.is_none_or(|trunk| !self.has_link(trunk))
+            && shared_pool.is_none_or(|shared_pool| !self.has_connection(shared_pool))
     }
 }

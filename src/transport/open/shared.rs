@@ -5,14 +5,14 @@ use std::ptr::NonNull;
 use nginx_sys::{ngx_add_timer, ngx_cycle, ngx_http_request_t};
 
 use crate::nginx::{self, Msec};
+use crate::transport::connection::Owner;
+use crate::transport::connection::address::{Address, Parsed};
+use crate::transport::connection::dial::{arm_established, dial, wants_nodelay};
+use crate::transport::connection::idle::set_log;
+use crate::transport::connection::resolve::{Answer, Resolution};
+use crate::transport::connection::sharing::Sharing;
 use crate::transport::error::Error;
-use crate::transport::ids::{Asker, LinkKey, SessionKey, TrunkKey};
-use crate::transport::link::Owner;
-use crate::transport::link::address::{Address, Parsed};
-use crate::transport::link::dial::{dial, settle, wants_nodelay};
-use crate::transport::link::idle::set_log;
-use crate::transport::link::resolve::{Answer, Resolution};
-use crate::transport::link::sharing::Sharing;
+use crate::transport::ids::{Asker, ConnectionKey, SessionKey, SharedPoolKey};
 use crate::transport::peer::Peer;
 use crate::transport::state::op::{Opened, Outcome, Work};
 use crate::transport::state::session::State;
@@ -23,31 +23,33 @@ use crate::transport::worker::Worker;
 pub const RETRY_DELAY: Msec = 1000;
 
 impl Worker {
-    /// Opens a further connection of a trunk on behalf of `request`.
+    /// Opens a further connection of a shared pool on behalf of `request`.
     pub fn open_shared(
         &mut self,
-        trunk_key: TrunkKey,
+        shared_key: SharedPoolKey,
         request: NonNull<ngx_http_request_t>,
         timeout: Msec,
-    ) -> Result<LinkKey, Error> {
-        self.links.try_reserve(1).map_err(|_| Error::NoMemory)?;
-        let trunk = self.trunks.get_mut(trunk_key).ok_or(Error::Closed)?;
-        let mut address = trunk.address.ok_or(Error::Closed)?;
-        let max_value = trunk.name.max_value;
+    ) -> Result<ConnectionKey, Error> {
+        self.connections
+            .try_reserve(1)
+            .map_err(|_| Error::NoMemory)?;
+        let shared_pool = self.shared_pools.get_mut(shared_key).ok_or(Error::Closed)?;
+        let mut address = shared_pool.address.ok_or(Error::Closed)?;
+        let max_value = shared_pool.name.max_value;
         // SAFETY: the request is live.
-        let (connection, connecting) = unsafe {
-            trunk.nodelay = wants_nodelay(request);
+        let (opened, connecting) = unsafe {
+            shared_pool.nodelay = wants_nodelay(request);
             dial(&mut address, request).inspect_err(|_| {
-                trunk.retry_at = nginx::now().saturating_add(RETRY_DELAY);
+                shared_pool.retry_at = nginx::now().saturating_add(RETRY_DELAY);
             })?
         };
-        let nodelay = trunk.nodelay;
-        let owner = Owner::Trunk {
-            trunk: trunk_key,
+        let nodelay = shared_pool.nodelay;
+        let owner = Owner::Shared {
+            shared_pool: shared_key,
             connecting,
         };
-        let (key, c) = self.new_link(connection, address, owner, None, max_value);
-        // SAFETY: the link's connection is open; the cycle's log outlives it.
+        let (key, c) = self.new_connection(opened, address, owner, None, max_value);
+        // SAFETY: the connection is open; the cycle's log outlives it.
         let settled = unsafe {
             set_log(c, (*ngx_cycle).log);
             // a worker that exits does not wait for what nobody waits for
@@ -57,34 +59,38 @@ impl Worker {
                 ngx_add_timer((*c).write, timeout);
                 Ok(())
             } else {
-                settle(c, nodelay)
+                arm_established(c, nodelay)
             }
         };
         if let Err(error) = settled {
-            self.links.remove(key);
+            self.connections.remove(key);
             return Err(error);
         }
-        if let Some(link) = self.links.get_mut(key) {
-            link.sharing = Some(Box::new(Sharing {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.sharing = Some(Box::new(Sharing {
                 opened: nginx::now(),
                 ..Sharing::default()
             }));
         }
-        if let Some(trunk) = self.trunks.get_mut(trunk_key) {
-            trunk.links.push(key);
+        if let Some(shared_pool) = self.shared_pools.get_mut(shared_key) {
+            shared_pool.connections.push(key);
         }
         if !connecting {
-            self.rest(key);
+            self.mark_idle(key);
         }
         Ok(key)
     }
 
     /// Opens a further connection on behalf of a session.
-    pub fn open_for(&mut self, trunk: TrunkKey, key: SessionKey) -> Result<LinkKey, Error> {
+    pub fn open_for(
+        &mut self,
+        shared_pool: SharedPoolKey,
+        key: SessionKey,
+    ) -> Result<ConnectionKey, Error> {
         let session = self.sessions.get(key).ok_or(Error::Closed)?;
         let request = session.request().ok_or(Error::Closed)?;
         let timeout = session.connect_timeout();
-        self.open_shared(trunk, request, timeout)
+        self.open_shared(shared_pool, request, timeout)
     }
 
     /// Attaches a session when there is a connection.
@@ -92,19 +98,19 @@ impl Worker {
     pub fn join(
         &mut self,
         key: SessionKey,
-        trunk: TrunkKey,
+        shared_pool: SharedPoolKey,
         request: NonNull<ngx_http_request_t>,
         peer: &Peer<'_>,
     ) -> Result<Opened, Error> {
-        if self.is_opening(trunk) {
-            self.wait_for_link(key, trunk)?;
-            return self.begin_joining(key);
+        if self.is_opening(shared_pool) {
+            self.wait_for_connection(key, shared_pool)?;
+            return self.wait_for_shared(key);
         }
         // SAFETY: the request is the running one.
         match unsafe { Address::parse(peer.host, peer.port, request)? } {
-            Parsed::Address(address) => match self.join_at(key, trunk, address, Msec::MAX)? {
+            Parsed::Address(address) => match self.join_at(key, shared_pool, address, Msec::MAX)? {
                 Opened::Connected => Ok(Opened::Connected),
-                Opened::Pending => self.begin_joining(key),
+                Opened::Pending => self.wait_for_shared(key),
             },
             Parsed::Name => {
                 let asker = Asker::Session(key);
@@ -112,9 +118,9 @@ impl Worker {
                 let started = unsafe { Resolution::start(peer.host, asker, request) };
                 let mut resolution = started?;
                 if let Some(answer) = resolution.take_answer() {
-                    return match self.join_at_answer(key, trunk, &answer?)? {
+                    return match self.join_at_answer(key, shared_pool, &answer?)? {
                         Opened::Connected => Ok(Opened::Connected),
-                        Opened::Pending => self.begin_joining(key),
+                        Opened::Pending => self.wait_for_shared(key),
                     };
                 }
                 let op = self.new_op(Work::Connect)?;
@@ -125,66 +131,66 @@ impl Worker {
                     port: peer.port,
                     pool: None,
                     handshake: None,
-                    trunk: Some(trunk),
+                    shared_pool: Some(shared_pool),
                 };
                 Ok(Opened::Pending)
             }
         }
     }
 
-    /// Attaches a session to the trunk of a server at `address`, which holds
+    /// Attaches a session to the shared pool of a server at `address`, which holds
     /// for this time.
     pub fn join_at(
         &mut self,
         key: SessionKey,
-        trunk: TrunkKey,
+        shared_pool: SharedPoolKey,
         address: Address,
         life: Msec,
     ) -> Result<Opened, Error> {
-        if let Some(trunk) = self.trunks.get_mut(trunk) {
-            trunk.address = Some(address);
-            trunk.renew_after(life);
+        if let Some(shared_pool) = self.shared_pools.get_mut(shared_pool) {
+            shared_pool.address = Some(address);
+            shared_pool.renew_after(life);
         }
-        if !self.has_link(trunk) {
+        if !self.has_connection(shared_pool) {
             let session = self.sessions.get(key).ok_or(Error::Closed)?;
             let request = session.request().ok_or(Error::Closed)?;
             let timeout = session.connect_timeout();
-            self.open_shared(trunk, request, timeout)?;
+            self.open_shared(shared_pool, request, timeout)?;
         }
-        if self.is_standing(trunk) {
-            self.attach(key, trunk);
+        if self.is_standing(shared_pool) {
+            self.attach(key, shared_pool);
             return Ok(Opened::Connected);
         }
-        self.wait_for_link(key, trunk)?;
+        self.wait_for_connection(key, shared_pool)?;
         Ok(Opened::Pending)
     }
 
-    /// Attaches a session to a trunk whose server's name was looked up.
+    /// Attaches a session to a shared pool whose server's name was looked up.
     pub fn join_at_answer(
         &mut self,
         key: SessionKey,
-        trunk_key: TrunkKey,
+        shared_key: SharedPoolKey,
         answer: &Answer,
     ) -> Result<Opened, Error> {
-        let trunk = self.trunks.get(trunk_key).ok_or(Error::Closed)?;
-        let address = answer.address.with_port(trunk.name.port);
-        self.join_at(key, trunk_key, address, answer.life)
+        let shared_pool = self.shared_pools.get(shared_key).ok_or(Error::Closed)?;
+        let address = answer.address.with_port(shared_pool.name.port);
+        self.join_at(key, shared_key, address, answer.life)
     }
 
     /// Those who waited for a connection have one.
-    pub fn admit_joining(&mut self, trunk_key: TrunkKey) {
-        let joining = self.end_joining(trunk_key);
+    pub fn admit_joining(&mut self, shared_key: SharedPoolKey) {
+        let joining = self.end_joining(shared_key);
         let many = joining.len() as u64;
         for key in joining {
-            self.attach(key, trunk_key);
-            if let Some(trunk) = self.trunks.get_mut(trunk_key) {
+            self.attach(key, shared_key);
+            if let Some(shared_pool) = self.shared_pools.get_mut(shared_key) {
                 // the connection is as new to each of them
-                trunk.served -= 1;
+                shared_pool.sessions_served -= 1;
             }
             self.finish_reader(key, Outcome::Connected);
         }
-        if let Some(trunk) = self.trunks.get_mut(trunk_key) {
-            trunk.served += many;
+        if let Some(shared_pool) = self.shared_pools.get_mut(shared_key) {
+            shared_pool.sessions_served += many;
         }
     }
 }

@@ -3,11 +3,11 @@
 use nginx_sys::{NGX_AGAIN, ngx_add_timer, ngx_int_t, ngx_ssl_handshake, ngx_ssl_t};
 
 use crate::nginx::stop_timer;
+use crate::transport::connection::Owner;
+use crate::transport::connection::handlers::handlers;
+use crate::transport::connection::tls::{Pending, failed, prepare, verify};
 use crate::transport::error::Error;
-use crate::transport::ids::{LinkKey, PoolKey, SessionKey};
-use crate::transport::link::Owner;
-use crate::transport::link::handlers::handlers;
-use crate::transport::link::tls::{Pending, failed, prepare, verify};
+use crate::transport::ids::{ConnectionKey, PoolKey, SessionKey};
 use crate::transport::state::op::Opened;
 use crate::transport::state::session::State;
 use crate::transport::worker::Worker;
@@ -24,9 +24,9 @@ impl Worker {
         let opened = self.open(key, &host, pending.0.port, pool)?;
         match self.sessions.get_mut(key).map(|session| &mut session.state) {
             Some(State::Resolving { handshake, .. }) => *handshake = Some(Box::new(pending)),
-            Some(State::Linked(link)) => {
-                if let Some(link) = self.links.get_mut(*link) {
-                    link.handshake = Some(pending);
+            Some(State::Private(connection)) => {
+                if let Some(connection) = self.connections.get_mut(*connection) {
+                    connection.handshake = Some(pending);
                 }
             }
             _ => {}
@@ -34,21 +34,21 @@ impl Worker {
         Ok(opened)
     }
 
-    /// Starts the handshake a link is to do. Whether it is done already; on
-    /// failure the link is of no use any more.
-    pub fn run_handshake(&mut self, key: LinkKey) -> Result<bool, Error> {
-        let link = self.links.get_mut(key).ok_or(Error::Closed)?;
+    /// Starts the handshake a connection is to do. Whether it is done already; on
+    /// failure the connection is of no use any more.
+    pub fn run_handshake(&mut self, key: ConnectionKey) -> Result<bool, Error> {
+        let connection = self.connections.get_mut(key).ok_or(Error::Closed)?;
         let Owner::Session {
             session,
             connecting: false,
-        } = link.owner
+        } = connection.owner
         else {
             return Err(Error::Closed);
         };
-        let (handshake, identity) = link.handshake.clone().ok_or(Error::Closed)?;
-        let c = link.connection.as_ptr();
+        let (handshake, identity) = connection.handshake.clone().ok_or(Error::Closed)?;
+        let c = connection.nginx.as_ptr();
         let timeout = self.sessions.get(session).map(|s| s.connect_timeout());
-        // SAFETY: the link's connection is open; the context belongs to the
+        // SAFETY: the connection is open; the context belongs to the
         // configuration;
         unsafe {
             prepare(c, &handshake, identity.context as *mut ngx_ssl_t)?;
@@ -66,15 +66,15 @@ impl Worker {
     }
 
     /// Judges a handshake that has come to an end.
-    pub fn end_handshake(&mut self, key: LinkKey) -> Result<(), Error> {
-        let link = self.links.get_mut(key).ok_or(Error::Closed)?;
-        let Owner::Session { session, .. } = link.owner else {
+    pub fn end_handshake(&mut self, key: ConnectionKey) -> Result<(), Error> {
+        let connection = self.connections.get_mut(key).ok_or(Error::Closed)?;
+        let Owner::Session { session, .. } = connection.owner else {
             return Err(Error::Closed);
         };
-        let (handshake, identity) = link.handshake.take().ok_or(Error::Closed)?;
+        let (handshake, identity) = connection.handshake.take().ok_or(Error::Closed)?;
         let request = self.sessions.get(session).and_then(|s| s.request());
-        let c = link.connection.as_ptr();
-        // SAFETY: the link's connection is open and has its TLS part.
+        let c = connection.nginx.as_ptr();
+        // SAFETY: the connection is open and has its TLS part.
         unsafe {
             (*(*c).read).handler = Some(handlers().connection);
             (*(*c).write).handler = Some(handlers().connection);
@@ -89,7 +89,7 @@ impl Worker {
                 verify(c, handshake.server_name.as_deref(), request)?;
             }
         }
-        link.tls = Some(identity);
+        connection.tls = Some(identity);
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::nginx::Posted;
 use crate::transport::error::Error;
-use crate::transport::ids::{LinkKey, PoolKey, SessionKey, TrunkKey};
+use crate::transport::ids::{ConnectionKey, PoolKey, SessionKey, SharedPoolKey};
 
 /// What waits for room.
 pub enum Errand {
@@ -12,10 +12,10 @@ pub enum Errand {
     Resolved(SessionKey),
     /// A pool with operations that wait for a connection.
     Pool(PoolKey),
-    /// A trunk with operations that wait for room there.
-    Queue(TrunkKey),
+    /// A shared pool with operations that wait for room there.
+    Queue(SharedPoolKey),
     /// A shared connection that failed, and why. Its commands may need another.
-    Lost(LinkKey, Error),
+    Lost(ConnectionKey, Error),
 }
 
 /// All that waits for room.

@@ -5,4 +5,4 @@ pub mod op;
 pub mod pool;
 pub mod session;
 pub mod sessions;
-pub mod trunk;
+pub mod shared_pool;

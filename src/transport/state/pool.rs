@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use slotmap::SlotMap;
 
-use crate::transport::ids::{LinkKey, SessionKey};
-use crate::transport::link::Link;
+use crate::transport::connection::Connection;
+use crate::transport::ids::{ConnectionKey, SessionKey};
 use crate::transport::peer::{Peer, PoolName};
 use crate::upstream::{Fitness, Pool};
 
@@ -17,7 +17,7 @@ pub struct NamedPool {
     pub usual: Option<UsualPeer>,
     /// TLS connections were given to it: its connections are not all alike.
     pub tls: bool,
-    pub pool: Pool<LinkKey, SessionKey>,
+    pub pool: Pool<ConnectionKey, SessionKey>,
 }
 
 /// A peer whose pool is named after it.
@@ -43,18 +43,18 @@ impl NamedPool {
 /// Whether an idle connection is what a connect to a host wants: a plain one
 /// is, as far as it is known now; a TLS one to that host may turn out to be.
 pub fn fitness(
-    links: &SlotMap<LinkKey, Link>,
+    connections: &SlotMap<ConnectionKey, Connection>,
     tls: bool,
-    link: LinkKey,
+    connection: ConnectionKey,
     host: &[u8],
     port: u16,
 ) -> Fitness {
     if !tls {
         return Fitness::Fits;
     }
-    match links.get(link) {
-        Some(link) if link.tls.is_none() => Fitness::Fits,
-        Some(link) if link.is_tls_to(host, port) => Fitness::MayFit,
+    match connections.get(connection) {
+        Some(connection) if connection.tls.is_none() => Fitness::Fits,
+        Some(connection) if connection.is_tls_to(host, port) => Fitness::MayFit,
         _ => Fitness::Unfit,
     }
 }

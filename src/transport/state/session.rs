@@ -9,12 +9,12 @@ use nginx_sys::ngx_http_request_t;
 use crate::fault;
 use crate::nginx::{Msec, Timer};
 use crate::ngx_lua::{Cleanup, Settings};
+use crate::transport::connection::address::Address;
+use crate::transport::connection::handlers::handlers;
+use crate::transport::connection::resolve::Resolution;
+use crate::transport::connection::tls::Pending;
 use crate::transport::error::Error;
-use crate::transport::ids::{LinkKey, PoolKey, SessionKey, TrunkKey};
-use crate::transport::link::address::Address;
-use crate::transport::link::handlers::handlers;
-use crate::transport::link::resolve::Resolution;
-use crate::transport::link::tls::Pending;
+use crate::transport::ids::{ConnectionKey, PoolKey, SessionKey, SharedPoolKey};
 use crate::transport::state::op::{Op, Slot};
 use crate::upstream::{Bounds, Place, Spot, Ticket};
 
@@ -78,34 +78,34 @@ pub enum State {
         pool: Option<PoolKey>,
         handshake: Option<Box<Pending>>,
         /// It will be a shared one.
-        trunk: Option<TrunkKey>,
+        shared_pool: Option<SharedPoolKey>,
     },
     /// A shared connection is being opened.
-    Joining(TrunkKey),
+    Joining(SharedPoolKey),
     /// Connected by shared connections.
-    Attached {
-        trunk: TrunkKey,
+    Shared {
+        shared_pool: SharedPoolKey,
         reused: u64,
         flight: Option<Flight>,
     },
     /// Connected, as far as Lua is told. Nothing is open yet: the handshake
     /// will show which of the pool's connections can be used, if it is done.
     /// The pool counts it.
-    Postponed {
+    Deferred {
         pool: PoolKey,
         address: Box<Address>,
     },
     /// Connecting or connected.
-    Linked(LinkKey),
+    Private(ConnectionKey),
     /// The connection failed and is gone, but Lua did not call `close()` yet:
     /// the call will succeed once, as it does with cosockets.
     Broken { reused: u64 },
 }
 
 impl Session {
-    pub fn link(&self) -> Option<LinkKey> {
+    pub fn connection(&self) -> Option<ConnectionKey> {
         match self.state {
-            State::Linked(link) => Some(link),
+            State::Private(connection) => Some(connection),
             _ => None,
         }
     }
@@ -115,13 +115,13 @@ impl Session {
     #[inline(always)]
     pub fn enter(&mut self, state: State) {
         match self.state {
-            State::Queued { .. } | State::Resolving { .. } | State::Postponed { .. } => {
+            State::Queued { .. } | State::Resolving { .. } | State::Deferred { .. } => {
                 self.state = state;
             }
             State::Closed
             | State::Joining(_)
-            | State::Attached { .. }
-            | State::Linked(_)
+            | State::Shared { .. }
+            | State::Private(_)
             | State::Broken { .. } => std::mem::forget(std::mem::replace(&mut self.state, state)),
         }
     }
@@ -228,7 +228,7 @@ impl Session {
 impl Session {
     /// Notes what a session that connects needs in any case.
     #[inline(always)]
-    pub fn enlist(
+    pub fn bind_to_request(
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
@@ -249,17 +249,17 @@ impl Session {
 /// Where an operation is under way.
 #[derive(Clone, Copy)]
 pub struct Flight {
-    pub link: LinkKey,
+    pub connection: ConnectionKey,
     /// Numbers of its first and its last exchange.
     pub first: u64,
     pub last: u64,
     pub since: Msec,
     /// `since` accounts for the time that sending took.
     pub sent: bool,
-    /// It was on another link, which could not send it.
+    /// It was on another connection, which could not send it.
     pub moved: bool,
-    /// It was asked on another link, which was lost.
-    pub again: bool,
+    /// It was asked on another connection, which was lost.
+    pub retried: bool,
 }
 
 /// What a session waits for, and where.

@@ -4,8 +4,8 @@
 use slotmap::SlotMap;
 
 use crate::ngx_lua::Cleanup;
+use crate::transport::connection::Tag;
 use crate::transport::ids::SessionKey;
-use crate::transport::link::Tag;
 use crate::transport::state::op::Status;
 use crate::transport::state::session::{Session, Timeouts};
 use crate::upstream::Spares;

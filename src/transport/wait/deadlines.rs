@@ -4,9 +4,9 @@ use nginx_sys::ngx_cycle;
 
 use crate::fault;
 use crate::nginx::{self, Msec, Timer};
+use crate::transport::connection::handlers::handlers;
 use crate::transport::error::Error;
-use crate::transport::ids::{LinkKey, SessionKey, TrunkKey};
-use crate::transport::link::handlers::handlers;
+use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
 use crate::transport::state::session::State;
 use crate::transport::worker::Worker;
 
@@ -59,13 +59,13 @@ impl Worker {
         let session = self.sessions.get_mut(key);
         if let Some(ticket) = session.and_then(|session| session.deadline.take()) {
             self.deadlines.cancel(ticket);
-            self.ease_deadline();
+            self.let_worker_exit();
         }
     }
 
     /// The timer stays armed when nobody waits any more, but then an exiting
     /// worker does not wait for it.
-    pub fn ease_deadline(&mut self) {
+    pub fn let_worker_exit(&mut self) {
         if self.deadlines.is_empty()
             && let Some(timer) = &mut self.deadline
         {
@@ -79,28 +79,34 @@ impl Worker {
         let Some(session) = self.sessions.get(key) else {
             return;
         };
-        let State::Joining(trunk) = session.state else {
+        let State::Joining(shared_pool) = session.state else {
             return;
         };
         let timeout = session.connect_timeout();
-        for link in self.trunk_links(trunk) {
-            link.give_time_to_connect(timeout);
+        for connection in self.connections_of(shared_pool) {
+            connection.give_time_to_connect(timeout);
         }
         self.set_deadline(key, timeout);
     }
 
-    /// Where a trunk's server is, for a log line.
-    pub fn peer_text(&self, trunk: TrunkKey) -> String {
-        let address = self.trunks.get(trunk).and_then(|trunk| trunk.address);
+    /// Where a shared pool's server is, for a log line.
+    pub fn peer_text(&self, shared_pool: SharedPoolKey) -> String {
+        let address = self
+            .shared_pools
+            .get(shared_pool)
+            .and_then(|shared_pool| shared_pool.address);
         address.map_or_else(String::new, |mut address| address.text_and_port())
     }
 
-    /// Has a link be flushed when this turn of the event loop ends.
-    pub fn flush_later(&mut self, key: LinkKey) {
-        let sharing = self.links.get_mut(key).and_then(|l| l.sharing.as_mut());
-        if let Some(sharing) = sharing.filter(|sharing| !sharing.dirty) {
-            sharing.dirty = true;
-            self.dirty.push(key);
+    /// Has a connection be flushed when this turn of the event loop ends.
+    pub fn flush_later(&mut self, key: ConnectionKey) {
+        let sharing = self
+            .connections
+            .get_mut(key)
+            .and_then(|l| l.sharing.as_mut());
+        if let Some(sharing) = sharing.filter(|sharing| !sharing.to_flush) {
+            sharing.to_flush = true;
+            self.to_flush.push(key);
             fault::point();
             self.turn_end().post();
         }
@@ -108,7 +114,7 @@ impl Worker {
 
     /// The end of the stream completes a raw read of all there is, and leaves
     /// the connection to be closed by its owner.
-    pub fn finish_read_all(&mut self, key: LinkKey) -> bool {
+    pub fn finish_read_all(&mut self, key: ConnectionKey) -> bool {
         match self.pending_reader(key) {
             Some(op) if op.reads_all() => {
                 op.fail(Error::Closed, false);

@@ -2,9 +2,9 @@
 
 use crate::fault;
 use crate::protocol::Reply;
+use crate::transport::connection::Tag;
 use crate::transport::error::Error;
 use crate::transport::ids::SessionKey;
-use crate::transport::link::Tag;
 use crate::transport::state::op::{Work, accept};
 use crate::transport::state::session::State;
 use crate::transport::state::sessions::waiting;
@@ -12,7 +12,7 @@ use crate::transport::worker::Worker;
 
 impl Worker {
     /// An operation fails with the connection it was on.
-    pub fn lose(&mut self, tag: Tag, error: &Error, writing: bool) {
+    pub fn fail_operation(&mut self, tag: Tag, error: &Error, writing: bool) {
         fault::point();
         let Some(session) = waiting(&mut self.sessions, tag) else {
             return;
@@ -29,7 +29,7 @@ impl Worker {
                 error => op.fail(error.clone(), writing),
             }
         }
-        self.end_broken(tag.session);
+        self.mark_broken(tag.session);
     }
 
     /// The operation of a session fails; so is its connection, to Lua.
@@ -37,27 +37,27 @@ impl Worker {
         if let Some(op) = self.sessions.get_mut(key).and_then(|s| s.reader.as_mut()) {
             op.fail(error.clone(), false);
         }
-        self.end_broken(key);
+        self.mark_broken(key);
     }
 
-    pub fn end_broken(&mut self, key: SessionKey) {
+    pub fn mark_broken(&mut self, key: SessionKey) {
         self.clear_deadline(key);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        if let State::Attached {
-            trunk,
+        if let State::Shared {
+            shared_pool,
             reused,
             flight,
         } = session.state
         {
             session.state = State::Broken { reused };
             session.serial += 1;
-            self.stop_waiting(key, trunk);
-            if let Some(trunk) = self.trunks.get_mut(trunk) {
-                trunk.count_out(usize::from(flight.is_some()));
+            self.stop_waiting(key, shared_pool);
+            if let Some(shared_pool) = self.shared_pools.get_mut(shared_pool) {
+                shared_pool.count_out(usize::from(flight.is_some()));
             }
-            self.leave(trunk);
+            self.leave(shared_pool);
         }
     }
 }

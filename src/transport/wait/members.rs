@@ -3,30 +3,31 @@
 use nginx_sys::{ngx_add_timer, ngx_connection_log_error_e_NGX_ERROR_INFO as NGX_ERROR_INFO};
 
 use crate::nginx::{self, Msec, stop_timer};
+use crate::transport::connection::Owner;
 use crate::transport::error::Error;
-use crate::transport::ids::{LinkKey, SessionKey, TrunkKey};
-use crate::transport::link::Owner;
+use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
 use crate::transport::state::op::{Opened, Outcome, Work};
 use crate::transport::state::session::{Flight, Session, State, Waits};
-use crate::transport::state::trunk::Trunk;
+use crate::transport::state::shared_pool::SharedPool;
 use crate::transport::worker::Worker;
 
-/// Least time that a link with only discarded replies to come is given, in
+/// Least time that a connection with only discarded replies to come is given, in
 /// milliseconds.
 pub const MIN_GRACE: Msec = 100;
 
 impl Worker {
-    pub fn attach(&mut self, key: SessionKey, trunk_key: TrunkKey) {
-        let (Some(trunk), Some(session)) =
-            (self.trunks.get_mut(trunk_key), self.sessions.get_mut(key))
-        else {
+    pub fn attach(&mut self, key: SessionKey, shared_key: SharedPoolKey) {
+        let (Some(shared_pool), Some(session)) = (
+            self.shared_pools.get_mut(shared_key),
+            self.sessions.get_mut(key),
+        ) else {
             return;
         };
-        trunk.attach(trunk_key, session);
+        shared_pool.attach(shared_key, session);
     }
 
     /// Makes an operation of waiting for a connection.
-    pub fn begin_joining(&mut self, key: SessionKey) -> Result<Opened, Error> {
+    pub fn wait_for_shared(&mut self, key: SessionKey) -> Result<Opened, Error> {
         match self.new_op(Work::Connect) {
             Ok(op) => {
                 let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
@@ -44,9 +45,9 @@ impl Worker {
     }
 
     /// Those who wait for a connection; they do no more.
-    pub fn end_joining(&mut self, trunk: TrunkKey) -> Vec<SessionKey> {
-        let trunk = self.trunks.get_mut(trunk);
-        let joining = trunk.map(|trunk| std::mem::take(&mut trunk.joining));
+    pub fn end_joining(&mut self, shared_pool: SharedPoolKey) -> Vec<SessionKey> {
+        let shared_pool = self.shared_pools.get_mut(shared_pool);
+        let joining = shared_pool.map(|shared_pool| std::mem::take(&mut shared_pool.joining));
         let joining: Vec<SessionKey> = joining.unwrap_or_default().into_iter().collect();
         for key in &joining {
             if let Some(session) = self.sessions.get_mut(*key) {
@@ -56,61 +57,71 @@ impl Worker {
         joining
     }
 
-    pub fn wait_for_link(&mut self, key: SessionKey, trunk_key: TrunkKey) -> Result<(), Error> {
-        let trunk = self.trunks.get_mut(trunk_key).ok_or(Error::Closed)?;
+    pub fn wait_for_connection(
+        &mut self,
+        key: SessionKey,
+        shared_key: SharedPoolKey,
+    ) -> Result<(), Error> {
+        let shared_pool = self.shared_pools.get_mut(shared_key).ok_or(Error::Closed)?;
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
-        let place = trunk.joining.try_push_back(key).ok_or(Error::NoMemory)?;
+        let place = shared_pool
+            .joining
+            .try_push_back(key)
+            .ok_or(Error::NoMemory)?;
         session.waits = Some(Waits::Joining(place));
-        session.state = State::Joining(trunk_key);
+        session.state = State::Joining(shared_key);
         Ok(())
     }
 
     /// A session does not wait for a connection, or for room, any more.
-    pub fn stop_waiting(&mut self, key: SessionKey, trunk: TrunkKey) {
+    pub fn stop_waiting(&mut self, key: SessionKey, shared_pool: SharedPoolKey) {
         let session = self.sessions.get_mut(key);
         let waits = session.and_then(|session| session.waits.take());
-        if let (Some(waits), Some(trunk)) = (waits, self.trunks.get_mut(trunk)) {
+        if let (Some(waits), Some(shared_pool)) = (waits, self.shared_pools.get_mut(shared_pool)) {
             match waits {
-                Waits::Joining(place) => trunk.joining.remove(place),
-                Waits::Queued(spot) => trunk.queue.remove(spot),
+                Waits::Joining(place) => shared_pool.joining.remove(place),
+                Waits::Queued(spot) => shared_pool.queue.remove(spot),
             };
         }
     }
 
     /// A session that is not there any more, or was served, is not at the head
     /// of the queue either.
-    pub fn drop_from_queue(&mut self, trunk: TrunkKey, key: SessionKey) {
-        if let Some(trunk) = self.trunks.get_mut(trunk) {
-            trunk.queue.drop_first(&key);
+    pub fn drop_from_queue(&mut self, shared_pool: SharedPoolKey, key: SessionKey) {
+        if let Some(shared_pool) = self.shared_pools.get_mut(shared_pool) {
+            shared_pool.queue.drop_first(&key);
         }
     }
 
-    /// A session uses a trunk no more.
+    /// A session uses a shared pool no more.
     #[inline(always)]
-    pub fn leave(&mut self, key: TrunkKey) {
-        if let Some(trunk) = self.trunks.get_mut(key) {
-            trunk.users = trunk.users.saturating_sub(1);
-            self.rest_if_left(key);
+    pub fn leave(&mut self, key: SharedPoolKey) {
+        if let Some(shared_pool) = self.shared_pools.get_mut(key) {
+            shared_pool.users = shared_pool.users.saturating_sub(1);
+            self.shorten_idle_if_unused(key);
         }
     }
 
-    /// Nothing is in flight on a link.
-    pub fn rest(&mut self, key: LinkKey) {
-        let Some(link) = self.links.get_mut(key) else {
+    /// Nothing is in flight on a connection.
+    pub fn mark_idle(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let Owner::Trunk { trunk, .. } = link.owner else {
+        let Owner::Shared { shared_pool, .. } = connection.owner else {
             return;
         };
-        if link.pipeline.in_flight() > 0 || link.is_connecting() {
+        if connection.pipeline.in_flight() > 0 || connection.is_connecting() {
             return;
         }
-        if let Some(sharing) = &mut link.sharing {
+        if let Some(sharing) = &mut connection.sharing {
             sharing.idle_since = nginx::now();
         }
-        let keepalive = self.trunks.get(trunk).map_or(0, Trunk::idle_limit);
-        let c = link.connection.as_ptr();
-        // SAFETY: the link's connection is open.
+        let keepalive = self
+            .shared_pools
+            .get(shared_pool)
+            .map_or(0, SharedPool::idle_limit);
+        let c = connection.nginx.as_ptr();
+        // SAFETY: the connection is open.
         unsafe {
             (*c).set_idle(1);
             // what happens to it now is no error of anybody
@@ -123,35 +134,39 @@ impl Worker {
                 ngx_add_timer(read, keepalive);
             }
         }
-        link.pipeline.trim();
+        connection.pipeline.trim();
     }
 
-    /// Lets links that are idle already go sooner.
-    pub fn rest_all(&mut self, trunk: TrunkKey) {
+    /// Lets connections that are idle already go sooner.
+    pub fn shorten_idle_timeouts(&mut self, shared_pool: SharedPoolKey) {
         let mut at = 0;
-        while let Some(trunk) = self.trunks.get(trunk)
-            && let Some(link) = trunk.links.get(at).copied()
+        while let Some(shared_pool) = self.shared_pools.get(shared_pool)
+            && let Some(connection) = shared_pool.connections.get(at).copied()
         {
-            self.rest(link);
+            self.mark_idle(connection);
             at += 1;
         }
     }
 
-    /// If nobody uses a trunk any more, its links may have to go sooner.
+    /// If nobody uses a shared pool any more, its connections may have to go sooner.
     #[inline(always)]
-    pub fn rest_if_left(&mut self, key: TrunkKey) {
-        if self.trunks.get(key).is_some_and(Trunk::is_left) {
-            self.rest_all(key);
+    pub fn shorten_idle_if_unused(&mut self, key: SharedPoolKey) {
+        if self
+            .shared_pools
+            .get(key)
+            .is_some_and(SharedPool::is_unused)
+        {
+            self.shorten_idle_timeouts(key);
         }
     }
 
-    /// Has the link's timer call [`Self::inspect`].
-    pub fn arm_inspection(&mut self, key: LinkKey, after: Msec) {
-        let Some(link) = self.links.get(key) else {
+    /// Has the connection's timer call [`Self::check_stalled`].
+    pub fn arm_stall_check(&mut self, key: ConnectionKey, after: Msec) {
+        let Some(connection) = self.connections.get(key) else {
             return;
         };
-        let c = link.connection.as_ptr();
-        // SAFETY: the link's connection is open.
+        let c = connection.nginx.as_ptr();
+        // SAFETY: the connection is open.
         unsafe {
             // until somebody else uses it, its failure is no error of anybody
             (*c).set_log_error(NGX_ERROR_INFO as _);
@@ -162,30 +177,30 @@ impl Worker {
 
     /// An operation is over, but its reply is still to come, if its command was
     /// sent.
-    pub fn orphaned(&mut self, flight: Flight, key: SessionKey) {
-        let link = self.links.get(flight.link);
-        if link.is_none_or(|link| !link.pipeline.is_sent(flight.first)) {
+    pub fn on_orphaned_reply(&mut self, flight: Flight, key: SessionKey) {
+        let connection = self.connections.get(flight.connection);
+        if connection.is_none_or(|connection| !connection.pipeline.is_sent(flight.first)) {
             return;
         }
-        let timeout = match link {
+        let timeout = match connection {
             // nobody will come
-            Some(link) if link.is_leaving() => 0,
+            Some(connection) if connection.is_leaving() => 0,
             _ => self.sessions.get(key).map_or(0, Session::read_timeout),
         };
-        self.arm_inspection(flight.link, timeout);
+        self.arm_stall_check(flight.connection, timeout);
     }
 
-    /// An operation on a link timed out. If it was the oldest, or older ones
-    /// are nobody's, the link is overdue; else it is once these have their
+    /// An operation on a connection timed out. If it was the oldest, or older ones
+    /// are nobody's, the connection is overdue; else it is once these have their
     /// replies.
-    pub fn suspect(&mut self, flight: Flight) {
-        let Some(link) = self.links.get_mut(flight.link) else {
+    pub fn on_timeout(&mut self, flight: Flight) {
+        let Some(connection) = self.connections.get_mut(flight.connection) else {
             return;
         };
-        if let Some(sharing) = &mut link.sharing {
-            sharing.late = sharing.late.max(flight.last + 1);
+        if let Some(sharing) = &mut connection.sharing {
+            sharing.timed_out_until = sharing.timed_out_until.max(flight.last + 1);
         }
-        self.note_overdue(flight.link);
+        self.update_stalled(flight.connection);
     }
 
     /// Ends the operation of a session's reader, if it waits.

@@ -4,10 +4,10 @@ use std::ops::RangeInclusive;
 
 use crate::nginx::{self, Msec};
 use crate::protocol::Pipeline;
+use crate::transport::connection::sharing::Sharing;
+use crate::transport::connection::{Connection, Tag};
 use crate::transport::error::Error;
-use crate::transport::ids::{LinkKey, SessionKey, TrunkKey};
-use crate::transport::link::sharing::Sharing;
-use crate::transport::link::{Link, Tag};
+use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
 use crate::transport::state::op::{Op, Status};
 use crate::transport::state::session::{Flight, State};
 use crate::transport::state::sessions::waiting;
@@ -16,16 +16,16 @@ use crate::upstream::{Choice, Demand, choose};
 
 /// Tags of those who follow a get and wait no more are dropped when there are
 /// more of them than others, and than this.
-pub const FOLLOWERS_KEPT: usize = 32;
+pub const COALESCED_KEPT: usize = 32;
 
 /// How many connections may be lost one after the other that have answered
 /// nothing of what is asked again.
 pub const MOST_FRUITLESS: u32 = 3;
 
-/// What becomes of commands on a link that failed.
+/// What becomes of commands on a connection that failed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fate {
-    /// They were not sent: another link takes them.
+    /// They were not sent: another connection takes them.
     Moves,
     /// They were, but only read: they are sent once more.
     AskedAgain,
@@ -33,7 +33,7 @@ pub enum Fate {
     Fails,
 }
 
-/// The commands of one operation, or one get of several, on a link that failed.
+/// The commands of one operation, or one get of several, on a connection that failed.
 pub struct Lost {
     pub fate: Fate,
     /// Numbers of the exchanges.
@@ -59,19 +59,19 @@ impl Lost {
 impl Worker {
     /// Whether others wait for the reply to the get of an operation that is
     /// over. It is counted out.
-    pub fn is_followed(&mut self, flight: Flight) -> bool {
+    pub fn is_coalesced(&mut self, flight: Flight) -> bool {
         let sharing = self
-            .links
-            .get_mut(flight.link)
-            .map(|link| &mut link.sharing);
-        let Some(Sharing { followers, .. }) = sharing.and_then(Option::as_deref_mut) else {
+            .connections
+            .get_mut(flight.connection)
+            .map(|connection| &mut connection.sharing);
+        let Some(Sharing { coalesced, .. }) = sharing.and_then(Option::as_deref_mut) else {
             return false;
         };
-        let Some(all) = followers.get_mut(&flight.first) else {
+        let Some(all) = coalesced.get_mut(&flight.first) else {
             return false;
         };
         all.waiting = all.waiting.saturating_sub(1);
-        if all.tags.len() > FOLLOWERS_KEPT.max(2 * all.waiting) {
+        if all.tags.len() > COALESCED_KEPT.max(2 * all.waiting) {
             let sessions = &self.sessions;
             all.tags.retain(|tag| {
                 let session = sessions.get(tag.session);
@@ -81,16 +81,16 @@ impl Worker {
         all.waiting > 0
     }
 
-    /// Whether the oldest reply of a link is still to come, and nobody waits for
+    /// Whether the oldest reply of a connection is still to come, and nobody waits for
     /// it.
-    pub fn is_nobodys(&mut self, key: LinkKey) -> bool {
-        let Some(link) = self.links.get(key) else {
+    pub fn is_nobodys(&mut self, key: ConnectionKey) -> bool {
+        let Some(connection) = self.connections.get(key) else {
             return false;
         };
-        let (pipeline, sharing) = (&link.pipeline, link.sharing.as_ref());
-        let followers = sharing.and_then(|sharing| sharing.followers.get(&pipeline.oldest()));
-        let followers = followers.map_or(&[][..], |followers| &followers.tags);
-        let mut tags = pipeline.tags().take(1).chain(followers.iter().copied());
+        let (pipeline, sharing) = (&connection.pipeline, connection.sharing.as_ref());
+        let coalesced = sharing.and_then(|sharing| sharing.coalesced.get(&pipeline.oldest()));
+        let coalesced = coalesced.map_or(&[][..], |coalesced| &coalesced.tags);
+        let mut tags = pipeline.tags().take(1).chain(coalesced.iter().copied());
         pipeline.in_flight() > 0 && tags.all(|tag| waiting(&mut self.sessions, tag).is_none())
     }
 
@@ -103,10 +103,13 @@ impl Worker {
 
     /// Whether a command waits for the socket to take it.
     pub fn is_held_up(&self, flight: Flight) -> bool {
-        let link = self.links.get(flight.link);
-        link.is_some_and(|link| {
-            let dirty = link.sharing.as_ref().is_some_and(|sharing| sharing.dirty);
-            !dirty && !link.pipeline.is_sent(flight.last)
+        let connection = self.connections.get(flight.connection);
+        connection.is_some_and(|connection| {
+            let to_flush = connection
+                .sharing
+                .as_ref()
+                .is_some_and(|sharing| sharing.to_flush);
+            !to_flush && !connection.pipeline.is_sent(flight.last)
         })
     }
 
@@ -114,17 +117,17 @@ impl Worker {
     /// sent: before it was, the send timeout counts, and then the read timeout.
     /// They start again with each part of the command and of the reply.
     pub fn flight_since(&self, flight: Flight) -> (Msec, bool) {
-        let Some(link) = self.links.get(flight.link) else {
+        let Some(connection) = self.connections.get(flight.connection) else {
             return (0, true);
         };
-        let Some(sharing) = &link.sharing else {
+        let Some(sharing) = &connection.sharing else {
             return (0, true);
         };
-        let pipeline = &link.pipeline;
+        let pipeline = &connection.pipeline;
         let sent = pipeline.is_sent(flight.last);
-        let held = flight.last >= sharing.held.from && !flight.sent;
-        let since = if held && (sent || pipeline.has_begun(flight.first)) {
-            flight.since.max(sharing.held.written)
+        let blocked = flight.last >= sharing.blocked.from && !flight.sent;
+        let since = if blocked && (sent || pipeline.has_begun(flight.first)) {
+            flight.since.max(sharing.blocked.written)
         } else {
             flight.since
         };
@@ -132,7 +135,7 @@ impl Worker {
         let arriving = (flight.first..=flight.last).contains(&oldest)
             && (oldest > flight.first || pipeline.is_amid_reply());
         match sent && arriving {
-            true => (since.max(sharing.progress), sent),
+            true => (since.max(sharing.progress_at), sent),
             false => (since, sent),
         }
     }
@@ -140,7 +143,7 @@ impl Worker {
     /// What a connection sends from now on is not that of this operation.
     pub fn note_sent(&mut self, key: SessionKey, at: Msec) {
         let session = self.sessions.get_mut(key);
-        if let Some(State::Attached {
+        if let Some(State::Shared {
             flight: Some(flight),
             ..
         }) = session.map(|session| &mut session.state)
@@ -150,30 +153,33 @@ impl Worker {
         }
     }
 
-    /// The oldest exchange of a link is another one now, or became nobody's.
-    pub fn note_overdue(&mut self, key: LinkKey) {
+    /// The oldest exchange of a connection is another one now, or became nobody's.
+    pub fn update_stalled(&mut self, key: ConnectionKey) {
         let orphan = self.is_nobodys(key);
-        let Some(link) = self.links.get_mut(key) else {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        if let Some(sharing) = &mut link.sharing {
-            let late = sharing.overdue || link.pipeline.oldest() < sharing.late;
-            sharing.overdue = sharing.leaving || orphan && late;
+        if let Some(sharing) = &mut connection.sharing {
+            let late = sharing.stalled || connection.pipeline.oldest() < sharing.timed_out_until;
+            sharing.stalled = sharing.leaving || orphan && late;
         }
     }
 
     #[cold]
-    pub fn killed_on(&self, key: LinkKey) -> Vec<SessionKey> {
+    pub fn killed_on(&self, key: ConnectionKey) -> Vec<SessionKey> {
         let mut killed = Vec::new();
-        let Some(link) = self.links.get(key) else {
+        let Some(connection) = self.connections.get(key) else {
             return killed;
         };
-        let followers = link.sharing.as_ref().map(|sharing| &sharing.followers);
-        for (number, tag) in link.pipeline.still_to_send() {
-            let followers = followers.and_then(|followers| followers.get(&number));
-            let followers = followers.map_or(&[][..], |followers| &followers.tags);
+        let coalesced = connection
+            .sharing
+            .as_ref()
+            .map(|sharing| &sharing.coalesced);
+        for (number, tag) in connection.pipeline.still_to_send() {
+            let coalesced = coalesced.and_then(|coalesced| coalesced.get(&number));
+            let coalesced = coalesced.map_or(&[][..], |coalesced| &coalesced.tags);
             // up to the first who still waits for it
-            for tag in std::iter::once(&tag).chain(followers) {
+            for tag in std::iter::once(&tag).chain(coalesced) {
                 match self.waiting_op(*tag) {
                     Some(op) if !op.is_abandoned() => break,
                     Some(_) if killed.last() == Some(&tag.session) => {}
@@ -185,7 +191,7 @@ impl Worker {
         killed
     }
 
-    /// What is lost with a link, in order; of what was not answered, that for
+    /// What is lost with a connection, in order; of what was not answered, that for
     /// which somebody waits.
     pub fn lost_on(&mut self, pipeline: &Pipeline<Tag>, sharing: &mut Sharing) -> Vec<Lost> {
         let mut all: Vec<Lost> = Vec::new();
@@ -201,8 +207,8 @@ impl Worker {
                 continue;
             }
             last = None;
-            let followers = sharing.followers.remove(&exchange.number);
-            let mut others = followers.map_or_else(Vec::new, |followers| followers.tags);
+            let coalesced = sharing.coalesced.remove(&exchange.number);
+            let mut others = coalesced.map_or_else(Vec::new, |coalesced| coalesced.tags);
             others.retain(|tag| waiting(&mut self.sessions, *tag).is_some());
             let tag = match waiting(&mut self.sessions, exchange.tag) {
                 Some(_) => Some(exchange.tag),
@@ -228,22 +234,22 @@ impl Worker {
         all
     }
 
-    /// Whether a link has commands that may go to another one. It takes no
+    /// Whether a connection has commands that may go to another one. It takes no
     /// further ones.
     #[cold]
-    pub fn needs_rescue(&mut self, key: LinkKey) -> bool {
-        let Some(link) = self.links.get_mut(key) else {
+    pub fn needs_rescue(&mut self, key: ConnectionKey) -> bool {
+        let Some(connection) = self.connections.get_mut(key) else {
             return false;
         };
-        if let Some(sharing) = &mut link.sharing {
-            sharing.overdue = true;
+        if let Some(sharing) = &mut connection.sharing {
+            sharing.stalled = true;
         }
-        !link.is_connecting() && link.pipeline.in_flight() > 0
+        !connection.is_connecting() && connection.pipeline.in_flight() > 0
     }
 
     pub fn fate(&self, lost: &Lost, can_move: bool, can_ask: bool) -> Fate {
         let session = self.sessions.get(lost.tag.session);
-        let Some(State::Attached {
+        let Some(State::Shared {
             flight: Some(flight),
             ..
         }) = session.map(|session| &session.state)
@@ -254,7 +260,7 @@ impl Worker {
             // some of its commands were answered
             return Fate::Fails;
         }
-        match (flight.moved, flight.again) {
+        match (flight.moved, flight.retried) {
             (false, false) if can_move && lost.unsent => Fate::Moves,
             (_, false) if can_ask && lost.repeatable => Fate::AskedAgain,
             // it was not asked again yet
@@ -263,39 +269,58 @@ impl Worker {
         }
     }
 
-    /// Whether a trunk takes a session's operation now, and nobody who waits
+    /// Whether a shared pool takes a session's operation now, and nobody who waits
     /// comes first.
-    pub fn has_turn(&self, key: SessionKey, trunk: TrunkKey) -> bool {
-        let (Some(session), Some(trunk)) = (self.sessions.get(key), self.trunks.get(trunk)) else {
+    pub fn has_turn(&self, key: SessionKey, shared_pool: SharedPoolKey) -> bool {
+        let (Some(session), Some(shared_pool)) =
+            (self.sessions.get(key), self.shared_pools.get(shared_pool))
+        else {
             return false;
         };
-        let first = trunk.queue.is_empty()
-            || !trunk.queue.has(session.bounds) && trunk.next_in_queue().is_none();
-        first && trunk.has_room(session.bounds)
+        let first = shared_pool.queue.is_empty()
+            || !shared_pool.queue.has(session.bounds) && shared_pool.next_in_queue().is_none();
+        first && shared_pool.has_room(session.bounds)
     }
 
-    pub fn choose_among(&mut self, trunk: TrunkKey, demand: Demand) -> Result<Choice, Error> {
-        let trunk = self.trunks.get_mut(trunk).ok_or(Error::Closed)?;
-        let links = trunk.links.iter().filter_map(|link| self.links.get(*link));
-        trunk.loads.clear();
-        trunk.loads.extend(links.map(Link::load));
-        let wanted = trunk.connections;
-        Ok(choose(&trunk.loads, wanted, trunk.turn, demand))
+    pub fn choose_among(
+        &mut self,
+        shared_pool: SharedPoolKey,
+        demand: Demand,
+    ) -> Result<Choice, Error> {
+        let shared_pool = self
+            .shared_pools
+            .get_mut(shared_pool)
+            .ok_or(Error::Closed)?;
+        let connections = shared_pool
+            .connections
+            .iter()
+            .filter_map(|connection| self.connections.get(*connection));
+        shared_pool.loads.clear();
+        shared_pool.loads.extend(connections.map(Connection::load));
+        let wanted = shared_pool.wanted;
+        Ok(choose(
+            &shared_pool.loads,
+            wanted,
+            shared_pool.last_chosen,
+            demand,
+        ))
     }
 
     /// As [`Self::opens_for_batch`], if there is room for the command.
-    pub fn opens_for_next(&mut self, trunk_key: TrunkKey) -> bool {
-        let Some(trunk) = self.trunks.get(trunk_key) else {
+    pub fn opens_for_next(&mut self, shared_key: SharedPoolKey) -> bool {
+        let Some(shared_pool) = self.shared_pools.get(shared_key) else {
             return false;
         };
-        let current = trunk.current.and_then(|current| self.links.get(current));
+        let current = shared_pool
+            .current
+            .and_then(|current| self.connections.get(current));
         let demand = Demand {
-            eager: nginx::now() >= trunk.retry_at,
+            eager: nginx::now() >= shared_pool.retry_at,
             patient: true,
         };
-        !current.is_some_and(Link::takes_work)
+        !current.is_some_and(Connection::takes_work)
             && self
-                .choose_among(trunk_key, demand)
+                .choose_among(shared_key, demand)
                 .is_ok_and(|choice| choice.open)
     }
 }

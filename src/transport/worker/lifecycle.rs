@@ -8,12 +8,12 @@ use crate::MEMORY;
 use crate::contain::contain;
 use crate::nginx::{self, Msec, Posted, Timer};
 use crate::protocol::{Buffers, Limits, Pipeline, Record};
+use crate::transport::connection::address::Address;
+use crate::transport::connection::handlers::handlers;
+use crate::transport::connection::{Connection, MAX_LINE, NgxConnection, Owner};
 use crate::transport::error::Error;
 use crate::transport::fallback::Fallback;
-use crate::transport::ids::{LinkKey, PoolKey};
-use crate::transport::link::address::Address;
-use crate::transport::link::handlers::handlers;
-use crate::transport::link::{Connection, Link, MAX_LINE, Owner};
+use crate::transport::ids::{ConnectionKey, PoolKey};
 use crate::transport::peer::{Peer, PoolName, has_room_for_names};
 use crate::transport::state::errands::Errand;
 use crate::transport::state::op::{Op, Slot, Work};
@@ -47,17 +47,17 @@ impl Worker {
     /// Closes every connection and fails every operation. Ids stay what they
     /// are: those of sessions find closed ones, all others nothing.
     pub fn drop_all(&mut self) {
-        self.links.clear();
+        self.connections.clear();
         self.pools.clear();
         self.pool_names.clear();
         self.last_pool = None;
-        self.trunks.clear();
-        self.trunk_names.clear();
-        self.last_trunk = Default::default();
+        self.shared_pools.clear();
+        self.shared_pool_names.clear();
+        self.last_shared_pool = Default::default();
         self.deadlines = Default::default();
         self.deadline = None;
         self.deadline_armed = None;
-        self.dirty.clear();
+        self.to_flush.clear();
         self.turn_end = None;
         self.errands = Default::default();
         self.buffers = Buffers::default();
@@ -88,7 +88,7 @@ impl Worker {
         self.turn_end = None;
         self.errands = Default::default();
         self.end_renewals();
-        self.links.clear();
+        self.connections.clear();
         for session in self.sessions.drain() {
             let writer = session.writer.map(|op| *op);
             for op in session.reader.into_iter().chain(writer) {
@@ -110,18 +110,18 @@ impl Worker {
             && (peer.multiplex.connections == 0 || self.deadlines.make_room(self.sessions.len()))
     }
 
-    /// Makes a link of a connection.
-    pub fn new_link(
+    /// Keeps an nginx connection that was opened.
+    pub fn new_connection(
         &mut self,
-        connection: Connection,
+        opened: NgxConnection,
         address: Address,
         owner: Owner,
         pool: Option<PoolKey>,
         max_value: usize,
-    ) -> (LinkKey, *mut ngx_connection_t) {
-        let c = connection.as_ptr();
-        let link = self.links.insert(Link {
-            connection,
+    ) -> (ConnectionKey, *mut ngx_connection_t) {
+        let c = opened.as_ptr();
+        let connection = self.connections.insert(Connection {
+            nginx: opened,
             pipeline: Pipeline::new(Limits {
                 max_line: MAX_LINE,
                 max_value,
@@ -141,11 +141,11 @@ impl Worker {
         });
         // SAFETY: the connection is open.
         unsafe {
-            (*c).data = link.to_bits() as usize as *mut c_void;
+            (*c).data = connection.to_bits() as usize as *mut c_void;
             (*(*c).read).handler = Some(handlers().connection);
             (*(*c).write).handler = Some(handlers().connection);
         }
-        (link, c)
+        (connection, c)
     }
 
     pub fn new_op(&mut self, work: Work) -> Result<Op, Error> {

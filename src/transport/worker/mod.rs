@@ -1,4 +1,4 @@
-//! The state of one worker process: sessions, links and pools, found by
+//! The state of one worker process: sessions, connections and pools, found by
 //! generational ids only. A stale id, in an nginx event or in a Lua object,
 //! finds nothing instead of freed memory.
 
@@ -7,12 +7,12 @@ pub mod exchanges;
 pub mod lifecycle;
 pub mod pools;
 pub mod sessions;
+pub mod shared_pools;
 pub mod state;
 #[cfg(ngx_feature = "http_ssl")]
 pub mod tls_sessions;
 #[cfg(not(ngx_feature = "http_ssl"))]
 #[path = "tls_sessions_absent.rs"]
 pub mod tls_sessions;
-pub mod trunks;
 
 pub use state::Worker;

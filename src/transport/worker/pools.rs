@@ -7,9 +7,9 @@ use nginx_sys::{NGX_OK, ngx_handle_read_event, ngx_http_request_t, ngx_int_t};
 
 use crate::fault;
 use crate::ngx_lua::Settings;
+use crate::transport::connection::Owner;
 use crate::transport::error::{Error, KeepaliveError};
-use crate::transport::ids::{LinkKey, PoolKey, SessionKey};
-use crate::transport::link::Owner;
+use crate::transport::ids::{ConnectionKey, PoolKey, SessionKey};
 use crate::transport::peer::{Peer, PoolName};
 use crate::transport::state::pool::{NamedPool, UsualPeer};
 use crate::transport::state::session::State;
@@ -25,11 +25,11 @@ impl Worker {
         {
             return Some(last);
         }
-        self.find_pool_named(peer)
+        self.find_pool_by_name(peer)
     }
 
     #[inline(never)]
-    pub fn find_pool_named(&mut self, peer: &Peer<'_>) -> Option<PoolKey> {
+    pub fn find_pool_by_name(&mut self, peer: &Peer<'_>) -> Option<PoolKey> {
         let name = peer.pool_name();
         let Some(pool) = self.pool_names.get(&*name).copied() else {
             return Some(self.create_pool(name.into(), peer.pool_size?, peer.backlog));
@@ -80,7 +80,7 @@ impl Worker {
     }
 
     /// The pool of a session's connections of its own, if there is one.
-    pub fn private_pool(&self, key: SessionKey) -> Option<PoolKey> {
+    pub fn pool_for_private(&self, key: SessionKey) -> Option<PoolKey> {
         let name = self.sessions.get(key)?.pool_name.as_ref()?;
         self.pool_names.get(name).copied()
     }
@@ -95,7 +95,7 @@ impl Worker {
         }
     }
 
-    /// Counts a connection to be opened for a session that was postponed.
+    /// Counts a connection to be opened for a session that was deferred.
     pub fn claim(&mut self, pool: PoolKey) {
         let evicted = self
             .pools
@@ -103,58 +103,58 @@ impl Worker {
             .and_then(|named| named.pool.claim());
         if let Some(evicted) = evicted {
             // the pool does not count it any more
-            self.links.remove(evicted);
+            self.connections.remove(evicted);
         }
     }
 
-    /// Hands an idle link to a session.
-    pub fn take_idle(&mut self, key: LinkKey, owner: SessionKey) {
-        if let Some(link) = self.links.get_mut(key)
+    /// Hands an idle connection to a session.
+    pub fn take_idle(&mut self, key: ConnectionKey, owner: SessionKey) {
+        if let Some(connection) = self.connections.get_mut(key)
             && let Some(session) = self.sessions.get_mut(owner)
         {
-            session.enter(State::Linked(key));
-            link.make_busy(owner, session.request());
+            session.enter(State::Private(key));
+            connection.begin_use(owner, session.request());
         }
     }
 
-    /// Makes a link idle in a pool; the least recently used one goes if there
+    /// Makes a connection idle in a pool; the least recently used one goes if there
     /// is no room.
     #[inline(always)]
-    pub fn put_idle(&mut self, pool: PoolKey, key: LinkKey, counted: bool) {
-        let Some(link) = self.links.get_mut(key) else {
+    pub fn put_idle(&mut self, pool: PoolKey, key: ConnectionKey, counted: bool) {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
         let (place, evicted) = match self.pools.get_mut(pool) {
             Some(named) => {
-                named.tls |= link.tls.is_some();
+                named.tls |= connection.tls.is_some();
                 named.pool.put(key, counted)
             }
             None => Default::default(),
         };
-        link.owner = Owner::Pool { pool, place };
+        connection.owner = Owner::Pool { pool, place };
         fault::point();
-        link.pool = Some(pool);
+        connection.pool = Some(pool);
         if let Some(evicted) = evicted {
             self.close_evicted(evicted);
         }
     }
 
-    pub fn is_alive(&mut self, key: LinkKey) -> bool {
-        let Some(link) = self.links.get_mut(key) else {
+    pub fn is_alive(&mut self, key: ConnectionKey) -> bool {
+        let Some(connection) = self.connections.get_mut(key) else {
             return false;
         };
-        let c = link.connection.as_ptr();
-        // SAFETY: the link's connection is open.
+        let c = connection.nginx.as_ptr();
+        // SAFETY: the connection is open.
         unsafe {
             if (*c).close() != 0 {
                 return false;
             }
-            if link.tls.is_some() {
+            if connection.tls.is_some() {
                 // what came may be TLS's own, e.g. a session ticket
-                return link.receive().is_none()
+                return connection.receive().is_none()
                     && ngx_handle_read_event((*c).read, 0) == NGX_OK as ngx_int_t;
             }
-            if link.peek() == Err(libc::EAGAIN) {
+            if connection.peek() == Err(libc::EAGAIN) {
                 (*(*c).read).set_ready(0);
                 return ngx_handle_read_event((*c).read, 0) == NGX_OK as ngx_int_t;
             }
@@ -162,10 +162,10 @@ impl Worker {
         false
     }
 
-    /// Closes a link that its pool does not count any more.
+    /// Closes a connection that its pool does not count any more.
     #[cold]
-    pub fn close_evicted(&mut self, key: LinkKey) {
-        self.links.remove(key);
+    pub fn close_evicted(&mut self, key: ConnectionKey) {
+        self.connections.remove(key);
     }
 
     pub fn release_only(&mut self, pool: PoolKey) {
@@ -185,20 +185,20 @@ impl Worker {
     /// Marks a session as connected by one of a pool's TLS connections to a
     /// host, if it will do its handshake, or else to be connected anew. Until
     /// then nothing is opened.
-    pub fn postpone(&mut self, key: SessionKey, pool: PoolKey, host: &[u8], port: u16) {
+    pub fn defer(&mut self, key: SessionKey, pool: PoolKey, host: &[u8], port: u16) {
         let Some(named) = self.pools.get(pool) else {
             return;
         };
-        let to_host = |link: &&LinkKey| {
-            self.links
-                .get(**link)
+        let to_host = |connection: &&ConnectionKey| {
+            self.connections
+                .get(**connection)
                 .is_some_and(|l| l.is_tls_to(host, port))
         };
         let model = named.pool.idle().find(to_host);
-        if let Some(model) = model.and_then(|model| self.links.get(*model))
+        if let Some(model) = model.and_then(|model| self.connections.get(*model))
             && let Some(session) = self.sessions.get_mut(key)
         {
-            session.state = State::Postponed {
+            session.state = State::Deferred {
                 pool,
                 address: Box::new(model.address),
             };

@@ -5,9 +5,9 @@ use std::ptr::NonNull;
 use nginx_sys::ngx_http_request_t;
 
 use crate::protocol::Reply;
+use crate::transport::connection::Owner;
 use crate::transport::error::Error;
-use crate::transport::ids::{LinkKey, SessionKey};
-use crate::transport::link::Owner;
+use crate::transport::ids::{ConnectionKey, SessionKey};
 use crate::transport::state::op::{Op, Status};
 use crate::transport::state::session::{State, Timeouts};
 use crate::transport::worker::Worker;
@@ -33,11 +33,11 @@ impl Worker {
         (session.request() == Some(request) && !session.has_ops()).then_some(&session.state)
     }
 
-    /// Whether `request` uses a session whose connection is postponed.
-    pub fn is_postponed(&mut self, key: SessionKey, request: NonNull<ngx_http_request_t>) -> bool {
+    /// Whether `request` uses a session whose connection is deferred.
+    pub fn is_deferred(&mut self, key: SessionKey, request: NonNull<ngx_http_request_t>) -> bool {
         let session = self.sessions.get(key);
         session.is_some_and(|session| {
-            matches!(session.state, State::Postponed { .. }) && session.request() == Some(request)
+            matches!(session.state, State::Deferred { .. }) && session.request() == Some(request)
         })
     }
 
@@ -77,14 +77,14 @@ impl Worker {
             return Err(Error::BusyConnecting);
         }
         let unsent = match session.state {
-            State::Attached {
+            State::Shared {
                 flight: Some(flight),
                 ..
             } => self.is_held_up(flight),
             _ => session
-                .link()
-                .and_then(|link| self.links.get(link))
-                .is_some_and(|link| !link.pipeline.unsent().is_empty()),
+                .connection()
+                .and_then(|connection| self.connections.get(connection))
+                .is_some_and(|connection| !connection.pipeline.unsent().is_empty()),
         };
         Err(if unsent {
             Error::BusyWriting
@@ -93,9 +93,9 @@ impl Worker {
         })
     }
 
-    /// The operation that waits for data on a link in use.
-    pub fn pending_reader(&mut self, key: LinkKey) -> Option<&mut Op> {
-        let Owner::Session { session, .. } = self.links.get(key)?.owner else {
+    /// The operation that waits for data on a connection in use.
+    pub fn pending_reader(&mut self, key: ConnectionKey) -> Option<&mut Op> {
+        let Owner::Session { session, .. } = self.connections.get(key)?.owner else {
             return None;
         };
         let op = self.sessions.get_mut(session)?.reader.as_mut()?;
@@ -112,18 +112,18 @@ impl Worker {
     /// How often the session's connection was taken out of a pool.
     pub fn reused_times(&self, key: SessionKey) -> Result<u64, Error> {
         match self.sessions.get(key).map(|session| &session.state) {
-            Some(State::Linked(link)) => {
-                let link = self.links.get(*link).ok_or(Error::Closed)?;
+            Some(State::Private(connection)) => {
+                let connection = self.connections.get(*connection).ok_or(Error::Closed)?;
                 // code that asks for it to see whether a handshake is due must
                 // not take a plain connection for one that has done it
                 let mixed = |pool| self.pools.get(pool).is_some_and(|named| named.tls);
-                Ok(match link.tls {
-                    None if link.pool.is_some_and(mixed) => 0,
-                    _ => link.reused,
+                Ok(match connection.tls {
+                    None if connection.pool.is_some_and(mixed) => 0,
+                    _ => connection.reused,
                 })
             }
-            Some(State::Postponed { .. } | State::Joining(_)) => Ok(0),
-            Some(State::Broken { reused } | State::Attached { reused, .. }) => Ok(*reused),
+            Some(State::Deferred { .. } | State::Joining(_)) => Ok(0),
+            Some(State::Broken { reused } | State::Shared { reused, .. }) => Ok(*reused),
             _ => Err(Error::Closed),
         }
     }

@@ -5,19 +5,22 @@ use std::rc::Rc;
 
 use nginx_sys::{SSL_SESSION, SSL_SESSION_free, ngx_ssl_get_session};
 
+use crate::transport::connection::tls::TlsSession;
 use crate::transport::ids::SessionKey;
-use crate::transport::link::tls::TlsSession;
 use crate::transport::worker::Worker;
 
 impl Worker {
     /// Lends the TLS session of a session's connection to Lua, until
     /// [`Self::take_back_tls_session`]; null if there is none.
     pub fn lend_tls_session(&mut self, key: SessionKey) -> *mut SSL_SESSION {
-        let link = self.sessions.get(key).and_then(|session| session.link());
-        let session = match link.and_then(|link| self.links.get(link)) {
-            // SAFETY: the link's connection is open and has its TLS part.
-            Some(link) if link.tls.is_some() => unsafe {
-                ngx_ssl_get_session(link.connection.as_ptr())
+        let connection = self
+            .sessions
+            .get(key)
+            .and_then(|session| session.connection());
+        let session = match connection.and_then(|connection| self.connections.get(connection)) {
+            // SAFETY: the connection is open and has its TLS part.
+            Some(connection) if connection.tls.is_some() => unsafe {
+                ngx_ssl_get_session(connection.nginx.as_ptr())
             },
             _ => ptr::null_mut(),
         };

@@ -12,16 +12,16 @@ use nginx_sys::{
 
 use crate::contain::contain;
 use crate::nginx::{self, Msec};
+use crate::transport::connection::address::Address;
+use crate::transport::connection::handlers::handlers;
 use crate::transport::error::Error;
 use crate::transport::ids::Asker;
-use crate::transport::link::address::Address;
-use crate::transport::link::handlers::handlers;
 
 /// What a name stands for: addresses without a port.
 pub struct Answer {
     /// One of them.
     pub address: Address,
-    /// All of them, if a trunk asked.
+    /// All of them, if a shared pool asked.
     pub all: Vec<Address>,
     /// How long that holds.
     pub life: Msec,
@@ -99,7 +99,7 @@ impl Resolution {
             (*context).handler = Some(on_answer);
             (*context).data = (&raw mut *this).cast();
             (*context).timeout = (*conf).resolver_timeout;
-            if let Asker::Trunk(_) = asker {
+            if let Asker::Shared(_) = asker {
                 // a worker that exits does not wait for it
                 (*context).set_cancelable(1);
             }
@@ -209,7 +209,7 @@ unsafe fn answer(context: *mut ngx_resolver_ctx_t, asker: Asker) -> Result<Answe
             Address::copy((*one).sockaddr, (*one).socklen)
         };
         let mut all = Vec::new();
-        if let Asker::Trunk(_) = asker {
+        if let Asker::Shared(_) = asker {
             all.try_reserve_exact(count).map_err(|_| Error::NoMemory)?;
             all.extend((0..count).map(address));
         }

@@ -10,9 +10,9 @@ use nginx_sys::{
 };
 
 use crate::nginx;
+use crate::transport::connection::NgxConnection;
+use crate::transport::connection::address::Address;
 use crate::transport::error::Error;
-use crate::transport::link::Connection;
-use crate::transport::link::address::Address;
 
 /// Begins a connection on behalf of a request, whose log it gets. Whether it
 /// is still to be waited for.
@@ -23,7 +23,7 @@ use crate::transport::link::address::Address;
 pub unsafe fn dial(
     address: &mut Address,
     request: NonNull<ngx_http_request_t>,
-) -> Result<(Connection, bool), Error> {
+) -> Result<(NgxConnection, bool), Error> {
     // SAFETY: by this function's contract; its connection has a log.
     unsafe {
         let text = address.text();
@@ -45,7 +45,7 @@ pub unsafe fn dial(
         match NonNull::new(peer.connection) {
             Some(connection) if rc == NGX_OK as ngx_int_t || rc == NGX_AGAIN as ngx_int_t => {
                 let connecting = rc == NGX_AGAIN as ngx_int_t;
-                Ok((Connection::from_raw(connection), connecting))
+                Ok((NgxConnection::from_raw(connection), connecting))
             }
             None if errno == 0 => Err(Error::NoConnection),
             _ => Err(Error::from_errno(errno)),
@@ -74,7 +74,7 @@ pub unsafe fn wants_nodelay(request: NonNull<ngx_http_request_t>) -> bool {
 /// # Safety
 ///
 /// `c` is open.
-pub unsafe fn settle(c: *mut ngx_connection_t, nodelay: bool) -> Result<(), Error> {
+pub unsafe fn arm_established(c: *mut ngx_connection_t, nodelay: bool) -> Result<(), Error> {
     // SAFETY: by this function's contract.
     unsafe {
         let ok = NGX_OK as ngx_int_t;

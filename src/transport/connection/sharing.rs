@@ -5,47 +5,47 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
 use crate::nginx::Msec;
+use crate::transport::connection::Tag;
 use crate::transport::error::Error;
-use crate::transport::link::Tag;
 
-/// What a shared link has beside its pipeline.
+/// What a shared connection has beside its pipeline.
 #[derive(Default)]
 pub struct Sharing {
     /// Who else gets the reply to an exchange, by its number.
-    pub followers: HashMap<u64, Followers, foldhash::fast::RandomState>,
-    /// Its unsent bytes, as far as the trunk has counted them.
+    pub coalesced: HashMap<u64, Coalesced, foldhash::fast::RandomState>,
+    /// Its unsent bytes, as far as the shared pool has counted them.
     pub unsent: usize,
     /// The unsent gets of one key: hashes of the keys, and numbers.
     pub gets: HashMap<u64, u64, BuildHasherDefault<HashedKey>>,
-    /// Among the links to be flushed when the turn ends.
-    pub dirty: bool,
+    /// Among the connections to be flushed when the turn ends.
+    pub to_flush: bool,
     /// Its oldest reply should have come, or it is leaving: it takes no new
     /// work.
-    pub overdue: bool,
+    pub stalled: bool,
     /// The server's name has other addresses now: it goes when it has worked off
     /// what it has.
     pub leaving: bool,
     /// Behind the last exchange whose operation timed out, by number: once older replies have
-    /// come, the link is overdue until the reply to that one comes, too.
-    pub late: u64,
-    /// It asks again what another link has lost, and takes nothing else until
+    /// come, the connection is overdue until the reply to that one comes, too.
+    pub timed_out_until: u64,
+    /// It asks again what another connection has lost, and takes nothing else until
     /// that is answered.
-    pub again: Option<Again>,
+    pub retry: Option<Retry>,
     /// When it was begun to be opened.
     pub opened: Msec,
     /// The reply to the first exchange, if it was an error line.
-    pub words: Option<Rc<[u8]>>,
+    pub first_error_line: Option<Rc<[u8]>>,
     /// When bytes were received last, or the first command was given to it.
-    pub progress: Msec,
+    pub progress_at: Msec,
     /// Since when nothing is in flight.
     pub idle_since: Msec,
     /// The last time that the socket did not take all at once.
-    pub held: Held,
+    pub blocked: BlockedWrite,
 }
 
 /// How what was lost is asked again: first one exchange at a time, so that one
 /// that ends the connection harms no other, and later a few.
-pub struct Again {
+pub struct Retry {
     /// With which it was lost.
     pub error: Error,
     /// Number of the first exchange that has to wait until those before it are
@@ -58,7 +58,7 @@ pub struct Again {
 
 /// Who gets the reply to a get that another one asked for.
 #[derive(Default)]
-pub struct Followers {
+pub struct Coalesced {
     pub tags: Vec<Tag>,
     /// How many still wait, the one who asked included.
     pub waiting: usize,
@@ -66,7 +66,7 @@ pub struct Followers {
 
 /// Commands that the socket took bit by bit.
 #[derive(Default)]
-pub struct Held {
+pub struct BlockedWrite {
     /// Number of the first exchange that had to wait.
     pub from: u64,
     /// They still do.
@@ -91,12 +91,12 @@ impl Hasher for HashedKey {
     }
 }
 
-/// Unsent gets that a link keeps room for between batches.
+/// Unsent gets that a connection keeps room for between batches.
 pub const GETS_KEPT: usize = 256;
 
-impl Followers {
+impl Coalesced {
     /// Of one who asks for himself.
-    pub const NONE: Followers = Followers {
+    pub const NONE: Coalesced = Coalesced {
         tags: Vec::new(),
         waiting: 1,
     };
@@ -104,8 +104,8 @@ impl Followers {
 
 impl Sharing {
     /// Who else gets the reply to an exchange, which has come.
-    pub fn take_followers(&mut self, number: u64) -> Option<Vec<Tag>> {
-        Some(self.followers.remove(&number)?.tags)
+    pub fn take_coalesced(&mut self, number: u64) -> Option<Vec<Tag>> {
+        Some(self.coalesced.remove(&number)?.tags)
     }
 
     /// What was collected is being sent: nothing can be added to it.

@@ -4,10 +4,10 @@ use nginx_sys::ngx_connection_error;
 
 use crate::nginx;
 use crate::protocol::VALUE_END;
+use crate::transport::connection::Connection;
 use crate::transport::error::Error;
-use crate::transport::link::Link;
 
-impl Link {
+impl Connection {
     /// Sends what is unsent, with `value` and its line end behind it. What the
     /// socket does not take is queued. Not for TLS, nor while connecting.
     pub fn send_with(&mut self, value: &[u8]) -> Result<(), Error> {
@@ -25,9 +25,9 @@ impl Link {
             iov_len: part.len(),
         });
         let len: usize = parts.iter().map(|part| part.len()).sum();
-        let c = self.connection.as_ptr();
+        let c = self.nginx.as_ptr();
         loop {
-            // SAFETY: the link's connection is open; the parts are only read.
+            // SAFETY: the connection is open; the parts are only read.
             let sent = unsafe { libc::writev((*c).fd, vectors.as_ptr(), vectors.len() as _) };
             if let Ok(sent) = usize::try_from(sent) {
                 // SAFETY: as above.

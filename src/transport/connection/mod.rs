@@ -3,11 +3,11 @@
 //! Nothing here knows the worker's state.
 
 pub mod address;
+pub mod connection;
 pub mod dial;
 pub mod handlers;
 pub mod idle;
 pub mod io;
-pub mod link;
 pub mod load;
 pub mod resolve;
 pub mod sharing;
@@ -19,4 +19,4 @@ pub mod tls;
 pub mod unasked;
 pub mod writev;
 
-pub use link::{Connection, Link, MAX_LINE, Owner, ReadTimer, Tag};
+pub use connection::{Connection, MAX_LINE, NgxConnection, Owner, ReadTimer, Tag};

@@ -6,18 +6,18 @@ use nginx_sys::NGX_LOG_INFO;
 
 use crate::nginx;
 use crate::protocol::Reply;
+use crate::transport::connection::{Connection, MAX_LINE};
 use crate::transport::error::Error;
-use crate::transport::link::{Link, MAX_LINE};
 
 /// Bytes of unsolicited data that are logged.
 pub const LOGGED: usize = 64;
 
-impl Link {
+impl Connection {
     /// Has the next read ask the socket, as if an event had said that there is something.
     pub fn assume_readable(&mut self) {
-        // SAFETY: the link's connection is open.
+        // SAFETY: the connection is open.
         unsafe {
-            let read = (*self.connection.as_ptr()).read;
+            let read = (*self.nginx.as_ptr()).read;
             (*read).set_ready(1);
             (*read).available = -1;
         }
@@ -27,9 +27,9 @@ impl Link {
     /// bytes, one at most, 0 at the end of the stream, or an errno.
     pub fn peek(&self) -> Result<usize, i32> {
         let mut byte = 0u8;
-        // SAFETY: the link's connection is open; one byte is peeked at most.
+        // SAFETY: the connection is open; one byte is peeked at most.
         let n = unsafe {
-            let fd = (*self.connection.as_ptr()).fd;
+            let fd = (*self.nginx.as_ptr()).fd;
             libc::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK)
         };
         usize::try_from(n).map_err(|_| nginx::last_errno())
@@ -78,11 +78,11 @@ impl Link {
     pub fn log_unsolicited(&self) {
         let bytes = self.pipeline.buffered();
         let shown = bytes.get(..LOGGED).unwrap_or(bytes);
-        // SAFETY: the link's connection is open and has a log.
+        // SAFETY: the connection is open and has a log.
         unsafe {
             nginx::log(
                 NGX_LOG_INFO,
-                (*self.connection.as_ptr()).log,
+                (*self.nginx.as_ptr()).log,
                 0,
                 format_args!(
                     "lua memcached unsolicited data: \"{}\"{}",
@@ -94,11 +94,11 @@ impl Link {
     }
 }
 
-impl Link {
+impl Connection {
     /// Whether nginx closes it, as `worker_shutdown_timeout` is over.
     pub fn is_shut_down(&self) -> bool {
-        let c = self.connection.as_ptr();
-        // SAFETY: the link's connection is open.
+        let c = self.nginx.as_ptr();
+        // SAFETY: the connection is open.
         unsafe { (*c).close() != 0 && (*c).error() != 0 }
     }
 
@@ -108,7 +108,7 @@ impl Link {
         match reply {
             Reply::Line(line) if reply.is_error() => {
                 if let Some(sharing) = self.sharing.as_mut().filter(|_| number == 0) {
-                    sharing.words = Some(line.as_slice().into());
+                    sharing.first_error_line = Some(line.as_slice().into());
                 }
             }
             Reply::Malformed(_) => self.log_unsolicited(),
@@ -120,7 +120,7 @@ impl Link {
     /// then it is the answer to all that was asked.
     pub fn refusal(&self) -> Option<Rc<[u8]>> {
         let sharing = self.sharing.as_ref()?;
-        let line = sharing.words.as_ref()?;
+        let line = sharing.first_error_line.as_ref()?;
         let only = self.pipeline.oldest() == 1;
         let closed = !matches!(self.peek(), Ok(1..) | Err(libc::EAGAIN));
         (only && closed && self.pipeline.buffered().is_empty()).then(|| line.clone())

@@ -11,20 +11,20 @@ use nginx_sys::{
 use crate::conf::LocConf;
 use crate::fault;
 use crate::nginx::{Msec, stop_timer};
+use crate::transport::connection::{Connection, Owner};
 use crate::transport::ids::SessionKey;
-use crate::transport::link::{Link, Owner};
 
-impl Link {
+impl Connection {
     /// The peer has closed, and nginx knows, or was told to.
     pub fn has_ended(&self) -> bool {
-        let c = self.connection.as_ptr();
-        // SAFETY: the link's connection is open.
+        let c = self.nginx.as_ptr();
+        // SAFETY: the connection is open.
         self.quitting || unsafe { (*(*c).read).eof() != 0 || (*(*c).read).pending_eof() != 0 }
     }
 
     /// Serves a session of `request`, after it was idle.
     #[inline(always)]
-    pub fn make_busy(&mut self, session: SessionKey, request: Option<NonNull<ngx_http_request_t>>) {
+    pub fn begin_use(&mut self, session: SessionKey, request: Option<NonNull<ngx_http_request_t>>) {
         self.owner = Owner::Session {
             session,
             connecting: false,
@@ -33,8 +33,8 @@ impl Link {
         fault::point();
         self.read_due = None;
         let Some(request) = request else { return };
-        let c = self.connection.as_ptr();
-        // SAFETY: the link's connection is open, the request live.
+        let c = self.nginx.as_ptr();
+        // SAFETY: the connection is open, the request live.
         unsafe {
             (*c).set_idle(0);
             (*c).set_log_error(NGX_ERROR_ERR as _);
@@ -56,8 +56,8 @@ impl Link {
         if timeout != 0 {
             self.limit_read(timeout);
         }
-        let c = self.connection.as_ptr();
-        // SAFETY: the link's connection is open; the cycle's log outlives it.
+        let c = self.nginx.as_ptr();
+        // SAFETY: the connection is open; the cycle's log outlives it.
         unsafe {
             (*c).set_idle(1);
             // what happens to it now is no error of anybody
@@ -98,7 +98,7 @@ pub unsafe fn set_log(c: *mut ngx_connection_t, log: *mut ngx_log_t) {
     }
 }
 
-impl Link {
+impl Connection {
     /// Whether it is a TLS connection to this host.
     pub fn is_tls_to(&self, host: &[u8], port: u16) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_to(host, port))

@@ -3,14 +3,14 @@
 use nginx_sys::{NGX_ERROR, ngx_connection_t};
 
 use crate::nginx;
+use crate::transport::connection::sharing::Sharing;
+use crate::transport::connection::{Connection, Owner};
 use crate::transport::error::Error;
-use crate::transport::link::sharing::Sharing;
-use crate::transport::link::{Link, Owner};
 
 /// Bytes read at most from a connection that fails.
 pub const READ_AT_ONCE: usize = 1024 * 1024;
 
-impl Link {
+impl Connection {
     /// Whether the connection does not stand yet.
     pub fn is_connecting(&self) -> bool {
         matches!(
@@ -18,7 +18,7 @@ impl Link {
             Owner::Session {
                 connecting: true,
                 ..
-            } | Owner::Trunk {
+            } | Owner::Shared {
                 connecting: true,
                 ..
             }
@@ -32,8 +32,8 @@ impl Link {
 
     /// Whether the socket may have something to read.
     pub fn is_readable(&self) -> bool {
-        let c: *mut ngx_connection_t = self.connection.as_ptr();
-        // SAFETY: the link's connection is open.
+        let c: *mut ngx_connection_t = self.nginx.as_ptr();
+        // SAFETY: the connection is open.
         unsafe {
             let read = (*c).read;
             (*read).ready() != 0 || (*read).eof() != 0 || (*read).active() == 0
@@ -43,7 +43,7 @@ impl Link {
     /// One read from the socket into the pipeline: how many bytes came, 0 at
     /// the end of the stream; `None` if there is nothing now.
     pub fn receive(&mut self) -> Option<Result<usize, Error>> {
-        let c = self.connection.as_ptr();
+        let c = self.nginx.as_ptr();
         let target = self.pipeline.read_buf();
         if target.max == 0 {
             return Some(Err(Error::NoMemory));
@@ -72,22 +72,22 @@ impl Link {
     }
 }
 
-impl Link {
+impl Connection {
     /// Some of what is to be sent was, for which the timeouts of those who had
     /// to wait for that begin again.
     pub fn note_written(&mut self) {
-        let Some(Sharing { held, .. }) = self.sharing.as_deref_mut() else {
+        let Some(Sharing { blocked, .. }) = self.sharing.as_deref_mut() else {
             return;
         };
         let all = self.pipeline.unsent().is_empty();
-        if all && !held.now {
+        if all && !blocked.now {
             return;
         }
         // unless those who had to wait before still need it
-        if !held.now && held.from < self.pipeline.oldest() {
-            held.from = self.pipeline.first_unsent();
+        if !blocked.now && blocked.from < self.pipeline.oldest() {
+            blocked.from = self.pipeline.first_unsent();
         }
-        held.now = !all;
-        held.written = nginx::now();
+        blocked.now = !all;
+        blocked.written = nginx::now();
     }
 }

@@ -5,26 +5,26 @@ use std::hash::BuildHasher;
 use nginx_sys::{ngx_add_timer, ngx_connection_log_error_e_NGX_ERROR_ERR as NGX_ERROR_ERR};
 
 use crate::nginx::{self, Msec, stop_timer};
-use crate::transport::link::sharing::{Followers, Sharing};
-use crate::transport::link::{Link, Tag};
+use crate::transport::connection::sharing::{Coalesced, Sharing};
+use crate::transport::connection::{Connection, Tag};
 use crate::upstream::Load;
 
-/// How long something that keeps a link may last before the link is given no
+/// How long something that keeps a connection may last before the connection is given no
 /// more work, if there is another, in milliseconds.
-pub const PATIENCE: Msec = 100;
+pub const SLOW_AFTER: Msec = 100;
 
-impl Link {
+impl Connection {
     /// Whether it may be given commands: its oldest reply is not overdue, and
     /// it does not ask again what others have lost.
     pub fn takes_work(&self) -> bool {
         let sharing = self.sharing.as_ref();
-        sharing.is_some_and(|sharing| !sharing.overdue && sharing.again.is_none())
+        sharing.is_some_and(|sharing| !sharing.stalled && sharing.retry.is_none())
     }
 
     /// Whether the socket takes what is there to be sent, as far as is known.
     pub fn takes_all(&self) -> bool {
-        let c = self.connection.as_ptr();
-        // SAFETY: the link's connection is open.
+        let c = self.nginx.as_ptr();
+        // SAFETY: the connection is open.
         let ready = unsafe { (*(*c).write).ready() != 0 };
         ready && !self.is_connecting()
     }
@@ -33,7 +33,7 @@ impl Link {
         let Some(sharing) = self.sharing.as_ref() else {
             return Load::Overdue;
         };
-        let slow = |since: Msec| nginx::now() > since.saturating_add(PATIENCE);
+        let slow = |since: Msec| nginx::now() > since.saturating_add(SLOW_AFTER);
         if self.is_connecting() {
             return match slow(sharing.opened) {
                 true => Load::Stalled,
@@ -44,7 +44,7 @@ impl Link {
             return Load::Overdue;
         }
         let busy = self.pipeline.is_amid_value() || !self.takes_all();
-        if busy && slow(sharing.progress.max(sharing.held.written)) {
+        if busy && slow(sharing.progress_at.max(sharing.blocked.written)) {
             Load::Stalled
         } else if self.pipeline.lists() > 0 {
             Load::Listed
@@ -56,15 +56,15 @@ impl Link {
     }
 
     /// Something is in flight that somebody waits for.
-    pub fn set_busy(&mut self, was_idle: bool) {
-        let c = self.connection.as_ptr();
-        // SAFETY: the link's connection is open.
+    pub fn mark_active(&mut self, was_idle: bool) {
+        let c = self.nginx.as_ptr();
+        // SAFETY: the connection is open.
         unsafe {
             (*c).set_idle(0);
             (*c).set_log_error(NGX_ERROR_ERR as _);
         }
         if let Some(sharing) = self.sharing.as_mut().filter(|_| was_idle) {
-            sharing.progress = nginx::now();
+            sharing.progress_at = nginx::now();
         }
     }
 
@@ -73,12 +73,12 @@ impl Link {
     /// the server will execute it after this moment, hence after every write
     /// that the session has seen completed. The number of the exchange that
     /// brings the reply.
-    pub fn ask_once(&mut self, hasher: &impl BuildHasher, newest: u64, tag: Tag) -> u64 {
-        let Link {
+    pub fn coalesce_get(&mut self, hasher: &impl BuildHasher, newest: u64, tag: Tag) -> u64 {
+        let Connection {
             pipeline, sharing, ..
         } = self;
         let Some(Sharing {
-            followers, gets, ..
+            coalesced, gets, ..
         }) = sharing.as_deref_mut()
         else {
             return newest;
@@ -93,10 +93,10 @@ impl Link {
         if first == newest || pipeline.single_get(first) != Some(get) {
             return newest;
         }
-        if followers.try_reserve(1).is_err() {
+        if coalesced.try_reserve(1).is_err() {
             return newest;
         }
-        let all = followers.entry(first).or_insert(Followers::NONE);
+        let all = coalesced.entry(first).or_insert(Coalesced::NONE);
         if all.tags.try_reserve(1).is_err() {
             return newest;
         }
@@ -107,7 +107,7 @@ impl Link {
     }
 }
 
-impl Link {
+impl Connection {
     /// One who has this timeout waits for the connection to stand, if it does
     /// not yet.
     pub fn give_time_to_connect(&self, timeout: Msec) {
@@ -115,8 +115,8 @@ impl Link {
             return;
         }
         let due = nginx::now().saturating_add(timeout);
-        let c = self.connection.as_ptr();
-        // SAFETY: the link's connection is open.
+        let c = self.nginx.as_ptr();
+        // SAFETY: the connection is open.
         unsafe {
             if (*(*c).write).timer.key < due {
                 stop_timer((*c).write);
@@ -126,7 +126,7 @@ impl Link {
     }
 }
 
-impl Link {
+impl Connection {
     /// Whether it only works off what it has.
     pub fn is_leaving(&self) -> bool {
         let sharing = self.sharing.as_ref();
@@ -138,10 +138,10 @@ impl Link {
 /// were answered.
 pub const MOST_AT_ONCE: u64 = 16;
 
-impl Link {
+impl Connection {
     /// Number of the first exchange that is not to be sent yet, if some are not.
     pub fn sends_until(&mut self) -> Option<u64> {
-        let again = self.sharing.as_mut()?.again.as_mut()?;
+        let again = self.sharing.as_mut()?.retry.as_mut()?;
         let oldest = self.pipeline.oldest();
         if oldest >= again.until {
             // those before are answered
@@ -158,7 +158,7 @@ impl Link {
         let again = self
             .sharing
             .as_ref()
-            .and_then(|sharing| sharing.again.as_ref());
+            .and_then(|sharing| sharing.retry.as_ref());
         again.is_some_and(|again| {
             self.pipeline.in_flight() > 0 && self.pipeline.oldest() >= again.until
         })

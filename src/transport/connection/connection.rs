@@ -7,17 +7,17 @@ use nginx_sys::{ngx_add_timer, ngx_close_connection, ngx_connection_t};
 
 use crate::nginx::{self, Msec, stop_timer};
 use crate::protocol::{Pipeline, Record};
-use crate::transport::ids::{PoolKey, SessionKey, TrunkKey};
-use crate::transport::link::address::Address;
-use crate::transport::link::sharing::Sharing;
-use crate::transport::link::tls::{self, Pending, Tls};
+use crate::transport::connection::address::Address;
+use crate::transport::connection::sharing::Sharing;
+use crate::transport::connection::tls::{self, Pending, Tls};
+use crate::transport::ids::{PoolKey, SessionKey, SharedPoolKey};
 use crate::upstream::Place;
 
 /// Longest reply line accepted, in bytes. memcached's own limit on keys makes
 /// the longest regular line much shorter.
 pub const MAX_LINE: usize = 2048;
 
-/// Whose link it is.
+/// Whose connection it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// In use by a session; `connecting` until the connection stands.
@@ -28,7 +28,10 @@ pub enum Owner {
     /// Idle in a pool, at this place.
     Pool { pool: PoolKey, place: Place },
     /// Shared by many sessions; `connecting` until the connection stands.
-    Trunk { trunk: TrunkKey, connecting: bool },
+    Shared {
+        shared_pool: SharedPoolKey,
+        connecting: bool,
+    },
 }
 
 /// Whose reply it is that an exchange brings: the one of a session's
@@ -40,15 +43,15 @@ pub struct Tag {
 }
 
 /// An open connection. Dropping it closes it.
-pub struct Link {
-    pub connection: Connection,
+pub struct Connection {
+    pub nginx: NgxConnection,
     pub pipeline: Pipeline<Tag>,
     pub owner: Owner,
     /// The pool that counts this connection, idle or not.
     pub pool: Option<PoolKey>,
     /// The peer's.
     pub address: Address,
-    /// When its read event times out, if it does; for a private link. The
+    /// When its read event times out, if it does; for a private connection. The
     /// timer may be armed for an earlier time, or for nothing.
     pub read_due: Option<Msec>,
     /// How often it was taken out of a pool.
@@ -64,11 +67,11 @@ pub struct Link {
     pub unanswered: bool,
     /// `quit` was sent; nothing may follow.
     pub quitting: bool,
-    /// What only a shared link has.
+    /// What only a shared connection has.
     pub sharing: Option<Box<Sharing>>,
 }
 
-/// What the read timer of a private link says.
+/// What the read timer of a private connection says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadTimer {
     /// The event is not the timer's.
@@ -78,15 +81,15 @@ pub enum ReadTimer {
     Expired,
 }
 
-impl Link {
+impl Connection {
     /// Has the read event time out after `timeout`. A timer that expires
     /// earlier is left as it is: mostly something else comes before that.
     pub fn limit_read(&mut self, timeout: Msec) {
         let due = nginx::now().saturating_add(timeout);
         self.read_due = Some(due);
-        // SAFETY: the link's connection is open.
+        // SAFETY: the connection is open.
         unsafe {
-            let read = (*self.connection.as_ptr()).read;
+            let read = (*self.nginx.as_ptr()).read;
             if (*read).timer_set() == 0 || (*read).timer.key > due {
                 stop_timer(read);
                 ngx_add_timer(read, timeout);
@@ -96,9 +99,9 @@ impl Link {
 
     /// What a read event has to do with the timer, which goes on if it must.
     pub fn read_timer(&mut self) -> ReadTimer {
-        // SAFETY: the link's connection is open.
+        // SAFETY: the connection is open.
         unsafe {
-            let read = (*self.connection.as_ptr()).read;
+            let read = (*self.nginx.as_ptr()).read;
             if (*read).timedout() == 0 {
                 return ReadTimer::Silent;
             }
@@ -117,14 +120,14 @@ impl Link {
 }
 
 /// An nginx connection that is closed when dropped.
-pub struct Connection(NonNull<ngx_connection_t>);
+pub struct NgxConnection(NonNull<ngx_connection_t>);
 
-impl Connection {
+impl NgxConnection {
     /// # Safety
     ///
     /// `connection` is open and nobody else closes it.
-    pub unsafe fn from_raw(connection: NonNull<ngx_connection_t>) -> Connection {
-        Connection(connection)
+    pub unsafe fn from_raw(connection: NonNull<ngx_connection_t>) -> NgxConnection {
+        NgxConnection(connection)
     }
 
     pub fn as_ptr(&self) -> *mut ngx_connection_t {
@@ -132,7 +135,7 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl Drop for NgxConnection {
     fn drop(&mut self) {
         let c = self.0.as_ptr();
         // SAFETY: it is open until here; nginx deletes its timers and its
