@@ -2,10 +2,11 @@
 
 use std::ptr::NonNull;
 
-use nginx_sys::{NGX_LOG_ERR, ngx_connection_error, ngx_http_request_t};
+use nginx_sys::{NGX_LOG_ERR, ngx_http_request_t};
 
 use crate::nginx;
 use crate::ngx_lua::Settings;
+use crate::transport::connection::NgxConnection;
 use crate::transport::error::Error;
 
 /// Logs what cosockets log, unless `lua_socket_log_errors` is off.
@@ -14,11 +15,9 @@ pub fn log_socket_error(
     text: std::fmt::Arguments<'_>,
 ) {
     let Some(request) = request else { return };
-    // SAFETY: a session's request is live.
-    unsafe {
-        if Settings::of(request).is_some_and(|settings| settings.log_errors()) {
-            nginx::log(NGX_LOG_ERR, (*(*request.as_ptr()).connection).log, 0, text);
-        }
+    if logs_errors(request) {
+        // SAFETY: a session's request is live, and with it its log.
+        unsafe { nginx::log(NGX_LOG_ERR, (*(*request.as_ptr()).connection).log, 0, text) };
     }
 }
 
@@ -37,29 +36,26 @@ pub fn not_connected(request: NonNull<ngx_http_request_t>, action: &str, error: 
     error
 }
 
+/// Whether the running request's location logs errors of sockets.
+pub fn logs_errors(request: NonNull<ngx_http_request_t>) -> bool {
+    // SAFETY: a session's request is live.
+    unsafe { Settings::of(request) }.is_some_and(|settings| settings.log_errors())
+}
+
 /// Logs on behalf of a request that a connection could not be opened.
-///
-/// # Safety
-///
-/// `c` is open and `request` live.
-pub unsafe fn log_refusal(
-    c: *mut nginx_sys::ngx_connection_t,
+pub fn log_refusal(
+    connection: &mut NgxConnection,
     request: NonNull<ngx_http_request_t>,
     error: &Error,
     peer: &str,
 ) {
     match error {
         Error::Timeout => log_timeout(Some(request), peer),
-        Error::Os(errno) => {
-            // SAFETY: by this function's contract; the log is put back.
+        Error::Os(errno) if logs_errors(request) => {
+            // SAFETY: a session's request is live, and with it its log.
             unsafe {
-                if !Settings::of(request).is_some_and(|s| s.log_errors()) {
-                    return;
-                }
-                let log = (*c).log;
-                (*c).log = (*(*request.as_ptr()).connection).log;
-                ngx_connection_error(c, *errno, c"connect() failed".as_ptr().cast_mut().cast());
-                (*c).log = log;
+                let log = (*(*request.as_ptr()).connection).log;
+                connection.log_error_to(log, *errno, c"connect() failed");
             }
         }
         _ => {}

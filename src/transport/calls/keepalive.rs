@@ -3,13 +3,12 @@
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-use nginx_sys::{NGX_OK, ngx_handle_read_event, ngx_http_request_t, ngx_int_t};
+use nginx_sys::ngx_http_request_t;
 
 use crate::fault;
 use crate::nginx::{self, Msec};
 use crate::ngx_lua::Settings;
 use crate::transport::connection::Connection;
-use crate::transport::connection::idle::has_failed;
 use crate::transport::error::{Denied, Error, KeepaliveError};
 use crate::transport::ids::{ConnectionKey, PoolKey, SessionKey, SharedPoolKey};
 use crate::transport::state::session::State;
@@ -98,15 +97,9 @@ impl Worker {
         if !connection.pipeline.buffered().is_empty() {
             return Err(Error::UnreadData.into());
         }
-        let c = connection.nginx.as_ptr();
-        // SAFETY: the connection is open.
-        unsafe {
-            if !connection.pipeline.is_quiet() || has_failed(c) {
-                return Err(Error::InvalidConnection.into());
-            }
-            if ngx_handle_read_event((*c).read, 0) != NGX_OK as ngx_int_t {
-                return Err(Error::InvalidConnection.into());
-            }
+        let usable = connection.pipeline.is_quiet() && !connection.nginx.has_failed();
+        if !usable || connection.nginx.arm_read().is_err() {
+            return Err(Error::InvalidConnection.into());
         }
         // one that was deferred until a command was refused: nobody wants it
         if nginx::is_exiting() || connection.is_connecting() {
@@ -114,8 +107,7 @@ impl Worker {
         }
         if connection.unanswered {
             // a reply may come at any time, and the next user would get it
-            // SAFETY: as above.
-            let dubious = unsafe { (*(*c).read).ready() != 0 } && !self.is_alive(connection_key);
+            let dubious = connection.nginx.is_read_ready() && !self.is_alive(connection_key);
             if dubious {
                 self.disconnect(key, State::Closed);
                 return Err(Error::Dubious.into());

@@ -174,7 +174,7 @@ impl Worker {
         }
         let error = if !connection.pipeline.is_answered() {
             Some(Error::Unsolicited)
-        } else if connection.is_readable() {
+        } else if connection.nginx.is_readable() {
             connection.receive_unasked()
         } else {
             None

@@ -1,15 +1,13 @@
 //! What a connection is, its timers, and its end.
 
-use std::ptr::NonNull;
 use std::rc::Rc;
 
-use nginx_sys::{ngx_add_timer, ngx_close_connection, ngx_connection_t};
-
-use crate::nginx::{self, Msec, stop_timer};
+use crate::nginx::{self, Msec};
 use crate::protocol::{Pipeline, Record};
 use crate::transport::connection::address::Address;
+use crate::transport::connection::nginx_connection::NgxConnection;
 use crate::transport::connection::sharing::Sharing;
-use crate::transport::connection::tls::{self, Pending, Tls};
+use crate::transport::connection::tls::{Pending, Tls};
 use crate::transport::ids::{PoolKey, SessionKey, SharedPoolKey};
 use crate::upstream::Place;
 
@@ -85,64 +83,23 @@ impl Connection {
     /// Has the read event time out after `timeout`. A timer that expires
     /// earlier is left as it is: mostly something else comes before that.
     pub fn limit_read(&mut self, timeout: Msec) {
-        let due = nginx::now().saturating_add(timeout);
-        self.read_due = Some(due);
-        // SAFETY: the connection is open.
-        unsafe {
-            let read = (*self.nginx.as_ptr()).read;
-            if (*read).timer_set() == 0 || (*read).timer.key > due {
-                stop_timer(read);
-                ngx_add_timer(read, timeout);
-            }
-        }
+        self.read_due = Some(nginx::now().saturating_add(timeout));
+        self.nginx.advance_read_timer(timeout);
     }
 
     /// What a read event has to do with the timer, which goes on if it must.
     pub fn read_timer(&mut self) -> ReadTimer {
-        // SAFETY: the connection is open.
-        unsafe {
-            let read = (*self.nginx.as_ptr()).read;
-            if (*read).timedout() == 0 {
-                return ReadTimer::Silent;
-            }
-            (*read).set_timedout(0);
-            let now = nginx::now();
-            match self.read_due {
-                None => ReadTimer::Early,
-                Some(due) if due > now => {
-                    ngx_add_timer(read, due - now);
-                    ReadTimer::Early
-                }
-                Some(_) => ReadTimer::Expired,
-            }
+        if !self.nginx.take_read_timeout() {
+            return ReadTimer::Silent;
         }
-    }
-}
-
-/// An nginx connection that is closed when dropped.
-pub struct NgxConnection(NonNull<ngx_connection_t>);
-
-impl NgxConnection {
-    /// # Safety
-    ///
-    /// `connection` is open and nobody else closes it.
-    pub unsafe fn from_raw(connection: NonNull<ngx_connection_t>) -> NgxConnection {
-        NgxConnection(connection)
-    }
-
-    pub fn as_ptr(&self) -> *mut ngx_connection_t {
-        self.0.as_ptr()
-    }
-}
-
-impl Drop for NgxConnection {
-    fn drop(&mut self) {
-        let c = self.0.as_ptr();
-        // SAFETY: it is open until here; nginx deletes its timers and its
-        // events, posted ones included.
-        unsafe {
-            tls::shut_down(c);
-            ngx_close_connection(c);
+        let now = nginx::now();
+        match self.read_due {
+            None => ReadTimer::Early,
+            Some(due) if due > now => {
+                self.nginx.start_read_timer(due - now);
+                ReadTimer::Early
+            }
+            Some(_) => ReadTimer::Expired,
         }
     }
 }

@@ -3,10 +3,9 @@
 use std::ptr::NonNull;
 
 use nginx_sys::{
-    NGX_AGAIN, NGX_OK, ngx_connection_log_error_e_NGX_ERROR_ERR as NGX_ERROR_ERR, ngx_connection_t,
-    ngx_event_connect_peer, ngx_event_get_peer, ngx_handle_read_event, ngx_handle_write_event,
-    ngx_http_core_loc_conf_t, ngx_http_core_module, ngx_http_request_t, ngx_int_t,
-    ngx_peer_connection_t, ngx_str_t, ngx_tcp_nodelay,
+    NGX_AGAIN, NGX_OK, ngx_connection_log_error_e_NGX_ERROR_ERR as NGX_ERROR_ERR,
+    ngx_event_connect_peer, ngx_event_get_peer, ngx_http_core_loc_conf_t, ngx_http_core_module,
+    ngx_http_request_t, ngx_int_t, ngx_peer_connection_t, ngx_str_t,
 };
 
 use crate::nginx;
@@ -66,46 +65,4 @@ pub unsafe fn wants_nodelay(request: NonNull<ngx_http_request_t>) -> bool {
             .add(ngx_http_core_module.ctx_index);
         (*conf.cast::<ngx_http_core_loc_conf_t>()).tcp_nodelay != 0
     }
-}
-
-/// A connection was established: nothing is waited for until it is used, or a
-/// level-triggered event method would spin.
-///
-/// # Safety
-///
-/// `c` is open.
-pub unsafe fn arm_established(c: *mut ngx_connection_t, nodelay: bool) -> Result<(), Error> {
-    // SAFETY: by this function's contract.
-    unsafe {
-        let ok = NGX_OK as ngx_int_t;
-        if nodelay && ngx_tcp_nodelay(c) != ok {
-            return Err(Error::Unknown);
-        }
-        if ngx_handle_write_event((*c).write, 0) != ok || ngx_handle_read_event((*c).read, 0) != ok
-        {
-            return Err(Error::Unknown);
-        }
-    }
-    Ok(())
-}
-
-/// The pending error of a socket; 0: none.
-///
-/// # Safety
-///
-/// `c` is open.
-pub unsafe fn socket_error(c: *mut ngx_connection_t) -> i32 {
-    let mut errno: libc::c_int = 0;
-    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: both out parameters are valid, the descriptor is open.
-    let rc = unsafe {
-        libc::getsockopt(
-            (*c).fd,
-            libc::SOL_SOCKET,
-            libc::SO_ERROR,
-            (&raw mut errno).cast(),
-            &mut len,
-        )
-    };
-    if rc == -1 { nginx::last_errno() } else { errno }
 }

@@ -2,24 +2,18 @@
 
 use std::ptr::NonNull;
 
-use nginx_sys::{
-    ngx_connection_log_error_e_NGX_ERROR_ERR as NGX_ERROR_ERR,
-    ngx_connection_log_error_e_NGX_ERROR_INFO as NGX_ERROR_INFO, ngx_connection_t, ngx_cycle,
-    ngx_http_request_t, ngx_log_t,
-};
+use nginx_sys::{ngx_cycle, ngx_http_request_t};
 
 use crate::conf::LocConf;
 use crate::fault;
-use crate::nginx::{Msec, stop_timer};
+use crate::nginx::Msec;
 use crate::transport::connection::{Connection, Owner};
 use crate::transport::ids::SessionKey;
 
 impl Connection {
     /// The peer has closed, and nginx knows, or was told to.
     pub fn has_ended(&self) -> bool {
-        let c = self.nginx.as_ptr();
-        // SAFETY: the connection is open.
-        self.quitting || unsafe { (*(*c).read).eof() != 0 || (*(*c).read).pending_eof() != 0 }
+        self.quitting || self.nginx.has_ended()
     }
 
     /// Serves a session of `request`, after it was idle.
@@ -33,12 +27,11 @@ impl Connection {
         fault::point();
         self.read_due = None;
         let Some(request) = request else { return };
-        let c = self.nginx.as_ptr();
-        // SAFETY: the connection is open, the request live.
+        self.nginx.set_active();
+        // SAFETY: the request is live, and its log until the connection is idle
+        // or closed again, which it is when the request ends.
         unsafe {
-            (*c).set_idle(0);
-            (*c).set_log_error(NGX_ERROR_ERR as _);
-            set_log(c, (*(*request.as_ptr()).connection).log);
+            self.nginx.set_log((*(*request.as_ptr()).connection).log);
             if let Some(conf) = LocConf::of(request) {
                 self.pipeline.set_max_value(conf.max_value_size());
             }
@@ -56,45 +49,11 @@ impl Connection {
         if timeout != 0 {
             self.limit_read(timeout);
         }
-        let c = self.nginx.as_ptr();
-        // SAFETY: the connection is open; the cycle's log outlives it.
-        unsafe {
-            (*c).set_idle(1);
-            // what happens to it now is no error of anybody
-            (*c).set_log_error(NGX_ERROR_INFO as _);
-            set_log(c, (*ngx_cycle).log);
-            stop_timer((*c).write);
-            (*(*c).read).ready() != 0
-        }
-    }
-}
-
-/// # Safety
-///
-/// `c` is open.
-pub unsafe fn has_failed(c: *mut ngx_connection_t) -> bool {
-    // SAFETY: by this function's contract.
-    unsafe {
-        let (read, write) = ((*c).read, (*c).write);
-        (*read).error() != 0
-            || (*read).timedout() != 0
-            || (*write).error() != 0
-            || (*write).timedout() != 0
-    }
-}
-
-/// # Safety
-///
-/// `c` is open; `log` outlives its use of it.
-pub unsafe fn set_log(c: *mut ngx_connection_t, log: *mut ngx_log_t) {
-    // SAFETY: by this function's contract.
-    unsafe {
-        (*c).log = log;
-        if !(*c).pool.is_null() {
-            (*(*c).pool).log = log;
-        }
-        (*(*c).read).log = log;
-        (*(*c).write).log = log;
+        self.nginx.set_idle();
+        // SAFETY: the cycle's log outlives the connection.
+        unsafe { self.nginx.set_log((*ngx_cycle).log) };
+        self.nginx.stop_write_timer();
+        self.nginx.is_read_ready()
     }
 }
 

@@ -2,9 +2,7 @@
 
 use std::hash::BuildHasher;
 
-use nginx_sys::{ngx_add_timer, ngx_connection_log_error_e_NGX_ERROR_ERR as NGX_ERROR_ERR};
-
-use crate::nginx::{self, Msec, stop_timer};
+use crate::nginx::{self, Msec};
 use crate::transport::connection::sharing::{Coalesced, Sharing};
 use crate::transport::connection::{Connection, Tag};
 use crate::upstream::Load;
@@ -23,12 +21,10 @@ impl Connection {
 
     /// Whether the socket takes what is there to be sent, as far as is known.
     pub fn takes_all(&self) -> bool {
-        let c = self.nginx.as_ptr();
-        // SAFETY: the connection is open.
-        let ready = unsafe { (*(*c).write).ready() != 0 };
-        ready && !self.is_connecting()
+        self.nginx.is_write_ready() && !self.is_connecting()
     }
 
+    /// How well it can take commands now.
     pub fn load(&self) -> Load {
         let Some(sharing) = self.sharing.as_ref() else {
             return Load::Overdue;
@@ -57,12 +53,7 @@ impl Connection {
 
     /// Something is in flight that somebody waits for.
     pub fn mark_active(&mut self, was_idle: bool) {
-        let c = self.nginx.as_ptr();
-        // SAFETY: the connection is open.
-        unsafe {
-            (*c).set_idle(0);
-            (*c).set_log_error(NGX_ERROR_ERR as _);
-        }
+        self.nginx.set_active();
         if let Some(sharing) = self.sharing.as_mut().filter(|_| was_idle) {
             sharing.progress_at = nginx::now();
         }
@@ -110,19 +101,11 @@ impl Connection {
 impl Connection {
     /// One who has this timeout waits for the connection to stand, if it does
     /// not yet.
-    pub fn give_time_to_connect(&self, timeout: Msec) {
+    pub fn give_time_to_connect(&mut self, timeout: Msec) {
         if !self.is_connecting() {
             return;
         }
-        let due = nginx::now().saturating_add(timeout);
-        let c = self.nginx.as_ptr();
-        // SAFETY: the connection is open.
-        unsafe {
-            if (*(*c).write).timer.key < due {
-                stop_timer((*c).write);
-                ngx_add_timer((*c).write, timeout);
-            }
-        }
+        self.nginx.delay_write_timer(timeout);
     }
 }
 

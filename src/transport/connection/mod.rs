@@ -9,6 +9,7 @@ pub mod handlers;
 pub mod idle;
 pub mod io;
 pub mod load;
+pub mod nginx_connection;
 pub mod resolve;
 pub mod sharing;
 #[cfg(ngx_feature = "http_ssl")]
@@ -19,4 +20,5 @@ pub mod tls;
 pub mod unasked;
 pub mod writev;
 
-pub use connection::{Connection, MAX_LINE, NgxConnection, Owner, ReadTimer, Tag};
+pub use connection::{Connection, MAX_LINE, Owner, ReadTimer, Tag};
+pub use nginx_connection::NgxConnection;

@@ -13,28 +13,6 @@ use crate::transport::error::Error;
 pub const LOGGED: usize = 64;
 
 impl Connection {
-    /// Has the next read ask the socket, as if an event had said that there is something.
-    pub fn assume_readable(&mut self) {
-        // SAFETY: the connection is open.
-        unsafe {
-            let read = (*self.nginx.as_ptr()).read;
-            (*read).set_ready(1);
-            (*read).available = -1;
-        }
-    }
-
-    /// What a look at the socket shows, which nginx does not hear of: how many
-    /// bytes, one at most, 0 at the end of the stream, or an errno.
-    pub fn peek(&self) -> Result<usize, i32> {
-        let mut byte = 0u8;
-        // SAFETY: the connection is open; one byte is peeked at most.
-        let n = unsafe {
-            let fd = (*self.nginx.as_ptr()).fd;
-            libc::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK)
-        };
-        usize::try_from(n).map_err(|_| nginx::last_errno())
-    }
-
     /// Receives what was sent though nobody has asked for anything: the error
     /// that it is, or that was met.
     #[cold]
@@ -49,7 +27,7 @@ impl Connection {
                 }
                 Some(Ok(_)) => {
                     error = Some(Error::Unsolicited);
-                    if self.pipeline.buffered().len() > MAX_LINE || !self.is_readable() {
+                    if self.pipeline.buffered().len() > MAX_LINE || !self.nginx.is_readable() {
                         break;
                     }
                 }
@@ -78,11 +56,11 @@ impl Connection {
     pub fn log_unsolicited(&self) {
         let bytes = self.pipeline.buffered();
         let shown = bytes.get(..LOGGED).unwrap_or(bytes);
-        // SAFETY: the connection is open and has a log.
+        // SAFETY: the connection's log is valid while it is open.
         unsafe {
             nginx::log(
                 NGX_LOG_INFO,
-                (*self.nginx.as_ptr()).log,
+                self.nginx.log(),
                 0,
                 format_args!(
                     "lua memcached unsolicited data: \"{}\"{}",
@@ -97,9 +75,7 @@ impl Connection {
 impl Connection {
     /// Whether nginx closes it, as `worker_shutdown_timeout` is over.
     pub fn is_shut_down(&self) -> bool {
-        let c = self.nginx.as_ptr();
-        // SAFETY: the connection is open.
-        unsafe { (*c).close() != 0 && (*c).error() != 0 }
+        self.nginx.is_aborting()
     }
 
     /// Notes what a server says instead of answering, if that is the first of what it says.
@@ -122,7 +98,7 @@ impl Connection {
         let sharing = self.sharing.as_ref()?;
         let line = sharing.first_error_line.as_ref()?;
         let only = self.pipeline.oldest() == 1;
-        let closed = !matches!(self.peek(), Ok(1..) | Err(libc::EAGAIN));
+        let closed = !matches!(self.nginx.peek(), Ok(1..) | Err(libc::EAGAIN));
         (only && closed && self.pipeline.buffered().is_empty()).then(|| line.clone())
     }
 }

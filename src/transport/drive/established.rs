@@ -1,16 +1,12 @@
 //! A connection that was being opened stands, or does not.
 
-use nginx_sys::ngx_connection_error;
-
 use crate::fault;
-use crate::nginx::stop_timer;
-use crate::ngx_lua::Settings;
-use crate::transport::connection::dial::{arm_established, socket_error, wants_nodelay};
+use crate::transport::connection::Owner;
+use crate::transport::connection::dial::wants_nodelay;
 use crate::transport::connection::resolve::Resolution;
-use crate::transport::connection::{Connection, Owner};
 use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
-use crate::transport::log::log_socket_error;
+use crate::transport::log::{log_socket_error, logs_errors};
 use crate::transport::open::shared::RETRY_DELAY;
 use crate::transport::state::errands::Errand;
 use crate::transport::state::op::{Op, Opened, Outcome};
@@ -88,28 +84,23 @@ impl Worker {
         let Some(request) = self.sessions.get(session).and_then(|s| s.request()) else {
             return;
         };
-        let c = connection.nginx.as_ptr();
-        // SAFETY: the connection is open, the request live.
-        let result = unsafe {
-            if (*(*c).write).timedout() != 0 {
-                Err(Error::Timeout)
-            } else if (*c).close() != 0 {
-                // worker_shutdown_timeout
-                Err(Error::Closed)
-            } else {
-                stop_timer((*c).write);
-                match socket_error(c) {
-                    0 => arm_established(c, wants_nodelay(request)),
-                    errno => {
-                        if Settings::of(request).is_some_and(|s| s.log_errors()) {
-                            ngx_connection_error(
-                                c,
-                                errno,
-                                c"connect() failed".as_ptr().cast_mut().cast(),
-                            );
-                        }
-                        Err(Error::from_errno(errno))
+        let result = if connection.nginx.has_write_timed_out() {
+            Err(Error::Timeout)
+        } else if connection.nginx.is_closing() {
+            // worker_shutdown_timeout
+            Err(Error::Closed)
+        } else {
+            connection.nginx.stop_write_timer();
+            match connection.nginx.socket_error() {
+                // SAFETY: the request is live.
+                0 => connection
+                    .nginx
+                    .arm_established(unsafe { wants_nodelay(request) }),
+                errno => {
+                    if logs_errors(request) {
+                        connection.nginx.log_error(errno, c"connect() failed");
                     }
+                    Err(Error::from_errno(errno))
                 }
             }
         };
@@ -174,31 +165,24 @@ impl Worker {
         let Owner::Shared { shared_pool, .. } = connection.owner else {
             return;
         };
-        let c = connection.nginx.as_ptr();
-        // SAFETY: the connection is open.
-        if unsafe { (*(*c).read).timedout() } != 0 {
+        if connection.nginx.take_read_timeout() {
             // the time of a command that was given to it: it says nothing
-            // SAFETY: as above.
-            unsafe { (*(*c).read).set_timedout(0) };
             return self.arm_stall_check(key, RETRY_DELAY);
         }
         let nodelay = self
             .shared_pools
             .get(shared_pool)
             .is_some_and(|shared_pool| shared_pool.nodelay);
-        // SAFETY: the connection is open.
-        let result = unsafe {
-            if (*(*c).write).timedout() != 0 {
-                Err(Error::Timeout)
-            } else if (*c).close() != 0 {
-                // the worker exits, and nobody uses it yet
-                Err(Error::Closed)
-            } else {
-                stop_timer((*c).write);
-                match socket_error(c) {
-                    0 => arm_established(c, nodelay),
-                    errno => Err(Error::from_errno(errno)),
-                }
+        let result = if connection.nginx.has_write_timed_out() {
+            Err(Error::Timeout)
+        } else if connection.nginx.is_closing() {
+            // the worker exits, and nobody uses it yet
+            Err(Error::Closed)
+        } else {
+            connection.nginx.stop_write_timer();
+            match connection.nginx.socket_error() {
+                0 => connection.nginx.arm_established(nodelay),
+                errno => Err(Error::from_errno(errno)),
             }
         };
         match result {
@@ -218,7 +202,7 @@ impl Worker {
                 if self
                     .connections
                     .get(key)
-                    .is_some_and(Connection::is_readable)
+                    .is_some_and(|c| c.nginx.is_readable())
                 {
                     self.read_shared(key);
                 }

@@ -1,12 +1,6 @@
 //! Bytes out and in on private connections.
 
-use nginx_sys::{
-    NGX_ERROR, NGX_OK, ngx_add_timer, ngx_handle_read_event, ngx_handle_write_event, ngx_int_t,
-};
-
 use crate::fault;
-use crate::nginx::{self, stop_timer};
-use crate::ngx_lua::Settings;
 use crate::protocol::{Malformed, Reply};
 use crate::transport::connection::io::READ_AT_ONCE;
 use crate::transport::connection::{Connection, Owner, ReadTimer};
@@ -48,55 +42,39 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(owner) else {
             return;
         };
-        let c = connection.nginx.as_ptr();
-        let ok = NGX_OK as ngx_int_t;
-        // SAFETY: the connection is open; its send function reads at
-        // most `len` bytes.
-        let result = unsafe {
-            loop {
-                if !value.is_empty() {
-                    match connection.send_with(std::mem::take(&mut value)) {
-                        Ok(()) => {}
-                        Err(error) => break Err(error),
-                    }
+        let result = loop {
+            if !value.is_empty()
+                && let Err(error) = connection.send_with(std::mem::take(&mut value))
+            {
+                break Err(error);
+            }
+            let unsent = match connection.tls {
+                None => connection.pipeline.unsent(),
+                Some(_) => match connection.record.next(&connection.pipeline) {
+                    Some(record) => record,
+                    None => break Err(Error::NoMemory),
+                },
+            };
+            if unsent.is_empty() {
+                connection.nginx.stop_write_timer();
+                break connection.nginx.arm_write(0).map(|()| true);
+            }
+            match connection.nginx.send(unsent) {
+                Ok(0) => {
+                    connection.nginx.start_write_timer(session.send_timeout());
+                    break connection
+                        .nginx
+                        .arm_write(session.send_lowat())
+                        .map(|()| false);
                 }
-                let unsent = match connection.tls {
-                    None => connection.pipeline.unsent(),
-                    Some(_) => match connection.record.next(&connection.pipeline) {
-                        Some(record) => record,
-                        None => break Err(Error::NoMemory),
-                    },
-                };
-                if unsent.is_empty() {
-                    stop_timer((*c).write);
-                    break match ngx_handle_write_event((*c).write, 0) {
-                        rc if rc == ok => Ok(true),
-                        _ => Err(Error::Unknown),
-                    };
-                }
-                let sent = (*c).send.map_or(NGX_ERROR as isize, |send| {
-                    send(c, unsent.as_ptr().cast_mut(), unsent.len())
-                });
-                if sent > 0 {
+                Ok(sent) => {
                     if connection.tls.is_some() {
-                        connection.record.taken(sent.unsigned_abs());
+                        connection.record.taken(sent);
                     }
-                    connection.pipeline.sent(sent.unsigned_abs());
+                    connection.pipeline.sent(sent);
                     fault::point();
-                } else if sent == NGX_ERROR as isize {
-                    break Err(Error::from_errno(nginx::last_errno()));
-                } else {
-                    stop_timer((*c).write);
-                    ngx_add_timer((*c).write, session.send_timeout());
-                    let lowat = session
-                        .request()
-                        .and_then(|request| Settings::of(request))
-                        .map_or(0, |settings| settings.send_lowat());
-                    break match ngx_handle_write_event((*c).write, lowat) {
-                        rc if rc == ok => Ok(false),
-                        _ => Err(Error::Unknown),
-                    };
                 }
+                Err(error) => break Err(error),
             }
         };
         match result {
@@ -122,9 +100,9 @@ impl Worker {
         while read < READ_AT_ONCE
             && self.pending_reader(key).is_some()
             && let Some(connection) = self.connections.get_mut(key)
-            && connection.peek().is_ok_and(|n| n > 0)
+            && connection.nginx.peek().is_ok_and(|n| n > 0)
         {
-            connection.assume_readable();
+            connection.nginx.assume_readable();
             match connection.receive() {
                 Some(Ok(n @ 1..)) => read += n,
                 _ => break,
@@ -174,33 +152,28 @@ impl Worker {
                     .reader
                     .as_ref()
                     .is_some_and(|op| op.status() == Status::Pending);
-                let c = connection.nginx.as_ptr();
                 connection.read_due = None;
                 if pending && connection.pipeline.unsent().is_empty() {
                     connection.limit_read(session.read_timeout());
                 }
-                // SAFETY: the connection is open.
-                let rc = unsafe {
-                    if connection.read_due.is_none() && pending {
-                        // the peer answers before it has read all: no stall
-                        stop_timer((*c).write);
-                        ngx_add_timer((*c).write, session.send_timeout());
-                    }
-                    ngx_handle_read_event((*c).read, 0)
-                };
-                if rc != NGX_OK as ngx_int_t {
+                if connection.read_due.is_none() && pending {
+                    // the peer answers before it has read all: no stall
+                    connection.nginx.start_write_timer(session.send_timeout());
+                }
+                if connection.nginx.arm_read().is_err() {
                     self.fail(key, Error::Unknown, State::Broken { reused: 0 });
                 }
             }
         }
     }
 
+    /// Receives until the socket has nothing more now, or the connection is gone.
     pub fn receive_all(&mut self, key: ConnectionKey) -> Received {
         loop {
             let Some(connection) = self.connections.get_mut(key) else {
                 return Received::Gone;
             };
-            if !connection.is_readable() {
+            if !connection.nginx.is_readable() {
                 return Received::Blocked;
             }
             let error = match connection.receive() {
@@ -280,7 +253,6 @@ impl Worker {
         let Owner::Session { session, .. } = connection.owner else {
             return;
         };
-        let c = connection.nginx.as_ptr();
         let timer = connection.read_timer();
         let Some(session) = self.sessions.get_mut(session) else {
             return;
@@ -301,19 +273,16 @@ impl Worker {
             }
             return;
         }
-        // SAFETY: the connection is open.
-        let shutting_down = unsafe { (*c).close() != 0 && (*c).error() != 0 };
-        if shutting_down {
+        if connection.nginx.is_aborting() {
             // worker_shutdown_timeout
             self.fail(key, Error::Closed, State::Broken { reused: 0 });
             return;
         }
         if self.pending_reader(key).is_some() {
             self.read(key);
-        } else {
+        } else if let Some(connection) = self.connections.get_mut(key) {
             // nobody reads now; the event stays noted as ready
-            // SAFETY: as above.
-            unsafe { ngx_handle_read_event((*c).read, 0) };
+            let _ = connection.nginx.arm_read();
         }
     }
 
@@ -323,9 +292,7 @@ impl Worker {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let c = connection.nginx.as_ptr();
-        // SAFETY: the connection is open.
-        if unsafe { (*(*c).write).timedout() } != 0 {
+        if connection.nginx.has_write_timed_out() {
             if let Owner::Session { session, .. } = connection.owner {
                 let request = self.sessions.get(session).and_then(|s| s.request());
                 log_socket_error(request, format_args!("lua tcp socket write timed out"));

@@ -2,8 +2,6 @@
 
 use std::rc::Rc;
 
-use nginx_sys::{NGX_ERROR, NGX_OK, ngx_handle_read_event, ngx_handle_write_event, ngx_int_t};
-
 use crate::protocol::{Malformed, Reply};
 use crate::transport::connection::io::READ_AT_ONCE;
 use crate::transport::connection::{Connection, Owner, Tag};
@@ -91,7 +89,7 @@ impl Worker {
         connection.pipeline.close_gaps();
         let pipeline = &connection.pipeline;
         let fresh = pipeline.in_flight() > 0 && !pipeline.has_begun_oldest();
-        if fresh && value.is_empty() && connection.is_readable() {
+        if fresh && value.is_empty() && connection.nginx.is_readable() {
             // nothing was asked: it is closed, or out of step
             self.read_shared(key);
         }
@@ -111,35 +109,23 @@ impl Worker {
             return self.fail_sending(key, error);
         }
         let until = connection.sends_until();
-        let c = connection.nginx.as_ptr();
         let mut wrote = !value.is_empty();
-        // SAFETY: the connection is open; its send function reads at
-        // most `len` bytes.
-        let result = unsafe {
-            loop {
-                let unsent = match until {
-                    None => connection.pipeline.unsent(),
-                    Some(number) => connection.pipeline.unsent_before(number),
-                };
-                if unsent.is_empty() {
-                    break Ok(());
-                }
-                let sent = (*c).send.map_or(NGX_ERROR as isize, |send| {
-                    send(c, unsent.as_ptr().cast_mut(), unsent.len())
-                });
-                if sent > 0 {
-                    connection.pipeline.sent(sent.unsigned_abs());
-                    wrote = true;
-                } else if sent == NGX_ERROR as isize {
-                    break Err(Error::from_errno(nginx::last_errno()));
-                } else {
-                    break Ok(());
-                }
+        let result = loop {
+            let unsent = match until {
+                None => connection.pipeline.unsent(),
+                Some(number) => connection.pipeline.unsent_before(number),
+            };
+            if unsent.is_empty() {
+                break connection.nginx.arm_write(0);
             }
-            .and_then(|()| match ngx_handle_write_event((*c).write, 0) {
-                rc if rc == NGX_OK as ngx_int_t => Ok(()),
-                _ => Err(Error::Unknown),
-            })
+            match connection.nginx.send(unsent) {
+                Ok(0) => break connection.nginx.arm_write(0),
+                Ok(sent) => {
+                    connection.pipeline.sent(sent);
+                    wrote = true;
+                }
+                Err(error) => break Err(error),
+            }
         };
         if wrote {
             connection.note_written();
@@ -156,7 +142,7 @@ impl Worker {
         while read < READ_AT_ONCE
             && let Some(connection) = self.connections.get_mut(key)
         {
-            connection.assume_readable();
+            connection.nginx.assume_readable();
             match connection.receive() {
                 Some(Ok(n @ 1..)) => read += n,
                 _ => break,
@@ -173,7 +159,7 @@ impl Worker {
             let Some(connection) = self.connections.get_mut(key) else {
                 return;
             };
-            if !connection.is_readable() {
+            if !connection.nginx.is_readable() {
                 break;
             }
             let error = match connection.receive() {
@@ -194,16 +180,11 @@ impl Worker {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let c = connection.nginx.as_ptr();
-        // SAFETY: the connection is open.
-        let rc = unsafe {
-            if connection.is_readable() {
-                // there is more; with edge-triggered events nobody would tell
-                nginx::post_next((*c).read);
-            }
-            ngx_handle_read_event((*c).read, 0)
-        };
-        if rc != NGX_OK as ngx_int_t {
+        if connection.nginx.is_readable() {
+            // there is more
+            connection.nginx.post_read();
+        }
+        if connection.nginx.arm_read().is_err() {
             self.fail_shared(key, Error::Unknown);
         }
     }
@@ -311,17 +292,11 @@ impl Worker {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let c = connection.nginx.as_ptr();
-        // SAFETY: the connection is open.
-        let (timed_out, closing, failed) = unsafe {
-            let timed_out = (*(*c).read).timedout() != 0;
-            (*(*c).read).set_timedout(0);
-            (timed_out, (*c).close() != 0, (*c).error() != 0)
-        };
-        if closing {
+        let timed_out = connection.nginx.take_read_timeout();
+        if connection.nginx.is_closing() {
             // nginx closes idle connections of a worker that exits, and
             // after worker_shutdown_timeout all
-            if failed || connection.pipeline.in_flight() == 0 {
+            if connection.nginx.is_aborting() || connection.pipeline.in_flight() == 0 {
                 self.fail_shared(key, Error::Closed);
             }
             return;
@@ -329,7 +304,7 @@ impl Worker {
         if timed_out {
             return self.check_stalled(key);
         }
-        if connection.pipeline.in_flight() == 0 && connection.peek() != Err(libc::EAGAIN) {
+        if connection.pipeline.in_flight() == 0 && connection.nginx.peek() != Err(libc::EAGAIN) {
             // of no use any more, and no error of anybody
             return self.fail_shared(key, Error::Closed);
         }

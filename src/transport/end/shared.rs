@@ -1,7 +1,5 @@
 //! The end of a session's use of shared connections, and theirs.
 
-use nginx_sys::ngx_connection_error;
-
 use crate::transport::connection::sharing::Sharing;
 use crate::transport::connection::{Connection, Owner};
 use crate::transport::error::Error;
@@ -323,31 +321,27 @@ impl Worker {
     pub fn refuse_joining(
         &mut self,
         shared_key: SharedPoolKey,
-        connection: ConnectionKey,
+        connection_key: ConnectionKey,
         error: &Error,
     ) {
         let joining = self.end_joining(shared_key);
-        let Some(connection) = self.connections.get_mut(connection) else {
+        let Some(connection) = self.connections.get_mut(connection_key) else {
             return;
         };
-        let c = connection.nginx.as_ptr();
         let peer = connection.address.text_and_port();
         if let (Error::Os(errno), true) = (error, joining.is_empty()) {
             // nobody is told the reason
-            // SAFETY: the connection is open.
-            unsafe {
-                ngx_connection_error(c, *errno, c"connect() failed".as_ptr().cast_mut().cast());
-            }
+            connection.nginx.log_error(*errno, c"connect() failed");
         }
         for key in joining {
             let Some(session) = self.sessions.get_mut(key) else {
                 continue;
             };
             session.state = State::Closed;
-            if let Some(request) = session.request() {
-                // SAFETY: the connection is open, the request live; the
-                // log is lent for one line.
-                unsafe { log_refusal(c, request, error, &peer) };
+            if let Some(request) = session.request()
+                && let Some(connection) = self.connections.get_mut(connection_key)
+            {
+                log_refusal(&mut connection.nginx, request, error, &peer);
             }
             self.finish_reader(key, Outcome::Failed(error.clone()));
             self.leave_shared_pool(shared_key, key, None);

@@ -2,12 +2,11 @@
 
 use std::ptr::NonNull;
 
-use nginx_sys::{NGX_OK, ngx_handle_read_event, ngx_http_request_t, ngx_int_t};
+use nginx_sys::ngx_http_request_t;
 
 use crate::fault;
 use crate::nginx::{self, Msec};
 use crate::ngx_lua::Settings;
-use crate::transport::connection::idle::has_failed;
 use crate::transport::connection::{Connection, Owner, ReadTimer};
 use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, PoolKey, SharedPoolKey};
@@ -124,13 +123,8 @@ impl Worker {
         {
             return false;
         }
-        let c = connection.nginx.as_ptr();
-        // SAFETY: the connection is open.
-        let usable = unsafe {
-            !has_failed(c)
-                && ngx_handle_read_event((*c).read, 0) == NGX_OK as ngx_int_t
-                && !nginx::is_exiting()
-        };
+        let nginx = &mut connection.nginx;
+        let usable = !nginx.has_failed() && nginx.arm_read().is_ok() && !nginx::is_exiting();
         if !usable {
             return false;
         }

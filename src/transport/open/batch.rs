@@ -37,11 +37,12 @@ impl Worker {
         let (first, last) = match what {
             What::Command(command) => {
                 // one that may be closed gets nothing that could not be moved
-                let submitted = if connection.takes_all() && !(idle && connection.is_readable()) {
-                    connection.pipeline.submit_head(tag, command)
-                } else {
-                    connection.pipeline.submit(tag, command).map(|()| value)
-                };
+                let submitted =
+                    if connection.takes_all() && !(idle && connection.nginx.is_readable()) {
+                        connection.pipeline.submit_head(tag, command)
+                    } else {
+                        connection.pipeline.submit(tag, command).map(|()| value)
+                    };
                 value = submitted.map_err(Rejected::Refused)?;
                 let newest = connection.pipeline.newest().ok_or(Error::Unknown)?;
                 let number = match command {

@@ -1,13 +1,11 @@
 //! Opening a connection of a session's own.
 
-use nginx_sys::ngx_add_timer;
-
 use crate::conf::LocConf;
 use crate::fault;
 use crate::nginx::Timer;
 use crate::transport::connection::Owner;
 use crate::transport::connection::address::{Address, Parsed};
-use crate::transport::connection::dial::{arm_established, dial, wants_nodelay};
+use crate::transport::connection::dial::{dial, wants_nodelay};
 use crate::transport::connection::handlers::handlers;
 use crate::transport::connection::resolve::Resolution;
 use crate::transport::error::Error;
@@ -75,27 +73,27 @@ impl Worker {
             session: key,
             connecting,
         };
-        let (connection, c) = self.new_connection(opened, address, owner, pool, max_value);
-        set_private(&mut self.sessions, key, connection);
+        let connection_key = self.new_connection(opened, address, owner, pool, max_value);
+        set_private(&mut self.sessions, key, connection_key);
         fault::point();
-        // SAFETY: the connection is open, the request live.
-        unsafe {
-            if connecting {
-                let session = self.sessions.get(key).ok_or(Error::Closed)?;
-                ngx_add_timer((*c).write, session.connect_timeout());
-                return Ok(Opened::Pending);
-            }
-            match arm_established(c, wants_nodelay(request)) {
-                Ok(()) => Ok(Opened::Connected),
-                Err(error) => {
-                    if let Some(session) = self.sessions.get_mut(key) {
-                        session.state = State::Closed;
-                    }
-                    self.connections.remove(connection);
-                    Err(error)
-                }
-            }
+        let connection = self.connections.get_mut(connection_key);
+        let (Some(connection), Some(session)) = (connection, self.sessions.get_mut(key)) else {
+            return Err(Error::Closed);
+        };
+        if connecting {
+            connection
+                .nginx
+                .start_write_timer(session.connect_timeout());
+            return Ok(Opened::Pending);
         }
+        // SAFETY: as above.
+        let nodelay = unsafe { wants_nodelay(request) };
+        if let Err(error) = connection.nginx.arm_established(nodelay) {
+            session.state = State::Closed;
+            self.connections.remove(connection_key);
+            return Err(error);
+        }
+        Ok(Opened::Connected)
     }
 
     /// Opens a connection for a connect operation. On failure the session is

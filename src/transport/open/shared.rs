@@ -2,13 +2,12 @@
 
 use std::ptr::NonNull;
 
-use nginx_sys::{ngx_add_timer, ngx_cycle, ngx_http_request_t};
+use nginx_sys::{ngx_cycle, ngx_http_request_t};
 
 use crate::nginx::{self, Msec};
 use crate::transport::connection::Owner;
 use crate::transport::connection::address::{Address, Parsed};
-use crate::transport::connection::dial::{arm_established, dial, wants_nodelay};
-use crate::transport::connection::idle::set_log;
+use crate::transport::connection::dial::{dial, wants_nodelay};
 use crate::transport::connection::resolve::{Answer, Resolution};
 use crate::transport::connection::sharing::Sharing;
 use crate::transport::error::Error;
@@ -48,29 +47,26 @@ impl Worker {
             shared_pool: shared_key,
             connecting,
         };
-        let (key, c) = self.new_connection(opened, address, owner, None, max_value);
-        // SAFETY: the connection is open; the cycle's log outlives it.
-        let settled = unsafe {
-            set_log(c, (*ngx_cycle).log);
-            // a worker that exits does not wait for what nobody waits for
-            (*(*c).read).set_cancelable(1);
-            (*(*c).write).set_cancelable(1);
-            if connecting {
-                ngx_add_timer((*c).write, timeout);
+        let key = self.new_connection(opened, address, owner, None, max_value);
+        let connection = self.connections.get_mut(key).ok_or(Error::Closed)?;
+        // SAFETY: the cycle's log outlives the connection.
+        unsafe { connection.nginx.set_log((*ngx_cycle).log) };
+        // a worker that exits does not wait for what nobody waits for
+        connection.nginx.make_cancelable();
+        let armed = match connecting {
+            true => {
+                connection.nginx.start_write_timer(timeout);
                 Ok(())
-            } else {
-                arm_established(c, nodelay)
             }
+            false => connection.nginx.arm_established(nodelay),
         };
-        if let Err(error) = settled {
+        connection.sharing = Some(Box::new(Sharing {
+            opened: nginx::now(),
+            ..Sharing::default()
+        }));
+        if let Err(error) = armed {
             self.connections.remove(key);
             return Err(error);
-        }
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.sharing = Some(Box::new(Sharing {
-                opened: nginx::now(),
-                ..Sharing::default()
-            }));
         }
         if let Some(shared_pool) = self.shared_pools.get_mut(shared_key) {
             shared_pool.connections.push(key);

@@ -1,8 +1,7 @@
 //! TLS handshakes of connections.
 
-use nginx_sys::{NGX_AGAIN, ngx_add_timer, ngx_int_t, ngx_ssl_handshake, ngx_ssl_t};
+use nginx_sys::{NGX_AGAIN, ngx_int_t, ngx_ssl_handshake, ngx_ssl_t};
 
-use crate::nginx::stop_timer;
 use crate::transport::connection::Owner;
 use crate::transport::connection::handlers::handlers;
 use crate::transport::connection::tls::{Pending, failed, prepare, verify};
@@ -54,11 +53,12 @@ impl Worker {
             prepare(c, &handshake, identity.context as *mut ngx_ssl_t)?;
             let rc = ngx_ssl_handshake(c);
             if rc == NGX_AGAIN as ngx_int_t {
-                stop_timer((*c).write);
-                // that of an earlier operation
-                stop_timer((*c).read);
-                ngx_add_timer((*c).read, timeout.unwrap_or_default());
                 (*(*c).ssl).handler = Some(handlers().handshake);
+                connection.nginx.stop_write_timer();
+                // instead of that of an earlier operation
+                connection
+                    .nginx
+                    .start_read_timer(timeout.unwrap_or_default());
                 return Ok(false);
             }
         }
@@ -73,15 +73,14 @@ impl Worker {
         };
         let (handshake, identity) = connection.handshake.take().ok_or(Error::Closed)?;
         let request = self.sessions.get(session).and_then(|s| s.request());
+        connection.nginx.set_handlers();
+        if connection.nginx.has_read_timed_out() {
+            return Err(Error::Timeout);
+        }
+        connection.nginx.stop_read_timer();
         let c = connection.nginx.as_ptr();
         // SAFETY: the connection is open and has its TLS part.
         unsafe {
-            (*(*c).read).handler = Some(handlers().connection);
-            (*(*c).write).handler = Some(handlers().connection);
-            if (*(*c).read).timedout() != 0 {
-                return Err(Error::Timeout);
-            }
-            stop_timer((*c).read);
             if (*(*c).ssl).handshaked() == 0 {
                 return Err(failed("handshake failed"));
             }

@@ -181,6 +181,13 @@ impl Session {
         self.timeout(self.timeouts.send, Settings::send_timeout)
     }
 
+    /// `lua_socket_send_lowat` of the location.
+    pub fn send_lowat(&self) -> usize {
+        // SAFETY: a session's request is live.
+        let settings = self.request().and_then(|r| unsafe { Settings::of(r) });
+        settings.map_or(0, |settings| settings.send_lowat())
+    }
+
     pub fn read_timeout(&self) -> Msec {
         self.timeout(self.timeouts.read, Settings::read_timeout)
     }

@@ -83,8 +83,11 @@ impl Worker {
             return;
         };
         let timeout = session.connect_timeout();
-        for connection in self.connections_of(shared_pool) {
-            connection.give_time_to_connect(timeout);
+        let shared_pool = self.shared_pools.get(shared_pool);
+        for key in shared_pool.map_or(&[][..], |shared_pool| &shared_pool.connections) {
+            if let Some(connection) = self.connections.get_mut(*key) {
+                connection.give_time_to_connect(timeout);
+            }
         }
         self.set_deadline(key, timeout);
     }

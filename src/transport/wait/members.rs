@@ -1,8 +1,6 @@
 //! Sessions that use shared connections, or wait for one.
 
-use nginx_sys::{ngx_add_timer, ngx_connection_log_error_e_NGX_ERROR_INFO as NGX_ERROR_INFO};
-
-use crate::nginx::{self, Msec, stop_timer};
+use crate::nginx::{self, Msec};
 use crate::transport::connection::Owner;
 use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
@@ -120,19 +118,9 @@ impl Worker {
             .shared_pools
             .get(shared_pool)
             .map_or(0, SharedPool::idle_limit);
-        let c = connection.nginx.as_ptr();
-        // SAFETY: the connection is open.
-        unsafe {
-            (*c).set_idle(1);
-            // what happens to it now is no error of anybody
-            (*c).set_log_error(NGX_ERROR_INFO as _);
-            let read = (*c).read;
-            let due = nginx::now().saturating_add(keepalive);
-            let armed = (*read).timer_set() != 0 && (*read).timer.key <= due;
-            if keepalive != 0 && !armed {
-                stop_timer(read);
-                ngx_add_timer(read, keepalive);
-            }
+        connection.nginx.set_idle();
+        if keepalive != 0 {
+            connection.nginx.advance_read_timer(keepalive);
         }
         connection.pipeline.trim();
     }
@@ -162,17 +150,12 @@ impl Worker {
 
     /// Has the connection's timer call [`Self::check_stalled`].
     pub fn arm_stall_check(&mut self, key: ConnectionKey, after: Msec) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let c = connection.nginx.as_ptr();
-        // SAFETY: the connection is open.
-        unsafe {
-            // until somebody else uses it, its failure is no error of anybody
-            (*c).set_log_error(NGX_ERROR_INFO as _);
-            stop_timer((*c).read);
-            ngx_add_timer((*c).read, after.max(MIN_GRACE));
-        }
+        // until somebody else uses it, its failure is no error of anybody
+        connection.nginx.hush();
+        connection.nginx.start_read_timer(after.max(MIN_GRACE));
     }
 
     /// An operation is over, but its reply is still to come, if its command was

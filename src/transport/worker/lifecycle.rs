@@ -1,8 +1,6 @@
 //! The state of a worker process after a panic and at its end, and what it makes.
 
-use std::ffi::c_void;
-
-use nginx_sys::{ngx_connection_t, ngx_cycle};
+use nginx_sys::ngx_cycle;
 
 use crate::MEMORY;
 use crate::contain::contain;
@@ -113,15 +111,14 @@ impl Worker {
     /// Keeps an nginx connection that was opened.
     pub fn new_connection(
         &mut self,
-        opened: NgxConnection,
+        nginx: NgxConnection,
         address: Address,
         owner: Owner,
         pool: Option<PoolKey>,
         max_value: usize,
-    ) -> (ConnectionKey, *mut ngx_connection_t) {
-        let c = opened.as_ptr();
-        let connection = self.connections.insert(Connection {
-            nginx: opened,
+    ) -> ConnectionKey {
+        let key = self.connections.insert(Connection {
+            nginx,
             pipeline: Pipeline::new(Limits {
                 max_line: MAX_LINE,
                 max_value,
@@ -139,13 +136,10 @@ impl Worker {
             quitting: false,
             sharing: None,
         });
-        // SAFETY: the connection is open.
-        unsafe {
-            (*c).data = connection.to_bits() as usize as *mut c_void;
-            (*(*c).read).handler = Some(handlers().connection);
-            (*(*c).write).handler = Some(handlers().connection);
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.nginx.set_id(key.to_bits());
         }
-        (connection, c)
+        key
     }
 
     pub fn new_op(&mut self, work: Work) -> Result<Op, Error> {

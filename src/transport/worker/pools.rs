@@ -3,7 +3,7 @@
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-use nginx_sys::{NGX_OK, ngx_handle_read_event, ngx_http_request_t, ngx_int_t};
+use nginx_sys::ngx_http_request_t;
 
 use crate::fault;
 use crate::ngx_lua::Settings;
@@ -143,21 +143,16 @@ impl Worker {
         let Some(connection) = self.connections.get_mut(key) else {
             return false;
         };
-        let c = connection.nginx.as_ptr();
-        // SAFETY: the connection is open.
-        unsafe {
-            if (*c).close() != 0 {
-                return false;
-            }
-            if connection.tls.is_some() {
-                // what came may be TLS's own, e.g. a session ticket
-                return connection.receive().is_none()
-                    && ngx_handle_read_event((*c).read, 0) == NGX_OK as ngx_int_t;
-            }
-            if connection.peek() == Err(libc::EAGAIN) {
-                (*(*c).read).set_ready(0);
-                return ngx_handle_read_event((*c).read, 0) == NGX_OK as ngx_int_t;
-            }
+        if connection.nginx.is_closing() {
+            return false;
+        }
+        if connection.tls.is_some() {
+            // what came may be TLS's own, e.g. a session ticket
+            return connection.receive().is_none() && connection.nginx.arm_read().is_ok();
+        }
+        if connection.nginx.peek() == Err(libc::EAGAIN) {
+            connection.nginx.clear_read_ready();
+            return connection.nginx.arm_read().is_ok();
         }
         false
     }
