@@ -13,8 +13,9 @@ use nginx_sys::ngx_http_request_t;
 use super::handle::{
     self, CONNECT_TIMEOUT_INDEX, NewHandle, READ_TIMEOUT_INDEX, SEND_TIMEOUT_INDEX,
 };
-use super::results::{Shape, Unable, give_up, go_on, wait};
+use super::results::Shape;
 use super::stack::Stack;
+use super::suspend::{Unable, give_up, go_on, wait};
 use crate::conf::{LocConf, MAX_CONNECTIONS, Multiplex};
 use crate::ngx_lua::Settings;
 use crate::transport::{self, Begun, Error, KeepaliveError, Opened, Peer, PoolName, Timeouts};
@@ -141,7 +142,7 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
         }
         Ok(Ok(Opened::Pending)) => {
             let next = Ok(Ok::<_, Error>(Begun::Waiting));
-            go_on(stack, Shape::CONNECT, key, next)
+            go_on(stack, Shape::CONNECT, next)
         }
         Ok(Err(error)) => stack.failure(1, error),
         Err(unable) => give_up(stack, Shape::CONNECT, unable),

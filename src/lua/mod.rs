@@ -10,6 +10,7 @@
 //! | `pipeline` | open pipelines |
 //! | `raw` | `sock:send` and `sock:receive` |
 //! | `tls` | `sock:sslhandshake` |
+//! | `suspend` | operations that may have to wait |
 //! | `results` | outcomes to Lua values |
 //!
 //! A method that has to wait is two C functions, because ngx_lua's semaphore
@@ -25,6 +26,7 @@ mod pipeline;
 mod raw;
 mod results;
 mod stack;
+mod suspend;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls;
 #[cfg(not(ngx_feature = "http_ssl"))]
@@ -109,7 +111,7 @@ fn functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {
         ("settimeouts", connection::settimeouts),
         ("getreusedtimes", connection::getreusedtimes),
         ("sslhandshake", tls::sslhandshake),
-        ("finish_handshake", results::finish::<{ Shape::HANDSHAKE }>),
+        ("finish_handshake", tls::finish_handshake),
         ("free_session", tls::free_session),
         ("send", raw::send),
         ("finish_send", results::finish::<{ Shape::SEND }>),
