@@ -16,14 +16,15 @@ use super::suspend::{begin, cannot_wait, go_on, log_refused};
 use crate::protocol::{Arith, Command, Key, Verb};
 use crate::transport::{self, Error, Rejected, What, not_connected};
 
-/// Storage commands, as the glue numbers them.
-const VERBS: [Verb; 6] = [
-    Verb::Set,
-    Verb::Add,
-    Verb::Replace,
-    Verb::Append,
-    Verb::Prepend,
-    Verb::Cas,
+/// Storage commands by the names that the glue knows. It gets their places in
+/// this list as `native.verbs`.
+pub const VERBS: [(&str, Verb); 6] = [
+    ("SET", Verb::Set),
+    ("ADD", Verb::Add),
+    ("REPLACE", Verb::Replace),
+    ("APPEND", Verb::Append),
+    ("PREPEND", Verb::Prepend),
+    ("CAS", Verb::Cas),
 ];
 
 /// Sends a command, or adds it to an open pipeline.
@@ -128,7 +129,7 @@ pub unsafe extern "C-unwind" fn store(state: *mut lua_State) -> c_int {
     let stack = unsafe { Stack::new(state) };
     // SAFETY: as above.
     let number = unsafe { lua_tonumber(state, 2) } as usize;
-    let Some(verb) = VERBS.get(number) else {
+    let Some((_, verb)) = VERBS.get(number) else {
         stack.raise(format_args!("bad storage command"))
     };
     run(

@@ -10,9 +10,8 @@ use mlua::ffi::{
 };
 use nginx_sys::ngx_http_request_t;
 
-use super::handle::{
-    self, CONNECT_TIMEOUT_INDEX, NewHandle, READ_TIMEOUT_INDEX, SEND_TIMEOUT_INDEX,
-};
+use super::fields;
+use super::handle::{self, NewHandle};
 use super::results::Shape;
 use super::stack::Stack;
 use super::suspend::{Unable, give_up, go_on, wait};
@@ -155,9 +154,9 @@ fn kept_timeouts(stack: Stack) -> Timeouts {
     // SAFETY: a running C function's state.
     let kept = |index| unsafe { lua_tonumber(stack.state(), index + 1) } as u32 as usize;
     Timeouts {
-        connect: kept(CONNECT_TIMEOUT_INDEX),
-        send: kept(SEND_TIMEOUT_INDEX),
-        read: kept(READ_TIMEOUT_INDEX),
+        connect: kept(fields::CONNECT_TIMEOUT),
+        send: kept(fields::SEND_TIMEOUT),
+        read: kept(fields::READ_TIMEOUT),
     }
 }
 
@@ -309,9 +308,9 @@ pub unsafe extern "C-unwind" fn settimeouts(state: *mut lua_State) -> c_int {
 fn store_timeouts(stack: Stack, timeouts: Timeouts) -> c_int {
     let session = handle::session(stack, 1);
     for (index, ms) in [
-        (CONNECT_TIMEOUT_INDEX, timeouts.connect),
-        (SEND_TIMEOUT_INDEX, timeouts.send),
-        (READ_TIMEOUT_INDEX, timeouts.read),
+        (fields::CONNECT_TIMEOUT, timeouts.connect),
+        (fields::SEND_TIMEOUT, timeouts.send),
+        (fields::READ_TIMEOUT, timeouts.read),
     ] {
         // SAFETY: a table is at index 1.
         unsafe {

@@ -17,17 +17,9 @@ use mlua::ffi::{
     lua_setmetatable, lua_tonumber, lua_touserdata, lua_type, lua_upvalueindex,
 };
 
+use super::fields;
 use super::stack::Stack;
 use crate::transport::{self, SessionKey};
-
-/// Where in `sock` the session's id is: false before it is connected first,
-/// and still there when it was closed. The timeouts follow.
-const ID_INDEX: c_int = 1;
-pub const CONNECT_TIMEOUT_INDEX: c_int = 2;
-pub const SEND_TIMEOUT_INDEX: c_int = 3;
-pub const READ_TIMEOUT_INDEX: c_int = 4;
-/// Where the userdata is.
-const HANDLE_INDEX: c_int = 7;
 
 /// Upvalues of the functions that [`with_spares`] makes: how many spare
 /// handles there are, and a table of them.
@@ -165,7 +157,7 @@ pub fn session(stack: Stack, index: c_int) -> Option<SessionKey> {
     stack.check_table(index);
     // SAFETY: a table is at `index`; one slot is used and freed.
     let (kind, id) = unsafe {
-        lua_rawgeti_(stack.state(), index, ID_INDEX);
+        lua_rawgeti_(stack.state(), index, fields::ID);
         let found = (lua_type(stack.state(), -1), lua_tonumber(stack.state(), -1));
         lua_pop(stack.state(), 1);
         found
@@ -277,9 +269,9 @@ impl NewHandle {
                 // the handle is collected, and with it the session
                 stack.raise(format_args!("no memory"))
             };
-            lua_rawseti_(state, index, HANDLE_INDEX);
+            lua_rawseti_(state, index, fields::HANDLE);
             lua_pushnumber(state, id);
-            lua_rawseti_(state, index, ID_INDEX);
+            lua_rawseti_(state, index, fields::ID);
         }
     }
 }
@@ -295,13 +287,13 @@ pub fn detach(stack: Stack, index: c_int, address: Option<usize>) {
     // whatever else may have been put into the table.
     unsafe {
         let count = lua_touserdata(state, SPARES_COUNT).cast::<c_int>();
-        lua_rawgeti_(state, index, HANDLE_INDEX);
+        lua_rawgeti_(state, index, fields::HANDLE);
         if *count < MAX_SPARES && lua_touserdata(state, -1).addr() == address {
             // in this order: the table may find no memory to grow
             lua_rawseti_(state, SPARES, *count + 1);
             *count += 1;
             lua_pushboolean(state, 0);
-            lua_rawseti_(state, index, HANDLE_INDEX);
+            lua_rawseti_(state, index, fields::HANDLE);
         } else {
             lua_pop(state, 1);
         }

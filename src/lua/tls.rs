@@ -18,7 +18,7 @@ use crate::transport::{
 };
 
 /// Instead of the address of a session: the one that was passed.
-const SAME_SESSION: f64 = 1.0;
+pub const SAME_SESSION: f64 = 1.0;
 
 /// `sslhandshake(sock, session, server_name, verify, status, cert, key, host, port)`
 pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {

@@ -10,6 +10,9 @@ use super::stack::Stack;
 use super::suspend::{begin, go_on};
 use crate::transport::Handshake;
 
+/// As in `tls`; never returned.
+pub const SAME_SESSION: f64 = 1.0;
+
 /// `sslhandshake(sock, …)`: always refused
 pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
