@@ -10,11 +10,11 @@ use mlua::ffi::{
 };
 use nginx_sys::ngx_http_request_t;
 
-use super::handle::{
-    self, CONNECT_TIMEOUT_INDEX, NewHandle, READ_TIMEOUT_INDEX, SEND_TIMEOUT_INDEX,
-};
-use super::results::{Shape, Unable, give_up, go_on, wait};
+use super::fields;
+use super::handle::{self, NewHandle};
+use super::results::Shape;
 use super::stack::Stack;
+use super::suspend::{Unable, give_up, go_on, wait};
 use crate::conf::{LocConf, MAX_CONNECTIONS, Multiplex};
 use crate::ngx_lua::Settings;
 use crate::transport::{self, Begun, Error, KeepaliveError, Opened, Peer, PoolName, Timeouts};
@@ -141,7 +141,7 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
         }
         Ok(Ok(Opened::Pending)) => {
             let next = Ok(Ok::<_, Error>(Begun::Waiting));
-            go_on(stack, Shape::CONNECT, key, next)
+            go_on(stack, Shape::CONNECT, next)
         }
         Ok(Err(error)) => stack.failure(1, error),
         Err(unable) => give_up(stack, Shape::CONNECT, unable),
@@ -154,9 +154,9 @@ fn kept_timeouts(stack: Stack) -> Timeouts {
     // SAFETY: a running C function's state.
     let kept = |index| unsafe { lua_tonumber(stack.state(), index + 1) } as u32 as usize;
     Timeouts {
-        connect: kept(CONNECT_TIMEOUT_INDEX),
-        send: kept(SEND_TIMEOUT_INDEX),
-        read: kept(READ_TIMEOUT_INDEX),
+        connect: kept(fields::CONNECT_TIMEOUT),
+        send: kept(fields::SEND_TIMEOUT),
+        read: kept(fields::READ_TIMEOUT),
     }
 }
 
@@ -308,9 +308,9 @@ pub unsafe extern "C-unwind" fn settimeouts(state: *mut lua_State) -> c_int {
 fn store_timeouts(stack: Stack, timeouts: Timeouts) -> c_int {
     let session = handle::session(stack, 1);
     for (index, ms) in [
-        (CONNECT_TIMEOUT_INDEX, timeouts.connect),
-        (SEND_TIMEOUT_INDEX, timeouts.send),
-        (READ_TIMEOUT_INDEX, timeouts.read),
+        (fields::CONNECT_TIMEOUT, timeouts.connect),
+        (fields::SEND_TIMEOUT, timeouts.send),
+        (fields::READ_TIMEOUT, timeouts.read),
     ] {
         // SAFETY: a table is at index 1.
         unsafe {

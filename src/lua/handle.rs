@@ -7,6 +7,7 @@
 //! that of a closed `sock` is kept for the next one.
 
 use std::ffi::{c_int, c_void};
+use std::ptr;
 
 use mlua::ffi::{
     LUA_REGISTRYINDEX, LUA_TBOOLEAN, LUA_TFUNCTION, LUA_TNUMBER, LUA_TTABLE, LUA_TUSERDATA,
@@ -16,18 +17,9 @@ use mlua::ffi::{
     lua_setmetatable, lua_tonumber, lua_touserdata, lua_type, lua_upvalueindex,
 };
 
-use super::pipeline;
+use super::fields;
 use super::stack::Stack;
 use crate::transport::{self, SessionKey};
-
-/// Where in `sock` the session's id is: false before it is connected first,
-/// and still there when it was closed. The timeouts follow.
-const ID_INDEX: c_int = 1;
-pub const CONNECT_TIMEOUT_INDEX: c_int = 2;
-pub const SEND_TIMEOUT_INDEX: c_int = 3;
-pub const READ_TIMEOUT_INDEX: c_int = 4;
-/// Where the userdata is.
-const HANDLE_INDEX: c_int = 7;
 
 /// Upvalues of the functions that [`with_spares`] makes: how many spare
 /// handles there are, and a table of them.
@@ -41,40 +33,44 @@ const MAX_SPARES: c_int = 256;
 /// are the generation.
 const PLACE_BITS: u32 = 21;
 
-/// What a handle names.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u64)]
-pub enum Kind {
-    Session = 0x6d63_5f73_6573_7369,
-    Pipeline = 0x6d63_5f70_6970_656c,
+/// What a handle names. Each kind has a metatable of its own.
+pub struct Kind {
+    /// What its handles begin with, so that no other userdata is taken for one.
+    pub magic: u64,
+    /// `__gc` of its handles.
+    pub collect: lua_CFunction,
 }
+
+static SESSION: Kind = Kind {
+    magic: 0x6d63_5f73_6573_7369,
+    collect,
+};
 
 #[repr(C)]
 struct Handle {
-    kind: u64,
+    magic: u64,
     id: u64,
 }
 
 /// Pushes a new handle. Its garbage collection ends what it names.
-pub fn push(stack: Stack, kind: Kind, id: u64) {
+pub fn push(stack: Stack, kind: &'static Kind, id: u64) {
     let state = stack.state();
     // SAFETY: a running C function's state; the userdata is as big as a handle
     // and aligned to 8 bytes.
     unsafe {
         let handle = lua_newuserdata(state, size_of::<Handle>()).cast::<Handle>();
         handle.write(Handle {
-            kind: kind as u64,
+            magic: kind.magic,
             id,
         });
-        push_metatable(state);
+        push_metatable(state, kind);
         lua_setmetatable(state, -2);
     }
 }
 
-/// The metatable of handles, kept in the registry of each VM.
-unsafe fn push_metatable(state: *mut lua_State) {
-    static KEY: u8 = 0;
-    let key = (&raw const KEY).cast_mut().cast::<c_void>();
+/// The metatable of a kind's handles, kept in the registry of each VM.
+unsafe fn push_metatable(state: *mut lua_State, kind: &'static Kind) {
+    let key = ptr::from_ref(kind).cast_mut().cast::<c_void>();
     // SAFETY: a running C function's state; three stack slots are used.
     unsafe {
         lua_pushlightuserdata(state, key);
@@ -84,7 +80,7 @@ unsafe fn push_metatable(state: *mut lua_State) {
         }
         lua_pop(state, 1);
         lua_createtable(state, 0, 2);
-        lua_pushcclosure(state, collect, 0);
+        lua_pushcclosure(state, kind.collect, 0);
         lua_setfield(state, -2, c"__gc".as_ptr());
         // Lua code cannot get at it and call __gc itself
         mlua::ffi::lua_pushboolean(state, 0);
@@ -96,7 +92,7 @@ unsafe fn push_metatable(state: *mut lua_State) {
 }
 
 /// The id in the handle at `index`, if it is one of this kind.
-pub fn read(stack: Stack, index: c_int, kind: Kind) -> Option<u64> {
+pub fn read(stack: Stack, index: c_int, kind: &Kind) -> Option<u64> {
     let state = stack.state();
     // SAFETY: a running C function's state; only userdata of a handle's size
     // is read as one.
@@ -107,17 +103,15 @@ pub fn read(stack: Stack, index: c_int, kind: Kind) -> Option<u64> {
             return None;
         }
         let handle = lua_touserdata(state, index).cast::<Handle>();
-        ((*handle).kind == kind as u64).then_some((*handle).id)
+        ((*handle).magic == kind.magic).then_some((*handle).id)
     }
 }
 
 unsafe extern "C-unwind" fn collect(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls a finalizer with its userdata.
     let stack = unsafe { Stack::new(state) };
-    if let Some(id) = read(stack, 1, Kind::Session) {
+    if let Some(id) = read(stack, 1, &SESSION) {
         transport::with_existing(|worker| worker.drop_session(SessionKey::from_bits(id)));
-    } else if let Some(id) = read(stack, 1, Kind::Pipeline) {
-        pipeline::discard(id);
     }
     0
 }
@@ -163,7 +157,7 @@ pub fn session(stack: Stack, index: c_int) -> Option<SessionKey> {
     stack.check_table(index);
     // SAFETY: a table is at `index`; one slot is used and freed.
     let (kind, id) = unsafe {
-        lua_rawgeti_(stack.state(), index, ID_INDEX);
+        lua_rawgeti_(stack.state(), index, fields::ID);
         let found = (lua_type(stack.state(), -1), lua_tonumber(stack.state(), -1));
         lua_pop(stack.state(), 1);
         found
@@ -254,7 +248,7 @@ impl NewHandle {
                 lua_rawseti_(state, SPARES, *count);
                 *count -= 1;
             } else {
-                push(stack, Kind::Session, 0);
+                push(stack, &SESSION, 0);
             }
             NewHandle(lua_touserdata(state, -1).cast())
         }
@@ -275,9 +269,9 @@ impl NewHandle {
                 // the handle is collected, and with it the session
                 stack.raise(format_args!("no memory"))
             };
-            lua_rawseti_(state, index, HANDLE_INDEX);
+            lua_rawseti_(state, index, fields::HANDLE);
             lua_pushnumber(state, id);
-            lua_rawseti_(state, index, ID_INDEX);
+            lua_rawseti_(state, index, fields::ID);
         }
     }
 }
@@ -293,13 +287,13 @@ pub fn detach(stack: Stack, index: c_int, address: Option<usize>) {
     // whatever else may have been put into the table.
     unsafe {
         let count = lua_touserdata(state, SPARES_COUNT).cast::<c_int>();
-        lua_rawgeti_(state, index, HANDLE_INDEX);
+        lua_rawgeti_(state, index, fields::HANDLE);
         if *count < MAX_SPARES && lua_touserdata(state, -1).addr() == address {
             // in this order: the table may find no memory to grow
             lua_rawseti_(state, SPARES, *count + 1);
             *count += 1;
             lua_pushboolean(state, 0);
-            lua_rawseti_(state, index, HANDLE_INDEX);
+            lua_rawseti_(state, index, fields::HANDLE);
         } else {
             lua_pop(state, 1);
         }

@@ -2,14 +2,16 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `glue.lua` | methods: object fields, key transforms, open pipelines |
+//! | `glue/` | methods, in Lua: object fields, key transforms, open pipelines |
 //! | `stack` | arguments and results on the Lua stack, raising errors |
+//! | `fields` | the fields of a `sock` |
 //! | `handle` | what Lua objects hold of ours: generational ids |
 //! | `connection` | connecting, keepalive, timeouts, closing |
 //! | `commands` | memcached commands |
 //! | `pipeline` | open pipelines |
 //! | `raw` | `sock:send` and `sock:receive` |
 //! | `tls` | `sock:sslhandshake` |
+//! | `suspend` | operations that may have to wait |
 //! | `results` | outcomes to Lua values |
 //!
 //! A method that has to wait is two C functions, because ngx_lua's semaphore
@@ -20,11 +22,13 @@
 
 mod commands;
 mod connection;
+mod fields;
 mod handle;
 mod pipeline;
 mod raw;
 mod results;
 mod stack;
+mod suspend;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls;
 #[cfg(not(ngx_feature = "http_ssl"))]
@@ -38,6 +42,7 @@ use mlua::ffi::{
 };
 use mlua::{Function, Lua, Table, Value};
 
+use crate::conf::MAX_CONNECTIONS;
 pub use pipeline::discard_all;
 use results::Shape;
 
@@ -47,7 +52,20 @@ const API_VERSION: &str = "0.17";
 /// What Lua code requires.
 pub const NAME: &CStr = c"resty.memcached";
 
-const GLUE: &str = include_str!("glue.lua");
+/// The methods: chunks that are called one after the other, each with the
+/// native functions and with a table in which it finds what those before it
+/// have left.
+const GLUE: [&str; 6] = [
+    include_str!("glue/sock.lua"),
+    include_str!("glue/init.lua"),
+    include_str!("glue/connection.lua"),
+    include_str!("glue/keys.lua"),
+    include_str!("glue/commands.lua"),
+    include_str!("glue/pipeline.lua"),
+];
+
+/// What error positions and tracebacks call each of them.
+const CHUNK_NAME: &str = "=resty.memcached";
 
 /// `require "resty.memcached"`.
 pub unsafe extern "C-unwind" fn open(state: *mut lua_State) -> c_int {
@@ -98,7 +116,18 @@ fn build(lua: &Lua) -> mlua::Result<Table> {
         unsafe { lua.exec_raw((), |state| results::push_finish_get(state))? };
     native.set("finish_get", finish_get)?;
     native.set("version", API_VERSION)?;
-    lua.load(GLUE).set_name("=resty.memcached").call(native)
+    native.set("same_session", tls::SAME_SESSION)?;
+    native.set("max_connections", MAX_CONNECTIONS)?;
+    let verbs = commands::VERBS.iter().enumerate();
+    let verbs = verbs.map(|(number, (name, _))| (*name, number));
+    native.set("verbs", lua.create_table_from(verbs)?)?;
+
+    let glue = lua.create_table()?;
+    for chunk in GLUE {
+        let chunk = lua.load(fields::with_indices(chunk)).set_name(CHUNK_NAME);
+        chunk.call::<()>((&native, &glue))?;
+    }
+    glue.get("module")
 }
 
 fn functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {
@@ -109,7 +138,7 @@ fn functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {
         ("settimeouts", connection::settimeouts),
         ("getreusedtimes", connection::getreusedtimes),
         ("sslhandshake", tls::sslhandshake),
-        ("finish_handshake", results::finish::<{ Shape::HANDSHAKE }>),
+        ("finish_handshake", tls::finish_handshake),
         ("free_session", tls::free_session),
         ("send", raw::send),
         ("finish_send", results::finish::<{ Shape::SEND }>),

@@ -8,10 +8,10 @@ use std::ffi::c_int;
 use mlua::ffi::{LUA_TBOOLEAN, lua_State};
 use slotmap::{DefaultKey, Key, KeyData, SlotMap};
 
-use super::commands::{cannot_wait, log_refused};
 use super::handle::{self, Kind};
-use super::results::{Shape, begin, go_on, new_table, push_reply, set_index, suspend_for_good};
+use super::results::{Shape, new_table, push_reply, set_index};
 use super::stack::Stack;
+use super::suspend::{begin, cannot_wait, go_on, log_refused};
 use crate::ngx_lua::release_anchors;
 use crate::protocol::{Answer, Batch, Command, Reply};
 use crate::transport::{self, Begun, Error, Outcome, Slot, What, not_connected};
@@ -38,6 +38,11 @@ unsafe impl Sync for Pipelines {}
 
 static PIPELINES: Pipelines = Pipelines(RefCell::new(None));
 
+static KIND: Kind = Kind {
+    magic: 0x6d63_5f70_6970_656c,
+    collect,
+};
+
 /// Runs `f` with all open pipelines; `f` must not call Lua.
 fn with<R>(f: impl FnOnce(&mut SlotMap<DefaultKey, Pipeline>) -> R) -> R {
     f(PIPELINES.0.borrow_mut().get_or_insert_default())
@@ -52,12 +57,22 @@ pub fn discard_all() {
     PIPELINES.0.take();
 }
 
-/// The Lua object of a pipeline is gone.
-pub fn discard(id: u64) {
+/// The id of the open pipeline that the glue passed at `index`.
+pub fn id_at(stack: Stack, index: c_int) -> Option<u64> {
+    handle::read(stack, index, &KIND)
+}
+
+/// The Lua object of a pipeline is collected.
+unsafe extern "C-unwind" fn collect(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls a finalizer with its userdata.
+    let stack = unsafe { Stack::new(state) };
     // at exit the last ones are collected when all are gone
-    if let Some(pipelines) = PIPELINES.0.borrow_mut().as_mut() {
+    if let Some(id) = id_at(stack, 1)
+        && let Some(pipelines) = PIPELINES.0.borrow_mut().as_mut()
+    {
         pipelines.remove(key(id));
     }
+    0
 }
 
 /// `new_pipeline()`
@@ -65,7 +80,7 @@ pub unsafe extern "C-unwind" fn new(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
     let key = with(|pipelines| pipelines.insert(Pipeline::default()));
-    handle::push(stack, Kind::Pipeline, key.data().as_ffi());
+    handle::push(stack, &KIND, key.data().as_ffi());
     1
 }
 
@@ -73,7 +88,7 @@ pub unsafe extern "C-unwind" fn new(state: *mut lua_State) -> c_int {
 pub unsafe extern "C-unwind" fn length(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
-    let id = handle::read(stack, 1, Kind::Pipeline);
+    let id = id_at(stack, 1);
     let len = id.and_then(|id| with(|all| all.get(key(id)).map(|p| p.slots.len())));
     stack.push_integer(len.unwrap_or(0) as i64);
     1
@@ -119,7 +134,7 @@ pub unsafe extern "C-unwind" fn commit(state: *mut lua_State) -> c_int {
         Ok(waiter) => Ok(waiter),
         Err(why) => return cannot_wait(stack, Shape::LINE, session, request, why),
     };
-    let Some(id) = handle::read(stack, 2, Kind::Pipeline) else {
+    let Some(id) = id_at(stack, 2) else {
         stack.raise(format_args!("bad pipeline"))
     };
     transport::room::before(|worker| {
@@ -143,7 +158,7 @@ pub unsafe extern "C-unwind" fn commit(state: *mut lua_State) -> c_int {
     });
     match next {
         Ok(Ok(Begun::Ready(outcome))) => push_outcome(stack, id, outcome),
-        next => go_on(stack, Shape::LINE, session, next),
+        next => go_on(stack, Shape::LINE, next),
     }
 }
 
@@ -161,7 +176,7 @@ pub unsafe extern "C-unwind" fn finish_commit(state: *mut lua_State) -> c_int {
     };
     // SAFETY: Lua calls this.
     unsafe { release_anchors(state) };
-    match handle::read(stack, 1, Kind::Pipeline) {
+    match id_at(stack, 1) {
         Some(id) => push_outcome(stack, id, outcome),
         None => stack.failure(1, Error::Unknown),
     }
@@ -173,7 +188,7 @@ fn push_outcome(stack: Stack, id: u64, outcome: Outcome) -> c_int {
     let (replies, failure) = match outcome {
         Outcome::Replies(replies, failure) => (replies, failure),
         Outcome::Failed(error) => return stack.failure(1, error),
-        Outcome::Ended => return suspend_for_good(stack),
+        Outcome::Ended => return stack.suspend_for_good(),
         _ => return stack.failure(1, Error::Unknown),
     };
     let slots = with(|all| all.remove(key(id)).map(|pipeline| pipeline.slots));
@@ -210,7 +225,7 @@ fn push_slot(stack: Stack, shape: u8, reply: &Reply) {
         _ => {
             let before = stack.top();
             let count = push_reply(stack, shape, reply, None);
-            collect(stack, before, count);
+            pack(stack, before, count);
         }
     }
 }
@@ -218,7 +233,7 @@ fn push_slot(stack: Stack, shape: u8, reply: &Reply) {
 fn push_failure(stack: Stack, shape: u8, error: &dyn std::fmt::Display) {
     let before = stack.top();
     let count = stack.failure(Shape::nils(shape), error);
-    collect(stack, before, count);
+    pack(stack, before, count);
 }
 
 /// `{ … }` around the `count` values above `before`.
@@ -226,7 +241,7 @@ fn push_failure(stack: Stack, shape: u8, error: &dyn std::fmt::Display) {
 /// The room is what LuaJIT makes for the expression `{ f() }`, so that `#`
 /// finds the same border in `{ nil, err }` or `{ nil, nil, err }` as it does
 /// there.
-fn collect(stack: Stack, before: c_int, count: c_int) {
+fn pack(stack: Stack, before: c_int, count: c_int) {
     let room = match count.unsigned_abs() as usize {
         0..=2 => 2,
         count => count + 1,

@@ -10,8 +10,9 @@ use mlua::ffi::{
 };
 
 use super::handle;
-use super::results::{Shape, begin, go_on};
+use super::results::Shape;
 use super::stack::Stack;
+use super::suspend::{begin, go_on};
 use crate::protocol::RawRead;
 use crate::transport::{self, Error, not_connected};
 
@@ -52,7 +53,7 @@ pub unsafe extern "C-unwind" fn send(state: *mut lua_State) -> c_int {
     let next = begin(Shape::SEND, key, request, stack.waiter(request), |worker| {
         worker.send(key, request, data)
     });
-    go_on(stack, Shape::SEND, key, next)
+    go_on(stack, Shape::SEND, next)
 }
 
 /// Appends the strings and numbers of an array, nested ones included.
@@ -135,7 +136,7 @@ pub unsafe extern "C-unwind" fn receive(state: *mut lua_State) -> c_int {
         stack.waiter(request),
         |worker| worker.receive(key, request, want),
     );
-    go_on(stack, Shape::RECEIVE, key, next)
+    go_on(stack, Shape::RECEIVE, next)
 }
 
 /// What the second argument of `receive` asks for.

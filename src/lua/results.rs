@@ -1,22 +1,18 @@
 //! Outcomes to Lua values.
 
 use std::ffi::c_int;
-use std::fmt;
+use std::rc::Rc;
 
 use mlua::ffi::{
     LUA_TBOOLEAN, lua_State, lua_createtable, lua_pushcclosure, lua_pushlstring_, lua_pushvalue,
-    lua_rawset, lua_rawseti_, lua_upvalueindex, lua_yield,
+    lua_rawset, lua_rawseti_, lua_upvalueindex,
 };
-use nginx_sys::ngx_http_request_t;
-use std::ptr::NonNull;
-use std::rc::Rc;
 
 use super::handle;
-use super::stack::{CannotWait, Stack};
-use super::tls;
-use crate::ngx_lua::{Waiter, release_anchors};
+use super::stack::Stack;
+use crate::ngx_lua::release_anchors;
 use crate::protocol::{Hit, Reply, Values, is_plain, unescape_into};
-use crate::transport::{self, Begun, Denied, Outcome, SessionKey, Slot, Worker};
+use crate::transport::{self, Outcome, Slot};
 
 /// Which values a method returns.
 pub struct Shape;
@@ -95,104 +91,18 @@ pub unsafe extern "C-unwind" fn finish<const SHAPE: u8>(state: *mut lua_State) -
             // SAFETY: Lua calls this.
             unsafe { release_anchors(state) };
             let zero = (SHAPE == Shape::GET).then_some(ZERO);
-            push(stack, SHAPE, key, outcome, zero)
+            push(stack, SHAPE, outcome, zero)
         }
         None => stack.failure(Shape::nils(SHAPE), transport::Error::Closed),
     }
 }
 
-/// What an operation begun by [`begin`] goes on with.
-pub type Next<E> = Result<Result<Begun, E>, Unable>;
-
-/// Why a method cannot be begun.
-pub enum Unable {
-    Denied(Denied),
-    CannotWait(CannotWait),
-    /// ngx_lua's words.
-    Refused(String),
-}
-
-/// Begins an operation of a session, and has the coroutine wait if it must;
-/// `waiter` tells whether it can. Under a C function that cannot be suspended,
-/// an operation that needs no waiting works, as it does with cosockets.
-pub fn begin<E: transport::Fallback>(
-    shape: u8,
-    key: SessionKey,
-    request: NonNull<ngx_http_request_t>,
-    waiter: Result<Waiter, CannotWait>,
-    begin: impl FnOnce(&mut Worker) -> Result<Result<Begun, E>, Denied>,
-) -> Next<E> {
-    if let Err(why @ (CannotWait::Unknown | CannotWait::NoMemory)) = waiter {
-        return Err(Unable::CannotWait(why));
-    }
-    transport::with(|worker| {
-        let begun = begin(worker);
-        wait_for(worker, shape, key, request, waiter, begun)
-    })
-}
-
-#[inline(always)]
-fn wait_for<E>(
-    worker: &mut Worker,
-    shape: u8,
-    key: SessionKey,
-    request: NonNull<ngx_http_request_t>,
-    waiter: Result<Waiter, CannotWait>,
-    begun: Result<Result<Begun, E>, Denied>,
-) -> Next<E> {
-    if let Ok(Ok(Begun::Waiting)) = &begun {
-        wait(worker, shape, key, request, waiter)?;
-    }
-    begun.map_err(Unable::Denied)
-}
-
-/// Has the coroutine wait for what a session does. It has to yield then.
-#[inline(always)]
-pub fn wait(
-    worker: &mut Worker,
-    shape: u8,
-    key: SessionKey,
-    request: NonNull<ngx_http_request_t>,
-    waiter: Result<Waiter, CannotWait>,
-) -> Result<(), Unable> {
-    let waiter = waiter.map_err(|why| {
-        worker.abort(key);
-        Unable::CannotWait(why)
-    })?;
-    // SAFETY: the request is the one whose Lua code runs.
-    let waiting = unsafe { worker.wait(key, Shape::slot(shape), request, waiter) };
-    waiting.map_err(Unable::Refused)
-}
-
-/// Ends a `start`: with its results, or by suspending the coroutine.
-pub fn go_on<E: fmt::Display>(stack: Stack, shape: u8, key: SessionKey, next: Next<E>) -> c_int {
-    match next {
-        // SAFETY: the coroutine may yield; `begin` made sure.
-        Ok(Ok(Begun::Waiting)) => unsafe { lua_yield(stack.state(), 0) },
-        Ok(Ok(Begun::Ready(outcome))) => push(stack, shape, key, outcome, None),
-        Ok(Err(error)) => stack.failure(Shape::nils(shape), error),
-        Err(unable) => give_up(stack, shape, unable),
-    }
-}
-
-/// Ends a method that cannot be begun.
-pub fn give_up(stack: Stack, shape: u8, unable: Unable) -> c_int {
-    match unable {
-        Unable::Denied(denied) => stack.raise(format_args!("{denied}")),
-        Unable::CannotWait(why) => stack.cannot_wait(Shape::nils(shape), why),
-        Unable::Refused(text) => stack.raise(format_args!("{text}")),
-    }
-}
-
-/// `zero`: where the string `"0"` is, if it is there.
-fn push(stack: Stack, shape: u8, key: SessionKey, outcome: Outcome, zero: Option<c_int>) -> c_int {
+/// Pushes what a method of this shape returns for an outcome; how many values that is. `zero`:
+/// where the string `"0"` is, if it is there.
+pub fn push(stack: Stack, shape: u8, outcome: Outcome, zero: Option<c_int>) -> c_int {
     match outcome {
         Outcome::Connected => {
             stack.push_integer(1);
-            1
-        }
-        Outcome::Handshaken => {
-            stack.push_number(tls::lend_session(key));
             1
         }
         Outcome::Sent(bytes) => {
@@ -227,18 +137,12 @@ fn push(stack: Stack, shape: u8, key: SessionKey, outcome: Outcome, zero: Option
             pushed
         }
         Outcome::Failed(error) => stack.failure(Shape::nils(shape), error),
-        Outcome::Ended => suspend_for_good(stack),
-        // only `commit` waits for replies of a pipeline
-        Outcome::Replies(..) => stack.failure(Shape::nils(shape), transport::Error::Unknown),
+        Outcome::Ended => stack.suspend_for_good(),
+        // `sslhandshake` and `commit` have a function of their own for these
+        Outcome::Handshaken | Outcome::Replies(..) => {
+            stack.failure(Shape::nils(shape), transport::Error::Unknown)
+        }
     }
-}
-
-/// Suspends a coroutine that nobody will resume: ngx_lua would go on with the
-/// thread behind it, which has ended.
-#[cold]
-pub fn suspend_for_good(stack: Stack) -> c_int {
-    // SAFETY: the coroutine has waited in this function's caller, so it may yield.
-    unsafe { lua_yield(stack.state(), 0) }
 }
 
 /// Pushes what a method returns for a reply; how many values that is. `zero` as

@@ -6,7 +6,7 @@ use std::fmt;
 use mlua::ffi::{
     LUA_TNIL, LUA_TNONE, LUA_TTABLE, lua_State, lua_concat, lua_error, lua_gettop, lua_pushinteger,
     lua_pushlstring_, lua_pushnil, lua_pushnumber, lua_tolstring, lua_type, lua_typename,
-    luaL_where,
+    lua_yield, luaL_where,
 };
 use nginx_sys::ngx_http_request_t;
 use std::ptr::NonNull;
@@ -193,6 +193,15 @@ impl Stack {
             CannotWait::CCall => self.raise(format_args!("{why}")),
             CannotWait::Unknown | CannotWait::NoMemory => self.failure(nils, why),
         }
+    }
+
+    /// Suspends a coroutine that nobody will resume: ngx_lua would go on with the
+    /// thread behind it, which has ended.
+    #[cold]
+    pub fn suspend_for_good(self) -> c_int {
+        // SAFETY: see the type; the coroutine has waited in this function's
+        // caller, so it may yield.
+        unsafe { lua_yield(self.0, 0) }
     }
 
     /// Whether a thread of ngx_lua runs, for which see [`Waiter::is_thread`].

@@ -5,16 +5,20 @@ use std::ffi::{c_int, c_void};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
-use mlua::ffi::{lua_State, lua_toboolean, lua_tonumber};
+use mlua::ffi::{LUA_TBOOLEAN, lua_State, lua_toboolean, lua_tonumber};
 use nginx_sys::SSL_SESSION;
 
 use super::handle;
-use super::results::{Shape, Unable, begin, go_on};
+use super::results::{Shape, push};
 use super::stack::Stack;
-use crate::transport::{self, Begun, Certificate, Denied, Error, Handshake, Outcome, SessionKey};
+use super::suspend::{Unable, begin, go_on};
+use crate::ngx_lua::release_anchors;
+use crate::transport::{
+    self, Begun, Certificate, Denied, Error, Handshake, Outcome, SessionKey, Slot,
+};
 
 /// Instead of the address of a session: the one that was passed.
-const SAME_SESSION: f64 = 1.0;
+pub const SAME_SESSION: f64 = 1.0;
 
 /// `sslhandshake(sock, session, server_name, verify, status, cert, key, host, port)`
 pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
@@ -56,17 +60,40 @@ pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
             stack.push_number(SAME_SESSION);
             1
         }
-        Ok(Ok(Begun::Ready(Outcome::Connected))) => {
-            let next = Ok(Ok::<_, Error>(Begun::Ready(Outcome::Handshaken)));
-            go_on(stack, Shape::HANDSHAKE, key, next)
-        }
-        next => go_on(stack, Shape::HANDSHAKE, key, next),
+        Ok(Ok(Begun::Ready(Outcome::Connected))) => push_session(stack, key),
+        Ok(Ok(Begun::Ready(outcome))) => push_outcome(stack, key, outcome),
+        next => go_on(stack, Shape::HANDSHAKE, next),
     }
 }
 
-/// The address of a connection's TLS session, for the glue to free.
-pub fn lend_session(key: SessionKey) -> f64 {
-    transport::with(|worker| worker.lend_tls_session(key)).addr() as f64
+/// `finish_handshake(sock, sock, sslhandshake(sock, …))`, see [`super::results::finish`]
+pub unsafe extern "C-unwind" fn finish_handshake(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    if stack.kind(3) != LUA_TBOOLEAN {
+        return stack.top() - 2;
+    }
+    let Some(key) = handle::passed_session(stack, 2) else {
+        return stack.failure(1, Error::Closed);
+    };
+    let outcome = transport::with(|worker| worker.take_outcome(key, Slot::Reader));
+    // SAFETY: Lua calls this.
+    unsafe { release_anchors(state) };
+    push_outcome(stack, key, outcome)
+}
+
+fn push_outcome(stack: Stack, key: SessionKey, outcome: Outcome) -> c_int {
+    match outcome {
+        Outcome::Handshaken => push_session(stack, key),
+        outcome => push(stack, Shape::HANDSHAKE, outcome, None),
+    }
+}
+
+/// Pushes the address of a connection's TLS session, for the glue to free.
+fn push_session(stack: Stack, key: SessionKey) -> c_int {
+    let session = transport::with(|worker| worker.lend_tls_session(key));
+    stack.push_number(session.addr() as f64);
+    1
 }
 
 /// `free_session(address)`

@@ -1,6 +1,7 @@
 //! Commands collected before there is a connection.
 
-use super::command::{Command, encode};
+use super::command::Command;
+use super::encode::encode;
 use super::expect::Expect;
 use super::refusal::Refused;
 

@@ -5,11 +5,11 @@ use std::ops::Range;
 use self::places::Search;
 use super::buffers::{Buffers, MAX_SMALL};
 use super::expect::{Kind, Stats};
-use super::line::{Header, Step, is_error, is_stat, single};
+use super::limits::Limits;
+use super::line::{Header, Step, is_stat, single};
 use super::line_buffer::{LineBuffer, Next};
 use super::number::Digits;
-use super::pipeline::Limits;
-use super::reply::{Item, Malformed, Reply, Value, Values};
+use super::reply::{Item, Malformed, Reply, Value, Values, is_error};
 
 /// Values up to so many bytes are cut out of the line buffer; the rest of a longer one is
 /// received where it stays.
@@ -416,7 +416,7 @@ impl Partial {
     }
 }
 
+mod fast_path;
 mod places;
-mod quick;
 #[cfg(test)]
 mod tests;

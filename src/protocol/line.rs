@@ -2,7 +2,7 @@
 
 use super::expect::Kind;
 use super::number::{Digits, MAX_DIGITS};
-use super::reply::{Hit, Reply};
+use super::reply::{Hit, Reply, is_error};
 
 /// Whether the stream is still in step behind a reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -11,12 +11,6 @@ pub(super) enum Step {
     Kept,
     /// Nobody knows what the next byte is.
     Lost,
-}
-
-/// ERROR, CLIENT_ERROR or SERVER_ERROR, alone or followed by a text.
-pub(super) fn is_error(line: &[u8]) -> bool {
-    let word = line.split(|&byte| byte == b' ').next().unwrap_or_default();
-    matches!(word, b"ERROR" | b"CLIENT_ERROR" | b"SERVER_ERROR")
 }
 
 /// The reply of a command that is answered by one line.

@@ -2,11 +2,14 @@
 
 use std::collections::VecDeque;
 
+use self::flight::{Flight, Gaps};
 use super::batch::Batch;
 use super::buffers::Buffers;
-use super::command::{Command, encode, encode_head};
+use super::command::Command;
 use super::decoder::Decoder;
-use super::expect::{Expect, Kind};
+use super::encode::{encode, encode_head};
+use super::expect::Expect;
+use super::limits::Limits;
 use super::line::Step;
 use super::refusal::Refused;
 use super::reply::{Malformed, Reply};
@@ -27,15 +30,6 @@ pub const VALUE_END: &[u8] = b"\r\n";
 /// Exchanges an idle connection keeps room for.
 const IDLE_FLIGHTS: usize = 32;
 
-/// What a server may send.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
-    /// Longest reply line in bytes, without its line end. 2048 is ample.
-    pub max_line: usize,
-    /// Longest value in bytes, and most bytes of statistics, what holds their lines included.
-    pub max_value: usize,
-}
-
 /// Where received bytes go: to the end of `buf`, at most `max` of them. The capacity is there.
 pub struct ReadBuf<'a> {
     /// To be appended to and not otherwise changed.
@@ -43,18 +37,6 @@ pub struct ReadBuf<'a> {
     /// In bytes; 0 only if memory ran out. Then nothing is to be read, and
     /// [`Pipeline::next_reply`] tells so, or [`Pipeline::is_broken`] if nothing is in flight.
     pub max: usize,
-}
-
-/// A command whose reply did not come yet; of kind `Nothing`: one that was withdrawn.
-struct Flight<T> {
-    tag: T,
-    number: u64,
-    kind: Kind,
-    /// Where its command begins in the stream of sent bytes. It ends where the next one begins.
-    begin: u64,
-    /// Its keys, or only its beginning, as positions in the stream of sent bytes.
-    start: u64,
-    end: u64,
 }
 
 /// The two directions of a connection. `T` tells the caller whose reply it is.
@@ -76,24 +58,6 @@ pub struct Pipeline<T> {
     gaps: Gaps,
     decoder: Decoder,
     broken: bool,
-}
-
-/// What was withdrawn and is still there.
-struct Gaps {
-    /// Its text begins in the stream of sent bytes not before this position.
-    from: u64,
-    /// Bytes of text.
-    size: usize,
-    /// Exchanges.
-    count: usize,
-}
-
-impl Gaps {
-    const NONE: Gaps = Gaps {
-        from: u64::MAX,
-        size: 0,
-        count: 0,
-    };
 }
 
 impl<T: Copy> Pipeline<T> {
@@ -396,9 +360,10 @@ impl<T: Copy> Pipeline<T> {
     }
 }
 
+mod flight;
 mod sharing;
 
-pub use sharing::Exchange;
+pub use flight::Exchange;
 
 #[cfg(test)]
 mod gap_tests;

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::line::is_error;
 pub use super::number::Digits;
 
 /// What a command brought.
@@ -34,6 +33,12 @@ impl Reply {
     pub fn is_error(&self) -> bool {
         matches!(self, Reply::Line(line) if is_error(line))
     }
+}
+
+/// ERROR, CLIENT_ERROR or SERVER_ERROR, alone or followed by a text.
+pub(super) fn is_error(line: &[u8]) -> bool {
+    let word = line.split(|&byte| byte == b' ').next().unwrap_or_default();
+    matches!(word, b"ERROR" | b"CLIENT_ERROR" | b"SERVER_ERROR")
 }
 
 /// A hit.

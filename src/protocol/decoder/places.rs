@@ -3,7 +3,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
-use super::Malformed;
+use crate::protocol::reply::Malformed;
 
 /// Words that a search may step over beyond one for each key that was asked for.
 const FREE_STEPS: usize = 64;

@@ -1,23 +1,9 @@
 //! What a connection with many owners needs: its exchanges by number, taking them back, and moving
 //! them to another connection.
 
-use super::{Flight, Gaps, Pipeline};
+use super::Pipeline;
+use super::flight::{Exchange, Flight, Gaps};
 use crate::protocol::expect::{Expect, Kind};
-
-/// An exchange in flight.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Exchange<T> {
-    /// In the order in which the exchanges were submitted.
-    pub number: u64,
-    /// Whose it is.
-    pub tag: T,
-    /// Some of its command was sent, or all.
-    pub begun: bool,
-    /// It changes nothing in the server, and nothing of its reply was received.
-    pub repeatable: bool,
-    /// It is a `get` or `gets` with several keys.
-    pub is_list: bool,
-}
 
 impl<T: Copy> Pipeline<T> {
     /// Tags of the exchanges in flight, in the order in which their replies will come.
@@ -357,12 +343,5 @@ impl<T: Copy> Pipeline<T> {
         let len = from.saturating_sub(self.base);
         self.out
             .truncate(usize::try_from(len).unwrap_or(usize::MAX));
-    }
-}
-
-impl<T> Flight<T> {
-    /// It was not withdrawn.
-    fn is_live(&self) -> bool {
-        self.kind != Kind::Nothing
     }
 }

@@ -1,6 +1,7 @@
 //! Commands as text, and those refused in memcached's words.
 
 use super::*;
+use crate::protocol::Arith;
 
 mod room;
 mod words;

@@ -1,4 +1,12 @@
 //! What nginx sees of the module: its `ngx_module_t` and hooks.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `directives` | the command table: `lua_memcached_*` |
+//! | `alias` | `lua_memcached_alias` |
+
+mod alias;
+mod directives;
 
 use nginx_sys::{
     NGX_ERROR, NGX_HTTP_MODULE, NGX_LOG_EMERG, NGX_OK, ngx_conf_t, ngx_cycle_t, ngx_http_module_t,
@@ -7,7 +15,7 @@ use nginx_sys::{
 
 use crate::MEMORY;
 use crate::contain::{INTERNAL, contain, report};
-use crate::{alias, conf, directives, lua, nginx, ngx_lua, transport};
+use crate::{conf, lua, nginx, ngx_lua, transport};
 
 static MODULE_CONTEXT: ngx_http_module_t = ngx_http_module_t {
     preconfiguration: Some(preconfiguration),

@@ -1,6 +1,7 @@
 //! What the encoder writes, read back by a model of the server.
 
 use super::*;
+use crate::protocol::Arith;
 use crate::protocol::refusal::Answer;
 use crate::protocol::refusal::Argument;
 use proptest::collection::vec;

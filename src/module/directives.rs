@@ -8,7 +8,8 @@ use nginx_sys::{
     ngx_uint_t,
 };
 
-use crate::{alias, conf};
+use super::alias;
+use crate::conf;
 
 /// As nginx reads it.
 pub static mut COMMANDS: [ngx_command_t; 4] = [

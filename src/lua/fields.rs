@@ -1,0 +1,47 @@
+//! The fields of a `sock`, a Lua array: one list of their indices.
+
+use std::ffi::c_int;
+
+/// The id of the session as a number. False before the first connect; after
+/// closing, the id is still there and finds nothing.
+pub const ID: c_int = 1;
+/// The timeouts in milliseconds, for connections to come.
+pub const CONNECT_TIMEOUT: c_int = 2;
+/// See [`CONNECT_TIMEOUT`].
+pub const SEND_TIMEOUT: c_int = 3;
+/// See [`CONNECT_TIMEOUT`].
+pub const READ_TIMEOUT: c_int = 4;
+/// The host that `connect` was given, for the handshake.
+const HOST: c_int = 5;
+/// And the port.
+const PORT: c_int = 6;
+/// The userdata whose collection ends the session.
+pub const HANDLE: c_int = 7;
+/// How many connections to share; -1: none; false: as the location says.
+const MULTIPLEX: c_int = 8;
+/// The client certificate, a pointer of ngx.ssl.
+const CERTIFICATE: c_int = 9;
+/// And its private key.
+const PRIVATE_KEY: c_int = 10;
+
+/// All of them by the names that the glue knows.
+const ALL: [(&str, c_int); 10] = [
+    ("ID", ID),
+    ("CONNECT_TIMEOUT", CONNECT_TIMEOUT),
+    ("SEND_TIMEOUT", SEND_TIMEOUT),
+    ("READ_TIMEOUT", READ_TIMEOUT),
+    ("HOST", HOST),
+    ("PORT", PORT),
+    ("HANDLE", HANDLE),
+    ("MULTIPLEX", MULTIPLEX),
+    ("CERTIFICATE", CERTIFICATE),
+    ("PRIVATE_KEY", PRIVATE_KEY),
+];
+
+/// A chunk of the glue with numbers in the place of names: `sock[ID]` becomes
+/// `sock[1]`.
+pub fn with_indices(chunk: &str) -> String {
+    ALL.iter().fold(chunk.to_owned(), |chunk, (name, index)| {
+        chunk.replace(&format!("[{name}]"), &format!("[{index}]"))
+    })
+}
