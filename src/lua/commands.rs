@@ -12,9 +12,9 @@ use super::handle;
 use super::pipeline;
 use super::results::Shape;
 use super::stack::Stack;
-use super::suspend::{begin, cannot_wait, go_on, log_refused};
+use super::suspend::{cannot_wait, go_on, log_refused};
 use crate::protocol::{Arith, Command, Key, Verb};
-use crate::transport::{self, Error, Rejected, What, not_connected};
+use crate::transport::{self, CallError, Caller, Error, Rejected, What, not_connected};
 
 /// Storage commands by the names that the glue knows. It gets their places in
 /// this list as `native.verbs`.
@@ -43,16 +43,15 @@ fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
             not_connected(request, "send", Error::Closed),
         );
     };
-    let waiter = match stack.waiter(request) {
-        Ok(waiter) => Ok(waiter),
+    let caller = match stack.waiter(request) {
+        Ok(waiter) => Caller {
+            request,
+            waiter: Some(waiter),
+        },
         Err(why) => return cannot_wait(stack, shape, key, request, why),
     };
-    let what = What::Command(command);
-    transport::room::before(|worker| worker.opens_to_send(key, what.can_share()));
-    let next = begin(shape, key, request, waiter, |worker| {
-        worker.submit(key, request, what)
-    });
-    if let Ok(Err(Rejected::Refused(refused))) = &next {
+    let next = transport::submit(key, Shape::slot(shape), caller, What::Command(command));
+    if let Err(CallError::Failed(Rejected::Refused(refused))) = &next {
         log_refused(stack, refused);
     }
     go_on(stack, shape, next)

@@ -13,11 +13,14 @@ use nginx_sys::ngx_http_request_t;
 use super::fields;
 use super::handle::{self, NewHandle};
 use super::results::Shape;
-use super::stack::Stack;
-use super::suspend::{Unable, give_up, go_on, wait};
+use super::stack::{CannotWait, Stack};
+use super::suspend::{give_up, go_on};
 use crate::conf::{LocConf, MAX_CONNECTIONS, Multiplex};
 use crate::ngx_lua::Settings;
-use crate::transport::{self, Begun, Error, KeepaliveError, Opened, Peer, PoolName, Timeouts};
+use crate::transport::{
+    self, Begun, CallError, Caller, Connecting, Error, KeepaliveError, Opened, Peer, PoolName,
+    Timeouts,
+};
 
 /// `check_phase()`: raises where cosockets are disabled.
 pub unsafe extern "C-unwind" fn check_phase(state: *mut lua_State) -> c_int {
@@ -33,8 +36,7 @@ pub unsafe extern "C-unwind" fn check_phase(state: *mut lua_State) -> c_int {
 #[cold]
 fn require_phase(stack: Stack, request: NonNull<ngx_http_request_t>) {
     // SAFETY: the request is the one whose Lua code runs.
-    let allowed = transport::with(|worker| unsafe { worker.semaphores.check_phase(request) });
-    if let Err(text) = allowed {
+    if let Err(text) = transport::check_phase(request) {
         stack.raise(format_args!("{text}"));
     }
 }
@@ -112,39 +114,37 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
         backlog: options.backlog,
         multiplex: multiplex(stack, request),
     };
-    transport::room::before(|worker| worker.opens_to_connect(request, &peer));
-    let found = found.filter(|key| transport::with(|worker| worker.is_session(*key)));
-    let session = found.ok_or_else(|| (kept_timeouts(stack), NewHandle::push(stack)));
-    let (key, opened) = transport::with(|worker| {
-        let key = match &session {
-            Ok(key) => *key,
-            Err((timeouts, handle)) => worker.new_session(*timeouts, handle.address()),
-        };
-        if !handle::has_number(key) {
-            return (key, Ok(Err(Error::NoMemory)));
+    let found = found.filter(|key| transport::is_session(*key));
+    let (object, handle) = match found {
+        Some(key) => (Connecting::Again(key), None),
+        None => {
+            let timeouts = kept_timeouts(stack);
+            let new = NewHandle::push(stack);
+            let handle = new.address();
+            (Connecting::New { timeouts, handle }, Some(new))
         }
-        match worker.connect(key, request, &peer) {
-            Ok(Ok(Opened::Pending)) => {
-                let waiting = wait(worker, Shape::CONNECT, key, request, waiter);
-                (key, waiting.map(|()| Ok(Opened::Pending)))
-            }
-            opened => (key, opened.map_err(Unable::Denied)),
-        }
-    });
-    if let Err((_, handle)) = session {
+    };
+    let (waiter, why) = match waiter {
+        Ok(waiter) => (Some(waiter), CannotWait::CCall),
+        Err(why) => (None, why),
+    };
+    let caller = Caller { request, waiter };
+    let (key, opened) = transport::connect(object, caller, &peer);
+    if let Some(handle) = handle {
         handle.give(stack, 1, key);
     }
     match opened {
-        Ok(Ok(Opened::Connected)) => {
+        Ok(Opened::Connected) => {
             stack.push_integer(1);
             1
         }
-        Ok(Ok(Opened::Pending)) => {
-            let next = Ok(Ok::<_, Error>(Begun::Waiting));
-            go_on(stack, Shape::CONNECT, next)
-        }
-        Ok(Err(error)) => stack.failure(1, error),
-        Err(unable) => give_up(stack, Shape::CONNECT, unable),
+        Ok(Opened::Pending) => go_on(
+            stack,
+            Shape::CONNECT,
+            Ok::<_, CallError<Error>>(Begun::Waiting),
+        ),
+        Err(CallError::CannotWait) => stack.cannot_wait(1, why),
+        Err(error) => give_up(stack, Shape::CONNECT, error),
     }
 }
 
@@ -319,7 +319,7 @@ fn store_timeouts(stack: Stack, timeouts: Timeouts) -> c_int {
         }
     }
     if let Some(key) = session {
-        transport::with(|worker| worker.set_timeouts(key, timeouts));
+        transport::set_timeouts(key, timeouts);
     }
     0
 }
@@ -366,20 +366,20 @@ pub unsafe extern "C-unwind" fn setkeepalive<const WITH_ID: bool>(state: *mut lu
     let request = stack.request();
     // a negative time is over at once
     let timeout = timeout.map(|ms| usize::try_from(ms).unwrap_or(1));
-    let result = transport::with(|worker| worker.set_keepalive(key, request, timeout, pool_size));
-    match result {
-        Ok(Ok(retired)) => {
+    match transport::set_keepalive(key, request, timeout, pool_size) {
+        Ok(retired) => {
             handle::detach(stack, 1, retired);
             stack.push_integer(1);
             1
         }
-        Ok(Err(KeepaliveError::BadPoolSize(size))) => stack.raise(format_args!(
+        Err(KeepaliveError::BadPoolSize(size)) => stack.raise(format_args!(
             "bad argument #{} to 'setkeepalive' ({})",
             top - 1,
             KeepaliveError::BadPoolSize(size)
         )),
-        Ok(Err(error)) => stack.failure(1, error),
-        Err(denied) => stack.raise(format_args!("{denied}")),
+        Err(KeepaliveError::Failed(error)) => {
+            give_up(stack, Shape::CONNECT, CallError::Failed(error))
+        }
     }
 }
 
@@ -398,7 +398,7 @@ pub unsafe extern "C-unwind" fn getreusedtimes(state: *mut lua_State) -> c_int {
     let stack = unsafe { Stack::new(state) };
     require_only_self(stack, ", but got");
     let times = match handle::session(stack, 1) {
-        Some(key) => transport::with(|worker| worker.reused_times(key)),
+        Some(key) => transport::reused_times(key),
         None => Err(Error::Closed),
     };
     match times {
@@ -419,18 +419,12 @@ pub unsafe extern "C-unwind" fn close(state: *mut lua_State) -> c_int {
     let Some(key) = handle::session(stack, 1) else {
         return stack.failure(1, Error::Closed);
     };
-    let (result, retired) = transport::with(|worker| {
-        let result = worker.close(key, request);
-        let done = matches!(result, Ok(Ok(())));
-        (result, done.then(|| worker.retire(key)).flatten())
-    });
-    match result {
-        Ok(Ok(())) => {
+    match transport::close(key, request) {
+        Ok(retired) => {
             handle::detach(stack, 1, retired);
             stack.push_integer(1);
             1
         }
-        Ok(Err(error)) => stack.failure(1, error),
-        Err(denied) => stack.raise(format_args!("{denied}")),
+        Err(error) => give_up(stack, Shape::CONNECT, CallError::Failed(error)),
     }
 }

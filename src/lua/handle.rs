@@ -29,10 +29,6 @@ const SPARES: c_int = lua_upvalueindex(2);
 /// Most spare handles of a VM.
 const MAX_SPARES: c_int = 256;
 
-/// Bits of an id in Lua, an integer up to 2^53, that are the place; the others
-/// are the generation.
-const PLACE_BITS: u32 = 21;
-
 /// What a handle names. Each kind has a metatable of its own.
 pub struct Kind {
     /// What its handles begin with, so that no other userdata is taken for one.
@@ -111,35 +107,16 @@ unsafe extern "C-unwind" fn collect(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls a finalizer with its userdata.
     let stack = unsafe { Stack::new(state) };
     if let Some(id) = read(stack, 1, &SESSION) {
-        transport::with_existing(|worker| worker.drop_session(SessionKey::from_bits(id)));
+        transport::drop_session(SessionKey::from_bits(id));
     }
     0
-}
-
-/// A session's id as a number; `None`: there are too many sessions.
-fn to_number(key: SessionKey) -> Option<f64> {
-    let bits = key.to_bits();
-    let place = bits & u64::from(u32::MAX);
-    (place < 1 << PLACE_BITS).then_some(((bits >> 32) << PLACE_BITS | place) as f64)
-}
-
-/// Whether Lua can hold a session's id. If not, [`NewHandle::give`] raises.
-pub fn has_number(key: SessionKey) -> bool {
-    to_number(key).is_some()
-}
-
-fn from_number(number: f64) -> SessionKey {
-    // by way of a signed one, which is less work
-    let id = number as i64 as u64;
-    let place = id & ((1 << PLACE_BITS) - 1);
-    SessionKey::from_bits((id >> PLACE_BITS) << 32 | place)
 }
 
 /// The session whose id the glue passed at `index`.
 pub fn passed_id(stack: Stack, index: c_int) -> Option<SessionKey> {
     // SAFETY: a running C function's state; 0 for what is no number.
     let id = unsafe { lua_tonumber(stack.state(), index) };
-    (id != 0.0).then(|| from_number(id))
+    (id != 0.0).then(|| SessionKey::from_number(id))
 }
 
 /// The session that the glue passed at `index`: by its id or, as
@@ -163,7 +140,7 @@ pub fn session(stack: Stack, index: c_int) -> Option<SessionKey> {
         found
     };
     match kind {
-        LUA_TNUMBER => return Some(from_number(id)),
+        LUA_TNUMBER => return Some(SessionKey::from_number(id)),
         // the glue makes each `sock` with false in the id's place
         LUA_TBOOLEAN => {}
         _ => check_sock(stack, index),
@@ -179,7 +156,7 @@ pub fn session_with_id(stack: Stack, sock: c_int, id: c_int) -> Option<SessionKe
     let number = unsafe { lua_tonumber(stack.state(), id) };
     stack.check_table(sock);
     if number != 0.0 {
-        return Some(from_number(number));
+        return Some(SessionKey::from_number(number));
     }
     if !matches!(stack.kind(id), LUA_TBOOLEAN) {
         check_sock(stack, sock);
@@ -265,7 +242,7 @@ impl NewHandle {
         // `index`.
         unsafe {
             (*self.0).id = key.to_bits();
-            let Some(id) = to_number(key) else {
+            let Some(id) = key.to_number() else {
                 // the handle is collected, and with it the session
                 stack.raise(format_args!("no memory"))
             };

@@ -11,10 +11,10 @@ use slotmap::{DefaultKey, Key, KeyData, SlotMap};
 use super::handle::{self, Kind};
 use super::results::{Shape, new_table, push_reply, set_index};
 use super::stack::Stack;
-use super::suspend::{begin, cannot_wait, go_on, log_refused};
+use super::suspend::{cannot_wait, go_on, log_refused};
 use crate::ngx_lua::release_anchors;
 use crate::protocol::{Answer, Batch, Command, Reply};
-use crate::transport::{self, Begun, Error, Outcome, Slot, What, not_connected};
+use crate::transport::{self, Begun, CallError, Caller, Error, Outcome, Slot, What, not_connected};
 
 /// The commands of an open pipeline, and how each answers.
 #[derive(Default)]
@@ -130,34 +130,30 @@ pub unsafe extern "C-unwind" fn commit(state: *mut lua_State) -> c_int {
     let Some(session) = handle::passed_session(stack, 1) else {
         return stack.failure(1, not_connected(request, "send", Error::Closed));
     };
-    let waiter = match stack.waiter(request) {
-        Ok(waiter) => Ok(waiter),
+    let caller = match stack.waiter(request) {
+        Ok(waiter) => Caller {
+            request,
+            waiter: Some(waiter),
+        },
         Err(why) => return cannot_wait(stack, Shape::LINE, session, request, why),
     };
     let Some(id) = id_at(stack, 2) else {
         stack.raise(format_args!("bad pipeline"))
     };
-    transport::room::before(|worker| {
-        let shared = with(|all| all.get(key(id)).is_some_and(|p| p.batch.can_share()));
-        worker.opens_to_send(session, shared)
-    });
     let next = with(|pipelines| {
         let Some(pipeline) = pipelines.get(key(id)) else {
-            return Ok(Err(Error::Unknown.to_string()));
+            return Err(CallError::Failed(Error::Unknown.into()));
         };
-        begin(Shape::LINE, session, request, waiter, |worker| {
-            if pipeline.batch.is_empty() {
-                // all were refused
-                let ready = worker.check_ready(session, request)?;
-                let ready = ready.map(|()| Begun::Ready(Outcome::Replies(Vec::new(), None)));
-                return Ok(ready.map_err(|error| error.to_string()));
-            }
-            let begun = worker.submit(session, request, What::Batch(&pipeline.batch))?;
-            Ok(begun.map_err(|rejected| rejected.to_string()))
-        })
+        if pipeline.batch.is_empty() {
+            // all were refused
+            let ready = transport::check_ready(session, request);
+            let ready = ready.map(|()| Begun::Ready(Outcome::Replies(Vec::new(), None)));
+            return ready.map_err(|error| CallError::Failed(error.into()));
+        }
+        transport::submit(session, Slot::Reader, caller, What::Batch(&pipeline.batch))
     });
     match next {
-        Ok(Ok(Begun::Ready(outcome))) => push_outcome(stack, id, outcome),
+        Ok(Begun::Ready(outcome)) => push_outcome(stack, id, outcome),
         next => go_on(stack, Shape::LINE, next),
     }
 }
@@ -171,7 +167,7 @@ pub unsafe extern "C-unwind" fn finish_commit(state: *mut lua_State) -> c_int {
         return stack.top() - 3;
     }
     let outcome = match handle::passed_session(stack, 3) {
-        Some(session) => transport::with(|worker| worker.take_outcome(session, Slot::Reader)),
+        Some(session) => transport::take_outcome(session, Slot::Reader),
         None => Outcome::Failed(Error::Closed),
     };
     // SAFETY: Lua calls this.
@@ -202,7 +198,7 @@ fn push_outcome(stack: Stack, id: u64, outcome: Outcome) -> c_int {
             Queued::Command(shape) => match replies.next() {
                 Some(reply) => {
                     push_slot(stack, *shape, &reply);
-                    transport::with(|worker| worker.recycle(reply));
+                    transport::recycle(reply);
                 }
                 None => {
                     // those after the failed one found the connection closed

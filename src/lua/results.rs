@@ -87,7 +87,7 @@ pub unsafe extern "C-unwind" fn finish<const SHAPE: u8>(state: *mut lua_State) -
     match handle::passed_session(stack, 2) {
         Some(key) => {
             let slot = Shape::slot(SHAPE);
-            let outcome = transport::with(|worker| worker.take_outcome(key, slot));
+            let outcome = transport::take_outcome(key, slot);
             // SAFETY: Lua calls this.
             unsafe { release_anchors(state) };
             let zero = (SHAPE == Shape::GET).then_some(ZERO);
@@ -125,14 +125,14 @@ pub fn push(stack: Stack, shape: u8, outcome: Outcome, zero: Option<c_int>) -> c
         Outcome::Reply(reply) => {
             let pushed = push_reply(stack, shape, &reply, zero);
             if let Reply::Value(_) | Reply::Values(_) = reply {
-                transport::with(|worker| worker.recycle(reply));
+                transport::recycle(reply);
             }
             pushed
         }
         Outcome::Common(reply) => {
             let pushed = push_reply(stack, shape, &reply, zero);
             if let Some(reply) = Rc::into_inner(reply) {
-                transport::with(|worker| worker.recycle(reply));
+                transport::recycle(reply);
             }
             pushed
         }

@@ -11,90 +11,59 @@ use nginx_sys::{NGX_LOG_INFO, ngx_http_request_t};
 use super::results::{Shape, push};
 use super::stack::{CannotWait, Stack};
 use crate::nginx;
-use crate::ngx_lua::Waiter;
 use crate::protocol::Refused;
-use crate::transport::{self, Begun, Denied, SessionKey, Worker};
+use crate::transport::{self, Begun, CallError, Caller, Error, Rejected, SessionKey};
 
-/// What an operation begun by [`begin`] goes on with.
-pub type Next<E> = Result<Result<Begun, E>, Unable>;
-
-/// Why a method cannot be begun.
-pub enum Unable {
-    Denied(Denied),
-    CannotWait(CannotWait),
-    /// ngx_lua's words.
-    Refused(String),
-}
-
-/// Begins an operation of a session, and has the coroutine wait if it must;
-/// `waiter` tells whether it can. Under a C function that cannot be suspended,
-/// an operation that needs no waiting works, as it does with cosockets.
-pub fn begin<E: transport::Fallback>(
-    shape: u8,
-    key: SessionKey,
-    request: NonNull<ngx_http_request_t>,
-    waiter: Result<Waiter, CannotWait>,
-    begin: impl FnOnce(&mut Worker) -> Result<Result<Begun, E>, Denied>,
-) -> Next<E> {
-    if let Err(why @ (CannotWait::Unknown | CannotWait::NoMemory)) = waiter {
-        return Err(Unable::CannotWait(why));
+/// Who calls a method that may have to wait. Under a C function that cannot be
+/// suspended an operation that needs no waiting works, as it does with
+/// cosockets; elsewhere one that could not wait is not begun.
+pub fn caller(stack: Stack, request: NonNull<ngx_http_request_t>) -> Result<Caller, CannotWait> {
+    match stack.waiter(request) {
+        Ok(waiter) => Ok(Caller {
+            request,
+            waiter: Some(waiter),
+        }),
+        Err(CannotWait::CCall) => Ok(Caller {
+            request,
+            waiter: None,
+        }),
+        Err(why) => Err(why),
     }
-    transport::with(|worker| {
-        let begun = begin(worker);
-        wait_for(worker, shape, key, request, waiter, begun)
-    })
-}
-
-#[inline(always)]
-fn wait_for<E>(
-    worker: &mut Worker,
-    shape: u8,
-    key: SessionKey,
-    request: NonNull<ngx_http_request_t>,
-    waiter: Result<Waiter, CannotWait>,
-    begun: Result<Result<Begun, E>, Denied>,
-) -> Next<E> {
-    if let Ok(Ok(Begun::Waiting)) = &begun {
-        wait(worker, shape, key, request, waiter)?;
-    }
-    begun.map_err(Unable::Denied)
-}
-
-/// Has the coroutine wait for what a session does. It has to yield then.
-#[inline(always)]
-pub fn wait(
-    worker: &mut Worker,
-    shape: u8,
-    key: SessionKey,
-    request: NonNull<ngx_http_request_t>,
-    waiter: Result<Waiter, CannotWait>,
-) -> Result<(), Unable> {
-    let waiter = waiter.map_err(|why| {
-        worker.abort(key);
-        Unable::CannotWait(why)
-    })?;
-    // SAFETY: the request is the one whose Lua code runs.
-    let waiting = unsafe { worker.wait(key, Shape::slot(shape), request, waiter) };
-    waiting.map_err(Unable::Refused)
 }
 
 /// Ends a `start`: with its results, or by suspending the coroutine.
-pub fn go_on<E: fmt::Display>(stack: Stack, shape: u8, next: Next<E>) -> c_int {
+pub fn go_on<E: Raised>(stack: Stack, shape: u8, next: Result<Begun, CallError<E>>) -> c_int {
     match next {
-        // SAFETY: the coroutine may yield; `begin` made sure.
-        Ok(Ok(Begun::Waiting)) => unsafe { lua_yield(stack.state(), 0) },
-        Ok(Ok(Begun::Ready(outcome))) => push(stack, shape, outcome, None),
-        Ok(Err(error)) => stack.failure(Shape::nils(shape), error),
-        Err(unable) => give_up(stack, shape, unable),
+        // SAFETY: the coroutine may yield; the call made sure.
+        Ok(Begun::Waiting) => unsafe { lua_yield(stack.state(), 0) },
+        Ok(Begun::Ready(outcome)) => push(stack, shape, outcome, None),
+        Err(error) => give_up(stack, shape, error),
     }
 }
 
-/// Ends a method that cannot be begun.
-pub fn give_up(stack: Stack, shape: u8, unable: Unable) -> c_int {
-    match unable {
-        Unable::Denied(denied) => stack.raise(format_args!("{denied}")),
-        Unable::CannotWait(why) => stack.cannot_wait(Shape::nils(shape), why),
-        Unable::Refused(text) => stack.raise(format_args!("{text}")),
+/// Ends a method that gives no result.
+pub fn give_up<E: Raised>(stack: Stack, shape: u8, error: CallError<E>) -> c_int {
+    match error {
+        CallError::Failed(error) if !error.is_raised() => stack.failure(Shape::nils(shape), error),
+        CallError::CannotWait => stack.cannot_wait(Shape::nils(shape), CannotWait::CCall),
+        error => stack.raise(format_args!("{error}")),
+    }
+}
+
+/// An error of which some kinds are raised in Lua, and others returned.
+pub trait Raised: fmt::Display {
+    fn is_raised(&self) -> bool;
+}
+
+impl Raised for Error {
+    fn is_raised(&self) -> bool {
+        *self == Error::BadRequest
+    }
+}
+
+impl Raised for Rejected {
+    fn is_raised(&self) -> bool {
+        matches!(self, Rejected::Failed(Error::BadRequest))
     }
 }
 
@@ -107,10 +76,9 @@ pub fn cannot_wait(
     request: NonNull<ngx_http_request_t>,
     why: CannotWait,
 ) -> c_int {
-    match transport::with(|worker| worker.check_ready(key, request)) {
-        Ok(Err(error)) => stack.failure(Shape::nils(shape), error),
-        Err(denied) => stack.raise(format_args!("{denied}")),
-        Ok(Ok(())) => stack.cannot_wait(Shape::nils(shape), why),
+    match transport::check_ready(key, request) {
+        Ok(()) => stack.cannot_wait(Shape::nils(shape), why),
+        Err(error) => give_up(stack, shape, CallError::Failed(error)),
     }
 }
 

@@ -11,10 +11,10 @@ use nginx_sys::SSL_SESSION;
 use super::handle;
 use super::results::{Shape, push};
 use super::stack::Stack;
-use super::suspend::{Unable, begin, go_on};
+use super::suspend::{caller, go_on};
 use crate::ngx_lua::release_anchors;
 use crate::transport::{
-    self, Begun, Certificate, Denied, Error, Handshake, Outcome, SessionKey, Slot,
+    self, Begun, CallError, Certificate, Error, Handshake, Outcome, SessionKey, Slot,
 };
 
 /// Instead of the address of a session: the one that was passed.
@@ -34,7 +34,7 @@ pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
     // SAFETY: a running C function's state.
     let port = unsafe { lua_tonumber(state, 9) };
     let handshake = Handshake {
-        session: transport::with(|worker| worker.known_tls_session(session)),
+        session: transport::known_tls_session(session),
         server_name: stack
             .optional_text(3, "server name")
             .map(|name| stack.owned(name)),
@@ -45,23 +45,19 @@ pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
         certificate: certificate(stack),
     };
     let resumed = handshake.session.is_some();
-    transport::room::before(|worker| worker.opens_for_handshake(key));
-    let next = begin(
-        Shape::HANDSHAKE,
-        key,
-        request,
-        stack.waiter(request),
-        |worker| worker.handshake(key, request, handshake),
-    );
-    match next {
+    let caller = match caller(stack, request) {
+        Ok(caller) => caller,
+        Err(why) => return stack.cannot_wait(1, why),
+    };
+    match transport::handshake(key, caller, handshake) {
         // cosockets return this one here, and raise it elsewhere
-        Err(Unable::Denied(Denied::BadRequest)) => stack.failure(1, Denied::BadRequest),
-        Ok(Ok(Begun::Ready(Outcome::Connected))) if resumed => {
+        Err(CallError::Failed(Error::BadRequest)) => stack.failure(1, Error::BadRequest),
+        Ok(Begun::Ready(Outcome::Connected)) if resumed => {
             stack.push_number(SAME_SESSION);
             1
         }
-        Ok(Ok(Begun::Ready(Outcome::Connected))) => push_session(stack, key),
-        Ok(Ok(Begun::Ready(outcome))) => push_outcome(stack, key, outcome),
+        Ok(Begun::Ready(Outcome::Connected)) => push_session(stack, key),
+        Ok(Begun::Ready(outcome)) => push_outcome(stack, key, outcome),
         next => go_on(stack, Shape::HANDSHAKE, next),
     }
 }
@@ -76,7 +72,7 @@ pub unsafe extern "C-unwind" fn finish_handshake(state: *mut lua_State) -> c_int
     let Some(key) = handle::passed_session(stack, 2) else {
         return stack.failure(1, Error::Closed);
     };
-    let outcome = transport::with(|worker| worker.take_outcome(key, Slot::Reader));
+    let outcome = transport::take_outcome(key, Slot::Reader);
     // SAFETY: Lua calls this.
     unsafe { release_anchors(state) };
     push_outcome(stack, key, outcome)
@@ -91,7 +87,7 @@ fn push_outcome(stack: Stack, key: SessionKey, outcome: Outcome) -> c_int {
 
 /// Pushes the address of a connection's TLS session, for the glue to free.
 fn push_session(stack: Stack, key: SessionKey) -> c_int {
-    let session = transport::with(|worker| worker.lend_tls_session(key));
+    let session = transport::lend_tls_session(key);
     stack.push_number(session.addr() as f64);
     1
 }
@@ -101,7 +97,7 @@ pub unsafe extern "C-unwind" fn free_session(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
     let session = address::<SSL_SESSION>(stack, 1);
-    transport::with_existing(|worker| worker.take_back_tls_session(session));
+    transport::take_back_tls_session(session);
     0
 }
 

@@ -7,8 +7,8 @@ use mlua::ffi::lua_State;
 use super::handle;
 use super::results::{self, Shape};
 use super::stack::Stack;
-use super::suspend::{begin, go_on};
-use crate::transport::Handshake;
+use super::suspend::{caller, go_on};
+use crate::transport::{self, Handshake};
 
 /// As in `tls`; never returned.
 pub const SAME_SESSION: f64 = 1.0;
@@ -21,14 +21,14 @@ pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
     let Some(key) = handle::session(stack, 1) else {
         stack.raise(format_args!("socket is never created nor connected"))
     };
-    let next = begin(
-        Shape::HANDSHAKE,
-        key,
-        request,
-        stack.waiter(request),
-        |worker| worker.handshake(key, request, Handshake),
-    );
-    go_on(stack, Shape::HANDSHAKE, next)
+    match caller(stack, request) {
+        Ok(caller) => go_on(
+            stack,
+            Shape::HANDSHAKE,
+            transport::handshake(key, caller, Handshake),
+        ),
+        Err(why) => stack.cannot_wait(1, why),
+    }
 }
 
 /// `finish_handshake(sock, sock, sslhandshake(sock, …))`

@@ -72,6 +72,9 @@ pub enum Error {
     /// A bug: the code has panicked. See the log.
     #[error("{}", crate::contain::INTERNAL)]
     Internal,
+    /// Use of an object by another active request than its own. Raised in Lua.
+    #[error("bad request")]
+    BadRequest,
     /// A host that cannot be parsed or resolved.
     #[error("{0}")]
     Host(String),
@@ -85,14 +88,6 @@ impl Error {
             errno => Error::Os(errno),
         }
     }
-}
-
-/// Use by another active request than the object's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
-    /// Raised in Lua.
-    #[error("bad request")]
-    BadRequest,
 }
 
 /// Why a connection was not pooled.
@@ -115,4 +110,18 @@ pub enum Rejected {
     /// The command must not be sent.
     #[error("{}", .0.answer)]
     Refused(Refused),
+}
+
+/// Why a call gives no result.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError<E> {
+    /// What was asked for failed.
+    #[error("{0}")]
+    Failed(E),
+    /// The coroutine would have to wait, and cannot.
+    #[error("cannot wait")]
+    CannotWait,
+    /// ngx_lua does not let it wait; its own words.
+    #[error("{0}")]
+    Refused(String),
 }

@@ -1,7 +1,7 @@
 //! What is returned in the place of a result after a panic.
 
 use crate::contain::INTERNAL;
-use crate::transport::error::{Error, KeepaliveError, Rejected};
+use crate::transport::error::{CallError, Error, KeepaliveError, Rejected};
 use crate::transport::ids::SessionKey;
 use crate::transport::state::op::Outcome;
 
@@ -51,6 +51,12 @@ impl Fallback for KeepaliveError {
     }
 }
 
+impl<E: Fallback> Fallback for CallError<E> {
+    fn fallback() -> CallError<E> {
+        CallError::Failed(E::fallback())
+    }
+}
+
 impl Fallback for String {
     fn fallback() -> String {
         INTERNAL.into()
@@ -75,20 +81,8 @@ impl<A: Fallback, B: Fallback> Fallback for (A, B) {
     }
 }
 
-impl<E: Fallback> Fallback for Result<(), E> {
+impl<T, E: Fallback> Fallback for Result<T, E> {
     fn fallback() -> Self {
         Err(E::fallback())
-    }
-}
-
-impl<E: Fallback> Fallback for Result<u64, E> {
-    fn fallback() -> Self {
-        Err(E::fallback())
-    }
-}
-
-impl<T, E: Fallback, D> Fallback for Result<Result<T, E>, D> {
-    fn fallback() -> Self {
-        Ok(Err(E::fallback()))
     }
 }

@@ -13,6 +13,10 @@ new_key_type! {
     pub struct SharedPoolKey;
 }
 
+/// Bits of an id in Lua, an integer up to 2^53, that are the place; the others
+/// are the generation.
+const PLACE_BITS: u32 = 21;
+
 impl SessionKey {
     /// The id as nginx and Lua carry it.
     pub fn to_bits(self) -> u64 {
@@ -22,6 +26,21 @@ impl SessionKey {
     /// From [`Self::to_bits`]; any other number finds no session.
     pub fn from_bits(bits: u64) -> SessionKey {
         KeyData::from_ffi(bits).into()
+    }
+
+    /// The id as a Lua number; `None`: there are too many sessions.
+    pub fn to_number(self) -> Option<f64> {
+        let bits = self.to_bits();
+        let place = bits & u64::from(u32::MAX);
+        (place < 1 << PLACE_BITS).then_some(((bits >> 32) << PLACE_BITS | place) as f64)
+    }
+
+    /// From [`Self::to_number`]; any other number finds no session.
+    pub fn from_number(number: f64) -> SessionKey {
+        // by way of a signed one, which is less work
+        let id = number as i64 as u64;
+        let place = id & ((1 << PLACE_BITS) - 1);
+        SessionKey::from_bits((id >> PLACE_BITS) << 32 | place)
     }
 }
 

@@ -35,19 +35,32 @@ mod state;
 mod wait;
 mod worker;
 
-pub use calls::room;
 #[cfg(ngx_feature = "http_ssl")]
 pub use connection::tls::Certificate;
 pub use connection::tls::Handshake;
-pub use error::{Denied, Error, KeepaliveError, Rejected};
-pub use fallback::Fallback;
+pub use error::{CallError, Error, KeepaliveError, Rejected};
 pub use ids::SessionKey;
 pub use log::not_connected;
-pub use peer::{Peer, PoolName};
+pub use peer::{Caller, Peer, PoolName};
 pub use state::op::{Begun, Opened, Outcome, Slot, What};
 pub use state::session::Timeouts;
-pub use worker::Worker;
-pub use worker::cell::{with, with_existing};
+
+use std::ptr::NonNull;
+#[cfg(ngx_feature = "http_ssl")]
+use std::rc::Rc;
+
+#[cfg(ngx_feature = "http_ssl")]
+use nginx_sys::SSL_SESSION;
+use nginx_sys::ngx_http_request_t;
+
+use crate::nginx::Msec;
+use crate::protocol::{RawRead, Reply};
+use calls::room;
+#[cfg(ngx_feature = "http_ssl")]
+use connection::tls::TlsSession;
+use fallback::Fallback;
+use worker::Worker;
+use worker::cell::{with, with_existing};
 
 /// The process begins: makes the worker's state.
 pub fn start() {
@@ -76,4 +89,197 @@ pub fn shut_down() {
         worker.close_all();
         worker.take_back_tls_sessions();
     });
+}
+
+/// The object that `connect` is called on.
+pub enum Connecting {
+    /// It has been connected before.
+    Again(SessionKey),
+    /// It is new, with these timeouts; `handle` is the address of what Lua will
+    /// collect with it.
+    New { timeouts: Timeouts, handle: usize },
+}
+
+/// Runs `begin`, and has the caller wait in `slot` for what it has begun.
+#[inline(always)]
+fn call<E: Fallback>(
+    key: SessionKey,
+    slot: Slot,
+    caller: Caller,
+    begin: impl FnOnce(&mut Worker) -> Result<Begun, E>,
+) -> Result<Begun, CallError<E>> {
+    with(|worker| {
+        let begun = begin(worker).map_err(CallError::Failed)?;
+        if let Begun::Waiting = begun {
+            worker.suspend(key, slot, caller)?;
+        }
+        Ok(begun)
+    })
+}
+
+/// Whether cosockets are allowed in the running phase of `request`.
+///
+/// # Errors
+///
+/// ngx_lua's own text.
+pub fn check_phase(request: NonNull<ngx_http_request_t>) -> Result<(), String> {
+    // SAFETY: the request is the one whose Lua code runs.
+    with(|worker| unsafe { worker.semaphores.check_phase(request) })
+}
+
+/// `connect`. The session, which is null if there is no memory for one, and
+/// what came of it: if it is pending, the coroutine has to yield.
+#[inline(always)]
+pub fn connect(
+    object: Connecting,
+    caller: Caller,
+    peer: &Peer<'_>,
+) -> (SessionKey, Result<Opened, CallError<Error>>) {
+    let request = caller.request;
+    room::before(|worker| worker.opens_to_connect(request, peer));
+    with(|worker| {
+        let key = match object {
+            Connecting::Again(key) => key,
+            Connecting::New { timeouts, handle } => worker.new_session(timeouts, handle),
+        };
+        let opened = match key.to_number().is_some() {
+            true => worker
+                .connect(key, request, peer)
+                .map_err(CallError::Failed),
+            false => Err(CallError::Failed(Error::NoMemory)),
+        };
+        match opened {
+            Ok(Opened::Pending) => {
+                let waiting = worker.suspend(key, Slot::Reader, caller);
+                (key, waiting.map(|()| Opened::Pending))
+            }
+            opened => (key, opened),
+        }
+    })
+}
+
+/// Whether a session is there, open or not.
+pub fn is_session(key: SessionKey) -> bool {
+    with(|worker| worker.is_session(key))
+}
+
+/// Forgets a session whose Lua object is gone.
+pub fn drop_session(key: SessionKey) {
+    with_existing(|worker| worker.drop_session(key));
+}
+
+/// Changes the timeouts of a session's later operations.
+pub fn set_timeouts(key: SessionKey, timeouts: Timeouts) {
+    with(|worker| worker.set_timeouts(key, timeouts));
+}
+
+/// `getreusedtimes`
+pub fn reused_times(key: SessionKey) -> Result<u64, Error> {
+    with(|worker| worker.reused_times(key))
+}
+
+/// `setkeepalive`, see [`Worker::set_keepalive`]. The handle of the session, if
+/// it is not needed any more.
+#[inline(always)]
+pub fn set_keepalive(
+    key: SessionKey,
+    request: NonNull<ngx_http_request_t>,
+    timeout: Option<Msec>,
+    pool_size: Option<i64>,
+) -> Result<Option<usize>, KeepaliveError> {
+    with(|worker| worker.set_keepalive(key, request, timeout, pool_size))
+}
+
+/// `close`. The handle of the session, if it is not needed any more.
+pub fn close(
+    key: SessionKey,
+    request: NonNull<ngx_http_request_t>,
+) -> Result<Option<usize>, Error> {
+    with(|worker| {
+        worker.close(key, request)?;
+        Ok(worker.retire(key))
+    })
+}
+
+/// Whether `request` could send a command now.
+pub fn check_ready(key: SessionKey, request: NonNull<ngx_http_request_t>) -> Result<(), Error> {
+    with(|worker| worker.check_ready(key, request))
+}
+
+/// Sends commands, see [`Worker::submit`]. The session keeps the operation in
+/// `slot`.
+#[inline(always)]
+pub fn submit(
+    key: SessionKey,
+    slot: Slot,
+    caller: Caller,
+    what: What<'_>,
+) -> Result<Begun, CallError<Rejected>> {
+    room::before(|worker| worker.opens_to_send(key, what.can_share()));
+    let request = caller.request;
+    call(key, slot, caller, |worker| {
+        worker.submit(key, request, what)
+    })
+}
+
+/// Sends raw bytes.
+pub fn send(key: SessionKey, caller: Caller, bytes: &[u8]) -> Result<Begun, CallError<Error>> {
+    room::before(|worker| worker.opens_to_send(key, false));
+    let request = caller.request;
+    call(key, Slot::Writer, caller, |worker| {
+        worker.send(key, request, bytes)
+    })
+}
+
+/// Receives raw bytes.
+pub fn receive(key: SessionKey, caller: Caller, want: RawRead) -> Result<Begun, CallError<Error>> {
+    room::before(|worker| worker.opens_to_send(key, false));
+    let request = caller.request;
+    call(key, Slot::Reader, caller, |worker| {
+        worker.receive(key, request, want)
+    })
+}
+
+/// `sslhandshake`, see [`Worker::handshake`].
+pub fn handshake(
+    key: SessionKey,
+    caller: Caller,
+    handshake: Handshake,
+) -> Result<Begun, CallError<Error>> {
+    room::before(|worker| worker.opens_for_handshake(key));
+    let request = caller.request;
+    call(key, Slot::Reader, caller, |worker| {
+        worker.handshake(key, request, handshake)
+    })
+}
+
+/// The result of the operation that the resumed coroutine has waited for.
+#[inline(always)]
+pub fn take_outcome(key: SessionKey, slot: Slot) -> Outcome {
+    with(|worker| worker.take_outcome(key, slot))
+}
+
+/// Takes the memory of a reply back.
+#[inline(always)]
+pub fn recycle(reply: Reply) {
+    with(|worker| worker.recycle(reply));
+}
+
+/// The TLS session at an address that Lua passed, if it is one that it holds.
+#[cfg(ngx_feature = "http_ssl")]
+pub fn known_tls_session(session: *mut SSL_SESSION) -> Option<Rc<TlsSession>> {
+    with(|worker| worker.known_tls_session(session))
+}
+
+/// Lends the TLS session of a session's connection to Lua; null if there is
+/// none.
+#[cfg(ngx_feature = "http_ssl")]
+pub fn lend_tls_session(key: SessionKey) -> *mut SSL_SESSION {
+    with(|worker| worker.lend_tls_session(key))
+}
+
+/// Takes a TLS session back from Lua.
+#[cfg(ngx_feature = "http_ssl")]
+pub fn take_back_tls_session(session: *mut SSL_SESSION) {
+    with_existing(|worker| worker.take_back_tls_session(session));
 }

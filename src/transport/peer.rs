@@ -1,6 +1,9 @@
-//! Where `connect` is to connect to.
+//! Who calls, and where `connect` is to connect to.
 
+use crate::ngx_lua::Waiter;
+use nginx_sys::ngx_http_request_t;
 use std::borrow::Cow;
+use std::ptr::NonNull;
 
 use crate::conf::Multiplex;
 use crate::protocol::Digits;
@@ -59,4 +62,12 @@ pub fn has_room_for_names(bytes: usize) -> bool {
         || Vec::<u8>::new()
             .try_reserve_exact(bytes.saturating_mul(COPIES))
             .is_ok()
+}
+
+/// Who calls: the request whose Lua code runs, and the coroutine that would
+/// wait for the result.
+pub struct Caller {
+    pub request: NonNull<ngx_http_request_t>,
+    /// `None`: it cannot wait.
+    pub waiter: Option<Waiter>,
 }

@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 
 use nginx_sys::ngx_http_request_t;
 
-use crate::transport::error::{Denied, Error};
+use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
 use crate::transport::state::session::{Session, State};
 use crate::transport::worker::Worker;
@@ -21,7 +21,7 @@ impl Worker {
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
-    ) -> Result<Option<SharedPoolKey>, Denied> {
+    ) -> Result<Option<SharedPoolKey>, Error> {
         match self.at_rest(key, request) {
             Some(&State::Shared { shared_pool, .. }) => Ok(Some(shared_pool)),
             Some(_) => Ok(None),
@@ -34,12 +34,12 @@ impl Worker {
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
-    ) -> Result<Option<SharedPoolKey>, Denied> {
+    ) -> Result<Option<SharedPoolKey>, Error> {
         self.reap(key);
         match self.sessions.get(key) {
             Some(session) => match session.state {
                 State::Shared { .. } if session.request() != Some(request) => {
-                    Err(Denied::BadRequest)
+                    Err(Error::BadRequest)
                 }
                 State::Shared { shared_pool, .. } => Ok(Some(shared_pool)),
                 _ => Ok(None),
@@ -53,16 +53,15 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// Outer: it belongs to another active request. Inner: it is not
-    /// connected.
+    /// It belongs to another active request, or it is not connected.
     #[inline(always)]
     pub fn private_connection(
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
-    ) -> Result<Result<ConnectionKey, Error>, Denied> {
+    ) -> Result<ConnectionKey, Error> {
         match self.at_rest(key, request) {
-            Some(State::Private(connection)) => Ok(Ok(*connection)),
+            Some(State::Private(connection)) => Ok(*connection),
             _ => self.private_connection_slow(key, request),
         }
     }
@@ -72,23 +71,23 @@ impl Worker {
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
-    ) -> Result<Result<ConnectionKey, Error>, Denied> {
+    ) -> Result<ConnectionKey, Error> {
         self.reap(key);
         let Some(session) = self.sessions.get(key) else {
-            return Ok(Err(Error::Closed));
+            return Err(Error::Closed);
         };
         match session.state {
-            State::Closed | State::Broken { .. } => Ok(Err(Error::Closed)),
-            _ if session.request() != Some(request) => Err(Denied::BadRequest),
+            State::Closed | State::Broken { .. } => Err(Error::Closed),
+            _ if session.request() != Some(request) => Err(Error::BadRequest),
             // as with cosockets, there is no connection yet to be busy
-            State::Resolving { .. } | State::Queued { .. } => Ok(Err(Error::Closed)),
-            State::Joining(_) => Ok(Err(Error::BusyConnecting)),
-            State::Shared { shared_pool, .. } => Ok(self.take_private_connection(key, shared_pool)),
+            State::Resolving { .. } | State::Queued { .. } => Err(Error::Closed),
+            State::Joining(_) => Err(Error::BusyConnecting),
+            State::Shared { shared_pool, .. } => self.take_private_connection(key, shared_pool),
             State::Deferred { .. } => match self.open_deferred(key) {
                 Ok(()) => self.private_connection(key, request),
-                Err(error) => Ok(Err(error)),
+                Err(error) => Err(error),
             },
-            State::Private(connection) => Ok(Ok(connection)),
+            State::Private(connection) => Ok(connection),
         }
     }
 
@@ -149,10 +148,10 @@ impl Worker {
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
-    ) -> Result<(), Denied> {
+    ) -> Result<(), Error> {
         self.reap(key);
         match self.sessions.get(key).and_then(Session::request) {
-            Some(owner) if owner != request => Err(Denied::BadRequest),
+            Some(owner) if owner != request => Err(Error::BadRequest),
             _ => Ok(()),
         }
     }

@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 
 use nginx_sys::ngx_http_request_t;
 
-use crate::transport::error::{Denied, Error};
+use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, SessionKey};
 use crate::transport::peer::Peer;
 use crate::transport::state::op::Opened;
@@ -20,28 +20,26 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// Outer: the session belongs to another active request. Inner: all else.
+    /// [`Error::BadRequest`]: the session belongs to another active request.
     pub fn connect(
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
         peer: &Peer<'_>,
-    ) -> Result<Result<Opened, Error>, Denied> {
+    ) -> Result<Opened, Error> {
         fault::point();
         if !self.make_room_for(peer) {
-            return Ok(Err(Error::NoMemory));
+            return Err(Error::NoMemory);
         }
-        if !self.sessions.get(key).is_some_and(Session::is_fresh)
-            && let Err(busy) = self.close_for_connect(key, request)?
-        {
-            return Ok(Err(busy));
+        if !self.sessions.get(key).is_some_and(Session::is_fresh) {
+            self.close_for_connect(key, request)?;
         }
         if peer.multiplex.connections > 0
             && let Some(joined) = self.connect_shared(key, request, peer)
         {
-            return Ok(joined);
+            return joined;
         }
-        Ok(self.start_connect(key, request, peer))
+        self.start_connect(key, request, peer)
     }
 
     /// Connects a session by shared connections. `None`: not to this peer.
@@ -127,35 +125,30 @@ impl Worker {
         }
     }
 
-    /// `close()`. Outer error: not this request's.
+    /// `close()`. Errors as with [`Self::connect`].
     pub fn close(
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
-    ) -> Result<Result<(), Error>, Denied> {
+    ) -> Result<(), Error> {
         fault::point();
         self.reap(key);
         if let Some(session) = self.sessions.get_mut(key)
             && let State::Broken { .. } = session.state
         {
             session.state = State::Closed;
-            return Ok(Ok(()));
+            return Ok(());
         }
         if self.is_deferred(key, request) {
             self.disconnect(key, State::Closed);
-            return Ok(Ok(()));
+            return Ok(());
         }
-        if self.shared_pool_of(key, request)?.is_some() {
-            return Ok(self.check_idle(key).map(|()| {
-                self.disconnect(key, State::Closed);
-            }));
+        if self.shared_pool_of(key, request)?.is_none() {
+            self.private_connection(key, request)?;
         }
-        match self.private_connection(key, request)? {
-            Err(error) => Ok(Err(error)),
-            Ok(_) => Ok(self.check_idle(key).map(|()| {
-                self.disconnect(key, State::Closed);
-            })),
-        }
+        self.check_idle(key)?;
+        self.disconnect(key, State::Closed);
+        Ok(())
     }
 
     /// Closes what a session has, which is to be connected anew.
@@ -164,12 +157,10 @@ impl Worker {
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
-    ) -> Result<Result<(), Error>, Denied> {
+    ) -> Result<(), Error> {
         self.may_connect(key, request)?;
-        let idle = self.check_idle(key);
-        if idle.is_ok() {
-            self.disconnect(key, State::Closed);
-        }
-        Ok(idle)
+        self.check_idle(key)?;
+        self.disconnect(key, State::Closed);
+        Ok(())
     }
 }

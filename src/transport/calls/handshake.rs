@@ -7,7 +7,7 @@ use nginx_sys::ngx_http_request_t;
 
 use crate::conf::{Context, LocConf};
 use crate::transport::connection::tls::{Handshake, failed, is_bad_name};
-use crate::transport::error::{Denied, Error};
+use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, PoolKey, SessionKey, SharedPoolKey};
 use crate::transport::state::op::{Begun, Opened, Outcome, Work};
 use crate::transport::state::session::State;
@@ -28,14 +28,11 @@ impl Worker {
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
         handshake: Handshake,
-    ) -> Result<Result<Begun, Error>, Denied> {
-        if !self.is_deferred(key, request)
-            && self.shared_pool_of(key, request)?.is_none()
-            && let Err(error) = self.private_connection(key, request)?
-        {
-            return Ok(Err(error));
+    ) -> Result<Begun, Error> {
+        if !self.is_deferred(key, request) && self.shared_pool_of(key, request)?.is_none() {
+            self.private_connection(key, request)?;
         }
-        Ok(self.start_handshake(key, request, handshake))
+        self.start_handshake(key, request, handshake)
     }
 
     pub fn start_handshake(

@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use nginx_sys::ngx_http_request_t;
 
 use crate::transport::connection::tls::Handshake;
-use crate::transport::error::{Denied, Error};
+use crate::transport::error::Error;
 use crate::transport::ids::SessionKey;
 use crate::transport::state::op::Begun;
 use crate::transport::worker::Worker;
@@ -17,7 +17,7 @@ impl Worker {
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
         _: Handshake,
-    ) -> Result<Result<Begun, Error>, Denied> {
+    ) -> Result<Begun, Error> {
         Ok(self
             .private_connection(key, request)?
             .and(Err(Error::NoTls)))

@@ -9,7 +9,7 @@ use crate::fault;
 use crate::nginx::{self, Msec};
 use crate::ngx_lua::Settings;
 use crate::transport::connection::Connection;
-use crate::transport::error::{Denied, Error, KeepaliveError};
+use crate::transport::error::{Error, KeepaliveError};
 use crate::transport::ids::{ConnectionKey, PoolKey, SessionKey, SharedPoolKey};
 use crate::transport::state::session::State;
 use crate::transport::worker::Worker;
@@ -23,21 +23,21 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// Outer: the session belongs to another active request. Inner: all else;
-    /// the session keeps its connection unless the error is `Dubious`.
+    /// [`Error::BadRequest`]: the session belongs to another active request. The
+    /// session keeps its connection unless the error is `Dubious`.
     pub fn set_keepalive(
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
         timeout: Option<Msec>,
         pool_size: Option<i64>,
-    ) -> Result<Result<Option<usize>, KeepaliveError>, Denied> {
+    ) -> Result<Option<usize>, KeepaliveError> {
         match self.at_rest(key, request) {
             Some(&State::Private(connection)) => {
-                Ok(self.pool_connection(key, connection, request, timeout, pool_size))
+                self.pool_connection(key, connection, request, timeout, pool_size)
             }
             Some(&State::Shared { shared_pool, .. }) => {
-                Ok(self.keep_shared(key, shared_pool, request, timeout, pool_size))
+                self.keep_shared(key, shared_pool, request, timeout, pool_size)
             }
             _ => self.keep_slow(key, request, timeout, pool_size),
         }
@@ -50,31 +50,26 @@ impl Worker {
         request: NonNull<ngx_http_request_t>,
         timeout: Option<Msec>,
         pool_size: Option<i64>,
-    ) -> Result<Result<Option<usize>, KeepaliveError>, Denied> {
+    ) -> Result<Option<usize>, KeepaliveError> {
         if self.is_deferred(key, request) {
             // what would be pooled is there already
-            return Ok(Ok(self.close_and_retire(key)));
+            return Ok(self.close_and_retire(key));
         }
         if let Some(shared_pool) = self.shared_pool_of(key, request)? {
             fault::point();
-            return Ok(match self.check_idle(key) {
-                Ok(()) => self.keep_shared(key, shared_pool, request, timeout, pool_size),
-                Err(busy) => Err(busy.into()),
-            });
+            self.check_idle(key)?;
+            return self.keep_shared(key, shared_pool, request, timeout, pool_size);
         }
-        let connection = match self.private_connection(key, request)? {
-            Ok(connection) => connection,
-            Err(error) => return Ok(Err(error.into())),
-        };
-        // that it was closed is told first
+        let connection = self.private_connection(key, request)?;
+        // report closed before busy
         let ended = self
             .connections
             .get(connection)
             .is_none_or(Connection::has_ended);
-        Ok(match self.check_idle(key) {
+        match self.check_idle(key) {
             Err(busy) if !ended => Err(busy.into()),
             _ => self.pool_connection(key, connection, request, timeout, pool_size),
-        })
+        }
     }
 
     /// `setkeepalive` of a session at rest with a connection of its own.

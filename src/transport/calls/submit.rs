@@ -8,9 +8,10 @@ use crate::fault;
 use crate::ngx_lua::{Wait, Waiter};
 use crate::protocol::{Command, RawRead, RawReader, SMALL_VALUE};
 use crate::transport::connection::{Connection, Tag};
-use crate::transport::error::{Denied, Error, Rejected};
+use crate::transport::error::{CallError, Error, Rejected};
 use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
 use crate::transport::log::not_connected;
+use crate::transport::peer::Caller;
 use crate::transport::state::op::{Begun, Op, Outcome, Slot, What, Work};
 use crate::transport::state::session::State;
 use crate::transport::worker::Worker;
@@ -20,24 +21,24 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// Outer: the session belongs to another active request. Inner: all else;
-    /// nothing was sent or the connection failed.
+    /// [`Error::BadRequest`]: the session belongs to another active request. All
+    /// else: nothing was sent or the connection failed.
     pub fn submit(
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
         what: What<'_>,
-    ) -> Result<Result<Begun, Rejected>, Denied> {
+    ) -> Result<Begun, Rejected> {
         fault::point();
         if what.can_share()
             && let Some(shared_pool) = self.shared_pool_of(key, request)?
         {
-            return Ok(self.submit_shared(key, shared_pool, what));
+            return self.submit_shared(key, shared_pool, what);
         }
-        Ok(match self.private_connection(key, request)? {
+        match self.private_connection(key, request) {
             Ok(connection) => self.submit_to(key, connection, what),
             Err(error) => Err(not_connected(request, "send", error).into()),
-        })
+        }
     }
 
     pub fn submit_to(
@@ -154,14 +155,14 @@ impl Worker {
         &mut self,
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
-    ) -> Result<Result<(), Error>, Denied> {
+    ) -> Result<(), Error> {
         if self.is_deferred(key, request) || self.shared_pool_of(key, request)?.is_some() {
-            return Ok(self.check_idle(key));
+            return self.check_idle(key);
         }
-        Ok(match self.private_connection(key, request)? {
+        match self.private_connection(key, request) {
             Ok(_) => self.check_idle(key),
             Err(error) => Err(not_connected(request, "send", error)),
-        })
+        }
     }
 
     /// Before a command is sent there must be nothing that could be taken for
@@ -191,12 +192,11 @@ impl Worker {
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
         bytes: &[u8],
-    ) -> Result<Result<Begun, Error>, Denied> {
-        let connection = match self.private_connection(key, request)? {
-            Ok(connection) => connection,
-            Err(error) => return Ok(Err(not_connected(request, "send", error))),
-        };
-        Ok(self.send_on(key, connection, bytes))
+    ) -> Result<Begun, Error> {
+        match self.private_connection(key, request) {
+            Ok(connection) => self.send_on(key, connection, bytes),
+            Err(error) => Err(not_connected(request, "send", error)),
+        }
     }
 
     pub fn send_on(
@@ -235,12 +235,11 @@ impl Worker {
         key: SessionKey,
         request: NonNull<ngx_http_request_t>,
         want: RawRead,
-    ) -> Result<Result<Begun, Error>, Denied> {
-        let connection = match self.private_connection(key, request)? {
-            Ok(connection) => connection,
-            Err(error) => return Ok(Err(not_connected(request, "receive", error))),
-        };
-        Ok(self.receive_on(key, connection, want))
+    ) -> Result<Begun, Error> {
+        match self.private_connection(key, request) {
+            Ok(connection) => self.receive_on(key, connection, want),
+            Err(error) => Err(not_connected(request, "receive", error)),
+        }
     }
 
     pub fn receive_on(
@@ -273,6 +272,22 @@ impl Worker {
         fault::point();
         self.read_if_due(connection);
         self.begun(key, slot)
+    }
+
+    /// Makes the caller wait for the operation in `slot`. It has to yield then.
+    #[inline(always)]
+    pub fn suspend<E>(
+        &mut self,
+        key: SessionKey,
+        slot: Slot,
+        caller: Caller,
+    ) -> Result<(), CallError<E>> {
+        let Some(waiter) = caller.waiter else {
+            self.abort(key);
+            return Err(CallError::CannotWait);
+        };
+        // SAFETY: the caller is the one whose Lua code runs.
+        unsafe { self.wait(key, slot, caller.request, waiter) }.map_err(CallError::Refused)
     }
 
     /// Makes the running coroutine, which is `waiter`, wait for the operation in

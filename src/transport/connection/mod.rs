@@ -3,13 +3,13 @@
 //! Nothing here knows the worker's state.
 
 pub mod address;
-pub mod connection;
 pub mod dial;
 pub mod handlers;
 pub mod idle;
 pub mod io;
 pub mod load;
 pub mod nginx_connection;
+pub mod parts;
 pub mod resolve;
 pub mod sharing;
 #[cfg(ngx_feature = "http_ssl")]
@@ -20,5 +20,5 @@ pub mod tls;
 pub mod unasked;
 pub mod writev;
 
-pub use connection::{Connection, MAX_LINE, Owner, ReadTimer, Tag};
 pub use nginx_connection::NgxConnection;
+pub use parts::{Connection, MAX_LINE, Owner, ReadTimer, Tag};

@@ -238,11 +238,11 @@ impl Op {
 
     /// Nothing of the coroutine stays in a queue or in nginx's timers.
     fn leave(&mut self) {
-        if let Waiting::Coroutine(waiter) = std::mem::replace(&mut self.waiting, Waiting::Ended) {
-            if self.semaphore.is_queued() {
-                // SAFETY: the operation ends with the request.
-                unsafe { waiter.coroutine().stop_waiting() };
-            }
+        if let Waiting::Coroutine(waiter) = std::mem::replace(&mut self.waiting, Waiting::Ended)
+            && self.semaphore.is_queued()
+        {
+            // SAFETY: the operation ends with the request.
+            unsafe { waiter.coroutine().stop_waiting() };
         }
     }
 
