@@ -3,8 +3,7 @@
 use strict;
 use warnings;
 
-use FindBin;
-use lib "$FindBin::Bin/lib";
+use lib 't/lib';
 
 use File::Basename qw( basename );
 use File::Temp qw( tempdir );
@@ -31,7 +30,7 @@ my $temp_paths = join '', map { "    ${_}_temp_path $prefix/$_;\n" }
 
 sub read_conf {
     my ($name) = @_;
-    open my $file, '<', "$FindBin::Bin/../nginx-conf/$name" or die "$name: $!";
+    open my $file, '<', TestEnv::root() . "/nginx-conf/$name" or die "$name: $!";
     local $/;
     return scalar <$file>;
 }

@@ -2,7 +2,6 @@ use strict;
 use warnings;
 use lib 't/lib';
 
-use FindBin;
 use Test::More;
 
 use TestEnv;
@@ -28,9 +27,7 @@ my $http = qq{
     lua_ssl_protocols TLSv1.2 TLSv1.3;
     lua_ssl_trusted_certificate $certs/ca.pem;
     init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
+        @{[ TestEnv::lua_kit() ]}
         refused = $ENV{TEST_NGINX_UNUSED_PORT}
         tls_port = $tls_port
         unix = "unix:$ENV{TEST_NGINX_MEMCACHED_SOCK}"

@@ -2,7 +2,6 @@ use strict;
 use warnings;
 use lib 't/lib';
 
-use FindBin;
 use IO::Select ();
 use Test::More;
 use Time::HiRes qw( sleep time );
@@ -33,7 +32,7 @@ my $nginx = LiveNginx->start(
         resolver 127.0.0.1:$dns ipv6=off;
         resolver_timeout 1s;
         init_by_lua_block {
-            package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
+            @{[ TestEnv::lua_kit() ]}
             coro = require "corokit"
             coro.ports = { slow = $port{slow}, silent = $port{silent}, full = $port{full} }
             logged, kept = {}, {}

@@ -2,7 +2,6 @@ use strict;
 use warnings;
 use lib 't/lib';
 
-use FindBin;
 use IO::Select;
 use POSIX ();
 use Test::More;
@@ -15,9 +14,7 @@ use LiveNginx;
 
 my $http = TestEnv::http_config() . qq{
     init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
+        @{[ TestEnv::lua_kit() ]}
 
         -- how long a get waits for a server that says nothing
         function waits()

@@ -1,42 +1,14 @@
 use lib 't/lib';
-use FindBin;
 use TestEnv;
 use DnsServer;
 use Test::Nginx::Socket::Lua;
 
-repeat_each(1);
-plan tests => repeat_each() * (3 * blocks());
-
 $ENV{TEST_NGINX_DNS_PORT} = DnsServer::start();
 
-our $HttpConfig = TestEnv::http_config() . qq{
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
-
-        -- How many queries for the name have reached the name server.
-        function kit.asked(name)
-            local udp = ngx.socket.udp()
-            assert(udp:setpeername("127.0.0.1", $ENV{TEST_NGINX_DNS_PORT}))
-            assert(udp:send("? " .. name))
-            local n = tonumber((assert(udp:receive())))
-            udp:close()
-            return n
-        end
-
-        -- connect(name), what came of it, and whether it took about `ms`.
-        function kit.took(ms, m, ...)
-            local t, ok, err = kit.timed(m.connect, m, ...)
-            local near = t > ms - 20 and t < ms + 200
-            return ok, err, near or t
-        end
-    }
-};
+our $HttpConfig = TestEnv::head( init => qq{ require("dnskit").port = $ENV{TEST_NGINX_DNS_PORT} } );
 
 master_on();
 workers(1);
-no_long_string();
 run_tests();
 
 __DATA__

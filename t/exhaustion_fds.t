@@ -2,7 +2,6 @@ use strict;
 use warnings;
 use lib 't/lib';
 
-use FindBin;
 use Test::More;
 
 use TestEnv;
@@ -17,9 +16,7 @@ my $slow = TestEnv::start_memcached( args => [qw( -t 1 -c 24 -o no_maxconns_fast
 my $http = TestEnv::http_config() . qq{
     lua_socket_log_errors off;
     init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
+        @{[ TestEnv::lua_kit() ]}
         few, slow = $few, $slow
         pools = 0
         -- an object with a connection that nobody else has

@@ -2,7 +2,6 @@ use strict;
 use warnings;
 use lib 't/lib';
 
-use FindBin;
 use Test::More;
 
 use TestEnv;
@@ -29,9 +28,7 @@ my $http = TestEnv::http_config() . qq{
     lua_ssl_trusted_certificate $certs/ca.pem;
     init_by_lua_block {
         jit.off()    -- failalloc cannot read the stack beyond compiled code
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
+        @{[ TestEnv::lua_kit() ]}
         refused = $ENV{TEST_NGINX_UNUSED_PORT}
         tls_port = $tls_port
         unix = "unix:$ENV{TEST_NGINX_MEMCACHED_SOCK}"

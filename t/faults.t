@@ -1,5 +1,4 @@
 use lib 't/lib';
-use FindBin;
 use TestEnv memcached => 0;
 use Test::Nginx::Socket::Lua;
 
@@ -8,27 +7,22 @@ use Test::Nginx::Socket::Lua;
 
 use FaultServer;
 
-repeat_each(1);
-plan tests => repeat_each() * (5 * blocks());
-
 our $Slots      = 48;
 our $Port       = FaultServer::start($Slots);
-our $HttpConfig = TestEnv::http_config() . qq{
-    lua_socket_log_errors off;
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
+our $HttpConfig = TestEnv::head(
+    tests => 5,
+    http  => 'lua_socket_log_errors off;',
+    init  => qq{
         faults = require "faultkit"
         cases = require "faultcases"
         faults.port, faults.slots = $Port, $Slots
         faults.shared = "@{[ $ENV{TEST_NGINX_MULTIPLEX} // '' ]}" ~= ""
-    }
-};
+    },
+);
 
 log_level('notice');
 worker_connections(2048);
 timeout(300);
-no_long_string();
 run_tests();
 
 __DATA__

@@ -1,5 +1,4 @@
 use lib 't/lib';
-use FindBin;
 use TestEnv memcached => 0;
 use Test::Nginx::Socket::Lua;
 
@@ -8,16 +7,12 @@ use Test::Nginx::Socket::Lua;
 
 use FaultServer;
 
-repeat_each(1);
-plan tests => repeat_each() * (5 * blocks());
-
 our $Slots      = 20;
 our $Port       = FaultServer::start($Slots);
-our $HttpConfig = TestEnv::http_config() . qq{
-    lua_socket_log_errors off;
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
+our $HttpConfig = TestEnv::head(
+    tests => 5,
+    http  => 'lua_socket_log_errors off;',
+    init  => qq{
         mux = require "muxkit"
         faults = require "faultkit"
         faults.port, faults.slots = $Port, $Slots
@@ -32,13 +27,12 @@ our $HttpConfig = TestEnv::http_config() . qq{
             local value, _, err = m:get("probe")
             return value and value:match("^probe@%d+\$") and "right" or err
         end
-    }
-};
+    },
+);
 
 log_level('notice');
 worker_connections(1024);
 timeout(120);
-no_long_string();
 run_tests();
 
 __DATA__

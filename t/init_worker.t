@@ -3,7 +3,6 @@ use warnings;
 use lib 't/lib';
 
 use File::Temp ();
-use FindBin;
 use IO::Socket::INET;
 use Test::More;
 use Time::HiRes qw( sleep );
@@ -28,9 +27,7 @@ my $reads_once = LiveNginx::slurp( ( TestEnv::modules(0) )[1] ) =~ /lua_ssl_cert
 
 my $lua = qq{
     init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
+        @{[ TestEnv::lua_kit() ]}
         local looks = {}
         -- how connections are shared, and how long a value may be
         function looks.values()

@@ -1,19 +1,11 @@
 use lib 't/lib';
-use FindBin;
 use TestEnv;
 use Test::Nginx::Socket::Lua;
 
-repeat_each(1);
-plan tests => repeat_each() * (3 * blocks());
-
 # Many keys, many who wait: the work for n of them is not that of n times n. What is allowed for is
 # generous; a search for each key among all takes seconds. And many lines of statistics.
-our $HttpConfig = TestEnv::http_config() . qq{
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
-
+our $HttpConfig = TestEnv::head(
+    init => q{
         -- A server whose answer to a get of a list has the keys that order(keys) returns.
         function answering(order)
             return kit.fake(function(c)
@@ -23,9 +15,9 @@ our $HttpConfig = TestEnv::http_config() . qq{
                     local keys, out = {}, {}
                     for key in line:sub(5):gmatch("%S+") do keys[#keys + 1] = key end
                     for i, key in ipairs(order(keys)) do
-                        out[i] = "VALUE " .. key .. " 7 " .. #key .. "\\r\\n" .. key .. "\\r\\n"
+                        out[i] = "VALUE " .. key .. " 7 " .. #key .. "\r\n" .. key .. "\r\n"
                     end
-                    c:send(table.concat(out) .. "END\\r\\n")
+                    c:send(table.concat(out) .. "END\r\n")
                 end
             end)
         end
@@ -54,10 +46,9 @@ our $HttpConfig = TestEnv::http_config() . qq{
             srv:close()
             return results, m:close()
         end
-    }
-};
+    },
+);
 
-no_long_string();
 run_tests();
 
 __DATA__

@@ -1,29 +1,14 @@
 use lib 't/lib';
-use FindBin;
 use TestEnv;
 use DnsServer;
 use Test::Nginx::Socket::Lua;
 
 # How many connections there are, and what goes over them.
 
-plan skip_all => 'the reference shares no connections' if TestEnv::reference_lib();
-repeat_each(1);
-plan tests => repeat_each() * (3 * blocks());
-
 $ENV{TEST_NGINX_DNS_PORT} = DnsServer::start();
 
-our $HttpConfig = qq{
-    lua_memcached_multiplex 2;
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        mux = require "muxkit"
-        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
-        kit.unix = "unix:$ENV{TEST_NGINX_MEMCACHED_SOCK}"
-    }
-};
+our $HttpConfig = TestEnv::head( multiplex => 2 );
 
-no_long_string();
 run_tests();
 
 __DATA__

@@ -1,22 +1,13 @@
 use lib 't/lib';
-use FindBin;
 use TestEnv;
 use Test::Nginx::Socket::Lua;
 
 # Reads that are lost with a shared connection are asked again, once.
 
-plan skip_all => 'the reference shares no connections' if TestEnv::reference_lib();
-repeat_each(1);
-plan tests => repeat_each() * (3 * blocks());
-
-our $HttpConfig = qq{
-    lua_socket_log_errors off;
-    lua_memcached_multiplex 1;
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        mux = require "muxkit"
-
+our $HttpConfig = TestEnv::head(
+    multiplex => 1,
+    http      => 'lua_socket_log_errors off;',
+    init      => q{
         -- A server that ends the connection (how: close, reset) when it is asked for `bad` on one of
         -- its first n connections, and has not answered anything that came with it.
         function fragile(how, n)
@@ -41,11 +32,10 @@ our $HttpConfig = qq{
             for _, call in ipairs{ ... } do m[call[1]](m, unpack(call, 2)) end
             return m:commit_pipeline()
         end
-    }
-};
+    },
+);
 
 worker_connections(1024);
-no_long_string();
 run_tests();
 
 __DATA__

@@ -1,11 +1,9 @@
 use lib 't/lib';
-use FindBin;
 use TestEnv;
 use Test::Nginx::Socket::Lua;
 
 # Where sharing is switched on, and for whom.
 
-plan skip_all => 'the reference shares no connections' if TestEnv::reference_lib();
 my @bad = (
     [ '0',                  'needs "off" or a number of connections from 1 to 64' ],
     [ '65',                 'needs "off" or a number of connections from 1 to 64' ],
@@ -22,31 +20,6 @@ my @bad = (
     [ '2; lua_memcached_multiplex off', 'is duplicate' ],
     [ '',                   'invalid number of arguments in "lua_memcached_multiplex" directive' ],
 );
-plan tests => 3 * ( 5 + @bad );
-
-our $HttpConfig = qq{
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        mux = require "muxkit"
-        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
-
-        -- How many connections two sessions at once make; with_options[i] is what
-        -- the i-th one is made with.
-        function sharing(with_options)
-            local srv = mux.server()
-            local memcs = {}
-            for i = 1, 2 do
-                memcs[i] = kit.connect(srv.port, nil, with_options and with_options[i])
-                assert(memcs[i]:get("k"):lower() == "k")
-            end
-            srv:close()
-            return srv.accepted == 1 and "shared" or "private"
-        end
-    }
-};
-
-no_long_string();
 
 # The directive with each of the bad arguments.
 my $text = do { local $/; <DATA> };
@@ -72,6 +45,25 @@ $case->[1]
 BLOCK
 }
 Test::Base::spec_string($text);
+
+our $HttpConfig = TestEnv::head(
+    multiplex => 0,
+    init      => q{
+        -- How many connections two sessions at once make; with_options[i] is what
+        -- the i-th one is made with.
+        function sharing(with_options)
+            local srv = mux.server()
+            local memcs = {}
+            for i = 1, 2 do
+                memcs[i] = kit.connect(srv.port, nil, with_options and with_options[i])
+                assert(memcs[i]:get("k"):lower() == "k")
+            end
+            srv:close()
+            return srv.accepted == 1 and "shared" or "private"
+        end
+    },
+);
+
 run_tests();
 
 __DATA__

@@ -1,29 +1,19 @@
 use lib 't/lib';
-use FindBin;
 use TestEnv;
 use Test::Nginx::Socket::Lua;
 
 # How long shared connections stay that nobody uses and nobody asked for to be kept.
 
-plan skip_all => 'the reference shares no connections' if TestEnv::reference_lib();
-repeat_each(1);
-plan tests => repeat_each() * (3 * blocks());
-
-our $HttpConfig = qq{
-    lua_memcached_multiplex 2;
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        mux = require "muxkit"
-
+our $HttpConfig = TestEnv::head(
+    multiplex => 2,
+    init      => q{
         -- Whether all connections are gone within 0.6 s.
         function kit.gone(srv)
             return kit.eventually(function() return mux.open(srv) == 0 end, 0.6)
         end
-    }
-};
+    },
+);
 
-no_long_string();
 run_tests();
 
 __DATA__

@@ -1,23 +1,14 @@
 use lib 't/lib';
-use FindBin;
 use TestEnv;
 use Test::Nginx::Socket::Lua;
 
 # Error lines that are not the whole reply: proxies answer a list of keys with a line for each key
 # whose server is away, and then END.
 
-plan skip_all => 'the reference shares no connections' if TestEnv::reference_lib();
-repeat_each(1);
-plan tests => repeat_each() * (3 * blocks());
-
-our $HttpConfig = qq{
-    lua_socket_log_errors off;
-    lua_memcached_multiplex 2;
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        mux = require "muxkit"
-
+our $HttpConfig = TestEnv::head(
+    multiplex => 2,
+    http      => 'lua_socket_log_errors off;',
+    init      => q{
         DEAD = { "dead1", "dead2", "dead3" }
 
         -- A proxy: keys that begin with `dead` give an error line each.
@@ -25,20 +16,20 @@ our $HttpConfig = qq{
             return mux.server(function(line, c)
                 local answer = more and more(line, c)
                 if answer ~= nil then return answer end
-                if line:match("^incr") then return "8\\r\\n" end
-                local keys = line:match("^gets? (.*)\$")
+                if line:match("^incr") then return "8\r\n" end
+                local keys = line:match("^gets? (.*)$")
                 if not (keys and keys:find("dead")) then return end
                 local out, count, bad = {}, 0, 0
                 for key in keys:gmatch("%S+") do
                     count = count + 1
                     if key:match("^dead") then
                         bad = bad + 1
-                        out[count] = "SERVER_ERROR backend failure\\r\\n"
+                        out[count] = "SERVER_ERROR backend failure\r\n"
                     else
-                        out[count] = "VALUE " .. key .. " 0 " .. #key .. "\\r\\n" .. key .. "\\r\\n"
+                        out[count] = "VALUE " .. key .. " 0 " .. #key .. "\r\n" .. key .. "\r\n"
                     end
                 end
-                return table.concat(out) .. (count == 1 and bad == 1 and "" or "END\\r\\n")
+                return table.concat(out) .. (count == 1 and bad == 1 and "" or "END\r\n")
             end)
         end
 
@@ -72,10 +63,9 @@ our $HttpConfig = qq{
                 return neighbours[which[i - 1]](memcs[i])
             end)
         end
-    }
-};
+    },
+);
 
-no_long_string();
 run_tests();
 
 __DATA__

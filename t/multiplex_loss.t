@@ -1,26 +1,11 @@
 use lib 't/lib';
-use FindBin;
 use TestEnv;
 use Test::Nginx::Socket::Lua;
 
 # Links that break, replies that fit no command, connections that cannot be had.
 
-plan skip_all => 'the reference shares no connections' if TestEnv::reference_lib();
-repeat_each(1);
-plan tests => repeat_each() * (3 * blocks());
+our $HttpConfig = TestEnv::head( multiplex => 2 );
 
-our $HttpConfig = qq{
-    lua_memcached_multiplex 2;
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        mux = require "muxkit"
-        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
-        kit.unix = "unix:$ENV{TEST_NGINX_MEMCACHED_SOCK}"
-    }
-};
-
-no_long_string();
 run_tests();
 
 __DATA__

@@ -1,26 +1,19 @@
 use lib 't/lib';
-use FindBin;
 use TestEnv;
 use DnsServer;
 use Test::Nginx::Socket::Lua;
 
 # The name of a server of shared connections is looked up again when the answer has expired.
 
-plan skip_all => 'the reference shares no connections' if TestEnv::reference_lib();
-repeat_each(1);
-plan tests => repeat_each() * (3 * blocks());
-
 $ENV{TEST_NGINX_DNS_PORT} = DnsServer::start();
 
-our $HttpConfig = qq{
-    lua_memcached_multiplex 2;
-    resolver 127.0.0.1:$ENV{TEST_NGINX_DNS_PORT} ipv6=off;
-    resolver_timeout 500ms;
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        mux = require "muxkit"
-
+our $HttpConfig = TestEnv::head(
+    multiplex => 2,
+    http      => qq{
+        resolver 127.0.0.1:$ENV{TEST_NGINX_DNS_PORT} ipv6=off;
+        resolver_timeout 500ms;
+    },
+    init      => qq{
         -- Says something to the name server.
         function kit.dns(what)
             local udp = ngx.socket.udp()
@@ -62,10 +55,9 @@ our $HttpConfig = qq{
                 return kit.who(name, port, keep) == want
             end, 4)
         end
-    }
-};
+    },
+);
 
-no_long_string();
 run_tests();
 
 __DATA__

@@ -1,27 +1,12 @@
 use lib 't/lib';
-use FindBin;
 use TestEnv;
 use Test::Nginx::Socket::Lua;
 
 # Operations that end before their reply comes: killed, timed out, aborted. The reply is discarded,
 # and the others on the connection go on.
 
-plan skip_all => 'the reference shares no connections' if TestEnv::reference_lib();
-repeat_each(1);
-plan tests => repeat_each() * (3 * blocks());
+our $HttpConfig = TestEnv::head( multiplex => 2 );
 
-our $HttpConfig = qq{
-    lua_memcached_multiplex 2;
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        mux = require "muxkit"
-        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
-        kit.unix = "unix:$ENV{TEST_NGINX_MEMCACHED_SOCK}"
-    }
-};
-
-no_long_string();
 run_tests();
 
 __DATA__

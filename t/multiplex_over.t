@@ -1,22 +1,13 @@
 use lib 't/lib';
-use FindBin;
 use TestEnv;
 use Test::Nginx::Socket::Lua;
 
 # Operations that are over: nothing of them that was not sent is sent later.
 
-plan skip_all => 'the reference shares no connections' if TestEnv::reference_lib();
-repeat_each(1);
-plan tests => repeat_each() * (3 * blocks());
-
-our $HttpConfig = qq{
-    lua_socket_log_errors off;
-    lua_memcached_multiplex 1;
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        mux = require "muxkit"
-
+our $HttpConfig = TestEnv::head(
+    multiplex => 1,
+    http      => 'lua_socket_log_errors off;',
+    init      => q{
         -- A listener that accepts nothing yet, and an object that is connected to it by a
         -- connection that was closed: its commands are given to one that cannot be opened before
         -- the listener serves.
@@ -58,7 +49,7 @@ our $HttpConfig = qq{
                         c.ended = true
                         return
                     end
-                    local size = line:match("^set %S+ %d+ %d+ (%d+)\$")
+                    local size = line:match("^set %S+ %d+ %d+ (%d+)$")
                     local value = size and c:read(math.min(size + 2, 6))
                     if size and not (value and skip(c, math.max(size - 4, 0))) then
                         c.ended = true
@@ -66,15 +57,14 @@ our $HttpConfig = qq{
                     end
                     value = value and value:gsub("[^a-z]", "")
                     table.insert(listener.lines, line .. (value and " " .. value or ""))
-                    c:send(size and "STORED\\r\\n" or mux.reply(line, c))
+                    c:send(size and "STORED\r\n" or mux.reply(line, c))
                 end
             end)
         end
-    }
-};
+    },
+);
 
 worker_connections(1024);
-no_long_string();
 run_tests();
 
 __DATA__

@@ -1,31 +1,18 @@
 use lib 't/lib';
-use FindBin;
 use TestEnv;
 use TestCerts;
 use Test::Nginx::Socket::Lua;
 
 # What cannot be shared goes over a connection of its own, by itself.
 
-plan skip_all => 'the reference shares no connections' if TestEnv::reference_lib();
-repeat_each(1);
-plan tests => repeat_each() * (3 * blocks());
-
 $ENV{TEST_NGINX_CERTS} = TestCerts::dir();
 our $Tls        = TestEnv::start_memcached( args => TestCerts::memcached_args('good') );
-our $HttpConfig = qq{
-    lua_ssl_protocols TLSv1.2;
-    lua_memcached_multiplex 2;
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        mux = require "muxkit"
-        kit.tls = $Tls
-        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
-        kit.unix = "unix:$ENV{TEST_NGINX_MEMCACHED_SOCK}"
-    }
-};
+our $HttpConfig = TestEnv::head(
+    multiplex => 2,
+    http      => 'lua_ssl_protocols TLSv1.2;',
+    init      => qq{ kit.tls = $Tls },
+);
 
-no_long_string();
 run_tests();
 
 __DATA__

@@ -2,7 +2,6 @@ use strict;
 use warnings;
 use lib 't/lib';
 
-use FindBin;
 use IO::Select;
 use IO::Socket::INET;
 use POSIX ();
@@ -21,8 +20,7 @@ my $http = qq{
     lua_memcached_multiplex 2;
     lua_socket_log_errors off;
     init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
+        @{[ TestEnv::lua_kit() ]}
         kit.port = $port
     }
 };

@@ -1,23 +1,12 @@
 use lib 't/lib';
-use FindBin;
 use TestEnv;
 use Test::Nginx::Socket::Lua;
 
 # What counts as waiting, whose bounds hold, and who gets the room that there is.
 
-plan skip_all => 'the reference shares no connections' if TestEnv::reference_lib();
-repeat_each(1);
-plan tests => repeat_each() * (3 * blocks());
-
-our $HttpConfig = qq{
-    lua_memcached_multiplex 2;
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        mux = require "muxkit"
-        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
-        kit.unix = "unix:$ENV{TEST_NGINX_MEMCACHED_SOCK}"
-
+our $HttpConfig = TestEnv::head(
+    multiplex => 2,
+    init      => q{
         -- A server that reads nothing until `go` and then answers no set of
         -- more than 100 bytes until `done`.
         function slow_reader()
@@ -28,7 +17,7 @@ our $HttpConfig = qq{
                     local line = c:line()
                     if not line then return end
                     table.insert(srv.lines, line)
-                    local size = tonumber(line:match("^set %S+ 0 0 (%d+)\$"))
+                    local size = tonumber(line:match("^set %S+ 0 0 (%d+)$"))
                     if size then
                         local till = c.total - #c.input + size + 2
                         if size > 100 then
@@ -44,7 +33,7 @@ our $HttpConfig = qq{
                         end
                     end
                     while srv.held and not srv.stopped do ngx.sleep(0.002) end
-                    c:send(size and "STORED\\r\\n" or mux.reply(line, c))
+                    c:send(size and "STORED\r\n" or mux.reply(line, c))
                     while not srv.go and not srv.stopped do ngx.sleep(0.002) end
                 end
             end)
@@ -71,10 +60,9 @@ our $HttpConfig = qq{
                 ngx.sleep(0.002)
             end
         end
-    }
-};
+    },
+);
 
-no_long_string();
 run_tests();
 
 __DATA__

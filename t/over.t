@@ -1,5 +1,4 @@
 use lib 't/lib';
-use FindBin;
 use TestEnv;
 use TestCerts;
 use Test::Nginx::Socket::Lua;
@@ -7,18 +6,13 @@ use Test::Nginx::Socket::Lua;
 # Operations that are over when a large value was sent in part: the server never gets the rest, so
 # that it stores nothing, whatever it does later. Over plain connections and by TLS.
 
-plan skip_all => 'the reference goes on sending' if TestEnv::reference_lib();
-repeat_each(1);
-plan tests => repeat_each() * (3 * blocks());
-
 our @Large = qw( -I 16m -m 256 );
 our $Plain = TestEnv::start_memcached( args => [@Large] );
 our $Tls   = TestEnv::start_memcached( args => [ @{ TestCerts::memcached_args('good') }, @Large ] );
-our $HttpConfig = TestEnv::http_config() . qq{
-    lua_socket_log_errors off;
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
+our $HttpConfig = TestEnv::head(
+    skip => 'the reference goes on sending',
+    http => 'lua_socket_log_errors off;',
+    init => qq{
         servers = {
             { name = "plain", port = $Plain, pid = @{[ TestEnv::Memcached::pid($Plain) ]} },
             { name = "tls", port = $Tls, pid = @{[ TestEnv::Memcached::pid($Tls) ]}, tls = true },
@@ -46,10 +40,9 @@ our $HttpConfig = TestEnv::http_config() . qq{
             if err then value = connect(server):get("k") end
             return result, value
         end
-    }
-};
+    },
+);
 
-no_long_string();
 run_tests();
 
 __DATA__

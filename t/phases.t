@@ -1,20 +1,9 @@
 use lib 't/lib';
-use FindBin;
 use TestEnv;
 use Test::Nginx::Socket::Lua;
 
-repeat_each(1);
-plan tests => repeat_each() * (3 * blocks());
+our $HttpConfig = TestEnv::head();
 
-our $HttpConfig = TestEnv::http_config() . qq{
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
-    }
-};
-
-no_long_string();
 run_tests();
 
 __DATA__
@@ -179,9 +168,7 @@ reused: 1
 --- http_config eval
 TestEnv::http_config() . qq{
     init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
+        @{[ TestEnv::lua_kit() ]}
         local memcached = require "resty.memcached"
         kit.shared.init = kit.raise_text(memcached.new, memcached)
         kit.shared.version = memcached._VERSION

@@ -1,11 +1,7 @@
 use lib 't/lib';
 use File::Temp ();
-use FindBin;
 use TestEnv;
 use Test::Nginx::Socket::Lua;
-
-repeat_each(1);
-plan tests => repeat_each() * (3 * blocks());
 
 # A certificate of this run, for the listener whose handshakes run Lua.
 our $Dir = File::Temp->newdir( 'tlsXXXXXX', TMPDIR => 1 );
@@ -17,12 +13,8 @@ system(
 chmod 0644, "$Dir/key.pem";
 $ENV{TEST_NGINX_TLS_PORT} = TestEnv::free_port();
 
-our $HttpConfig = TestEnv::http_config() . qq{
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
-
+our $HttpConfig = TestEnv::head(
+    init => qq{
         -- A handshake with the server that runs Lua in it: what came of it, the
         -- session, and what it answered to a request.
         function kit.handshake(session)
@@ -44,8 +36,8 @@ our $HttpConfig = TestEnv::http_config() . qq{
                 kit.show(step, kit.shared[step])
             end
         end
-    }
-};
+    },
+);
 
 # server(PHASE => LUA, ...): a TLS server with Lua in these phases.
 sub server {
@@ -86,7 +78,6 @@ sub attempt {
 };
 }
 
-no_long_string();
 run_tests();
 
 __DATA__

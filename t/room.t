@@ -2,7 +2,6 @@ use strict;
 use warnings;
 use lib 't/lib';
 
-use FindBin;
 use IO::Select;
 use IO::Socket::INET;
 use Test::More;
@@ -28,9 +27,7 @@ my $http = qq{
     resolver_timeout 2s;
     lua_ssl_trusted_certificate $certs/ca.pem;
     init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
+        @{[ TestEnv::lua_kit() ]}
         tls = $tls
         ways = require "roomways"
     }

@@ -1,20 +1,9 @@
 use lib 't/lib';
-use FindBin;
 use TestEnv;
 use Test::Nginx::Socket::Lua;
 
-repeat_each(1);
-plan tests => repeat_each() * (4 * blocks());
+our $HttpConfig = TestEnv::head( tests => 4 );
 
-our $HttpConfig = TestEnv::http_config() . qq{
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
-    }
-};
-
-no_long_string();
 run_tests();
 
 __DATA__

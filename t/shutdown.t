@@ -2,7 +2,6 @@ use strict;
 use warnings;
 use lib 't/lib';
 
-use FindBin;
 use Test::More;
 use Time::HiRes qw( sleep );
 
@@ -15,9 +14,7 @@ use LiveNginx;
 my $http = TestEnv::http_config() . qq{
     lua_socket_log_errors off;
     init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
+        @{[ TestEnv::lua_kit() ]}
         -- the kernel answers there, and nobody else
         silent = function() return kit.listen().port end
         local function new()

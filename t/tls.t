@@ -1,29 +1,13 @@
 use lib 't/lib';
-use FindBin;
 use TestEnv;
-use TestCerts;
 use Test::Nginx::Socket::Lua;
 
-plan skip_all => 'the library has no sslhandshake' if !TestCerts::wanted();
-repeat_each(1);
-plan tests => repeat_each() * (3 * blocks());
-
-$ENV{TEST_NGINX_CERTS} = TestCerts::dir();
-our $Memcached  = TestEnv::start_memcached( args => TestCerts::memcached_args('good') );
-our $HttpConfig = TestEnv::http_config() . TestCerts::web(qw( good second )) . qq{
+our $HttpConfig = TestEnv::head(
+    tls  => [qw( good second )],
     # the newest that every ngx_lua offers by default
-    lua_ssl_protocols TLSv1.2;
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        tls = require "tlskit"
-        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
-        tls.port = $Memcached
-        tls.web = { @{[ TestCerts::lua_ports() ]} }
-    }
-};
+    http => 'lua_ssl_protocols TLSv1.2;',
+);
 
-no_long_string();
 run_tests();
 
 __DATA__

@@ -1,31 +1,13 @@
 use lib 't/lib';
-use FindBin;
 use TestEnv;
 use TestCerts;
 use Test::Nginx::Socket::Lua;
 
-plan skip_all => 'the library has no sslhandshake' if !TestCerts::wanted();
-repeat_each(1);
-plan tests => repeat_each() * (3 * blocks());
-
-$ENV{TEST_NGINX_CERTS} = TestCerts::dir();
-our $Memcached  = TestEnv::start_memcached( args => TestCerts::memcached_args('good') );
-our $Mutual     = TestEnv::start_memcached(
+our $Mutual = TestEnv::start_memcached(
     args => TestCerts::memcached_args(
-        'good', 'ssl_verify_mode=2', "ssl_ca_cert=$ENV{TEST_NGINX_CERTS}/ca.pem" ) );
-our $HttpConfig = TestEnv::http_config() . TestCerts::web(qw( good second )) . qq{
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        tls = require "tlskit"
-        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
-        tls.port = $Memcached
-        tls.mutual = $Mutual
-        tls.web = { @{[ TestCerts::lua_ports() ]} }
-    }
-};
+        'good', 'ssl_verify_mode=2', "ssl_ca_cert=@{[ TestCerts::dir() ]}/ca.pem" ) );
+our $HttpConfig = TestEnv::head( tls => [qw( good second )], init => qq{ tls.mutual = $Mutual } );
 
-no_long_string();
 run_tests();
 
 __DATA__

@@ -1,27 +1,16 @@
 use lib 't/lib';
-use FindBin;
 use TestEnv;
 use TestCerts;
 use Test::Nginx::Socket::Lua;
 
-plan skip_all => 'the library has no sslhandshake' if !TestCerts::wanted();
-repeat_each(1);
-plan tests => repeat_each() * (4 * blocks());
-
-our $Certs = $ENV{TEST_NGINX_CERTS} = TestCerts::dir();
-our $HttpConfig = TestEnv::http_config() . TestCerts::web(qw( good cn expired notyet revoked other self deep )) . qq{
+our $Certs      = TestCerts::dir();
+our $HttpConfig = TestEnv::head(
+    tests => 4,
+    tls   => [qw( good cn expired notyet revoked other self deep )],
     # the newest that every ngx_lua offers by default
-    lua_ssl_protocols TLSv1.2;
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
-        tls = require "tlskit"
-        kit.port = $ENV{TEST_NGINX_MEMCACHED_PORT}
-        tls.web = { @{[ TestCerts::lua_ports() ]} }
-    }
-};
+    http  => 'lua_ssl_protocols TLSv1.2;',
+);
 
-no_long_string();
 run_tests();
 
 __DATA__

@@ -1,23 +1,16 @@
 use lib 't/lib';
-use FindBin;
 use TestEnv;
 use TestCerts;
 use Test::Nginx::Socket::Lua;
 
-plan skip_all => 'the library has no sslhandshake' if !TestCerts::wanted();
-repeat_each(1);
-plan tests => repeat_each() * (3 * blocks());
-
 # What is sent while the server takes it slowly, or says something in the meantime. Values are large
 # enough for no socket to take them at once.
-$ENV{TEST_NGINX_CERTS} = TestCerts::dir();
-our $HttpConfig = TestEnv::http_config() . qq{
-    lua_ssl_protocols TLSv1.2 TLSv1.3;
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
+our $HttpConfig = TestEnv::head(
+    tls  => [],
+    http => 'lua_ssl_protocols TLSv1.2 TLSv1.3;',
+    init => qq{
         server = require "tlsserver"
-        server.certs = "$ENV{TEST_NGINX_CERTS}"
+        server.certs = "@{[ TestCerts::dir() ]}"
 
         WINDOW = 16 * 1024
 
@@ -72,10 +65,9 @@ our $HttpConfig = TestEnv::http_config() . qq{
             end
             return good, other
         end
-    }
-};
+    },
+);
 
-no_long_string();
 run_tests();
 
 __DATA__

@@ -1,16 +1,11 @@
 use lib 't/lib';
-use FindBin;
 use TestEnv memcached => 0;
 use Test::Nginx::Socket::Lua;
 
-repeat_each(1);
-plan tests => repeat_each() * ( 3 * blocks() + 4 );
-
 # What a server says without being asked. memcached at its limit says why and hangs up.
-our $HttpConfig = TestEnv::http_config() . qq{
-    init_by_lua_block {
-        package.path = "$FindBin::Bin/lib/?.lua;" .. package.path
-        kit = require "testkit"
+our $HttpConfig = TestEnv::head(
+    more_tests => 4,
+    init       => q{
         mux = require "muxkit"
 
         FULL = "ERROR Too many open connections"
@@ -29,10 +24,9 @@ our $HttpConfig = TestEnv::http_config() . qq{
             if wait then ngx.sleep(0.02) end
             return m
         end
-    }
-};
+    },
+);
 
-no_long_string();
 run_tests();
 
 __DATA__
