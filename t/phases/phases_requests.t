@@ -2,6 +2,8 @@ use lib 't/lib';
 use TestEnv;
 use Test::Nginx::Socket::Lua;
 
+# Requests: their other phases, their subrequests and light threads, and how they end.
+
 our $HttpConfig = TestEnv::head();
 
 run_tests();
