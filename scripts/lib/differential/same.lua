@@ -1,7 +1,7 @@
 -- Whether what two sides returned is the same, as far as it can be: each has
 -- its own ports, CAS uniques and statistics.
 
-local values = require "differential_values"
+local values = require "differential.values"
 
 local _M = {}
 

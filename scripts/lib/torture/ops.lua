@@ -1,7 +1,7 @@
 -- The operations of scripts/torture and scripts/soak: each asks memcached for something and
--- checks what comes back (torture_keys.lua).
+-- checks what comes back (keys.lua).
 
-local keys = require "torture_keys"
+local keys = require "torture.keys"
 
 local random = math.random
 local servers, usual, KEYS = keys.servers, keys.usual, keys.KEYS

@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # The result of scripts/bench: Markdown tables on stdout.
 #
-#   bench-report.pl [--title TEXT] [--multiplex N] RESULTS
+#   report.pl [--title TEXT] [--multiplex N] RESULTS
 
 use strict;
 use warnings;

@@ -4,13 +4,13 @@
 -- it, and the entry says whether their results are the two it knows
 -- (explains()). All else has to be the same.
 
-local rules = require "differential_rules"
+local rules = require "differential.rules"
 
 local pack = function(...) return { n = select("#", ...), ... } end
 
 local _M = {}
 
--- What differs where the results are the same: see differential.lua.
+-- What differs where the results are the same: see run.lua.
 _M.CLOSED = "stats: an error closes the connection"
 
 local shared, legacy

@@ -9,7 +9,7 @@
 -- A key is KIND-NUMBER, its value the number and a space again and again, cut to the size of its
 -- kind, so that an answer shows whose value it is, and that no two have the same hash in LuaJIT
 -- because of a common filler. Keys have only what key_transform leaves as it is, because the others
--- know no transform. bench-data.pl knows the same rules.
+-- know no transform. data.pl knows the same rules.
 --
 -- A string that Lua still holds, or has not collected yet, is not made again when it is received
 -- again: LuaJIT finds it among the interned ones. Therefore nothing here keeps a key or a value that

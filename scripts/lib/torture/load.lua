@@ -1,10 +1,10 @@
 -- The load of scripts/torture, which runs it in nginx: light threads that use
--- memcached in every way, and check what comes back (torture_ops.lua,
--- torture_late.lua).
+-- memcached in every way, and check what comes back (ops.lua,
+-- late.lua).
 
 local memcached = require "resty.memcached"
-local keys = require "torture_keys"
-local ops = require "torture_ops"
+local keys = require "torture.keys"
+local ops = require "torture.ops"
 
 local random = math.random
 local servers, counts = keys.servers, keys.counts
@@ -90,7 +90,7 @@ end
 function _M.init(addresses, multiplex, is_late)
     _M.multiplex = multiplex
     if is_late then
-        late = require "torture_late"
+        late = require "torture.late"
         -- connections end because somebody's operation was over when a part of it was sent
         keys.lost_is_usual = true
         keys.usual["ERROR"] = true

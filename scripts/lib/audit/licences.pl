@@ -1,5 +1,5 @@
 #!/usr/bin/env perl
-# audit-licences.pl deny.toml <metadata: what `cargo metadata` says of all dependencies, against
+# licences.pl deny.toml <metadata: what `cargo metadata` says of all dependencies, against
 # [licenses] allow and [sources] allow-registry. For scripts/audit.
 
 use strict;

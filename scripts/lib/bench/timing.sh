@@ -119,6 +119,6 @@ measure_times() {
     if [ "$pinned" = yes ]; then report[1]+=", the worker on a CPU of its own"; fi
     report[1]=${report[1]/, 1 rounds/, 1 round}
     [ -z "$data" ] || cp "$run/results" "$data"
-    perl "$root/scripts/bench-report.pl" "${report[@]}" "$run/results"
-    [ -z "$svg" ] || perl "$root/scripts/bench-picture.pl" "${report[@]}" "$run/results" >"$svg"
+    perl "$root/scripts/lib/bench/report.pl" "${report[@]}" "$run/results"
+    [ -z "$svg" ] || perl "$root/scripts/lib/bench/picture.pl" "${report[@]}" "$run/results" >"$svg"
 }

@@ -63,7 +63,7 @@ sub start {
 
 sub servers { return @{ $_[0]{servers} } }
 
-# The list that soak.lua wants.
+# The list that load.lua wants.
 sub lua {
     my ($self) = @_;
     return join '', map {

@@ -1,7 +1,7 @@
 -- What the README says that this module refuses, written once more, to know it
--- of a call beforehand (for differential_known.lua).
+-- of a call beforehand (for known.lua).
 
-local values = require "differential_values"
+local values = require "differential.values"
 
 local _M = {}
 

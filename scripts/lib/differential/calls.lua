@@ -1,7 +1,7 @@
 -- Random sequences of calls for scripts/differential, valid and invalid ones. A
 -- sequence is made as a whole before it is run, and depends on nothing but its seed.
 
-local values = require "differential_values"
+local values = require "differential.values"
 
 local random = math.random
 local chance, pick, named, NIL = values.chance, values.pick, values.named, values.NIL

@@ -6,7 +6,7 @@
 
 # ---- contestants -----------------------------------------------------------
 
-# The functions that bench.lua has for each library.
+# The functions that contestants.lua has for each library.
 functions=(get hot get-10 multi-get set set-100k get-1m pass-1m)
 
 # contestants_of WORKLOAD: in the order of the first round. Both of the module are next to lua.
@@ -78,7 +78,7 @@ start_memcached() {
             -m 1024 -I 4m -t 4 -c 8192 -b 4096
         if wait_for_port "$memcached_port" "$pid"; then
             memcached_pid=$pid
-            perl "$root/scripts/bench-data.pl" fill "$memcached_port" || fail "cannot fill memcached"
+            perl "$root/scripts/lib/bench/data.pl" fill "$memcached_port" || fail "cannot fill memcached"
             return 0
         fi
     done
@@ -112,9 +112,9 @@ write_conf() {
         -e "s|@MODULE@|$module|" \
         -e "s|@LISTEN_PORT@|$listen_port|" \
         -e "s|@MEMCACHED_PORT@|$memcached_port|" \
-        -e "s|@BENCH_LUA@|$root/scripts/bench.lua|" \
+        -e "s|@BENCH_LUA@|$root/scripts/lib/bench/contestants.lua|" \
         -e "s|@REFERENCE@|$reference|" \
-        "$root/scripts/bench.conf" >"$run/nginx.conf"
+        "$root/scripts/lib/bench/nginx.conf" >"$run/nginx.conf"
     if [ "$has_memc" = no ]; then
         sed -i -e '/only with memc$/d' -e '/# with memc$/,/# end of memc$/d' "$run/nginx.conf"
     fi
@@ -171,7 +171,7 @@ requests_served() {
 
 # check_answers PATH...: fails unless they are right.
 check_answers() {
-    perl "$root/scripts/bench-data.pl" check "$listen_port" "$memcached_port" "$@" || {
+    perl "$root/scripts/lib/bench/data.pl" check "$listen_port" "$memcached_port" "$@" || {
         tail -n 5 "$run/error.log" >&2
         fail "a wrong answer"
     }
@@ -193,7 +193,7 @@ warm_up() {
 load() {
     local path=$1 c=$2
     shift 2
-    "${on_other_cpus[@]}" wrk -t 1 -c "$c" -d "${seconds}s" --timeout 30s -s "$root/scripts/bench-wrk.lua" \
+    "${on_other_cpus[@]}" wrk -t 1 -c "$c" -d "${seconds}s" --timeout 30s -s "$root/scripts/lib/bench/wrk.lua" \
         "http://127.0.0.1:$listen_port/$path" -- "$@"
 }
 

@@ -11,7 +11,7 @@
 -- any time; and never one of which nothing was sent.
 
 local ffi = require "ffi"
-local keys = require "torture_keys"
+local keys = require "torture.keys"
 
 ffi.cdef [[
     void latewrite_over(unsigned int serial);

@@ -2,10 +2,10 @@
 # What scripts/bench stores in memcached before it measures, and whether everybody
 # gives the right answers.
 #
-#   bench-data.pl fill MEMCACHED_PORT
-#   bench-data.pl check HTTP_PORT MEMCACHED_PORT CONTESTANT/WORKLOAD...
+#   data.pl fill MEMCACHED_PORT
+#   data.pl check HTTP_PORT MEMCACHED_PORT CONTESTANT/WORKLOAD...
 #
-# Keys and values follow the rules in bench.lua. check asks each location once as it is
+# Keys and values follow the rules in contestants.lua. check asks each location once as it is
 # measured and, where the contestant is Lua, twice at CONTESTANT/WORKLOAD/check, which
 # answers a line KEY=VALUE for all that was got or stored, and has to choose other keys the
 # second time. What was stored is asked of memcached itself, which must not have evicted

@@ -1,7 +1,7 @@
 -- The servers of scripts/differential, past both modules: reset, what is in them, and
 -- what they were sent.
 
-local values = require "differential_values"
+local values = require "differential.values"
 
 local _M = {}
 

@@ -287,7 +287,7 @@ function show(arg)
 end
 _M.show = show
 
--- For differential_calls.lua.
+-- For calls.lua.
 _M.chance, _M.pick, _M.named, _M.NIL = chance, pick, named, NIL
 _M.symbol, _M.options, _M.pool, _M.cas_of, _M.PORT = symbol, options, pool, cas_of, PORT
 _M.odd_number, _M.key, _M.value, _M.exptime, _M.flags, _M.delta = odd_number, key, value, exptime, flags, delta

@@ -3,7 +3,7 @@ package SoakProof;
 use strict;
 use warnings;
 
-# Faults that soak_plant.lua plants, and what scripts/soak must say about each.
+# Faults that plant.lua plants, and what scripts/soak must say about each.
 
 my %PLANTS = (
     wrong      => qr/got another value/,

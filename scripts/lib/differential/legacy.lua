@@ -7,7 +7,7 @@
 -- * Required arguments that are nil raise, where 0.17 sends the line without them.
 -- * It joins its command to one string, whence other messages about wrong types.
 
-local rules = require "differential_rules"
+local rules = require "differential.rules"
 
 local _M = {}
 

@@ -1,11 +1,11 @@
 -- The load of scripts/soak, which runs it in nginx: light threads, timers and the
 -- phases of a request use memcached in every way, and check what comes back
--- (torture_ops.lua). What all workers have to know together, and what has to
+-- (torture/ops.lua). What all workers have to know together, and what has to
 -- outlive them, is in the dictionary `soak`.
 
 local memcached = require "resty.memcached"
-local keys = require "torture_keys"
-local operations = require "torture_ops"
+local keys = require "torture.keys"
+local operations = require "torture.ops"
 
 local random = math.random
 local servers, mismatch, failed = keys.servers, keys.mismatch, keys.failed
@@ -21,7 +21,7 @@ local TTL = 300          -- seconds; hence memcached forgets the keys of workers
 
 local _M = {}
 
--- What torture_keys wants ------------------------------------------------------
+-- What torture/keys.lua wants --------------------------------------------------
 
 keys.ttl = TTL
 
@@ -242,7 +242,7 @@ function _M.init(list, seed, plant)
         end
         servers[i] = server
     end
-    if plant ~= "" then _M.plant = require("soak_plant")(plant, _M, servers) end
+    if plant ~= "" then _M.plant = require("soak.plant")(plant, _M, servers) end
 end
 
 -- Reports what a worker that rests has left, each time that the driver asks.

@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # scripts/bench --instructions: how many instructions one request takes in user space, by callgrind.
 #
-#   bench-instructions.pl --port PORT --clients N --contestants 'CONTESTANT...'
+#   instructions.pl --port PORT --clients N --contestants 'CONTESTANT...'
 #       --rows 'WORKLOAD:N:CONTESTANT,... ...' --log FILE NGINX ARGUMENT...
 #
 # Runs nginx (one process) under callgrind twice for each contestant of each row, with N and with 2N

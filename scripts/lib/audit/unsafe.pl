@@ -1,5 +1,5 @@
 #!/usr/bin/env perl
-# audit-unsafe.pl DIR: for each Rust file below DIR with unsafe code, a line with its number of
+# unsafe.pl DIR: for each Rust file below DIR with unsafe code, a line with its number of
 # unsafe blocks, and of unsafe functions, impls and extern blocks. For scripts/audit.
 
 use strict;

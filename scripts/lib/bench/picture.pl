@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # The result of scripts/bench as a picture, SVG on stdout.
 #
-#   bench-picture.pl [--title TEXT] [--multiplex N] RESULTS
+#   picture.pl [--title TEXT] [--multiplex N] RESULTS
 
 use strict;
 use warnings;

@@ -2,11 +2,11 @@
 -- servers of its own, and compares all there is to see. Runs in nginx, started
 -- by scripts/differential.
 
-local calls = require "differential_calls"
-local values = require "differential_values"
-local known = require "differential_known"
-local same = require "differential_same"
-local servers = require "differential_servers"
+local calls = require "differential.calls"
+local values = require "differential.values"
+local known = require "differential.known"
+local same = require "differential.same"
+local servers = require "differential.servers"
 
 local pack = function(...) return { n = select("#", ...), ... } end
 
@@ -19,11 +19,11 @@ local sides
 function _M.init(opts)
     local library = assert(loadfile(opts.library))()
     if not library.init_pipeline then
-        library = require("differential_legacy").complete(library)
+        library = require("differential.legacy").complete(library)
     end
     reference = { name = "reference", module = library, port = opts.ports[1], unix = opts.sockets[1] }
     ours = { name = "module", module = require "resty.memcached", port = opts.ports[2], unix = opts.sockets[2] }
-    if opts.plant then assert(require("differential_plants")[opts.plant], "no such plant")(ours.module) end
+    if opts.plant then assert(require("differential.plants")[opts.plant], "no such plant")(ours.module) end
     sides = { reference, ours }
     values.shared = opts.shared
     known.init { shared = opts.shared, legacy = library.legacy, library = library }
@@ -438,7 +438,7 @@ end
 
 -- Names, one a line.
 function _M.plants()
-    for name in pairs(require "differential_plants") do ngx.say(name) end
+    for name in pairs(require "differential.plants") do ngx.say(name) end
 end
 
 function _M.entries()
