@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # What the scripts share: messages, packages, nginx's whereabouts, processes.
+# What belongs to one of them only is in the folders of scripts/lib.
 # Sourced, never run. Progress goes to stderr, so that stdout stays a result.
 
 set -euo pipefail

@@ -1,4 +1,4 @@
-//! Panics, and worse, on demand, for `t/contain.t`. Without the feature `fault-injection` nothing of this is
+//! Panics, and worse, on demand, for `t/faults/contain.t`. Without the feature `fault-injection` nothing of this is
 //! there.
 
 /// A place where a test may have the code fail.

@@ -186,11 +186,11 @@ moves: true
         content_by_lua_block {
             local a, b = kit.two_servers()
             kit.dns("= more.test 0 127.0.0.1")
-            kit.show("before", kit.who("more.test", a.port))
+            kit.show("before", kit.who("more.test", a.port, true))
             kit.dns("= more.test 0 127.0.0.2 127.0.0.3 127.0.0.1 127.0.0.4")
             local from = ngx.now()
             repeat
-                if kit.who("more.test", a.port) ~= "1" then kit.show("not the first") end
+                if kit.who("more.test", a.port, true) ~= "1" then kit.show("not the first") end
                 ngx.sleep(0.02)
             until kit.dns("? more.test") >= 3 or ngx.now() - from > 5
             kit.show("one connection", a.accepted, b.accepted)
