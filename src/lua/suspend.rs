@@ -15,20 +15,20 @@ use crate::ngx_lua::Waiter;
 use crate::protocol::Refused;
 use crate::transport::{self, Begun, Denied, SessionKey, Worker};
 
-/// What an operation begun by [`begin`] goes on with.
+/// What [`begin`] returns, and [`go_on`] takes.
 pub type Next<E> = Result<Result<Begun, E>, Unable>;
 
 /// Why a method cannot be begun.
 pub enum Unable {
     Denied(Denied),
     CannotWait(CannotWait),
-    /// ngx_lua's words.
+    /// ngx_lua refuses, with this text.
     Refused(String),
 }
 
-/// Begins an operation of a session, and has the coroutine wait if it must;
-/// `waiter` tells whether it can. Under a C function that cannot be suspended,
-/// an operation that needs no waiting works, as it does with cosockets.
+/// Begins an operation of a session, and registers the coroutine to be woken if
+/// it has to wait. `waiter` says whether it can. Within a C function that
+/// cannot be suspended, operations that need not wait work, as with cosockets.
 pub fn begin<E: transport::Fallback>(
     shape: u8,
     key: SessionKey,
@@ -60,7 +60,8 @@ fn wait_for<E>(
     begun.map_err(Unable::Denied)
 }
 
-/// Has the coroutine wait for what a session does. It has to yield then.
+/// Registers the coroutine to be woken by the session's operation. The caller
+/// has to yield afterwards.
 #[inline(always)]
 pub fn wait(
     worker: &mut Worker,
@@ -98,8 +99,7 @@ pub fn give_up(stack: Stack, shape: u8, unable: Unable) -> c_int {
     }
 }
 
-/// What a command gives where the coroutine cannot wait for its reply: nothing
-/// is sent.
+/// Ends a command whose coroutine cannot wait for the reply. Nothing is sent.
 pub fn cannot_wait(
     stack: Stack,
     shape: u8,
@@ -114,7 +114,7 @@ pub fn cannot_wait(
     }
 }
 
-/// Tells the operator what was not sent, and why.
+/// Logs which command was not sent, and why.
 pub fn log_refused(stack: Stack, refused: &Refused) {
     let request = stack.request();
     // SAFETY: the running request has a connection with a log.
