@@ -2,7 +2,7 @@
 //!
 //! Data flows one way, from the Lua surface to the protocol and back:
 //!
-//! | room | what is in it |
+//! | module | what is in it |
 //! |---|---|
 //! | `module` | what nginx sees: the module, its hooks and directives |
 //! | `conf` | the configuration of locations |
@@ -12,9 +12,9 @@
 //! | [`protocol`] | memcached's text protocol, pure and sans-io |
 //! | `ngx_lua` | the ABI of ngx_lua, and nothing else knows it |
 //! | `nginx` | the nginx facilities that need a Rust interface |
-//! | `contain`, `reserve` | panics and want of memory, which must not end the worker |
+//! | `contain`, `reserve` | panics and lack of memory, which must not end the worker |
 //!
-//! The pure rooms hold no `unsafe` and know neither nginx nor Lua; they are
+//! The pure modules hold no `unsafe` and know neither nginx nor Lua; they are
 //! all there is without the feature `nginx`, and what `cargo test` tests. The
 //! others run inside nginx only, and the suites in `t/` test them there.
 

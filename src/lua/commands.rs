@@ -16,8 +16,8 @@ use super::suspend::{cannot_wait, go_on, log_refused};
 use crate::protocol::{Arith, Command, Key, Verb};
 use crate::transport::{self, CallError, Caller, Error, Rejected, What, not_connected};
 
-/// Storage commands by the names that the glue knows. It gets their places in
-/// this list as `native.verbs`.
+/// Storage commands by the names that the glue knows. The glue gets their
+/// indices in this list as `native.verbs`.
 pub const VERBS: [(&str, Verb); 6] = [
     ("SET", Verb::Set),
     ("ADD", Verb::Add),
@@ -27,12 +27,12 @@ pub const VERBS: [(&str, Verb); 6] = [
     ("CAS", Verb::Cas),
 ];
 
-/// Sends a command, or adds it to an open pipeline.
+/// Sends a command or adds it to an open pipeline.
 fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
-    let session = match handle::passed_id(stack, 1) {
+    let session = match handle::id_argument(stack, 1) {
         None => match pipeline::id_at(stack, 1) {
             Some(id) => return pipeline::queue(stack, id, shape, command),
-            None => handle::passed_session(stack, 1),
+            None => handle::session_argument(stack, 1),
         },
         found => found,
     };
@@ -57,8 +57,8 @@ fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
     go_on(stack, shape, next)
 }
 
-/// The key at `index`, and at the next index whether to escape it. Raises if
-/// a transform returned neither a string nor a number.
+/// The key at `index`; whether to escape it is at the next index. Raises an
+/// error if a transform returned neither a string nor a number.
 fn key<'a>(stack: Stack, index: c_int) -> Key<'a> {
     Key {
         bytes: stack.required_text(index, "key"),

@@ -49,9 +49,9 @@ struct Options {
     backlog: Option<usize>,
 }
 
-/// How many arguments the glue adds before the user's, behind `sock`: the id
-/// and the timeouts that are kept in it, and how many connections to share
-/// (-1: none), if that was said.
+/// How many arguments the glue inserts between `sock` and the user's arguments:
+/// the id, the three timeouts, and the option `multiplex` (-1: share no
+/// connections).
 const ADDED: c_int = 5;
 
 /// `connect(sock, id, connect_timeout, send_timeout, read_timeout, multiplex,
@@ -77,8 +77,8 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
             stack.type_name(ADDED + 2)
         ))
     };
-    // 0 for what is no number, e.g. the options
-    // SAFETY: a running C function's state.
+    // 0 for anything but a number, e.g. the options SAFETY: a running C
+    // function's state.
     let number = unsafe { lua_tointeger_(state, ADDED + 3) } as i32;
     let options = match top {
         3 if number != 0 => Options::default(),
@@ -148,7 +148,7 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
     }
 }
 
-/// The timeouts that are kept in the connecting `sock`.
+/// The timeouts stored in the `sock` that connects.
 #[inline(always)]
 fn kept_timeouts(stack: Stack) -> Timeouts {
     // SAFETY: a running C function's state.
@@ -160,8 +160,8 @@ fn kept_timeouts(stack: Stack) -> Timeouts {
     }
 }
 
-/// Whether and how the connecting `sock` shares connections: as `new` was told,
-/// else as the location says.
+/// Whether and how the `sock` that connects shares connections. The option of
+/// `new` takes precedence over the location's directive.
 fn multiplex(stack: Stack, request: NonNull<ngx_http_request_t>) -> Multiplex {
     // SAFETY: the running request.
     let conf = unsafe { LocConf::of(request) };
@@ -174,7 +174,7 @@ fn multiplex(stack: Stack, request: NonNull<ngx_http_request_t>) -> Multiplex {
     multiplex
 }
 
-/// The options table at `index`.
+/// Reads the options table at `index`.
 fn options(stack: Stack, index: c_int) -> Options {
     let mut options = Options::default();
     field(stack, index, c"pool_size", |kind| match kind {
@@ -229,7 +229,8 @@ fn options(stack: Stack, index: c_int) -> Options {
     options
 }
 
-/// Looks at a field of the table at `index`, on top of the stack meanwhile.
+/// Passes the type of a table's field to `look`, while the field is on top of
+/// the stack.
 fn field(stack: Stack, index: c_int, name: &CStr, look: impl FnOnce(c_int)) {
     // SAFETY: a running C function's state with a table at `index`.
     unsafe { lua_getfield_(stack.state(), index, name.as_ptr()) };
@@ -253,7 +254,7 @@ fn bad_option(stack: Stack, index: c_int, text: std::fmt::Arguments<'_>) -> ! {
     ))
 }
 
-/// A timeout in milliseconds; what is no number counts as 0.
+/// A timeout in milliseconds; anything but a number counts as 0.
 fn timeout(stack: Stack, index: c_int) -> usize {
     // SAFETY: a running C function's state.
     let ms = unsafe { lua_tonumber(stack.state(), index) };
@@ -304,7 +305,8 @@ pub unsafe extern "C-unwind" fn settimeouts(state: *mut lua_State) -> c_int {
     )
 }
 
-/// Keeps them in `sock`, for connections to come, and tells the session.
+/// Stores the timeouts in `sock` for later connections, and passes them to the
+/// session.
 fn store_timeouts(stack: Stack, timeouts: Timeouts) -> c_int {
     let session = handle::session(stack, 1);
     for (index, ms) in [
@@ -324,7 +326,7 @@ fn store_timeouts(stack: Stack, timeouts: Timeouts) -> c_int {
     0
 }
 
-/// `setkeepalive(sock, timeout?, pool_size?)`, or with the id behind `sock`
+/// `setkeepalive(sock, timeout?, pool_size?)`, or with the id after `sock`
 pub unsafe extern "C-unwind" fn setkeepalive<const WITH_ID: bool>(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
@@ -364,7 +366,7 @@ pub unsafe extern "C-unwind" fn setkeepalive<const WITH_ID: bool>(state: *mut lu
     };
     let (timeout, pool_size) = (argument(2), argument(3));
     let request = stack.request();
-    // a negative time is over at once
+    // a negative time expires at once
     let timeout = timeout.map(|ms| usize::try_from(ms).unwrap_or(1));
     match transport::set_keepalive(key, request, timeout, pool_size) {
         Ok(retired) => {

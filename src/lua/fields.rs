@@ -2,29 +2,30 @@
 
 use std::ffi::c_int;
 
-/// The id of the session as a number. False before the first connect; after
-/// closing, the id is still there and finds nothing.
+/// The id of the session as a number. It is false before the first connect.
+/// After closing it stays, and finds no session.
 pub const ID: c_int = 1;
-/// The timeouts in milliseconds, for connections to come.
+/// The timeouts in milliseconds, for later connections.
 pub const CONNECT_TIMEOUT: c_int = 2;
 /// See [`CONNECT_TIMEOUT`].
 pub const SEND_TIMEOUT: c_int = 3;
 /// See [`CONNECT_TIMEOUT`].
 pub const READ_TIMEOUT: c_int = 4;
-/// The host that `connect` was given, for the handshake.
+/// The host passed to `connect`, for the TLS handshake.
 const HOST: c_int = 5;
-/// And the port.
+/// The port passed to `connect`.
 const PORT: c_int = 6;
 /// The userdata whose collection ends the session.
 pub const HANDLE: c_int = 7;
-/// How many connections to share; -1: none; false: as the location says.
+/// How many connections to share; -1: none; false: as the location's directive
+/// says.
 const MULTIPLEX: c_int = 8;
 /// The client certificate, a pointer of ngx.ssl.
 const CERTIFICATE: c_int = 9;
-/// And its private key.
+/// The certificate's private key.
 const PRIVATE_KEY: c_int = 10;
 
-/// All of them by the names that the glue knows.
+/// All fields by the names that the glue uses.
 const ALL: [(&str, c_int); 10] = [
     ("ID", ID),
     ("CONNECT_TIMEOUT", CONNECT_TIMEOUT),

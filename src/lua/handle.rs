@@ -1,10 +1,10 @@
-//! What Lua objects hold of ours: generational ids. One that outlived what it
-//! names, or any other value in its place, finds nothing.
+//! Handles: Lua objects hold generational ids instead of pointers. An id that
+//! outlives its object, or any other value in its place, finds nothing.
 //!
-//! A pipeline is a userdata with the id in it. A `sock` that was connected has
-//! its session's id as a number, which is quick to pass, and a userdata whose
-//! collection ends the session. Making and collecting userdata is slow, so
-//! that of a closed `sock` is kept for the next one.
+//! A pipeline is a userdata that contains its id. A connected `sock` holds its
+//! session's id as a number, which is quick to pass, and a userdata whose
+//! collection ends the session. Creating and collecting userdata is slow, so
+//! the userdata of a closed `sock` is reused for the next one.
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -21,17 +21,18 @@ use super::fields;
 use super::stack::Stack;
 use crate::transport::{self, SessionKey};
 
-/// Upvalues of the functions that [`with_spares`] makes: how many spare
-/// handles there are, and a table of them.
+/// Upvalues of the functions that [`with_spares`] makes: the number of spare
+/// handles, and a table of them.
 const SPARES_COUNT: c_int = lua_upvalueindex(1);
 const SPARES: c_int = lua_upvalueindex(2);
 
-/// Most spare handles of a VM.
+/// Maximum number of spare handles in a VM.
 const MAX_SPARES: c_int = 256;
 
 /// What a handle names. Each kind has a metatable of its own.
 pub struct Kind {
-    /// What its handles begin with, so that no other userdata is taken for one.
+    /// The first field of its handles, so that no other userdata is taken for
+    /// one.
     pub magic: u64,
     /// `__gc` of its handles.
     pub collect: lua_CFunction,
@@ -78,7 +79,7 @@ unsafe fn push_metatable(state: *mut lua_State, kind: &'static Kind) {
         lua_createtable(state, 0, 2);
         lua_pushcclosure(state, kind.collect, 0);
         lua_setfield(state, -2, c"__gc".as_ptr());
-        // Lua code cannot get at it and call __gc itself
+        // keeps Lua code from getting the metatable and calling __gc itself
         mlua::ffi::lua_pushboolean(state, 0);
         lua_setfield(state, -2, c"__metatable".as_ptr());
         lua_pushlightuserdata(state, key);
@@ -87,7 +88,7 @@ unsafe fn push_metatable(state: *mut lua_State, kind: &'static Kind) {
     }
 }
 
-/// The id in the handle at `index`, if it is one of this kind.
+/// The id in the handle at `index`, if there is a handle of this kind.
 pub fn read(stack: Stack, index: c_int, kind: &Kind) -> Option<u64> {
     let state = stack.state();
     // SAFETY: a running C function's state; only userdata of a handle's size
@@ -113,23 +114,24 @@ unsafe extern "C-unwind" fn collect(state: *mut lua_State) -> c_int {
 }
 
 /// The session whose id the glue passed at `index`.
-pub fn passed_id(stack: Stack, index: c_int) -> Option<SessionKey> {
-    // SAFETY: a running C function's state; 0 for what is no number.
+pub fn id_argument(stack: Stack, index: c_int) -> Option<SessionKey> {
+    // SAFETY: a running C function's state; 0 for anything but a number.
     let id = unsafe { lua_tonumber(stack.state(), index) };
     (id != 0.0).then(|| SessionKey::from_number(id))
 }
 
 /// The session that the glue passed at `index`: by its id or, as
 /// [`session`] takes it, by its `sock`.
-pub fn passed_session(stack: Stack, index: c_int) -> Option<SessionKey> {
-    let found = passed_id(stack, index);
+pub fn session_argument(stack: Stack, index: c_int) -> Option<SessionKey> {
+    let found = id_argument(stack, index);
     match found {
         None if stack.kind(index) == LUA_TTABLE => session(stack, index),
         found => found,
     }
 }
 
-/// The session of the `sock` at `index`. Raises if that is no table.
+/// The session of the `sock` at `index`. Raises an error if that is not a
+/// table.
 pub fn session(stack: Stack, index: c_int) -> Option<SessionKey> {
     stack.check_table(index);
     // SAFETY: a table is at `index`; one slot is used and freed.
@@ -148,8 +150,8 @@ pub fn session(stack: Stack, index: c_int) -> Option<SessionKey> {
     None
 }
 
-/// As [`session`], where the glue passed what `sock` has as id, too. `None`
-/// also if the session was closed, and is no more.
+/// As [`session`], for calls in which the glue passes the id of `sock` as well.
+/// `None` also if the session was closed.
 #[inline(always)]
 pub fn session_with_id(stack: Stack, sock: c_int, id: c_int) -> Option<SessionKey> {
     // SAFETY: a running C function's state.
@@ -164,7 +166,7 @@ pub fn session_with_id(stack: Stack, sock: c_int, id: c_int) -> Option<SessionKe
     None
 }
 
-/// As [`session_with_id`], where mostly there was none yet.
+/// As [`session_with_id`], optimised for a `sock` that has had no session yet.
 pub fn session_to_connect(stack: Stack, sock: c_int, id: c_int) -> Option<SessionKey> {
     if stack.kind(id) != LUA_TBOOLEAN {
         return session_with_id(stack, sock, id);
@@ -173,7 +175,7 @@ pub fn session_to_connect(stack: Stack, sock: c_int, id: c_int) -> Option<Sessio
     None
 }
 
-/// Raises if the table at `index` is no `sock`: it has not its methods.
+/// Raises an error if the table at `index` lacks the methods of a `sock`.
 #[cold]
 fn check_sock(stack: Stack, index: c_int) {
     // SAFETY: a table is at `index`; one slot is used and freed.
@@ -208,7 +210,8 @@ pub unsafe fn with_spares(state: *mut lua_State, functions: &[lua_CFunction]) {
     }
 }
 
-/// A handle for a session to be made, on top of the stack.
+/// The handle of a session that is about to be created. It is on top of the
+/// stack.
 pub struct NewHandle(*mut Handle);
 
 impl NewHandle {
@@ -220,7 +223,7 @@ impl NewHandle {
             let count = lua_touserdata(state, SPARES_COUNT).cast::<c_int>();
             if *count > 0 {
                 lua_rawgeti_(state, SPARES, *count);
-                // it must be collected if its new `sock` is
+                // a handle that stayed in the table would outlive its `sock`
                 lua_pushnil(state);
                 lua_rawseti_(state, SPARES, *count);
                 *count -= 1;
@@ -235,7 +238,8 @@ impl NewHandle {
         self.0.addr()
     }
 
-    /// Pops it into the `sock` at `index`, which has none, for this session.
+    /// Pops the handle into the `sock` at `index`, which has none, and makes it
+    /// that of this session.
     pub fn give(self, stack: Stack, index: c_int, key: SessionKey) {
         let state = stack.state();
         // SAFETY: the handle is on top of the stack, hence live; a table is at
@@ -253,20 +257,20 @@ impl NewHandle {
     }
 }
 
-/// Keeps the handle of the `sock` at `index`, whose session was retired and
-/// had a handle at this address. The id stays, and finds nothing. Only for
-/// functions made by [`with_spares`].
+/// Keeps the handle of the `sock` at `index`, whose session was retired and had
+/// a handle at this address. The id stays in the `sock` and finds nothing. Only
+/// for functions made by [`with_spares`].
 #[inline(always)]
 pub fn detach(stack: Stack, index: c_int, address: Option<usize>) {
     let state = stack.state();
     let Some(address) = address else { return };
-    // SAFETY: as in `attach`. What is kept is the handle of that session,
-    // whatever else may have been put into the table.
+    // SAFETY: as in `give`. Only the handle of that session is kept, whatever
+    // Lua code has put into the table.
     unsafe {
         let count = lua_touserdata(state, SPARES_COUNT).cast::<c_int>();
         lua_rawgeti_(state, index, fields::HANDLE);
         if *count < MAX_SPARES && lua_touserdata(state, -1).addr() == address {
-            // in this order: the table may find no memory to grow
+            // in this order, because growing the table may raise an error
             lua_rawseti_(state, SPARES, *count + 1);
             *count += 1;
             lua_pushboolean(state, 0);

@@ -14,11 +14,11 @@
 //! | `suspend` | operations that may have to wait |
 //! | `results` | outcomes to Lua values |
 //!
-//! A method that has to wait is two C functions, because ngx_lua's semaphore
-//! decides what the first one returns once it was resumed: `start` sends and
-//! yields, `finish` fetches the result. The glue calls
-//! `finish(sock, id, start(id, …))`; if `start` had its results at once, it
-//! returned them, and `finish` passes them on.
+//! A method that may wait consists of two C functions: `start` sends and
+//! yields, `finish` fetches the result. The reason is that a resumed `start`
+//! returns what ngx_lua's semaphore returns. The glue calls `finish(sock, id,
+//! start(id, …))`. If `start` has its results at once, it returns them, and
+//! `finish` passes them on.
 
 mod commands;
 mod connection;
@@ -46,15 +46,14 @@ use crate::conf::MAX_CONNECTIONS;
 pub use pipeline::discard_all;
 use results::Shape;
 
-/// The API version: that of the lua-resty-memcached whose API this is.
+/// The version of lua-resty-memcached whose API this is.
 const API_VERSION: &str = "0.17";
 
-/// What Lua code requires.
+/// The module's name for `require`.
 pub const NAME: &CStr = c"resty.memcached";
 
-/// The methods: chunks that are called one after the other, each with the
-/// native functions and with a table in which it finds what those before it
-/// have left.
+/// The methods: chunks that run one after the other. Each is called with the
+/// native functions and with a table in which the chunks share functions.
 const GLUE: [&str; 6] = [
     include_str!("glue/sock.lua"),
     include_str!("glue/init.lua"),
@@ -64,7 +63,7 @@ const GLUE: [&str; 6] = [
     include_str!("glue/pipeline.lua"),
 ];
 
-/// What error positions and tracebacks call each of them.
+/// The name of each chunk in error positions and tracebacks.
 const CHUNK_NAME: &str = "=resty.memcached";
 
 /// `require "resty.memcached"`.
@@ -73,8 +72,8 @@ pub unsafe extern "C-unwind" fn open(state: *mut lua_State) -> c_int {
     unsafe { Lua::entrypoint1(state, build) }
 }
 
-/// `require` of an alias: the same table, so that what is changed in one is
-/// changed in the other.
+/// `require` of an alias: it returns the same table, so a change to one shows
+/// in the other.
 pub unsafe extern "C-unwind" fn open_alias(state: *mut lua_State) -> c_int {
     // SAFETY: as above; `require` is a global of every VM, and calling it
     // needs two slots of the stack.
@@ -88,7 +87,7 @@ pub unsafe extern "C-unwind" fn open_alias(state: *mut lua_State) -> c_int {
 
 fn build(lua: &Lua) -> mlua::Result<Table> {
     let native = lua.create_table()?;
-    for (name, function) in functions() {
+    for (name, function) in native_functions() {
         // SAFETY: each is written to be called by Lua with any arguments.
         native.set(name, unsafe { lua.create_c_function(function)? })?;
     }
@@ -130,7 +129,7 @@ fn build(lua: &Lua) -> mlua::Result<Table> {
     glue.get("module")
 }
 
-fn functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {
+fn native_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {
     [
         ("check_phase", connection::check_phase as lua_CFunction),
         ("finish_connect", results::finish::<{ Shape::CONNECT }>),

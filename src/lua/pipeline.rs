@@ -1,6 +1,6 @@
-//! Open pipelines: commands kept between `init_pipeline` and
-//! `commit_pipeline`. They belong to no connection, so one survives
-//! `set_keepalive` and a reconnect.
+//! Open pipelines: commands kept between `init_pipeline` and `commit_pipeline`.
+//! A pipeline belongs to no connection, so it survives `set_keepalive` and a
+//! reconnect.
 
 use std::cell::RefCell;
 use std::ffi::c_int;
@@ -16,7 +16,7 @@ use crate::ngx_lua::release_anchors;
 use crate::protocol::{Answer, Batch, Command, Reply};
 use crate::transport::{self, Begun, CallError, Caller, Error, Outcome, Slot, What, not_connected};
 
-/// The commands of an open pipeline, and how each answers.
+/// The commands of an open pipeline, and the shapes of their results.
 #[derive(Default)]
 struct Pipeline {
     batch: Batch,
@@ -25,9 +25,9 @@ struct Pipeline {
 
 /// A queued command: its place in the results.
 enum Queued {
-    /// It will be sent; its reply is presented in this shape.
+    /// It will be sent; its reply is returned in this shape.
     Command(u8),
-    /// It will not; this is the answer, in this shape.
+    /// It will not be sent; this is its result, in this shape.
     Refused(u8, Answer),
 }
 
@@ -66,7 +66,8 @@ pub fn id_at(stack: Stack, index: c_int) -> Option<u64> {
 unsafe extern "C-unwind" fn collect(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls a finalizer with its userdata.
     let stack = unsafe { Stack::new(state) };
-    // at exit the last ones are collected when all are gone
+    // when the process exits, the last handles are collected after
+    // `discard_all`
     if let Some(id) = id_at(stack, 1)
         && let Some(pipelines) = PIPELINES.0.borrow_mut().as_mut()
     {
@@ -94,7 +95,8 @@ pub unsafe extern "C-unwind" fn length(state: *mut lua_State) -> c_int {
     1
 }
 
-/// Adds a command. A refused one keeps its place, so that it spoils no other.
+/// Adds a command. A refused one takes a place in the results and does not
+/// affect the others.
 pub fn queue(stack: Stack, id: u64, shape: u8, command: &Command<'_>) -> c_int {
     let refused = with(|pipelines| {
         let Some(pipeline) = pipelines.get_mut(key(id)) else {
@@ -127,7 +129,7 @@ pub unsafe extern "C-unwind" fn commit(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
     let request = stack.request();
-    let Some(session) = handle::passed_session(stack, 1) else {
+    let Some(session) = handle::session_argument(stack, 1) else {
         return stack.failure(1, not_connected(request, "send", Error::Closed));
     };
     let caller = match stack.waiter(request) {
@@ -166,7 +168,7 @@ pub unsafe extern "C-unwind" fn finish_commit(state: *mut lua_State) -> c_int {
     if stack.kind(4) != LUA_TBOOLEAN {
         return stack.top() - 3;
     }
-    let outcome = match handle::passed_session(stack, 3) {
+    let outcome = match handle::session_argument(stack, 3) {
         Some(session) => transport::take_outcome(session, Slot::Reader),
         None => Outcome::Failed(Error::Closed),
     };
@@ -201,7 +203,8 @@ fn push_outcome(stack: Stack, id: u64, outcome: Outcome) -> c_int {
                     transport::recycle(reply);
                 }
                 None => {
-                    // those after the failed one found the connection closed
+                    // the commands after the failed one find the connection
+                    // closed
                     let error = failure.take().unwrap_or_else(|| {
                         not_connected(stack.request(), "receive", Error::Closed)
                     });

@@ -1,4 +1,4 @@
-//! Outcomes to Lua values.
+//! Converts outcomes to Lua values.
 
 use std::ffi::c_int;
 use std::rc::Rc;
@@ -58,8 +58,8 @@ impl Shape {
     }
 }
 
-/// Upvalue of `finish::<{ Shape::GET }>`: the string `"0"`, which most flags
-/// are, so that it is not looked up each time.
+/// Upvalue of `finish::<{ Shape::GET }>`: the string `"0"`. Most flags are 0,
+/// and pushing an upvalue is cheaper than interning a string.
 const ZERO: c_int = lua_upvalueindex(1);
 
 /// Pushes `finish::<{ Shape::GET }>`.
@@ -75,16 +75,16 @@ pub unsafe fn push_finish_get(state: *mut lua_State) {
     }
 }
 
-/// `finish(sock, id, start(id, …))`: the results of `start` or, after it was
-/// resumed by the semaphore (whose first result is a boolean, as no result of
-/// a `start` is), those of the operation.
+/// `finish(sock, id, start(id, …))`: the results of `start` or, after a
+/// semaphore has resumed it, those of the operation. A semaphore's first result
+/// is a boolean, which no `start` returns.
 pub unsafe extern "C-unwind" fn finish<const SHAPE: u8>(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
     if stack.kind(3) != LUA_TBOOLEAN {
         return stack.top() - 2;
     }
-    match handle::passed_session(stack, 2) {
+    match handle::session_argument(stack, 2) {
         Some(key) => {
             let slot = Shape::slot(SHAPE);
             let outcome = transport::take_outcome(key, slot);
@@ -97,8 +97,9 @@ pub unsafe extern "C-unwind" fn finish<const SHAPE: u8>(state: *mut lua_State) -
     }
 }
 
-/// Pushes what a method of this shape returns for an outcome; how many values that is. `zero`:
-/// where the string `"0"` is, if it is there.
+/// Pushes what a method of this shape returns for an outcome, and returns the
+/// number of values. `zero` is the index of the string `"0"`, if it is on the
+/// stack.
 pub fn push(stack: Stack, shape: u8, outcome: Outcome, zero: Option<c_int>) -> c_int {
     match outcome {
         Outcome::Connected => {
@@ -145,8 +146,8 @@ pub fn push(stack: Stack, shape: u8, outcome: Outcome, zero: Option<c_int>) -> c
     }
 }
 
-/// Pushes what a method returns for a reply; how many values that is. `zero` as
-/// with [`push`].
+/// Pushes what a method returns for a reply, and returns the number of values.
+/// `zero` as with [`push`].
 pub fn push_reply(stack: Stack, shape: u8, reply: &Reply, zero: Option<c_int>) -> c_int {
     match reply {
         Reply::Value(value) => {
@@ -219,7 +220,7 @@ fn push_values(stack: Stack, shape: u8, values: &Values) {
         }
         return;
     }
-    // mostly all have the same flags, whose string is looked up once
+    // mostly all values have the same flags, whose string is interned once
     let common = values.iter().next().map(|hit| hit.flags);
     stack.push_bytes(common.unwrap_or_default());
     let common = common.map(|flags| (flags, stack.top()));
@@ -239,8 +240,8 @@ fn push_values(stack: Stack, shape: u8, values: &Values) {
     }
 }
 
-/// `{ value, flags [, cas] }`. `common`: where on the stack the string of some
-/// flags is.
+/// `{ value, flags [, cas] }`. `common`: some flags, and the index of their
+/// string on the stack.
 fn push_item(stack: Stack, hit: &Hit<'_>, common: Option<(&[u8], c_int)>) {
     new_table(stack, if hit.cas.is_some() { 3 } else { 2 }, 0);
     stack.push_bytes(hit.data);
@@ -257,7 +258,7 @@ fn push_item(stack: Stack, hit: &Hit<'_>, common: Option<(&[u8], c_int)>) {
     }
 }
 
-/// Pushes a table with room for so many elements and fields.
+/// Pushes a table with room for this many elements and fields.
 pub fn new_table(stack: Stack, elements: usize, fields: usize) {
     let size = |n: usize| c_int::try_from(n).unwrap_or(0);
     // SAFETY: a running C function's state; callers keep the stack small.

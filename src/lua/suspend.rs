@@ -67,8 +67,7 @@ impl Raised for Rejected {
     }
 }
 
-/// What a command gives where the coroutine cannot wait for its reply: nothing
-/// is sent.
+/// Ends a command whose coroutine cannot wait for the reply. Nothing is sent.
 pub fn cannot_wait(
     stack: Stack,
     shape: u8,
@@ -82,7 +81,7 @@ pub fn cannot_wait(
     }
 }
 
-/// Tells the operator what was not sent, and why.
+/// Logs which command was not sent, and why.
 pub fn log_refused(stack: Stack, refused: &Refused) {
     let request = stack.request();
     // SAFETY: the running request has a connection with a log.

@@ -17,7 +17,7 @@ use crate::transport::{
     self, Begun, CallError, Certificate, Error, Handshake, Outcome, SessionKey, Slot,
 };
 
-/// Instead of the address of a session: the one that was passed.
+/// Returned instead of an address for the session that was passed.
 pub const SAME_SESSION: f64 = 1.0;
 
 /// `sslhandshake(sock, session, server_name, verify, status, cert, key, host, port)`
@@ -30,7 +30,7 @@ pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
     };
     // SAFETY: a running C function's state.
     let flag = |index| unsafe { lua_toboolean(state, index) } != 0;
-    let session = address::<SSL_SESSION>(stack, 2);
+    let session = pointer_argument::<SSL_SESSION>(stack, 2);
     // SAFETY: a running C function's state.
     let port = unsafe { lua_tonumber(state, 9) };
     let handshake = Handshake {
@@ -69,7 +69,7 @@ pub unsafe extern "C-unwind" fn finish_handshake(state: *mut lua_State) -> c_int
     if stack.kind(3) != LUA_TBOOLEAN {
         return stack.top() - 2;
     }
-    let Some(key) = handle::passed_session(stack, 2) else {
+    let Some(key) = handle::session_argument(stack, 2) else {
         return stack.failure(1, Error::Closed);
     };
     let outcome = transport::take_outcome(key, Slot::Reader);
@@ -96,21 +96,21 @@ fn push_session(stack: Stack, key: SessionKey) -> c_int {
 pub unsafe extern "C-unwind" fn free_session(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
-    let session = address::<SSL_SESSION>(stack, 1);
+    let session = pointer_argument::<SSL_SESSION>(stack, 1);
     transport::take_back_tls_session(session);
     0
 }
 
 /// The client certificate, if `setclientcert` was given one.
 fn certificate(stack: Stack) -> Option<Rc<Certificate>> {
-    let chain = NonNull::new(address::<c_void>(stack, 6))?;
-    let key = NonNull::new(address::<c_void>(stack, 7))?;
+    let chain = NonNull::new(pointer_argument::<c_void>(stack, 6))?;
+    let key = NonNull::new(pointer_argument::<c_void>(stack, 7))?;
     // SAFETY: the glue holds what ngx.ssl has parsed, which Lua has vouched for.
     unsafe { Certificate::hold(chain, key) }.map(Rc::new)
 }
 
-/// An address that the glue has taken from an FFI pointer, or null.
-fn address<T>(stack: Stack, index: c_int) -> *mut T {
+/// The FFI pointer that the glue passed as an address, or null.
+fn pointer_argument<T>(stack: Stack, index: c_int) -> *mut T {
     // SAFETY: a running C function's state.
     let address = unsafe { lua_tonumber(stack.state(), index) };
     ptr::with_exposed_provenance_mut(address as usize)

@@ -122,9 +122,8 @@ pub enum Command<'a> {
 }
 
 impl Command<'_> {
-    /// Whether it may go over a connection that others use as well: it ends or
-    /// changes nothing of theirs, its reply has one grammar, and no proxy is
-    /// known to answer it by closing the connection.
+    /// Whether it may go over a shared connection: it does not close the connection or change its
+    /// state, its reply has one grammar, and no proxy is known to close the connection in reply.
     pub fn can_share(&self) -> bool {
         !matches!(
             self,

@@ -1,4 +1,4 @@
-//! Commands to bytes.
+//! Encodes commands.
 
 use super::check;
 use super::command::{Command, Verb};
@@ -7,7 +7,7 @@ use super::key::{Key, MAX_KEY_LEN};
 use super::number::Digits;
 use super::refusal::Refused;
 
-/// Appends the command to `out`. On an error `out` is as before.
+/// Appends the command to `out`. If it is refused, `out` does not change.
 pub fn encode(command: &Command<'_>, out: &mut Vec<u8>) -> Result<Expect, Refused> {
     let value = match *command {
         Command::Store { value, .. } => value,
@@ -22,7 +22,7 @@ pub fn encode(command: &Command<'_>, out: &mut Vec<u8>) -> Result<Expect, Refuse
 }
 
 /// As [`encode`], but the value of a storage command and the line end behind it are left to the
-/// caller. There will be room for `value` bytes of them, and for the line end.
+/// caller. Room for `value` bytes and the line end is reserved.
 pub(super) fn encode_head(
     command: &Command<'_>,
     value: usize,
@@ -104,7 +104,7 @@ fn stats(args: &[u8]) -> Stats {
     }
 }
 
-/// Room for a whole command, so that running out of memory is an error and not an abort.
+/// Reserves room for a whole command, so that running out of memory is an error and not an abort.
 fn reserve(
     command: &Command<'_>,
     word: &str,
@@ -124,7 +124,7 @@ fn reserve(
         .map_err(|_| Refused::no_memory(word, room))
 }
 
-/// A command line being written. Everything it is given was checked before.
+/// A command line that is being written. Its words were checked before.
 struct Line<'o> {
     out: &'o mut Vec<u8>,
     begin: usize,

@@ -3,8 +3,9 @@
 /// How much a server may send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Longest reply line in bytes, without its line end. 2048 is ample.
+    /// Maximum length of a reply line in bytes, without its line end. 2048 is ample.
     pub max_line: usize,
-    /// Longest value in bytes, and most bytes of statistics, what holds their lines included.
+    /// Maximum length of a value in bytes, and maximum size of statistics, which includes the
+    /// memory for each of their lines.
     pub max_value: usize,
 }

@@ -1,7 +1,7 @@
 //! The memcached text protocol, sans-io.
 //!
-//! Bytes go in and out through buffers; sockets, clocks and Lua are somebody else's. The rules
-//! are those of memcached's protocol.txt and, where that is silent, what memcached 1.6.18 does.
+//! Bytes go in and out through buffers. Sockets, clocks and Lua are the caller's. The rules are
+//! those of memcached's protocol.txt and, where that is silent, what memcached 1.6.18 does.
 //!
 //! | file | subject |
 //! |---|---|

@@ -3,15 +3,16 @@
 
 use super::line::{Line, Place};
 
-/// A pool of connections to one peer, or of whatever shares one pool name.
+/// A pool of connections to one peer, or of all connections that use one pool
+/// name.
 ///
 /// `I` is the id of an idle connection, `W` the id of a waiting connect
 /// operation.
 ///
-/// `connections` counts what the pool is responsible for: idle connections,
-/// connections in use that were opened through the pool, undecided operations
-/// and queued ones. A pool that counts nothing may be dropped; the next one under
-/// the same name may then have another size.
+/// `connections` counts idle connections, connections in use that were opened
+/// through the pool, undecided operations and queued ones. A pool that counts
+/// nothing may be dropped. Then the next pool with the same name may have
+/// another size.
 #[derive(Debug)]
 pub struct Pool<I, W> {
     size: usize,
@@ -23,12 +24,12 @@ pub struct Pool<I, W> {
     waiting: Line<W>,
 }
 
-/// Whether an idle connection is what a connect operation wants.
+/// Whether an idle connection is suitable for a connect operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fitness {
     /// It is.
     Fits,
-    /// It may turn out to be.
+    /// It is not known yet.
     MayFit,
     /// It is not.
     Unfit,
@@ -40,14 +41,14 @@ pub enum Admission<I> {
     /// Take this idle connection; it stays counted.
     Reuse(I),
     /// There are idle connections, but it is not known yet whether they are
-    /// what is wanted. The operation is counted meanwhile; later it is to
+    /// suitable. Meanwhile, the operation is counted. Later it is to
     /// [`Pool::take`] one of them, [`Pool::claim`] a new one, or be
     /// [`Pool::release`]d.
     Undecided,
     /// Open a new connection; it is counted from now on.
     Connect,
-    /// The same, and close this idle connection, which is not what is wanted
-    /// and stands in the way; it is not counted any more.
+    /// The same, and close this idle connection, which is not suitable and
+    /// occupies a place. It is not counted any more.
     Replace(I),
     /// The pool is full: call [`Pool::enqueue`]; the wait is counted from now on.
     Wait,
@@ -69,11 +70,11 @@ impl<I, W> Pool<I, W> {
         }
     }
 
-    /// Decides about a new connect operation. `fitness` says of an idle
-    /// connection whether it is what is wanted.
+    /// Decides about a new connect operation. `fitness` says whether an idle
+    /// connection is suitable.
     pub fn admit(&mut self, fitness: impl FnMut(&I) -> Fitness) -> Admission<I> {
         match self.admit_idle(fitness) {
-            Some(Admission::Undecided) if self.is_used_up() => {}
+            Some(Admission::Undecided) if self.at_limit() => {}
             Some(Admission::Undecided) => {
                 self.connections += 1;
                 return Admission::Undecided;
@@ -86,8 +87,8 @@ impl<I, W> Pool<I, W> {
             self.connections += 1;
             return Admission::Connect;
         };
-        // an idle one that is in the way is no reason to wait
-        if !self.is_used_up()
+        // an idle connection that is not suitable is no reason to wait
+        if !self.at_limit()
             && let Some(unfit) = self.idle.pop_back()
         {
             return Admission::Replace(unfit);
@@ -100,13 +101,13 @@ impl<I, W> Pool<I, W> {
     }
 
     /// Whether as many connections are in use as may be open at once.
-    fn is_used_up(&self) -> bool {
+    fn at_limit(&self) -> bool {
         let unused = self.idle.len() + self.waiting.len();
         self.backlog.is_some() && self.connections.saturating_sub(unused) >= self.size
     }
 
     fn admit_idle(&mut self, mut fitness: impl FnMut(&I) -> Fitness) -> Option<Admission<I>> {
-        // mostly it is the first one
+        // usually it is the first one
         let first = fitness(self.idle.front()?);
         if first == Fitness::Fits {
             return self.idle.pop_front().map(Admission::Reuse);
@@ -123,8 +124,7 @@ impl<I, W> Pool<I, W> {
         }
     }
 
-    /// Takes an idle connection in the place of what the caller has counted,
-    /// which is so no more.
+    /// Takes an idle connection, and gives back the place that the caller held.
     pub fn take(&mut self, mut wanted: impl FnMut(&I) -> bool) -> Option<I> {
         let (place, _) = self.idle.iter().find(|(_, idle)| wanted(idle))?;
         let item = self.idle.remove(place)?;
@@ -132,9 +132,9 @@ impl<I, W> Pool<I, W> {
         Some(item)
     }
 
-    /// A new connection will be opened in the place of what the caller has
-    /// counted. If that is one too many, an idle connection has to be closed,
-    /// which is returned.
+    /// A new connection will be opened in the place that the caller holds. If
+    /// that is one too many, an idle connection is returned, which has to be
+    /// closed.
     pub fn claim(&mut self) -> Option<I> {
         if self.backlog.is_none() || self.connections <= self.size {
             return None;
@@ -146,7 +146,8 @@ impl<I, W> Pool<I, W> {
         evicted
     }
 
-    /// Queues an operation that was told to wait. Its place is for [`abandon`](Self::abandon).
+    /// Queues an operation that was told to wait. Returns its place for
+    /// [`abandon`](Self::abandon).
     pub fn enqueue(&mut self, waiter: W) -> Place {
         self.waiting.push_back(waiter)
     }
@@ -156,15 +157,15 @@ impl<I, W> Pool<I, W> {
         self.waiting.front()
     }
 
-    /// The operation that has waited longest and what it may do now that a
-    /// connection was given back or closed. Never `Wait` or `Refuse`. `None`:
-    /// nobody waits, or that connection was an idle one and there is no room.
+    /// The operation that has waited longest, and what it may do now that a
+    /// connection was given back or closed. Never `Wait` or `Refuse`. `None` if
+    /// nothing waits, or if an idle connection was closed and there is no room.
     pub fn resume(&mut self, fitness: impl FnMut(&I) -> Fitness) -> Option<(W, Admission<I>)> {
-        if self.is_used_up() {
+        if self.at_limit() {
             return None;
         }
         let waiter = self.waiting.pop_front()?;
-        // its wait was counted, and so is what it gets instead
+        // its wait was counted; what it gets is counted instead
         let admission = self.admit_idle(fitness).unwrap_or_else(|| {
             // all but one are in use
             let unfit = self.idle.pop_back();
@@ -179,11 +180,11 @@ impl<I, W> Pool<I, W> {
     /// Whether the operation that has waited longest may go on, and a connection
     /// has to be opened for it.
     pub fn opens_next(&self) -> bool {
-        !self.waiting.is_empty() && self.idle.is_empty() && !self.is_used_up()
+        !self.waiting.is_empty() && self.idle.is_empty() && !self.at_limit()
     }
 
-    /// Takes a waiting operation out of the queue (it timed out or nobody
-    /// waits for it any more). True if it was queued.
+    /// Removes an operation from the queue, because it timed out or nobody
+    /// waits for it any more. True if it was queued.
     pub fn abandon(&mut self, place: Place) -> bool {
         let found = self.waiting.remove(place).is_some();
         if found {
@@ -193,9 +194,9 @@ impl<I, W> Pool<I, W> {
     }
 
     /// Puts a connection back as the most recently used one. `counted` tells
-    /// whether it was opened through this pool. Returns its place, which is for
-    /// [`remove`](Self::remove), and the idle connection that has to be closed to
-    /// make room, if any.
+    /// whether it was opened through this pool. Returns its place for
+    /// [`remove`](Self::remove), and the idle connection that has to be closed
+    /// to make room, if any.
     pub fn put(&mut self, item: I, counted: bool) -> (Place, Option<I>) {
         let evicted = if self.idle.len() >= self.size {
             self.idle.pop_back()
@@ -210,7 +211,7 @@ impl<I, W> Pool<I, W> {
         (self.idle.push_front(item), evicted)
     }
 
-    /// Takes an idle connection out because it was closed. True if it was there.
+    /// Removes an idle connection that was closed. True if it was in the pool.
     pub fn remove(&mut self, place: Place) -> bool {
         let found = self.idle.remove(place).is_some();
         if found {

@@ -1,12 +1,12 @@
-//! The short way through replies that are all there and as one expects them.
+//! The fast path, for replies that were received completely and look as usual.
 
 use super::super::line::whole_value;
 use super::super::reply::Hit;
 use super::{Body, Decoder, Digits, Item, Kind, Limits, Partial, Reply, SMALL_VALUE, Value};
 
 impl Decoder {
-    /// The usual reply, if it is all there and small. Anything else takes the long way, and comes
-    /// to the same where this could have been taken.
+    /// The reply, if it is a usual one that is small and complete. Anything else takes the slow
+    /// path, which gives the same result for these replies.
     pub(super) fn at_once(&mut self, kind: Kind, keys: &[u8]) -> Option<Reply> {
         let Body::Line = self.partial.body else {
             return None;
@@ -42,8 +42,8 @@ impl Decoder {
         Some(reply)
     }
 
-    /// As [`at_once`](Self::at_once), for the values of a list as long as they come in the order
-    /// asked.
+    /// As [`at_once`](Self::at_once), for the values of a list while they come in the order of the
+    /// keys.
     pub(super) fn values_at_once(&mut self, keys: &[u8], cas: bool, most: usize) -> Option<()> {
         let Body::Line = self.partial.body else {
             return None;
@@ -87,7 +87,7 @@ impl Decoder {
     }
 }
 
-/// [`whole_value`], if it is neither large nor over the limits.
+/// [`whole_value`], unless it is large or exceeds the limits.
 fn small_value<'a>(
     reply: &'a [u8],
     key: &[u8],

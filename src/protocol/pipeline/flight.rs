@@ -1,4 +1,4 @@
-//! What is in flight.
+//! Exchanges in flight.
 
 use crate::protocol::expect::Kind;
 
@@ -7,9 +7,9 @@ use crate::protocol::expect::Kind;
 pub struct Exchange<T> {
     /// In the order in which the exchanges were submitted.
     pub number: u64,
-    /// Whose it is.
+    /// Tells the caller whose exchange it is.
     pub tag: T,
-    /// Some of its command was sent, or all.
+    /// At least a part of its command was sent.
     pub begun: bool,
     /// It changes nothing in the server, and nothing of its reply was received.
     pub repeatable: bool,
@@ -17,8 +17,8 @@ pub struct Exchange<T> {
     pub is_list: bool,
 }
 
-/// A command whose reply did not come yet; of kind `Nothing`: one that was withdrawn.
-pub(super) struct Flight<T> {
+/// A command whose reply has not come yet. Its kind is `Nothing` if it was withdrawn.
+pub(super) struct InFlight<T> {
     pub tag: T,
     pub number: u64,
     pub kind: Kind,
@@ -29,20 +29,20 @@ pub(super) struct Flight<T> {
     pub end: u64,
 }
 
-impl<T> Flight<T> {
-    /// It was not withdrawn.
+impl<T> InFlight<T> {
+    /// Whether it was not withdrawn.
     pub fn is_live(&self) -> bool {
         self.kind != Kind::Nothing
     }
 }
 
-/// What was withdrawn and is still there.
+/// Withdrawn exchanges that were not removed yet.
 pub(super) struct Gaps {
-    /// Its text begins in the stream of sent bytes not before this position.
+    /// A position in the stream of sent bytes; none of their text is before it.
     pub from: u64,
-    /// Bytes of text.
+    /// Length of their text in bytes.
     pub size: usize,
-    /// Exchanges.
+    /// Their number.
     pub count: usize,
 }
 
