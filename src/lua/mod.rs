@@ -43,7 +43,6 @@ use mlua::ffi::{
 use mlua::{Function, Lua, Table, Value};
 
 use crate::conf::MAX_CONNECTIONS;
-pub use pipeline::discard_all;
 use results::Shape;
 
 /// The version of lua-resty-memcached whose API this is.

@@ -2,76 +2,36 @@
 //! A pipeline belongs to no connection, so it survives `set_keepalive` and a
 //! reconnect.
 
-use std::cell::RefCell;
 use std::ffi::c_int;
 
 use mlua::ffi::{LUA_TBOOLEAN, lua_State};
-use slotmap::{DefaultKey, Key, KeyData, SlotMap};
 
 use super::handle::{self, Kind};
 use super::results::{Shape, new_table, push_reply, set_index};
 use super::stack::Stack;
 use super::suspend::{cannot_wait, go_on, log_refused};
 use crate::ngx_lua::release_anchors;
-use crate::protocol::{Answer, Batch, Command, Reply};
-use crate::transport::{self, Begun, CallError, Caller, Error, Outcome, Slot, What, not_connected};
-
-/// The commands of an open pipeline, and the shapes of their results.
-#[derive(Default)]
-struct Pipeline {
-    batch: Batch,
-    slots: Vec<Queued>,
-}
-
-/// A queued command: its place in the results.
-enum Queued {
-    /// It will be sent; its reply is returned in this shape.
-    Command(u8),
-    /// It will not be sent; this is its result, in this shape.
-    Refused(u8, Answer),
-}
-
-struct Pipelines(RefCell<Option<SlotMap<DefaultKey, Pipeline>>>);
-
-// SAFETY: Lua runs in one thread per process.
-unsafe impl Sync for Pipelines {}
-
-static PIPELINES: Pipelines = Pipelines(RefCell::new(None));
+use crate::protocol::{Command, Reply};
+use crate::transport::{
+    self, Begun, Caller, Error, Outcome, PipelineKey, Queued, Rejected, Slot, not_connected,
+};
 
 static KIND: Kind = Kind {
     magic: 0x6d63_5f70_6970_656c,
     collect,
 };
 
-/// Runs `f` with all open pipelines; `f` must not call Lua.
-fn with<R>(f: impl FnOnce(&mut SlotMap<DefaultKey, Pipeline>) -> R) -> R {
-    f(PIPELINES.0.borrow_mut().get_or_insert_default())
-}
-
-fn key(id: u64) -> DefaultKey {
-    KeyData::from_ffi(id).into()
-}
-
-/// The worker process ends.
-pub fn discard_all() {
-    PIPELINES.0.take();
-}
-
 /// The id of the open pipeline that the glue passed at `index`.
-pub fn id_at(stack: Stack, index: c_int) -> Option<u64> {
-    handle::read(stack, index, &KIND)
+pub fn id_at(stack: Stack, index: c_int) -> Option<PipelineKey> {
+    handle::read(stack, index, &KIND).map(PipelineKey::from_bits)
 }
 
 /// The Lua object of a pipeline is collected.
 unsafe extern "C-unwind" fn collect(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls a finalizer with its userdata.
     let stack = unsafe { Stack::new(state) };
-    // when the process exits, the last handles are collected after
-    // `discard_all`
-    if let Some(id) = id_at(stack, 1)
-        && let Some(pipelines) = PIPELINES.0.borrow_mut().as_mut()
-    {
-        pipelines.remove(key(id));
+    if let Some(key) = id_at(stack, 1) {
+        transport::take_commands(key);
     }
     0
 }
@@ -80,8 +40,8 @@ unsafe extern "C-unwind" fn collect(state: *mut lua_State) -> c_int {
 pub unsafe extern "C-unwind" fn new(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
-    let key = with(|pipelines| pipelines.insert(Pipeline::default()));
-    handle::push(stack, &KIND, key.data().as_ffi());
+    let key = transport::new_pipeline();
+    handle::push(stack, &KIND, key.to_bits());
     1
 }
 
@@ -89,36 +49,18 @@ pub unsafe extern "C-unwind" fn new(state: *mut lua_State) -> c_int {
 pub unsafe extern "C-unwind" fn length(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
-    let id = id_at(stack, 1);
-    let len = id.and_then(|id| with(|all| all.get(key(id)).map(|p| p.slots.len())));
-    stack.push_integer(len.unwrap_or(0) as i64);
+    let len = id_at(stack, 1).map_or(0, transport::pipeline_len);
+    stack.push_integer(len as i64);
     1
 }
 
 /// Adds a command. A refused one takes a place in the results and does not
 /// affect the others.
-pub fn queue(stack: Stack, id: u64, shape: u8, command: &Command<'_>) -> c_int {
-    let refused = with(|pipelines| {
-        let Some(pipeline) = pipelines.get_mut(key(id)) else {
-            return Ok(());
-        };
-        if pipeline.slots.try_reserve(1).is_err() {
-            return Err(None);
-        }
-        pipeline
-            .batch
-            .push(command)
-            .inspect(|()| pipeline.slots.push(Queued::Command(shape)))
-            .map_err(|refused| {
-                let answer = refused.answer;
-                pipeline.slots.push(Queued::Refused(shape, answer));
-                Some(refused)
-            })
-    });
-    match refused {
+pub fn queue(stack: Stack, key: PipelineKey, shape: u8, command: &Command<'_>) -> c_int {
+    match transport::add_command(key, shape, command) {
         Ok(()) => {}
-        Err(Some(refused)) => log_refused(stack, &refused),
-        Err(None) => stack.raise(format_args!("no memory")),
+        Err(Rejected::Refused(refused)) => log_refused(stack, &refused),
+        Err(Rejected::Failed(error)) => stack.raise(format_args!("{error}")),
     }
     stack.push_integer(1);
     1
@@ -142,19 +84,7 @@ pub unsafe extern "C-unwind" fn commit(state: *mut lua_State) -> c_int {
     let Some(id) = id_at(stack, 2) else {
         stack.raise(format_args!("bad pipeline"))
     };
-    let next = with(|pipelines| {
-        let Some(pipeline) = pipelines.get(key(id)) else {
-            return Err(CallError::Failed(Error::Unknown.into()));
-        };
-        if pipeline.batch.is_empty() {
-            // all were refused
-            let ready = transport::check_ready(session, request);
-            let ready = ready.map(|()| Begun::Ready(Outcome::Replies(Vec::new(), None)));
-            return ready.map_err(|error| CallError::Failed(error.into()));
-        }
-        transport::submit(session, Slot::Reader, caller, What::Batch(&pipeline.batch))
-    });
-    match next {
+    match transport::commit(session, caller, id) {
         Ok(Begun::Ready(outcome)) => push_outcome(stack, id, outcome),
         next => go_on(stack, Shape::LINE, next),
     }
@@ -182,19 +112,18 @@ pub unsafe extern "C-unwind" fn finish_commit(state: *mut lua_State) -> c_int {
 
 /// The results of a pipeline: a table with a table for each command, holding
 /// what its method would have returned.
-fn push_outcome(stack: Stack, id: u64, outcome: Outcome) -> c_int {
+fn push_outcome(stack: Stack, key: PipelineKey, outcome: Outcome) -> c_int {
     let (replies, failure) = match outcome {
         Outcome::Replies(replies, failure) => (replies, failure),
         Outcome::Failed(error) => return stack.failure(1, error),
         Outcome::Ended => return stack.suspend_for_good(),
         _ => return stack.failure(1, Error::Unknown),
     };
-    let slots = with(|all| all.remove(key(id)).map(|pipeline| pipeline.slots));
-    let slots = slots.unwrap_or_default();
-    new_table(stack, slots.len(), 0);
+    let commands = transport::take_commands(key);
+    new_table(stack, commands.len(), 0);
     let mut replies = replies.into_iter();
     let mut failure = failure;
-    for (at, slot) in (1..).zip(&slots) {
+    for (at, slot) in (1..).zip(&commands) {
         match slot {
             Queued::Refused(shape, answer) => push_failure(stack, *shape, answer),
             Queued::Command(shape) => match replies.next() {

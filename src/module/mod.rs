@@ -104,7 +104,6 @@ unsafe extern "C" fn init_process(_cycle: *mut ngx_cycle_t) -> ngx_int_t {
 }
 
 unsafe extern "C" fn exit_process(_cycle: *mut ngx_cycle_t) {
-    contain(lua::discard_all);
     contain(transport::shut_down);
     contain(ngx_lua::forget_anchors);
     MEMORY.empty();

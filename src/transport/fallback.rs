@@ -2,7 +2,7 @@
 
 use crate::contain::INTERNAL;
 use crate::transport::error::{CallError, Error, KeepaliveError, Rejected};
-use crate::transport::ids::SessionKey;
+use crate::transport::ids::{PipelineKey, SessionKey};
 use crate::transport::state::op::Outcome;
 
 /// What a function returns in the place of a result that a panic has kept it from.
@@ -24,6 +24,12 @@ impl Fallback for bool {
 impl Fallback for SessionKey {
     fn fallback() -> SessionKey {
         SessionKey::default()
+    }
+}
+
+impl Fallback for PipelineKey {
+    fn fallback() -> PipelineKey {
+        PipelineKey::default()
     }
 }
 

@@ -11,6 +11,8 @@ new_key_type! {
     pub struct PoolKey;
     /// The shared connections to a server.
     pub struct SharedPoolKey;
+    /// An open pipeline.
+    pub struct PipelineKey;
 }
 
 /// Bits of an id in Lua, an integer up to 2^53, that are the place; the others
@@ -41,6 +43,18 @@ impl SessionKey {
         let id = number as i64 as u64;
         let place = id & ((1 << PLACE_BITS) - 1);
         SessionKey::from_bits((id >> PLACE_BITS) << 32 | place)
+    }
+}
+
+impl PipelineKey {
+    /// As [`SessionKey::to_bits`].
+    pub fn to_bits(self) -> u64 {
+        self.data().as_ffi()
+    }
+
+    /// As [`SessionKey::from_bits`].
+    pub fn from_bits(bits: u64) -> PipelineKey {
+        KeyData::from_ffi(bits).into()
     }
 }
 

@@ -39,10 +39,11 @@ mod worker;
 pub use connection::tls::Certificate;
 pub use connection::tls::Handshake;
 pub use error::{CallError, Error, KeepaliveError, Rejected};
-pub use ids::SessionKey;
+pub use ids::{PipelineKey, SessionKey};
 pub use log::not_connected;
 pub use peer::{Caller, Peer, PoolName};
 pub use state::op::{Begun, Opened, Outcome, Slot, What};
+pub use state::pipeline::Queued;
 pub use state::session::Timeouts;
 
 use std::ptr::NonNull;
@@ -54,7 +55,7 @@ use nginx_sys::SSL_SESSION;
 use nginx_sys::ngx_http_request_t;
 
 use crate::nginx::Msec;
-use crate::protocol::{RawRead, Reply};
+use crate::protocol::{Command, RawRead, Reply};
 use calls::room;
 #[cfg(ngx_feature = "http_ssl")]
 use connection::tls::TlsSession;
@@ -220,6 +221,47 @@ pub fn submit(
     call(key, slot, caller, |worker| {
         worker.submit(key, request, what)
     })
+}
+
+/// A new pipeline; its key is null if there is no memory for one.
+pub fn new_pipeline() -> PipelineKey {
+    with(Worker::new_pipeline)
+}
+
+/// How many commands were added to a pipeline.
+pub fn pipeline_len(key: PipelineKey) -> usize {
+    let mut len = 0;
+    with_existing(|worker| len = worker.pipeline_len(key));
+    len
+}
+
+/// Adds a command to a pipeline, see [`Worker::add_command`].
+pub fn add_command(key: PipelineKey, form: u8, command: &Command<'_>) -> Result<(), Rejected> {
+    with(|worker| worker.add_command(key, form, command))
+}
+
+/// Sends the commands of a pipeline, see [`Worker::commit`].
+pub fn commit(
+    key: SessionKey,
+    caller: Caller,
+    pipeline: PipelineKey,
+) -> Result<Begun, CallError<Rejected>> {
+    room::before(|worker| {
+        let open = worker.pipelines.get(pipeline);
+        let can_share = open.is_some_and(|open| open.batch.can_share());
+        worker.opens_to_send(key, can_share)
+    });
+    let request = caller.request;
+    call(key, Slot::Reader, caller, |worker| {
+        worker.commit(key, request, pipeline)
+    })
+}
+
+/// Ends a pipeline: what was added to it, in order.
+pub fn take_commands(key: PipelineKey) -> Vec<Queued> {
+    let mut commands = Vec::new();
+    with_existing(|worker| commands = worker.take_commands(key));
+    commands
 }
 
 /// Sends raw bytes.

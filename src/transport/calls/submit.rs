@@ -9,7 +9,7 @@ use crate::ngx_lua::{Wait, Waiter};
 use crate::protocol::{Command, RawRead, RawReader, SMALL_VALUE};
 use crate::transport::connection::{Connection, Tag};
 use crate::transport::error::{CallError, Error, Rejected};
-use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
+use crate::transport::ids::{ConnectionKey, PipelineKey, SessionKey, SharedPoolKey};
 use crate::transport::log::not_connected;
 use crate::transport::peer::Caller;
 use crate::transport::state::op::{Begun, Op, Outcome, Slot, What, Work};
@@ -39,6 +39,28 @@ impl Worker {
             Ok(connection) => self.submit_to(key, connection, what),
             Err(error) => Err(not_connected(request, "send", error).into()),
         }
+    }
+
+    /// Sends the commands of an open pipeline, which stays open until its results
+    /// are taken. Errors as with [`Self::submit`].
+    pub fn commit(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+        pipeline: PipelineKey,
+    ) -> Result<Begun, Rejected> {
+        let open = self.pipelines.get_mut(pipeline).ok_or(Error::Unknown)?;
+        if open.batch.is_empty() {
+            // all were refused
+            self.check_ready(key, request)?;
+            return Ok(Begun::Ready(Outcome::Replies(Vec::new(), None)));
+        }
+        let batch = std::mem::take(&mut open.batch);
+        let begun = self.submit(key, request, What::Batch(&batch));
+        if let Some(open) = self.pipelines.get_mut(pipeline) {
+            open.batch = batch;
+        }
+        begun
     }
 
     pub fn submit_to(

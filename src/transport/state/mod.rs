@@ -2,6 +2,7 @@
 
 pub mod errands;
 pub mod op;
+pub mod pipeline;
 pub mod pool;
 pub mod session;
 pub mod sessions;

@@ -43,7 +43,8 @@ impl Worker {
     }
 
     /// Closes every connection and fails every operation. Ids stay what they
-    /// are: those of sessions find closed ones, all others nothing.
+    /// are: those of sessions find closed ones, those of pipelines what was added,
+    /// all others nothing.
     pub fn drop_all(&mut self) {
         self.connections.clear();
         self.pools.clear();

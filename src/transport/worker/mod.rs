@@ -5,6 +5,7 @@
 pub mod cell;
 pub mod exchanges;
 pub mod lifecycle;
+pub mod pipelines;
 pub mod pools;
 pub mod sessions;
 pub mod shared_pools;

@@ -10,8 +10,9 @@ use crate::nginx::{Msec, Posted, Timer};
 use crate::ngx_lua::Semaphores;
 use crate::protocol::Buffers;
 use crate::transport::connection::Connection;
-use crate::transport::ids::{ConnectionKey, PoolKey, SessionKey, SharedPoolKey};
+use crate::transport::ids::{ConnectionKey, PipelineKey, PoolKey, SessionKey, SharedPoolKey};
 use crate::transport::state::errands::Errands;
+use crate::transport::state::pipeline::CommandPipeline;
 use crate::transport::state::pool::NamedPool;
 use crate::transport::state::sessions::Sessions;
 use crate::transport::state::shared_pool::{SharedPool, SharedPoolName};
@@ -48,6 +49,8 @@ pub struct Worker {
     /// Shared connections with commands of this turn of the event loop.
     pub to_flush: Vec<ConnectionKey>,
     pub turn_end: Option<Posted>,
+    /// Open pipelines.
+    pub pipelines: SlotMap<PipelineKey, CommandPipeline>,
     /// What waits for room for its connection.
     pub errands: Errands,
 }
