@@ -15,7 +15,9 @@ mod timer;
 use nginx_sys::{ngx_exiting, ngx_terminate};
 
 pub use draining::{is_scarce, make_room, without_draining};
-pub use log::{error_text, last_errno, log, silent_log};
+#[cfg(ngx_feature = "http_ssl")]
+pub use log::silent_log;
+pub use log::{error_text, last_errno, log};
 pub use posted::{Posted, post_next};
 pub use timer::{Msec, Timer, event_id, now, stop_timer, until_after};
 

@@ -18,8 +18,7 @@ impl Worker {
         request: NonNull<ngx_http_request_t>,
         _: Handshake,
     ) -> Result<Begun, Error> {
-        Ok(self
-            .private_connection(key, request)?
-            .and(Err(Error::NoTls)))
+        self.private_connection(key, request)?;
+        Err(Error::NoTls)
     }
 }

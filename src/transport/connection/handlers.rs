@@ -5,7 +5,9 @@
 use std::ffi::c_void;
 use std::sync::OnceLock;
 
-use nginx_sys::{ngx_connection_t, ngx_event_t};
+#[cfg(ngx_feature = "http_ssl")]
+use nginx_sys::ngx_connection_t;
+use nginx_sys::ngx_event_t;
 
 use crate::transport::ids::Asker;
 
