@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # What the scripts share: messages, packages, nginx's whereabouts, processes.
+# What belongs to one of them only is in the folders of scripts/lib.
 # Sourced, never run. Progress goes to stderr, so that stdout stays a result.
 
 set -euo pipefail
@@ -233,6 +234,11 @@ wait_for_port() {
     done
     return 1
 }
+
+# ---- suites ----------------------------------------------------------------
+
+# The suites below t/, by folder.
+all_suites() { (cd "$root" && find t -path t/lib -prune -o -path 't/servroot*' -prune -o -name '*.t' -print | sort); }
 
 # What the suites need, besides what the build needs. openssl makes the TLS suites' certificates.
 # shellcheck disable=SC2034 # used by scripts that source this

@@ -2,19 +2,19 @@
 //!
 //! Data flows one way, from the Lua surface to the protocol and back:
 //!
-//! | room | what is in it |
+//! | module | what is in it |
 //! |---|---|
-//! | `module`, `directives`, `alias` | what nginx sees: the module, its hooks and directives |
+//! | `module` | what nginx sees: the module, its hooks and directives |
 //! | `conf` | the configuration of locations |
 //! | `lua` | what Lua sees: methods, arguments, results |
 //! | `transport` | connections on nginx's event loop, sessions, keepalive pools |
 //! | [`upstream`] | pool policy, pure |
 //! | [`protocol`] | memcached's text protocol, pure and sans-io |
 //! | `ngx_lua` | the ABI of ngx_lua, and nothing else knows it |
-//! | `nginx` | the few nginx facilities that need a Rust face |
-//! | `contain`, `reserve` | panics and want of memory, which must not end the worker |
+//! | `nginx` | the nginx facilities that need a Rust interface |
+//! | `contain`, `reserve` | panics and lack of memory, which must not end the worker |
 //!
-//! The pure rooms hold no `unsafe` and know neither nginx nor Lua; they are
+//! The pure modules hold no `unsafe` and know neither nginx nor Lua; they are
 //! all there is without the feature `nginx`, and what `cargo test` tests. The
 //! others run inside nginx only, and the suites in `t/` test them there.
 
@@ -30,13 +30,9 @@ pub mod upstream;
 
 // a test binary has no nginx and no Lua to link with
 #[cfg(all(feature = "nginx", not(test)))]
-mod alias;
-#[cfg(all(feature = "nginx", not(test)))]
 mod conf;
 #[cfg(all(feature = "nginx", not(test)))]
 mod contain;
-#[cfg(all(feature = "nginx", not(test)))]
-mod directives;
 #[cfg(all(feature = "nginx", not(test)))]
 mod fault;
 #[cfg(all(feature = "nginx", not(test)))]

@@ -178,7 +178,7 @@ impl Wire {
         }
     }
 
-    fn take_off(&mut self, tag: usize, call: &Call, len: usize) {
+    fn push_in_flight(&mut self, tag: usize, call: &Call, len: usize) {
         let get = match call {
             Call::Get { key, cas } => Some((key.clone(), *cas)),
             _ => None,
@@ -241,7 +241,7 @@ impl Wire {
             assert!(self.pipeline.sent_with(taken, value));
             all.len() - before
         });
-        self.take_off(tag, call, len);
+        self.push_in_flight(tag, call, len);
         self.note_sent(taken);
     }
 
@@ -257,7 +257,7 @@ impl Wire {
         assert_eq!(batch.len(), calls.len());
         assert!(self.pipeline.submit_batch(tag, &batch));
         for (call, len) in calls.iter().zip(lens) {
-            self.take_off(tag, call, len);
+            self.push_in_flight(tag, call, len);
         }
     }
 

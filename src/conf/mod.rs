@@ -1,5 +1,5 @@
-//! The configuration of locations: what this module's directives say, and
-//! what is made of ngx_lua's.
+//! The configuration of locations: this module's directives, and the SSL
+//! contexts made of ngx_lua's.
 
 mod multiplex;
 #[cfg(ngx_feature = "http_ssl")]
@@ -27,12 +27,12 @@ const DEFAULT_MAX_VALUE_SIZE: usize = 128 * 1024 * 1024;
 /// Unset, as nginx's slot functions and merges understand it (`NGX_CONF_UNSET_SIZE`).
 const UNSET: usize = usize::MAX;
 
-/// What the directives of a location say.
+/// The directives of a location.
 #[repr(C)]
 #[derive(Debug)]
 pub struct LocConf {
     max_value_size: usize,
-    /// `None`: not said here.
+    /// `None`: not set here.
     multiplex: Option<Multiplex>,
     #[cfg(ngx_feature = "http_ssl")]
     ssl: Context,
@@ -71,7 +71,7 @@ impl LocConf {
         self.ssl
     }
 
-    /// What is not said here is as `parent` has it.
+    /// Inherits from `parent` what is not set here.
     fn inherit(&mut self, parent: &LocConf) {
         if self.max_value_size == UNSET {
             self.max_value_size = match parent.max_value_size {
@@ -86,7 +86,7 @@ impl LocConf {
 /// `NGX_CONF_ERROR`
 pub const ERROR: *mut c_char = usize::MAX as *mut c_char;
 
-/// Tells which index nginx gave the module. To be called before any request.
+/// Sets the index that nginx gave the module. To be called before any request.
 pub fn set_index(index: usize) {
     INDEX.store(index, Ordering::Relaxed);
 }
@@ -94,15 +94,15 @@ pub fn set_index(index: usize) {
 /// Where a `LocConf` keeps `lua_memcached_max_value_size`, for the command table.
 pub const MAX_VALUE_SIZE_OFFSET: usize = std::mem::offset_of!(LocConf, max_value_size);
 
-/// Forgets what was noted while a configuration was read. To be called before
-/// one is read: the last one may have failed.
+/// Drops what was recorded while a configuration was read. To be called before
+/// a configuration is read, because reading the last one may have failed.
 pub fn forget() {
     #[cfg(ngx_feature = "http_ssl")]
     tls::forget();
 }
 
-/// All locations are merged: makes that of the http block complete. Timers of
-/// `init_worker_by_lua*` go by it.
+/// Completes the configuration of the http block after all locations were
+/// merged. It applies to timers of `init_worker_by_lua*`.
 ///
 /// # Safety
 ///
@@ -125,10 +125,9 @@ pub unsafe fn complete(cf: *mut ngx_conf_t) {
     forget();
 }
 
-/// This module's configuration in the http block of a configuration that was
-/// read before, if `cf` is not about reading one: in each worker that has an
-/// `init_worker_by_lua*`, ngx_lua has all modules merge a location for it, with
-/// a parent that knows nothing.
+/// This module's configuration in the http block, if `cf` does not belong to
+/// reading a configuration. For `init_worker_by_lua*`, ngx_lua makes all
+/// modules merge a location in each worker, with an empty parent.
 ///
 /// # Safety
 ///

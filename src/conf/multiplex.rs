@@ -9,7 +9,7 @@ use super::{ERROR, LocConf};
 use crate::contain::contain;
 use crate::upstream::Bounds;
 
-/// Most connections to a server that a worker may share.
+/// Maximum number of shared connections from a worker to a server.
 pub const MAX_CONNECTIONS: usize = 64;
 
 /// Operations that may wait for one server in one worker.
@@ -22,7 +22,7 @@ const DEFAULT_MAX_SIZE: usize = 64 * 1024 * 1024;
 /// How connections are shared in a location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Multiplex {
-    /// Connections to each server that a worker shares; 0: none are shared.
+    /// Number of shared connections from a worker to each server; 0: none.
     pub connections: usize,
     /// How much may wait for one server, in each worker: operations that
     /// coroutines wait for, and bytes to be sent. One command may always wait,
@@ -40,7 +40,7 @@ impl Multiplex {
         },
     };
 
-    /// The arguments of the directive; the error is for the operator.
+    /// Parses the arguments of the directive. The error is for the operator.
     fn parse(args: &[ngx_str_t]) -> Result<Multiplex, &'static std::ffi::CStr> {
         let mut parsed = Multiplex::OFF;
         for (at, arg) in args.iter().enumerate() {

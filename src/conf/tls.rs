@@ -13,19 +13,20 @@ use nginx_sys::{
 use crate::nginx;
 use crate::ngx_lua::TlsSettings;
 
-/// What TLS handshakes at a location are made with.
+/// The SSL context for TLS handshakes in a location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Context {
     /// The loaded ngx_lua has no TLS.
     None,
-    /// Of the directives in the http block, which could not be applied. Where
-    /// only `init_worker_by_lua*` can meet them, that is not nginx's end.
+    /// The directives in the http block could not be applied. If only
+    /// `init_worker_by_lua*` can use them, nginx starts nevertheless.
     Unusable,
     /// It belongs to the configuration.
     Made(NonNull<ngx_ssl_t>),
 }
 
-/// What a context is made of, as text: locations with equal values share one.
+/// The settings of a context as text. Locations with equal settings share a
+/// context.
 type Recipe = Vec<u8>;
 
 /// The contexts of the configuration that is being read.
@@ -41,8 +42,8 @@ pub fn forget() {
     CONTEXTS.0.take();
 }
 
-/// The context for the location that is being merged. `None`: it cannot be
-/// made, and why was logged.
+/// The context for the location that is being merged. `None` if it cannot be
+/// made; the reason was logged.
 ///
 /// # Safety
 ///
@@ -57,8 +58,7 @@ pub unsafe fn context(cf: *mut ngx_conf_t) -> Option<Context> {
     }
 }
 
-/// The context for the http block: that of a location that says nothing else,
-/// if there is one.
+/// The context for the http block. Locations with the same settings share it.
 ///
 /// # Safety
 ///
@@ -69,7 +69,7 @@ pub unsafe fn http_context(cf: *mut ngx_conf_t) -> Context {
         let Some(settings) = TlsSettings::of_http_block(cf) else {
             return Context::None;
         };
-        // each location may say something else, so this is no error
+        // each location may have other settings, so this is not an error
         let mut quiet = *cf;
         quiet.log = nginx::silent_log();
         let Some(context) = context_of(&raw mut quiet, settings) else {
@@ -91,7 +91,7 @@ pub unsafe fn http_context(cf: *mut ngx_conf_t) -> Context {
 
 /// # Safety
 ///
-/// `cf` is about reading the configuration that has these settings.
+/// `cf` belongs to reading the configuration that has these settings.
 unsafe fn context_of(cf: *mut ngx_conf_t, mut settings: TlsSettings) -> Option<NonNull<ngx_ssl_t>> {
     // SAFETY: by this function's contract: the settings' arrays and strings
     // live in the configuration, and its cycle has a pool.

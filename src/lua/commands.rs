@@ -5,35 +5,34 @@
 //! while the command is encoded.
 
 use std::ffi::c_int;
-use std::ptr::NonNull;
 
 use mlua::ffi::{lua_State, lua_objlen, lua_pop, lua_rawgeti_, lua_toboolean, lua_tonumber};
-use nginx_sys::{NGX_LOG_INFO, ngx_http_request_t};
 
-use super::handle::{self, Kind};
+use super::handle;
 use super::pipeline;
-use super::results::{Shape, begin, go_on};
-use super::stack::{CannotWait, Stack};
-use crate::nginx;
-use crate::protocol::{Arith, Command, Key, Refused, Verb};
-use crate::transport::{self, Error, Rejected, SessionKey, What, not_connected};
+use super::results::Shape;
+use super::stack::Stack;
+use super::suspend::{cannot_wait, go_on, log_refused};
+use crate::protocol::{Arith, Command, Key, Verb};
+use crate::transport::{self, CallError, Caller, Error, Rejected, What, not_connected};
 
-/// Storage commands, as the glue numbers them.
-const VERBS: [Verb; 6] = [
-    Verb::Set,
-    Verb::Add,
-    Verb::Replace,
-    Verb::Append,
-    Verb::Prepend,
-    Verb::Cas,
+/// Storage commands by the names that the glue knows. The glue gets their
+/// indices in this list as `native.verbs`.
+pub const VERBS: [(&str, Verb); 6] = [
+    ("SET", Verb::Set),
+    ("ADD", Verb::Add),
+    ("REPLACE", Verb::Replace),
+    ("APPEND", Verb::Append),
+    ("PREPEND", Verb::Prepend),
+    ("CAS", Verb::Cas),
 ];
 
-/// Sends a command, or adds it to an open pipeline.
+/// Sends a command or adds it to an open pipeline.
 fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
-    let session = match handle::passed_id(stack, 1) {
-        None => match handle::read(stack, 1, Kind::Pipeline) {
+    let session = match handle::id_argument(stack, 1) {
+        None => match pipeline::id_at(stack, 1) {
             Some(id) => return pipeline::queue(stack, id, shape, command),
-            None => handle::passed_session(stack, 1),
+            None => handle::session_argument(stack, 1),
         },
         found => found,
     };
@@ -44,53 +43,22 @@ fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
             not_connected(request, "send", Error::Closed),
         );
     };
-    let waiter = match stack.waiter(request) {
-        Ok(waiter) => Ok(waiter),
+    let caller = match stack.waiter(request) {
+        Ok(waiter) => Caller {
+            request,
+            waiter: Some(waiter),
+        },
         Err(why) => return cannot_wait(stack, shape, key, request, why),
     };
-    let what = What::Command(command);
-    transport::room::before(|worker| worker.opens_to_send(key, what.can_share()));
-    let next = begin(shape, key, request, waiter, |worker| {
-        worker.submit(key, request, what)
-    });
-    if let Ok(Err(Rejected::Refused(refused))) = &next {
+    let next = transport::submit(key, Shape::slot(shape), caller, What::Command(command));
+    if let Err(CallError::Failed(Rejected::Refused(refused))) = &next {
         log_refused(stack, refused);
     }
-    go_on(stack, shape, key, next)
+    go_on(stack, shape, next)
 }
 
-/// What a command gives where the coroutine cannot wait for its reply: nothing
-/// is sent.
-pub fn cannot_wait(
-    stack: Stack,
-    shape: u8,
-    key: SessionKey,
-    request: NonNull<ngx_http_request_t>,
-    why: CannotWait,
-) -> c_int {
-    match transport::with(|worker| worker.check_ready(key, request)) {
-        Ok(Err(error)) => stack.failure(Shape::nils(shape), error),
-        Err(denied) => stack.raise(format_args!("{denied}")),
-        Ok(Ok(())) => stack.cannot_wait(Shape::nils(shape), why),
-    }
-}
-
-/// Tells the operator what was not sent, and why.
-pub fn log_refused(stack: Stack, refused: &Refused) {
-    let request = stack.request();
-    // SAFETY: the running request has a connection with a log.
-    unsafe {
-        nginx::log(
-            NGX_LOG_INFO,
-            (*(*request.as_ptr()).connection).log,
-            0,
-            format_args!("lua memcached command refused: {}", refused.why),
-        );
-    }
-}
-
-/// The key at `index`, and at the next index whether to escape it. Raises if
-/// a transform returned neither a string nor a number.
+/// The key at `index`; whether to escape it is at the next index. Raises an
+/// error if a transform returned neither a string nor a number.
 fn key<'a>(stack: Stack, index: c_int) -> Key<'a> {
     Key {
         bytes: stack.required_text(index, "key"),
@@ -160,7 +128,7 @@ pub unsafe extern "C-unwind" fn store(state: *mut lua_State) -> c_int {
     let stack = unsafe { Stack::new(state) };
     // SAFETY: as above.
     let number = unsafe { lua_tonumber(state, 2) } as usize;
-    let Some(verb) = VERBS.get(number) else {
+    let Some((_, verb)) = VERBS.get(number) else {
         stack.raise(format_args!("bad storage command"))
     };
     run(

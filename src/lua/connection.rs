@@ -10,14 +10,17 @@ use mlua::ffi::{
 };
 use nginx_sys::ngx_http_request_t;
 
-use super::handle::{
-    self, CONNECT_TIMEOUT_INDEX, NewHandle, READ_TIMEOUT_INDEX, SEND_TIMEOUT_INDEX,
-};
-use super::results::{Shape, Unable, give_up, go_on, wait};
-use super::stack::Stack;
+use super::fields;
+use super::handle::{self, NewHandle};
+use super::results::Shape;
+use super::stack::{CannotWait, Stack};
+use super::suspend::{give_up, go_on};
 use crate::conf::{LocConf, MAX_CONNECTIONS, Multiplex};
 use crate::ngx_lua::Settings;
-use crate::transport::{self, Begun, Error, KeepaliveError, Opened, Peer, PoolName, Timeouts};
+use crate::transport::{
+    self, Begun, CallError, Caller, Connecting, Error, KeepaliveError, Opened, Peer, PoolName,
+    Timeouts,
+};
 
 /// `check_phase()`: raises where cosockets are disabled.
 pub unsafe extern "C-unwind" fn check_phase(state: *mut lua_State) -> c_int {
@@ -33,8 +36,7 @@ pub unsafe extern "C-unwind" fn check_phase(state: *mut lua_State) -> c_int {
 #[cold]
 fn require_phase(stack: Stack, request: NonNull<ngx_http_request_t>) {
     // SAFETY: the request is the one whose Lua code runs.
-    let allowed = transport::with(|worker| unsafe { worker.semaphores.check_phase(request) });
-    if let Err(text) = allowed {
+    if let Err(text) = transport::check_phase(request) {
         stack.raise(format_args!("{text}"));
     }
 }
@@ -47,9 +49,9 @@ struct Options {
     backlog: Option<usize>,
 }
 
-/// How many arguments the glue adds before the user's, behind `sock`: the id
-/// and the timeouts that are kept in it, and how many connections to share
-/// (-1: none), if that was said.
+/// How many arguments the glue inserts between `sock` and the user's arguments:
+/// the id, the three timeouts, and the option `multiplex` (-1: share no
+/// connections).
 const ADDED: c_int = 5;
 
 /// `connect(sock, id, connect_timeout, send_timeout, read_timeout, multiplex,
@@ -75,8 +77,8 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
             stack.type_name(ADDED + 2)
         ))
     };
-    // 0 for what is no number, e.g. the options
-    // SAFETY: a running C function's state.
+    // 0 for anything but a number, e.g. the options SAFETY: a running C
+    // function's state.
     let number = unsafe { lua_tointeger_(state, ADDED + 3) } as i32;
     let options = match top {
         3 if number != 0 => Options::default(),
@@ -112,56 +114,54 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
         backlog: options.backlog,
         multiplex: multiplex(stack, request),
     };
-    transport::room::before(|worker| worker.opens_to_connect(request, &peer));
-    let found = found.filter(|key| transport::with(|worker| worker.is_session(*key)));
-    let session = found.ok_or_else(|| (kept_timeouts(stack), NewHandle::push(stack)));
-    let (key, opened) = transport::with(|worker| {
-        let key = match &session {
-            Ok(key) => *key,
-            Err((timeouts, handle)) => worker.new_session(*timeouts, handle.address()),
-        };
-        if !handle::has_number(key) {
-            return (key, Ok(Err(Error::NoMemory)));
+    let found = found.filter(|key| transport::is_session(*key));
+    let (object, handle) = match found {
+        Some(key) => (Connecting::Again(key), None),
+        None => {
+            let timeouts = kept_timeouts(stack);
+            let new = NewHandle::push(stack);
+            let handle = new.address();
+            (Connecting::New { timeouts, handle }, Some(new))
         }
-        match worker.connect(key, request, &peer) {
-            Ok(Ok(Opened::Pending)) => {
-                let waiting = wait(worker, Shape::CONNECT, key, request, waiter);
-                (key, waiting.map(|()| Ok(Opened::Pending)))
-            }
-            opened => (key, opened.map_err(Unable::Denied)),
-        }
-    });
-    if let Err((_, handle)) = session {
+    };
+    let (waiter, why) = match waiter {
+        Ok(waiter) => (Some(waiter), CannotWait::CCall),
+        Err(why) => (None, why),
+    };
+    let caller = Caller { request, waiter };
+    let (key, opened) = transport::connect(object, caller, &peer);
+    if let Some(handle) = handle {
         handle.give(stack, 1, key);
     }
     match opened {
-        Ok(Ok(Opened::Connected)) => {
+        Ok(Opened::Connected) => {
             stack.push_integer(1);
             1
         }
-        Ok(Ok(Opened::Pending)) => {
-            let next = Ok(Ok::<_, Error>(Begun::Waiting));
-            go_on(stack, Shape::CONNECT, key, next)
-        }
-        Ok(Err(error)) => stack.failure(1, error),
-        Err(unable) => give_up(stack, Shape::CONNECT, unable),
+        Ok(Opened::Pending) => go_on(
+            stack,
+            Shape::CONNECT,
+            Ok::<_, CallError<Error>>(Begun::Waiting),
+        ),
+        Err(CallError::CannotWait) => stack.cannot_wait(1, why),
+        Err(error) => give_up(stack, Shape::CONNECT, error),
     }
 }
 
-/// The timeouts that are kept in the connecting `sock`.
+/// The timeouts stored in the `sock` that connects.
 #[inline(always)]
 fn kept_timeouts(stack: Stack) -> Timeouts {
     // SAFETY: a running C function's state.
     let kept = |index| unsafe { lua_tonumber(stack.state(), index + 1) } as u32 as usize;
     Timeouts {
-        connect: kept(CONNECT_TIMEOUT_INDEX),
-        send: kept(SEND_TIMEOUT_INDEX),
-        read: kept(READ_TIMEOUT_INDEX),
+        connect: kept(fields::CONNECT_TIMEOUT),
+        send: kept(fields::SEND_TIMEOUT),
+        read: kept(fields::READ_TIMEOUT),
     }
 }
 
-/// Whether and how the connecting `sock` shares connections: as `new` was told,
-/// else as the location says.
+/// Whether and how the `sock` that connects shares connections. The option of
+/// `new` takes precedence over the location's directive.
 fn multiplex(stack: Stack, request: NonNull<ngx_http_request_t>) -> Multiplex {
     // SAFETY: the running request.
     let conf = unsafe { LocConf::of(request) };
@@ -174,7 +174,7 @@ fn multiplex(stack: Stack, request: NonNull<ngx_http_request_t>) -> Multiplex {
     multiplex
 }
 
-/// The options table at `index`.
+/// Reads the options table at `index`.
 fn options(stack: Stack, index: c_int) -> Options {
     let mut options = Options::default();
     field(stack, index, c"pool_size", |kind| match kind {
@@ -229,7 +229,8 @@ fn options(stack: Stack, index: c_int) -> Options {
     options
 }
 
-/// Looks at a field of the table at `index`, on top of the stack meanwhile.
+/// Passes the type of a table's field to `look`, while the field is on top of
+/// the stack.
 fn field(stack: Stack, index: c_int, name: &CStr, look: impl FnOnce(c_int)) {
     // SAFETY: a running C function's state with a table at `index`.
     unsafe { lua_getfield_(stack.state(), index, name.as_ptr()) };
@@ -253,7 +254,7 @@ fn bad_option(stack: Stack, index: c_int, text: std::fmt::Arguments<'_>) -> ! {
     ))
 }
 
-/// A timeout in milliseconds; what is no number counts as 0.
+/// A timeout in milliseconds; anything but a number counts as 0.
 fn timeout(stack: Stack, index: c_int) -> usize {
     // SAFETY: a running C function's state.
     let ms = unsafe { lua_tonumber(stack.state(), index) };
@@ -304,13 +305,14 @@ pub unsafe extern "C-unwind" fn settimeouts(state: *mut lua_State) -> c_int {
     )
 }
 
-/// Keeps them in `sock`, for connections to come, and tells the session.
+/// Stores the timeouts in `sock` for later connections, and passes them to the
+/// session.
 fn store_timeouts(stack: Stack, timeouts: Timeouts) -> c_int {
     let session = handle::session(stack, 1);
     for (index, ms) in [
-        (CONNECT_TIMEOUT_INDEX, timeouts.connect),
-        (SEND_TIMEOUT_INDEX, timeouts.send),
-        (READ_TIMEOUT_INDEX, timeouts.read),
+        (fields::CONNECT_TIMEOUT, timeouts.connect),
+        (fields::SEND_TIMEOUT, timeouts.send),
+        (fields::READ_TIMEOUT, timeouts.read),
     ] {
         // SAFETY: a table is at index 1.
         unsafe {
@@ -319,12 +321,12 @@ fn store_timeouts(stack: Stack, timeouts: Timeouts) -> c_int {
         }
     }
     if let Some(key) = session {
-        transport::with(|worker| worker.set_timeouts(key, timeouts));
+        transport::set_timeouts(key, timeouts);
     }
     0
 }
 
-/// `setkeepalive(sock, timeout?, pool_size?)`, or with the id behind `sock`
+/// `setkeepalive(sock, timeout?, pool_size?)`, or with the id after `sock`
 pub unsafe extern "C-unwind" fn setkeepalive<const WITH_ID: bool>(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
@@ -364,22 +366,22 @@ pub unsafe extern "C-unwind" fn setkeepalive<const WITH_ID: bool>(state: *mut lu
     };
     let (timeout, pool_size) = (argument(2), argument(3));
     let request = stack.request();
-    // a negative time is over at once
+    // a negative time expires at once
     let timeout = timeout.map(|ms| usize::try_from(ms).unwrap_or(1));
-    let result = transport::with(|worker| worker.set_keepalive(key, request, timeout, pool_size));
-    match result {
-        Ok(Ok(retired)) => {
+    match transport::set_keepalive(key, request, timeout, pool_size) {
+        Ok(retired) => {
             handle::detach(stack, 1, retired);
             stack.push_integer(1);
             1
         }
-        Ok(Err(KeepaliveError::BadPoolSize(size))) => stack.raise(format_args!(
+        Err(KeepaliveError::BadPoolSize(size)) => stack.raise(format_args!(
             "bad argument #{} to 'setkeepalive' ({})",
             top - 1,
             KeepaliveError::BadPoolSize(size)
         )),
-        Ok(Err(error)) => stack.failure(1, error),
-        Err(denied) => stack.raise(format_args!("{denied}")),
+        Err(KeepaliveError::Failed(error)) => {
+            give_up(stack, Shape::CONNECT, CallError::Failed(error))
+        }
     }
 }
 
@@ -398,7 +400,7 @@ pub unsafe extern "C-unwind" fn getreusedtimes(state: *mut lua_State) -> c_int {
     let stack = unsafe { Stack::new(state) };
     require_only_self(stack, ", but got");
     let times = match handle::session(stack, 1) {
-        Some(key) => transport::with(|worker| worker.reused_times(key)),
+        Some(key) => transport::reused_times(key),
         None => Err(Error::Closed),
     };
     match times {
@@ -419,18 +421,12 @@ pub unsafe extern "C-unwind" fn close(state: *mut lua_State) -> c_int {
     let Some(key) = handle::session(stack, 1) else {
         return stack.failure(1, Error::Closed);
     };
-    let (result, retired) = transport::with(|worker| {
-        let result = worker.close(key, request);
-        let done = matches!(result, Ok(Ok(())));
-        (result, done.then(|| worker.retire(key)).flatten())
-    });
-    match result {
-        Ok(Ok(())) => {
+    match transport::close(key, request) {
+        Ok(retired) => {
             handle::detach(stack, 1, retired);
             stack.push_integer(1);
             1
         }
-        Ok(Err(error)) => stack.failure(1, error),
-        Err(denied) => stack.raise(format_args!("{denied}")),
+        Err(error) => give_up(stack, Shape::CONNECT, CallError::Failed(error)),
     }
 }

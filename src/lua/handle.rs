@@ -1,12 +1,13 @@
-//! What Lua objects hold of ours: generational ids. One that outlived what it
-//! names, or any other value in its place, finds nothing.
+//! Handles: Lua objects hold generational ids instead of pointers. An id that
+//! outlives its object, or any other value in its place, finds nothing.
 //!
-//! A pipeline is a userdata with the id in it. A `sock` that was connected has
-//! its session's id as a number, which is quick to pass, and a userdata whose
-//! collection ends the session. Making and collecting userdata is slow, so
-//! that of a closed `sock` is kept for the next one.
+//! A pipeline is a userdata that contains its id. A connected `sock` holds its
+//! session's id as a number, which is quick to pass, and a userdata whose
+//! collection ends the session. Creating and collecting userdata is slow, so
+//! the userdata of a closed `sock` is reused for the next one.
 
 use std::ffi::{c_int, c_void};
+use std::ptr;
 
 use mlua::ffi::{
     LUA_REGISTRYINDEX, LUA_TBOOLEAN, LUA_TFUNCTION, LUA_TNUMBER, LUA_TTABLE, LUA_TUSERDATA,
@@ -16,65 +17,57 @@ use mlua::ffi::{
     lua_setmetatable, lua_tonumber, lua_touserdata, lua_type, lua_upvalueindex,
 };
 
-use super::pipeline;
+use super::fields;
 use super::stack::Stack;
 use crate::transport::{self, SessionKey};
 
-/// Where in `sock` the session's id is: false before it is connected first,
-/// and still there when it was closed. The timeouts follow.
-const ID_INDEX: c_int = 1;
-pub const CONNECT_TIMEOUT_INDEX: c_int = 2;
-pub const SEND_TIMEOUT_INDEX: c_int = 3;
-pub const READ_TIMEOUT_INDEX: c_int = 4;
-/// Where the userdata is.
-const HANDLE_INDEX: c_int = 7;
-
-/// Upvalues of the functions that [`with_spares`] makes: how many spare
-/// handles there are, and a table of them.
+/// Upvalues of the functions that [`with_spares`] makes: the number of spare
+/// handles, and a table of them.
 const SPARES_COUNT: c_int = lua_upvalueindex(1);
 const SPARES: c_int = lua_upvalueindex(2);
 
-/// Most spare handles of a VM.
+/// Maximum number of spare handles in a VM.
 const MAX_SPARES: c_int = 256;
 
-/// Bits of an id in Lua, an integer up to 2^53, that are the place; the others
-/// are the generation.
-const PLACE_BITS: u32 = 21;
-
-/// What a handle names.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u64)]
-pub enum Kind {
-    Session = 0x6d63_5f73_6573_7369,
-    Pipeline = 0x6d63_5f70_6970_656c,
+/// What a handle names. Each kind has a metatable of its own.
+pub struct Kind {
+    /// The first field of its handles, so that no other userdata is taken for
+    /// one.
+    pub magic: u64,
+    /// `__gc` of its handles.
+    pub collect: lua_CFunction,
 }
+
+static SESSION: Kind = Kind {
+    magic: 0x6d63_5f73_6573_7369,
+    collect,
+};
 
 #[repr(C)]
 struct Handle {
-    kind: u64,
+    magic: u64,
     id: u64,
 }
 
 /// Pushes a new handle. Its garbage collection ends what it names.
-pub fn push(stack: Stack, kind: Kind, id: u64) {
+pub fn push(stack: Stack, kind: &'static Kind, id: u64) {
     let state = stack.state();
     // SAFETY: a running C function's state; the userdata is as big as a handle
     // and aligned to 8 bytes.
     unsafe {
         let handle = lua_newuserdata(state, size_of::<Handle>()).cast::<Handle>();
         handle.write(Handle {
-            kind: kind as u64,
+            magic: kind.magic,
             id,
         });
-        push_metatable(state);
+        push_metatable(state, kind);
         lua_setmetatable(state, -2);
     }
 }
 
-/// The metatable of handles, kept in the registry of each VM.
-unsafe fn push_metatable(state: *mut lua_State) {
-    static KEY: u8 = 0;
-    let key = (&raw const KEY).cast_mut().cast::<c_void>();
+/// The metatable of a kind's handles, kept in the registry of each VM.
+unsafe fn push_metatable(state: *mut lua_State, kind: &'static Kind) {
+    let key = ptr::from_ref(kind).cast_mut().cast::<c_void>();
     // SAFETY: a running C function's state; three stack slots are used.
     unsafe {
         lua_pushlightuserdata(state, key);
@@ -84,9 +77,9 @@ unsafe fn push_metatable(state: *mut lua_State) {
         }
         lua_pop(state, 1);
         lua_createtable(state, 0, 2);
-        lua_pushcclosure(state, collect, 0);
+        lua_pushcclosure(state, kind.collect, 0);
         lua_setfield(state, -2, c"__gc".as_ptr());
-        // Lua code cannot get at it and call __gc itself
+        // keeps Lua code from getting the metatable and calling __gc itself
         mlua::ffi::lua_pushboolean(state, 0);
         lua_setfield(state, -2, c"__metatable".as_ptr());
         lua_pushlightuserdata(state, key);
@@ -95,8 +88,8 @@ unsafe fn push_metatable(state: *mut lua_State) {
     }
 }
 
-/// The id in the handle at `index`, if it is one of this kind.
-pub fn read(stack: Stack, index: c_int, kind: Kind) -> Option<u64> {
+/// The id in the handle at `index`, if there is a handle of this kind.
+pub fn read(stack: Stack, index: c_int, kind: &Kind) -> Option<u64> {
     let state = stack.state();
     // SAFETY: a running C function's state; only userdata of a handle's size
     // is read as one.
@@ -107,69 +100,49 @@ pub fn read(stack: Stack, index: c_int, kind: Kind) -> Option<u64> {
             return None;
         }
         let handle = lua_touserdata(state, index).cast::<Handle>();
-        ((*handle).kind == kind as u64).then_some((*handle).id)
+        ((*handle).magic == kind.magic).then_some((*handle).id)
     }
 }
 
 unsafe extern "C-unwind" fn collect(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls a finalizer with its userdata.
     let stack = unsafe { Stack::new(state) };
-    if let Some(id) = read(stack, 1, Kind::Session) {
-        transport::with_existing(|worker| worker.drop_session(SessionKey::from_bits(id)));
-    } else if let Some(id) = read(stack, 1, Kind::Pipeline) {
-        pipeline::discard(id);
+    if let Some(id) = read(stack, 1, &SESSION) {
+        transport::drop_session(SessionKey::from_bits(id));
     }
     0
 }
 
-/// A session's id as a number; `None`: there are too many sessions.
-fn to_number(key: SessionKey) -> Option<f64> {
-    let bits = key.to_bits();
-    let place = bits & u64::from(u32::MAX);
-    (place < 1 << PLACE_BITS).then_some(((bits >> 32) << PLACE_BITS | place) as f64)
-}
-
-/// Whether Lua can hold a session's id. If not, [`NewHandle::give`] raises.
-pub fn has_number(key: SessionKey) -> bool {
-    to_number(key).is_some()
-}
-
-fn from_number(number: f64) -> SessionKey {
-    // by way of a signed one, which is less work
-    let id = number as i64 as u64;
-    let place = id & ((1 << PLACE_BITS) - 1);
-    SessionKey::from_bits((id >> PLACE_BITS) << 32 | place)
-}
-
 /// The session whose id the glue passed at `index`.
-pub fn passed_id(stack: Stack, index: c_int) -> Option<SessionKey> {
-    // SAFETY: a running C function's state; 0 for what is no number.
+pub fn id_argument(stack: Stack, index: c_int) -> Option<SessionKey> {
+    // SAFETY: a running C function's state; 0 for anything but a number.
     let id = unsafe { lua_tonumber(stack.state(), index) };
-    (id != 0.0).then(|| from_number(id))
+    (id != 0.0).then(|| SessionKey::from_number(id))
 }
 
 /// The session that the glue passed at `index`: by its id or, as
 /// [`session`] takes it, by its `sock`.
-pub fn passed_session(stack: Stack, index: c_int) -> Option<SessionKey> {
-    let found = passed_id(stack, index);
+pub fn session_argument(stack: Stack, index: c_int) -> Option<SessionKey> {
+    let found = id_argument(stack, index);
     match found {
         None if stack.kind(index) == LUA_TTABLE => session(stack, index),
         found => found,
     }
 }
 
-/// The session of the `sock` at `index`. Raises if that is no table.
+/// The session of the `sock` at `index`. Raises an error if that is not a
+/// table.
 pub fn session(stack: Stack, index: c_int) -> Option<SessionKey> {
     stack.check_table(index);
     // SAFETY: a table is at `index`; one slot is used and freed.
     let (kind, id) = unsafe {
-        lua_rawgeti_(stack.state(), index, ID_INDEX);
+        lua_rawgeti_(stack.state(), index, fields::ID);
         let found = (lua_type(stack.state(), -1), lua_tonumber(stack.state(), -1));
         lua_pop(stack.state(), 1);
         found
     };
     match kind {
-        LUA_TNUMBER => return Some(from_number(id)),
+        LUA_TNUMBER => return Some(SessionKey::from_number(id)),
         // the glue makes each `sock` with false in the id's place
         LUA_TBOOLEAN => {}
         _ => check_sock(stack, index),
@@ -177,15 +150,15 @@ pub fn session(stack: Stack, index: c_int) -> Option<SessionKey> {
     None
 }
 
-/// As [`session`], where the glue passed what `sock` has as id, too. `None`
-/// also if the session was closed, and is no more.
+/// As [`session`], for calls in which the glue passes the id of `sock` as well.
+/// `None` also if the session was closed.
 #[inline(always)]
 pub fn session_with_id(stack: Stack, sock: c_int, id: c_int) -> Option<SessionKey> {
     // SAFETY: a running C function's state.
     let number = unsafe { lua_tonumber(stack.state(), id) };
     stack.check_table(sock);
     if number != 0.0 {
-        return Some(from_number(number));
+        return Some(SessionKey::from_number(number));
     }
     if !matches!(stack.kind(id), LUA_TBOOLEAN) {
         check_sock(stack, sock);
@@ -193,7 +166,7 @@ pub fn session_with_id(stack: Stack, sock: c_int, id: c_int) -> Option<SessionKe
     None
 }
 
-/// As [`session_with_id`], where mostly there was none yet.
+/// As [`session_with_id`], optimised for a `sock` that has had no session yet.
 pub fn session_to_connect(stack: Stack, sock: c_int, id: c_int) -> Option<SessionKey> {
     if stack.kind(id) != LUA_TBOOLEAN {
         return session_with_id(stack, sock, id);
@@ -202,7 +175,7 @@ pub fn session_to_connect(stack: Stack, sock: c_int, id: c_int) -> Option<Sessio
     None
 }
 
-/// Raises if the table at `index` is no `sock`: it has not its methods.
+/// Raises an error if the table at `index` lacks the methods of a `sock`.
 #[cold]
 fn check_sock(stack: Stack, index: c_int) {
     // SAFETY: a table is at `index`; one slot is used and freed.
@@ -237,7 +210,8 @@ pub unsafe fn with_spares(state: *mut lua_State, functions: &[lua_CFunction]) {
     }
 }
 
-/// A handle for a session to be made, on top of the stack.
+/// The handle of a session that is about to be created. It is on top of the
+/// stack.
 pub struct NewHandle(*mut Handle);
 
 impl NewHandle {
@@ -249,12 +223,12 @@ impl NewHandle {
             let count = lua_touserdata(state, SPARES_COUNT).cast::<c_int>();
             if *count > 0 {
                 lua_rawgeti_(state, SPARES, *count);
-                // it must be collected if its new `sock` is
+                // a handle that stayed in the table would outlive its `sock`
                 lua_pushnil(state);
                 lua_rawseti_(state, SPARES, *count);
                 *count -= 1;
             } else {
-                push(stack, Kind::Session, 0);
+                push(stack, &SESSION, 0);
             }
             NewHandle(lua_touserdata(state, -1).cast())
         }
@@ -264,42 +238,43 @@ impl NewHandle {
         self.0.addr()
     }
 
-    /// Pops it into the `sock` at `index`, which has none, for this session.
+    /// Pops the handle into the `sock` at `index`, which has none, and makes it
+    /// that of this session.
     pub fn give(self, stack: Stack, index: c_int, key: SessionKey) {
         let state = stack.state();
         // SAFETY: the handle is on top of the stack, hence live; a table is at
         // `index`.
         unsafe {
             (*self.0).id = key.to_bits();
-            let Some(id) = to_number(key) else {
+            let Some(id) = key.to_number() else {
                 // the handle is collected, and with it the session
                 stack.raise(format_args!("no memory"))
             };
-            lua_rawseti_(state, index, HANDLE_INDEX);
+            lua_rawseti_(state, index, fields::HANDLE);
             lua_pushnumber(state, id);
-            lua_rawseti_(state, index, ID_INDEX);
+            lua_rawseti_(state, index, fields::ID);
         }
     }
 }
 
-/// Keeps the handle of the `sock` at `index`, whose session was retired and
-/// had a handle at this address. The id stays, and finds nothing. Only for
-/// functions made by [`with_spares`].
+/// Keeps the handle of the `sock` at `index`, whose session was retired and had
+/// a handle at this address. The id stays in the `sock` and finds nothing. Only
+/// for functions made by [`with_spares`].
 #[inline(always)]
 pub fn detach(stack: Stack, index: c_int, address: Option<usize>) {
     let state = stack.state();
     let Some(address) = address else { return };
-    // SAFETY: as in `attach`. What is kept is the handle of that session,
-    // whatever else may have been put into the table.
+    // SAFETY: as in `give`. Only the handle of that session is kept, whatever
+    // Lua code has put into the table.
     unsafe {
         let count = lua_touserdata(state, SPARES_COUNT).cast::<c_int>();
-        lua_rawgeti_(state, index, HANDLE_INDEX);
+        lua_rawgeti_(state, index, fields::HANDLE);
         if *count < MAX_SPARES && lua_touserdata(state, -1).addr() == address {
-            // in this order: the table may find no memory to grow
+            // in this order, because growing the table may raise an error
             lua_rawseti_(state, SPARES, *count + 1);
             *count += 1;
             lua_pushboolean(state, 0);
-            lua_rawseti_(state, index, HANDLE_INDEX);
+            lua_rawseti_(state, index, fields::HANDLE);
         } else {
             lua_pop(state, 1);
         }

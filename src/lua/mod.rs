@@ -2,29 +2,33 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `glue.lua` | methods: object fields, key transforms, open pipelines |
+//! | `glue/` | methods, in Lua: object fields, key transforms, open pipelines |
 //! | `stack` | arguments and results on the Lua stack, raising errors |
+//! | `fields` | the fields of a `sock` |
 //! | `handle` | what Lua objects hold of ours: generational ids |
 //! | `connection` | connecting, keepalive, timeouts, closing |
 //! | `commands` | memcached commands |
 //! | `pipeline` | open pipelines |
 //! | `raw` | `sock:send` and `sock:receive` |
 //! | `tls` | `sock:sslhandshake` |
+//! | `suspend` | operations that may have to wait |
 //! | `results` | outcomes to Lua values |
 //!
-//! A method that has to wait is two C functions, because ngx_lua's semaphore
-//! decides what the first one returns once it was resumed: `start` sends and
-//! yields, `finish` fetches the result. The glue calls
-//! `finish(sock, id, start(id, …))`; if `start` had its results at once, it
-//! returned them, and `finish` passes them on.
+//! A method that may wait consists of two C functions: `start` sends and
+//! yields, `finish` fetches the result. The reason is that a resumed `start`
+//! returns what ngx_lua's semaphore returns. The glue calls `finish(sock, id,
+//! start(id, …))`. If `start` has its results at once, it returns them, and
+//! `finish` passes them on.
 
 mod commands;
 mod connection;
+mod fields;
 mod handle;
 mod pipeline;
 mod raw;
 mod results;
 mod stack;
+mod suspend;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls;
 #[cfg(not(ngx_feature = "http_ssl"))]
@@ -38,16 +42,28 @@ use mlua::ffi::{
 };
 use mlua::{Function, Lua, Table, Value};
 
-pub use pipeline::discard_all;
+use crate::conf::MAX_CONNECTIONS;
 use results::Shape;
 
-/// The API version: that of the lua-resty-memcached whose API this is.
+/// The version of lua-resty-memcached whose API this is.
 const API_VERSION: &str = "0.17";
 
-/// What Lua code requires.
+/// The module's name for `require`.
 pub const NAME: &CStr = c"resty.memcached";
 
-const GLUE: &str = include_str!("glue.lua");
+/// The methods: chunks that run one after the other. Each is called with the
+/// native functions and with a table in which the chunks share functions.
+const GLUE: [&str; 6] = [
+    include_str!("glue/sock.lua"),
+    include_str!("glue/init.lua"),
+    include_str!("glue/connection.lua"),
+    include_str!("glue/keys.lua"),
+    include_str!("glue/commands.lua"),
+    include_str!("glue/pipeline.lua"),
+];
+
+/// The name of each chunk in error positions and tracebacks.
+const CHUNK_NAME: &str = "=resty.memcached";
 
 /// `require "resty.memcached"`.
 pub unsafe extern "C-unwind" fn open(state: *mut lua_State) -> c_int {
@@ -55,8 +71,8 @@ pub unsafe extern "C-unwind" fn open(state: *mut lua_State) -> c_int {
     unsafe { Lua::entrypoint1(state, build) }
 }
 
-/// `require` of an alias: the same table, so that what is changed in one is
-/// changed in the other.
+/// `require` of an alias: it returns the same table, so a change to one shows
+/// in the other.
 pub unsafe extern "C-unwind" fn open_alias(state: *mut lua_State) -> c_int {
     // SAFETY: as above; `require` is a global of every VM, and calling it
     // needs two slots of the stack.
@@ -70,7 +86,7 @@ pub unsafe extern "C-unwind" fn open_alias(state: *mut lua_State) -> c_int {
 
 fn build(lua: &Lua) -> mlua::Result<Table> {
     let native = lua.create_table()?;
-    for (name, function) in functions() {
+    for (name, function) in native_functions() {
         // SAFETY: each is written to be called by Lua with any arguments.
         native.set(name, unsafe { lua.create_c_function(function)? })?;
     }
@@ -98,10 +114,21 @@ fn build(lua: &Lua) -> mlua::Result<Table> {
         unsafe { lua.exec_raw((), |state| results::push_finish_get(state))? };
     native.set("finish_get", finish_get)?;
     native.set("version", API_VERSION)?;
-    lua.load(GLUE).set_name("=resty.memcached").call(native)
+    native.set("same_session", tls::SAME_SESSION)?;
+    native.set("max_connections", MAX_CONNECTIONS)?;
+    let verbs = commands::VERBS.iter().enumerate();
+    let verbs = verbs.map(|(number, (name, _))| (*name, number));
+    native.set("verbs", lua.create_table_from(verbs)?)?;
+
+    let glue = lua.create_table()?;
+    for chunk in GLUE {
+        let chunk = lua.load(fields::with_indices(chunk)).set_name(CHUNK_NAME);
+        chunk.call::<()>((&native, &glue))?;
+    }
+    glue.get("module")
 }
 
-fn functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {
+fn native_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {
     [
         ("check_phase", connection::check_phase as lua_CFunction),
         ("finish_connect", results::finish::<{ Shape::CONNECT }>),
@@ -109,7 +136,7 @@ fn functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {
         ("settimeouts", connection::settimeouts),
         ("getreusedtimes", connection::getreusedtimes),
         ("sslhandshake", tls::sslhandshake),
-        ("finish_handshake", results::finish::<{ Shape::HANDSHAKE }>),
+        ("finish_handshake", tls::finish_handshake),
         ("free_session", tls::free_session),
         ("send", raw::send),
         ("finish_send", results::finish::<{ Shape::SEND }>),

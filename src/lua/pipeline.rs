@@ -1,71 +1,47 @@
-//! Open pipelines: commands kept between `init_pipeline` and
-//! `commit_pipeline`. They belong to no connection, so one survives
-//! `set_keepalive` and a reconnect.
+//! Open pipelines: commands kept between `init_pipeline` and `commit_pipeline`.
+//! A pipeline belongs to no connection, so it survives `set_keepalive` and a
+//! reconnect.
 
-use std::cell::RefCell;
 use std::ffi::c_int;
 
 use mlua::ffi::{LUA_TBOOLEAN, lua_State};
-use slotmap::{DefaultKey, Key, KeyData, SlotMap};
 
-use super::commands::{cannot_wait, log_refused};
 use super::handle::{self, Kind};
-use super::results::{Shape, begin, go_on, new_table, push_reply, set_index, suspend_for_good};
+use super::results::{Shape, new_table, push_reply, set_index};
 use super::stack::Stack;
+use super::suspend::{cannot_wait, go_on, log_refused};
 use crate::ngx_lua::release_anchors;
-use crate::protocol::{Answer, Batch, Command, Reply};
-use crate::transport::{self, Begun, Error, Outcome, Slot, What, not_connected};
+use crate::protocol::{Command, Reply};
+use crate::transport::{
+    self, Begun, Caller, Error, Outcome, PipelineKey, Queued, Rejected, Slot, not_connected,
+};
 
-/// The commands of an open pipeline, and how each answers.
-#[derive(Default)]
-struct Pipeline {
-    batch: Batch,
-    slots: Vec<Queued>,
+static KIND: Kind = Kind {
+    magic: 0x6d63_5f70_6970_656c,
+    collect,
+};
+
+/// The id of the open pipeline that the glue passed at `index`.
+pub fn id_at(stack: Stack, index: c_int) -> Option<PipelineKey> {
+    handle::read(stack, index, &KIND).map(PipelineKey::from_bits)
 }
 
-/// A queued command: its place in the results.
-enum Queued {
-    /// It will be sent; its reply is presented in this shape.
-    Command(u8),
-    /// It will not; this is the answer, in this shape.
-    Refused(u8, Answer),
-}
-
-struct Pipelines(RefCell<Option<SlotMap<DefaultKey, Pipeline>>>);
-
-// SAFETY: Lua runs in one thread per process.
-unsafe impl Sync for Pipelines {}
-
-static PIPELINES: Pipelines = Pipelines(RefCell::new(None));
-
-/// Runs `f` with all open pipelines; `f` must not call Lua.
-fn with<R>(f: impl FnOnce(&mut SlotMap<DefaultKey, Pipeline>) -> R) -> R {
-    f(PIPELINES.0.borrow_mut().get_or_insert_default())
-}
-
-fn key(id: u64) -> DefaultKey {
-    KeyData::from_ffi(id).into()
-}
-
-/// The worker process ends.
-pub fn discard_all() {
-    PIPELINES.0.take();
-}
-
-/// The Lua object of a pipeline is gone.
-pub fn discard(id: u64) {
-    // at exit the last ones are collected when all are gone
-    if let Some(pipelines) = PIPELINES.0.borrow_mut().as_mut() {
-        pipelines.remove(key(id));
+/// The Lua object of a pipeline is collected.
+unsafe extern "C-unwind" fn collect(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls a finalizer with its userdata.
+    let stack = unsafe { Stack::new(state) };
+    if let Some(key) = id_at(stack, 1) {
+        transport::take_commands(key);
     }
+    0
 }
 
 /// `new_pipeline()`
 pub unsafe extern "C-unwind" fn new(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
-    let key = with(|pipelines| pipelines.insert(Pipeline::default()));
-    handle::push(stack, Kind::Pipeline, key.data().as_ffi());
+    let key = transport::new_pipeline();
+    handle::push(stack, &KIND, key.to_bits());
     1
 }
 
@@ -73,35 +49,18 @@ pub unsafe extern "C-unwind" fn new(state: *mut lua_State) -> c_int {
 pub unsafe extern "C-unwind" fn length(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
-    let id = handle::read(stack, 1, Kind::Pipeline);
-    let len = id.and_then(|id| with(|all| all.get(key(id)).map(|p| p.slots.len())));
-    stack.push_integer(len.unwrap_or(0) as i64);
+    let len = id_at(stack, 1).map_or(0, transport::pipeline_len);
+    stack.push_integer(len as i64);
     1
 }
 
-/// Adds a command. A refused one keeps its place, so that it spoils no other.
-pub fn queue(stack: Stack, id: u64, shape: u8, command: &Command<'_>) -> c_int {
-    let refused = with(|pipelines| {
-        let Some(pipeline) = pipelines.get_mut(key(id)) else {
-            return Ok(());
-        };
-        if pipeline.slots.try_reserve(1).is_err() {
-            return Err(None);
-        }
-        pipeline
-            .batch
-            .push(command)
-            .inspect(|()| pipeline.slots.push(Queued::Command(shape)))
-            .map_err(|refused| {
-                let answer = refused.answer;
-                pipeline.slots.push(Queued::Refused(shape, answer));
-                Some(refused)
-            })
-    });
-    match refused {
+/// Adds a command. A refused one takes a place in the results and does not
+/// affect the others.
+pub fn queue(stack: Stack, key: PipelineKey, shape: u8, command: &Command<'_>) -> c_int {
+    match transport::add_command(key, shape, command) {
         Ok(()) => {}
-        Err(Some(refused)) => log_refused(stack, &refused),
-        Err(None) => stack.raise(format_args!("no memory")),
+        Err(Rejected::Refused(refused)) => log_refused(stack, &refused),
+        Err(Rejected::Failed(error)) => stack.raise(format_args!("{error}")),
     }
     stack.push_integer(1);
     1
@@ -112,38 +71,22 @@ pub unsafe extern "C-unwind" fn commit(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
     let request = stack.request();
-    let Some(session) = handle::passed_session(stack, 1) else {
+    let Some(session) = handle::session_argument(stack, 1) else {
         return stack.failure(1, not_connected(request, "send", Error::Closed));
     };
-    let waiter = match stack.waiter(request) {
-        Ok(waiter) => Ok(waiter),
+    let caller = match stack.waiter(request) {
+        Ok(waiter) => Caller {
+            request,
+            waiter: Some(waiter),
+        },
         Err(why) => return cannot_wait(stack, Shape::LINE, session, request, why),
     };
-    let Some(id) = handle::read(stack, 2, Kind::Pipeline) else {
+    let Some(id) = id_at(stack, 2) else {
         stack.raise(format_args!("bad pipeline"))
     };
-    transport::room::before(|worker| {
-        let shared = with(|all| all.get(key(id)).is_some_and(|p| p.batch.can_share()));
-        worker.opens_to_send(session, shared)
-    });
-    let next = with(|pipelines| {
-        let Some(pipeline) = pipelines.get(key(id)) else {
-            return Ok(Err(Error::Unknown.to_string()));
-        };
-        begin(Shape::LINE, session, request, waiter, |worker| {
-            if pipeline.batch.is_empty() {
-                // all were refused
-                let ready = worker.check_ready(session, request)?;
-                let ready = ready.map(|()| Begun::Ready(Outcome::Replies(Vec::new(), None)));
-                return Ok(ready.map_err(|error| error.to_string()));
-            }
-            let begun = worker.submit(session, request, What::Batch(&pipeline.batch))?;
-            Ok(begun.map_err(|rejected| rejected.to_string()))
-        })
-    });
-    match next {
-        Ok(Ok(Begun::Ready(outcome))) => push_outcome(stack, id, outcome),
-        next => go_on(stack, Shape::LINE, session, next),
+    match transport::commit(session, caller, id) {
+        Ok(Begun::Ready(outcome)) => push_outcome(stack, id, outcome),
+        next => go_on(stack, Shape::LINE, next),
     }
 }
 
@@ -155,13 +98,13 @@ pub unsafe extern "C-unwind" fn finish_commit(state: *mut lua_State) -> c_int {
     if stack.kind(4) != LUA_TBOOLEAN {
         return stack.top() - 3;
     }
-    let outcome = match handle::passed_session(stack, 3) {
-        Some(session) => transport::with(|worker| worker.take_outcome(session, Slot::Reader)),
+    let outcome = match handle::session_argument(stack, 3) {
+        Some(session) => transport::take_outcome(session, Slot::Reader),
         None => Outcome::Failed(Error::Closed),
     };
     // SAFETY: Lua calls this.
     unsafe { release_anchors(state) };
-    match handle::read(stack, 1, Kind::Pipeline) {
+    match id_at(stack, 1) {
         Some(id) => push_outcome(stack, id, outcome),
         None => stack.failure(1, Error::Unknown),
     }
@@ -169,28 +112,28 @@ pub unsafe extern "C-unwind" fn finish_commit(state: *mut lua_State) -> c_int {
 
 /// The results of a pipeline: a table with a table for each command, holding
 /// what its method would have returned.
-fn push_outcome(stack: Stack, id: u64, outcome: Outcome) -> c_int {
+fn push_outcome(stack: Stack, key: PipelineKey, outcome: Outcome) -> c_int {
     let (replies, failure) = match outcome {
         Outcome::Replies(replies, failure) => (replies, failure),
         Outcome::Failed(error) => return stack.failure(1, error),
-        Outcome::Ended => return suspend_for_good(stack),
+        Outcome::Ended => return stack.suspend_for_good(),
         _ => return stack.failure(1, Error::Unknown),
     };
-    let slots = with(|all| all.remove(key(id)).map(|pipeline| pipeline.slots));
-    let slots = slots.unwrap_or_default();
-    new_table(stack, slots.len(), 0);
+    let commands = transport::take_commands(key);
+    new_table(stack, commands.len(), 0);
     let mut replies = replies.into_iter();
     let mut failure = failure;
-    for (at, slot) in (1..).zip(&slots) {
+    for (at, slot) in (1..).zip(&commands) {
         match slot {
             Queued::Refused(shape, answer) => push_failure(stack, *shape, answer),
             Queued::Command(shape) => match replies.next() {
                 Some(reply) => {
                     push_slot(stack, *shape, &reply);
-                    transport::with(|worker| worker.recycle(reply));
+                    transport::recycle(reply);
                 }
                 None => {
-                    // those after the failed one found the connection closed
+                    // the commands after the failed one find the connection
+                    // closed
                     let error = failure.take().unwrap_or_else(|| {
                         not_connected(stack.request(), "receive", Error::Closed)
                     });
@@ -210,7 +153,7 @@ fn push_slot(stack: Stack, shape: u8, reply: &Reply) {
         _ => {
             let before = stack.top();
             let count = push_reply(stack, shape, reply, None);
-            collect(stack, before, count);
+            pack(stack, before, count);
         }
     }
 }
@@ -218,7 +161,7 @@ fn push_slot(stack: Stack, shape: u8, reply: &Reply) {
 fn push_failure(stack: Stack, shape: u8, error: &dyn std::fmt::Display) {
     let before = stack.top();
     let count = stack.failure(Shape::nils(shape), error);
-    collect(stack, before, count);
+    pack(stack, before, count);
 }
 
 /// `{ … }` around the `count` values above `before`.
@@ -226,7 +169,7 @@ fn push_failure(stack: Stack, shape: u8, error: &dyn std::fmt::Display) {
 /// The room is what LuaJIT makes for the expression `{ f() }`, so that `#`
 /// finds the same border in `{ nil, err }` or `{ nil, nil, err }` as it does
 /// there.
-fn collect(stack: Stack, before: c_int, count: c_int) {
+fn pack(stack: Stack, before: c_int, count: c_int) {
     let room = match count.unsigned_abs() as usize {
         0..=2 => 2,
         count => count + 1,

@@ -10,10 +10,11 @@ use mlua::ffi::{
 };
 
 use super::handle;
-use super::results::{Shape, begin, go_on};
+use super::results::Shape;
 use super::stack::Stack;
+use super::suspend::{caller, give_up, go_on};
 use crate::protocol::RawRead;
-use crate::transport::{self, Error, not_connected};
+use crate::transport::{self, CallError, Error, not_connected};
 
 /// How deeply tables may be nested in what is sent.
 const MAX_DEPTH: usize = 100;
@@ -48,11 +49,10 @@ pub unsafe extern "C-unwind" fn send(state: *mut lua_State) -> c_int {
             stack.type_name(2)
         )),
     };
-    transport::room::before(|worker| worker.opens_to_send(key, false));
-    let next = begin(Shape::SEND, key, request, stack.waiter(request), |worker| {
-        worker.send(key, request, data)
-    });
-    go_on(stack, Shape::SEND, key, next)
+    match caller(stack, request) {
+        Ok(caller) => go_on(stack, Shape::SEND, transport::send(key, caller, data)),
+        Err(why) => stack.cannot_wait(Shape::nils(Shape::SEND), why),
+    }
 }
 
 /// Appends the strings and numbers of an array, nested ones included.
@@ -119,23 +119,16 @@ pub unsafe extern "C-unwind" fn receive(state: *mut lua_State) -> c_int {
         RawRead::Line
     };
     if want == RawRead::Exact(0) {
-        let ready = transport::with(|worker| worker.check_ready(key, request));
-        match ready {
-            Ok(Ok(())) => stack.push_bytes(b""),
-            Ok(Err(error)) => return stack.failure(1, error),
-            Err(denied) => stack.raise(format_args!("{denied}")),
+        if let Err(error) = transport::check_ready(key, request) {
+            return give_up(stack, Shape::RECEIVE, CallError::Failed(error));
         }
+        stack.push_bytes(b"");
         return 1;
     }
-    transport::room::before(|worker| worker.opens_to_send(key, false));
-    let next = begin(
-        Shape::RECEIVE,
-        key,
-        request,
-        stack.waiter(request),
-        |worker| worker.receive(key, request, want),
-    );
-    go_on(stack, Shape::RECEIVE, key, next)
+    match caller(stack, request) {
+        Ok(caller) => go_on(stack, Shape::RECEIVE, transport::receive(key, caller, want)),
+        Err(why) => stack.cannot_wait(Shape::nils(Shape::RECEIVE), why),
+    }
 }
 
 /// What the second argument of `receive` asks for.

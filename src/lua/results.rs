@@ -1,22 +1,18 @@
-//! Outcomes to Lua values.
+//! Converts outcomes to Lua values.
 
 use std::ffi::c_int;
-use std::fmt;
+use std::rc::Rc;
 
 use mlua::ffi::{
     LUA_TBOOLEAN, lua_State, lua_createtable, lua_pushcclosure, lua_pushlstring_, lua_pushvalue,
-    lua_rawset, lua_rawseti_, lua_upvalueindex, lua_yield,
+    lua_rawset, lua_rawseti_, lua_upvalueindex,
 };
-use nginx_sys::ngx_http_request_t;
-use std::ptr::NonNull;
-use std::rc::Rc;
 
 use super::handle;
-use super::stack::{CannotWait, Stack};
-use super::tls;
-use crate::ngx_lua::{Waiter, release_anchors};
+use super::stack::Stack;
+use crate::ngx_lua::release_anchors;
 use crate::protocol::{Hit, Reply, Values, is_plain, unescape_into};
-use crate::transport::{self, Begun, Denied, Outcome, SessionKey, Slot, Worker};
+use crate::transport::{self, Outcome, Slot};
 
 /// Which values a method returns.
 pub struct Shape;
@@ -62,8 +58,8 @@ impl Shape {
     }
 }
 
-/// Upvalue of `finish::<{ Shape::GET }>`: the string `"0"`, which most flags
-/// are, so that it is not looked up each time.
+/// Upvalue of `finish::<{ Shape::GET }>`: the string `"0"`. Most flags are 0,
+/// and pushing an upvalue is cheaper than interning a string.
 const ZERO: c_int = lua_upvalueindex(1);
 
 /// Pushes `finish::<{ Shape::GET }>`.
@@ -79,120 +75,35 @@ pub unsafe fn push_finish_get(state: *mut lua_State) {
     }
 }
 
-/// `finish(sock, id, start(id, …))`: the results of `start` or, after it was
-/// resumed by the semaphore (whose first result is a boolean, as no result of
-/// a `start` is), those of the operation.
+/// `finish(sock, id, start(id, …))`: the results of `start` or, after a
+/// semaphore has resumed it, those of the operation. A semaphore's first result
+/// is a boolean, which no `start` returns.
 pub unsafe extern "C-unwind" fn finish<const SHAPE: u8>(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
     if stack.kind(3) != LUA_TBOOLEAN {
         return stack.top() - 2;
     }
-    match handle::passed_session(stack, 2) {
+    match handle::session_argument(stack, 2) {
         Some(key) => {
             let slot = Shape::slot(SHAPE);
-            let outcome = transport::with(|worker| worker.take_outcome(key, slot));
+            let outcome = transport::take_outcome(key, slot);
             // SAFETY: Lua calls this.
             unsafe { release_anchors(state) };
             let zero = (SHAPE == Shape::GET).then_some(ZERO);
-            push(stack, SHAPE, key, outcome, zero)
+            push(stack, SHAPE, outcome, zero)
         }
         None => stack.failure(Shape::nils(SHAPE), transport::Error::Closed),
     }
 }
 
-/// What an operation begun by [`begin`] goes on with.
-pub type Next<E> = Result<Result<Begun, E>, Unable>;
-
-/// Why a method cannot be begun.
-pub enum Unable {
-    Denied(Denied),
-    CannotWait(CannotWait),
-    /// ngx_lua's words.
-    Refused(String),
-}
-
-/// Begins an operation of a session, and has the coroutine wait if it must;
-/// `waiter` tells whether it can. Under a C function that cannot be suspended,
-/// an operation that needs no waiting works, as it does with cosockets.
-pub fn begin<E: transport::Fallback>(
-    shape: u8,
-    key: SessionKey,
-    request: NonNull<ngx_http_request_t>,
-    waiter: Result<Waiter, CannotWait>,
-    begin: impl FnOnce(&mut Worker) -> Result<Result<Begun, E>, Denied>,
-) -> Next<E> {
-    if let Err(why @ (CannotWait::Unknown | CannotWait::NoMemory)) = waiter {
-        return Err(Unable::CannotWait(why));
-    }
-    transport::with(|worker| {
-        let begun = begin(worker);
-        wait_for(worker, shape, key, request, waiter, begun)
-    })
-}
-
-#[inline(always)]
-fn wait_for<E>(
-    worker: &mut Worker,
-    shape: u8,
-    key: SessionKey,
-    request: NonNull<ngx_http_request_t>,
-    waiter: Result<Waiter, CannotWait>,
-    begun: Result<Result<Begun, E>, Denied>,
-) -> Next<E> {
-    if let Ok(Ok(Begun::Waiting)) = &begun {
-        wait(worker, shape, key, request, waiter)?;
-    }
-    begun.map_err(Unable::Denied)
-}
-
-/// Has the coroutine wait for what a session does. It has to yield then.
-#[inline(always)]
-pub fn wait(
-    worker: &mut Worker,
-    shape: u8,
-    key: SessionKey,
-    request: NonNull<ngx_http_request_t>,
-    waiter: Result<Waiter, CannotWait>,
-) -> Result<(), Unable> {
-    let waiter = waiter.map_err(|why| {
-        worker.abort(key);
-        Unable::CannotWait(why)
-    })?;
-    // SAFETY: the request is the one whose Lua code runs.
-    let waiting = unsafe { worker.wait(key, Shape::slot(shape), request, waiter) };
-    waiting.map_err(Unable::Refused)
-}
-
-/// Ends a `start`: with its results, or by suspending the coroutine.
-pub fn go_on<E: fmt::Display>(stack: Stack, shape: u8, key: SessionKey, next: Next<E>) -> c_int {
-    match next {
-        // SAFETY: the coroutine may yield; `begin` made sure.
-        Ok(Ok(Begun::Waiting)) => unsafe { lua_yield(stack.state(), 0) },
-        Ok(Ok(Begun::Ready(outcome))) => push(stack, shape, key, outcome, None),
-        Ok(Err(error)) => stack.failure(Shape::nils(shape), error),
-        Err(unable) => give_up(stack, shape, unable),
-    }
-}
-
-/// Ends a method that cannot be begun.
-pub fn give_up(stack: Stack, shape: u8, unable: Unable) -> c_int {
-    match unable {
-        Unable::Denied(denied) => stack.raise(format_args!("{denied}")),
-        Unable::CannotWait(why) => stack.cannot_wait(Shape::nils(shape), why),
-        Unable::Refused(text) => stack.raise(format_args!("{text}")),
-    }
-}
-
-/// `zero`: where the string `"0"` is, if it is there.
-fn push(stack: Stack, shape: u8, key: SessionKey, outcome: Outcome, zero: Option<c_int>) -> c_int {
+/// Pushes what a method of this shape returns for an outcome, and returns the
+/// number of values. `zero` is the index of the string `"0"`, if it is on the
+/// stack.
+pub fn push(stack: Stack, shape: u8, outcome: Outcome, zero: Option<c_int>) -> c_int {
     match outcome {
         Outcome::Connected => {
             stack.push_integer(1);
-            1
-        }
-        Outcome::Handshaken => {
-            stack.push_number(tls::lend_session(key));
             1
         }
         Outcome::Sent(bytes) => {
@@ -215,34 +126,28 @@ fn push(stack: Stack, shape: u8, key: SessionKey, outcome: Outcome, zero: Option
         Outcome::Reply(reply) => {
             let pushed = push_reply(stack, shape, &reply, zero);
             if let Reply::Value(_) | Reply::Values(_) = reply {
-                transport::with(|worker| worker.recycle(reply));
+                transport::recycle(reply);
             }
             pushed
         }
         Outcome::Common(reply) => {
             let pushed = push_reply(stack, shape, &reply, zero);
             if let Some(reply) = Rc::into_inner(reply) {
-                transport::with(|worker| worker.recycle(reply));
+                transport::recycle(reply);
             }
             pushed
         }
         Outcome::Failed(error) => stack.failure(Shape::nils(shape), error),
-        Outcome::Ended => suspend_for_good(stack),
-        // only `commit` waits for replies of a pipeline
-        Outcome::Replies(..) => stack.failure(Shape::nils(shape), transport::Error::Unknown),
+        Outcome::Ended => stack.suspend_for_good(),
+        // `sslhandshake` and `commit` have a function of their own for these
+        Outcome::Handshaken | Outcome::Replies(..) => {
+            stack.failure(Shape::nils(shape), transport::Error::Unknown)
+        }
     }
 }
 
-/// Suspends a coroutine that nobody will resume: ngx_lua would go on with the
-/// thread behind it, which has ended.
-#[cold]
-pub fn suspend_for_good(stack: Stack) -> c_int {
-    // SAFETY: the coroutine has waited in this function's caller, so it may yield.
-    unsafe { lua_yield(stack.state(), 0) }
-}
-
-/// Pushes what a method returns for a reply; how many values that is. `zero` as
-/// with [`push`].
+/// Pushes what a method returns for a reply, and returns the number of values.
+/// `zero` as with [`push`].
 pub fn push_reply(stack: Stack, shape: u8, reply: &Reply, zero: Option<c_int>) -> c_int {
     match reply {
         Reply::Value(value) => {
@@ -315,7 +220,7 @@ fn push_values(stack: Stack, shape: u8, values: &Values) {
         }
         return;
     }
-    // mostly all have the same flags, whose string is looked up once
+    // mostly all values have the same flags, whose string is interned once
     let common = values.iter().next().map(|hit| hit.flags);
     stack.push_bytes(common.unwrap_or_default());
     let common = common.map(|flags| (flags, stack.top()));
@@ -335,8 +240,8 @@ fn push_values(stack: Stack, shape: u8, values: &Values) {
     }
 }
 
-/// `{ value, flags [, cas] }`. `common`: where on the stack the string of some
-/// flags is.
+/// `{ value, flags [, cas] }`. `common`: some flags, and the index of their
+/// string on the stack.
 fn push_item(stack: Stack, hit: &Hit<'_>, common: Option<(&[u8], c_int)>) {
     new_table(stack, if hit.cas.is_some() { 3 } else { 2 }, 0);
     stack.push_bytes(hit.data);
@@ -353,7 +258,7 @@ fn push_item(stack: Stack, hit: &Hit<'_>, common: Option<(&[u8], c_int)>) {
     }
 }
 
-/// Pushes a table with room for so many elements and fields.
+/// Pushes a table with room for this many elements and fields.
 pub fn new_table(stack: Stack, elements: usize, fields: usize) {
     let size = |n: usize| c_int::try_from(n).unwrap_or(0);
     // SAFETY: a running C function's state; callers keep the stack small.

@@ -6,7 +6,7 @@ use std::fmt;
 use mlua::ffi::{
     LUA_TNIL, LUA_TNONE, LUA_TTABLE, lua_State, lua_concat, lua_error, lua_gettop, lua_pushinteger,
     lua_pushlstring_, lua_pushnil, lua_pushnumber, lua_tolstring, lua_type, lua_typename,
-    luaL_where,
+    lua_yield, luaL_where,
 };
 use nginx_sys::ngx_http_request_t;
 use std::ptr::NonNull;
@@ -16,13 +16,14 @@ use crate::ngx_lua::{self, NoWaiter, Waiter};
 /// Why the running coroutine cannot wait where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CannotWait {
-    /// A C function that cannot be suspended has called it. It is raised, in
-    /// the words of LuaJIT.
+    /// It was called by a C function that cannot be suspended. The error is
+    /// raised, with LuaJIT's text.
     #[error("attempt to yield across C-call boundary")]
     CCall,
-    /// ngx_lua would not resume it: it is one of Lua's own, or it runs in a
-    /// thread that has ended. The pure-Lua library returns to whoever has resumed
-    /// it, with no results, as if it had yielded; here that is told.
+    /// ngx_lua would not resume it: it was created by Lua's own
+    /// `coroutine.create`, or it runs in a thread that has ended. The pure-Lua
+    /// library would yield to whoever resumed the coroutine; here it is an
+    /// error.
     #[error("cannot wait in this coroutine: ngx_lua does not know it")]
     Unknown,
     /// There is no memory for it.
@@ -73,7 +74,8 @@ impl Stack {
         matches!(self.kind(index), LUA_TNONE | LUA_TNIL)
     }
 
-    /// The text of a string or a number, which becomes a string in place.
+    /// The text of a string or a number. A number is converted to a string in
+    /// place.
     ///
     /// The slice stays valid while the value stays on the stack.
     pub fn text<'a>(self, index: c_int) -> Option<&'a [u8]> {
@@ -86,7 +88,7 @@ impl Stack {
         }
     }
 
-    /// As [`Self::text`], with an error for anything else than nil.
+    /// As [`Self::text`]; raises an error for anything else but nil.
     pub fn optional_text<'a>(self, index: c_int, name: &str) -> Option<&'a [u8]> {
         match self.text(index) {
             Some(text) => Some(text),
@@ -98,7 +100,7 @@ impl Stack {
         }
     }
 
-    /// As [`Self::text`], with an error for anything else.
+    /// As [`Self::text`]; raises an error for anything else.
     pub fn required_text<'a>(self, index: c_int, name: &str) -> &'a [u8] {
         match self.optional_text(index, name) {
             Some(text) => text,
@@ -162,14 +164,14 @@ impl Stack {
         }
     }
 
-    /// Makes room for so many more elements, whose number Lua code chose.
+    /// Reserves room for more elements, whose number comes from Lua code.
     pub fn reserve<T>(self, vec: &mut Vec<T>, more: usize) {
         if vec.try_reserve(more).is_err() {
             self.raise(format_args!("no memory"))
         }
     }
 
-    /// A copy of what Lua code gave.
+    /// A copy of bytes from Lua.
     pub fn owned(self, bytes: &[u8]) -> Vec<u8> {
         let mut copy = Vec::new();
         self.reserve(&mut copy, bytes.len());
@@ -186,13 +188,22 @@ impl Stack {
         }
     }
 
-    /// Ends a method that would have to wait and cannot, with `nils` ahead of an
-    /// error that is returned.
+    /// Ends a method that cannot wait: raises an error, or returns it after
+    /// `nils` times nil.
     pub fn cannot_wait(self, nils: c_int, why: CannotWait) -> c_int {
         match why {
             CannotWait::CCall => self.raise(format_args!("{why}")),
             CannotWait::Unknown | CannotWait::NoMemory => self.failure(nils, why),
         }
+    }
+
+    /// Suspends a coroutine for good. If it returned, ngx_lua would go on with
+    /// its thread, which has ended.
+    #[cold]
+    pub fn suspend_for_good(self) -> c_int {
+        // SAFETY: see the type; the coroutine has waited in this function's
+        // caller, so it may yield.
+        unsafe { lua_yield(self.0, 0) }
     }
 
     /// Whether a thread of ngx_lua runs, for which see [`Waiter::is_thread`].

@@ -5,16 +5,20 @@ use std::ffi::{c_int, c_void};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
-use mlua::ffi::{lua_State, lua_toboolean, lua_tonumber};
+use mlua::ffi::{LUA_TBOOLEAN, lua_State, lua_toboolean, lua_tonumber};
 use nginx_sys::SSL_SESSION;
 
 use super::handle;
-use super::results::{Shape, Unable, begin, go_on};
+use super::results::{Shape, push};
 use super::stack::Stack;
-use crate::transport::{self, Begun, Certificate, Denied, Error, Handshake, Outcome, SessionKey};
+use super::suspend::{caller, go_on};
+use crate::ngx_lua::release_anchors;
+use crate::transport::{
+    self, Begun, CallError, Certificate, Error, Handshake, Outcome, SessionKey, Slot,
+};
 
-/// Instead of the address of a session: the one that was passed.
-const SAME_SESSION: f64 = 1.0;
+/// Returned instead of an address for the session that was passed.
+pub const SAME_SESSION: f64 = 1.0;
 
 /// `sslhandshake(sock, session, server_name, verify, status, cert, key, host, port)`
 pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
@@ -26,11 +30,11 @@ pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
     };
     // SAFETY: a running C function's state.
     let flag = |index| unsafe { lua_toboolean(state, index) } != 0;
-    let session = address::<SSL_SESSION>(stack, 2);
+    let session = pointer_argument::<SSL_SESSION>(stack, 2);
     // SAFETY: a running C function's state.
     let port = unsafe { lua_tonumber(state, 9) };
     let handshake = Handshake {
-        session: transport::with(|worker| worker.known_tls_session(session)),
+        session: transport::known_tls_session(session),
         server_name: stack
             .optional_text(3, "server name")
             .map(|name| stack.owned(name)),
@@ -41,53 +45,72 @@ pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
         certificate: certificate(stack),
     };
     let resumed = handshake.session.is_some();
-    transport::room::before(|worker| worker.opens_for_handshake(key));
-    let next = begin(
-        Shape::HANDSHAKE,
-        key,
-        request,
-        stack.waiter(request),
-        |worker| worker.handshake(key, request, handshake),
-    );
-    match next {
+    let caller = match caller(stack, request) {
+        Ok(caller) => caller,
+        Err(why) => return stack.cannot_wait(1, why),
+    };
+    match transport::handshake(key, caller, handshake) {
         // cosockets return this one here, and raise it elsewhere
-        Err(Unable::Denied(Denied::BadRequest)) => stack.failure(1, Denied::BadRequest),
-        Ok(Ok(Begun::Ready(Outcome::Connected))) if resumed => {
+        Err(CallError::Failed(Error::BadRequest)) => stack.failure(1, Error::BadRequest),
+        Ok(Begun::Ready(Outcome::Connected)) if resumed => {
             stack.push_number(SAME_SESSION);
             1
         }
-        Ok(Ok(Begun::Ready(Outcome::Connected))) => {
-            let next = Ok(Ok::<_, Error>(Begun::Ready(Outcome::Handshaken)));
-            go_on(stack, Shape::HANDSHAKE, key, next)
-        }
-        next => go_on(stack, Shape::HANDSHAKE, key, next),
+        Ok(Begun::Ready(Outcome::Connected)) => push_session(stack, key),
+        Ok(Begun::Ready(outcome)) => push_outcome(stack, key, outcome),
+        next => go_on(stack, Shape::HANDSHAKE, next),
     }
 }
 
-/// The address of a connection's TLS session, for the glue to free.
-pub fn lend_session(key: SessionKey) -> f64 {
-    transport::with(|worker| worker.lend_tls_session(key)).addr() as f64
+/// `finish_handshake(sock, sock, sslhandshake(sock, …))`, see [`super::results::finish`]
+pub unsafe extern "C-unwind" fn finish_handshake(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    let stack = unsafe { Stack::new(state) };
+    if stack.kind(3) != LUA_TBOOLEAN {
+        return stack.top() - 2;
+    }
+    let Some(key) = handle::session_argument(stack, 2) else {
+        return stack.failure(1, Error::Closed);
+    };
+    let outcome = transport::take_outcome(key, Slot::Reader);
+    // SAFETY: Lua calls this.
+    unsafe { release_anchors(state) };
+    push_outcome(stack, key, outcome)
+}
+
+fn push_outcome(stack: Stack, key: SessionKey, outcome: Outcome) -> c_int {
+    match outcome {
+        Outcome::Handshaken => push_session(stack, key),
+        outcome => push(stack, Shape::HANDSHAKE, outcome, None),
+    }
+}
+
+/// Pushes the address of a connection's TLS session, for the glue to free.
+fn push_session(stack: Stack, key: SessionKey) -> c_int {
+    let session = transport::lend_tls_session(key);
+    stack.push_number(session.addr() as f64);
+    1
 }
 
 /// `free_session(address)`
 pub unsafe extern "C-unwind" fn free_session(state: *mut lua_State) -> c_int {
     // SAFETY: Lua calls this.
     let stack = unsafe { Stack::new(state) };
-    let session = address::<SSL_SESSION>(stack, 1);
-    transport::with_existing(|worker| worker.take_back_tls_session(session));
+    let session = pointer_argument::<SSL_SESSION>(stack, 1);
+    transport::take_back_tls_session(session);
     0
 }
 
 /// The client certificate, if `setclientcert` was given one.
 fn certificate(stack: Stack) -> Option<Rc<Certificate>> {
-    let chain = NonNull::new(address::<c_void>(stack, 6))?;
-    let key = NonNull::new(address::<c_void>(stack, 7))?;
+    let chain = NonNull::new(pointer_argument::<c_void>(stack, 6))?;
+    let key = NonNull::new(pointer_argument::<c_void>(stack, 7))?;
     // SAFETY: the glue holds what ngx.ssl has parsed, which Lua has vouched for.
     unsafe { Certificate::hold(chain, key) }.map(Rc::new)
 }
 
-/// An address that the glue has taken from an FFI pointer, or null.
-fn address<T>(stack: Stack, index: c_int) -> *mut T {
+/// The FFI pointer that the glue passed as an address, or null.
+fn pointer_argument<T>(stack: Stack, index: c_int) -> *mut T {
     // SAFETY: a running C function's state.
     let address = unsafe { lua_tonumber(stack.state(), index) };
     ptr::with_exposed_provenance_mut(address as usize)

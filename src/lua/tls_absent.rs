@@ -5,9 +5,13 @@ use std::ffi::c_int;
 use mlua::ffi::lua_State;
 
 use super::handle;
-use super::results::{Shape, begin, go_on};
+use super::results::{self, Shape};
 use super::stack::Stack;
-use crate::transport::{Handshake, SessionKey};
+use super::suspend::{caller, go_on};
+use crate::transport::{self, Handshake};
+
+/// As in `tls`; never returned.
+pub const SAME_SESSION: f64 = 1.0;
 
 /// `sslhandshake(sock, …)`: always refused
 pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
@@ -17,19 +21,20 @@ pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
     let Some(key) = handle::session(stack, 1) else {
         stack.raise(format_args!("socket is never created nor connected"))
     };
-    let next = begin(
-        Shape::HANDSHAKE,
-        key,
-        request,
-        stack.waiter(request),
-        |worker| worker.handshake(key, request, Handshake),
-    );
-    go_on(stack, Shape::HANDSHAKE, key, next)
+    match caller(stack, request) {
+        Ok(caller) => go_on(
+            stack,
+            Shape::HANDSHAKE,
+            transport::handshake(key, caller, Handshake),
+        ),
+        Err(why) => stack.cannot_wait(1, why),
+    }
 }
 
-/// There are none.
-pub fn lend_session(_: SessionKey) -> f64 {
-    0.0
+/// `finish_handshake(sock, sock, sslhandshake(sock, …))`
+pub unsafe extern "C-unwind" fn finish_handshake(state: *mut lua_State) -> c_int {
+    // SAFETY: Lua calls this.
+    unsafe { results::finish::<{ Shape::HANDSHAKE }>(state) }
 }
 
 /// `free_session(address)`: there are none

@@ -1,4 +1,4 @@
-//! Coroutines that are kept from being collected while one of them waits.
+//! Keeps coroutines from being collected while one of them waits.
 
 use std::cell::RefCell;
 use std::ffi::c_void;
@@ -10,8 +10,8 @@ use mlua::ffi::{
     lua_rawset, lua_type, lua_xmove,
 };
 
-/// Holds coroutines in the registry of their VM, each under a number of its
-/// own. Dropping it lets them go, once [`release`] is called.
+/// Holds coroutines in the registry of their VM, each under a number. After
+/// this value is dropped, the next call of [`release`] lets them go.
 #[derive(Debug)]
 pub struct Anchor {
     first: u64,
@@ -20,12 +20,12 @@ pub struct Anchor {
 
 #[derive(Debug, Default)]
 struct Anchors {
-    /// Numbers given so far. None is given twice, so what is released in another
-    /// VM than the one it was made in is nothing there.
+    /// Numbers given so far. None is given twice, so releasing a number in
+    /// another VM has no effect.
     given: u64,
-    /// Anchors that are there.
+    /// Number of anchors.
     live: usize,
-    /// Numbers, first and count, of what nobody needs any more.
+    /// Numbers (first and count) that are not needed any more.
     released: Vec<(u64, u64)>,
 }
 
@@ -39,7 +39,7 @@ static ANCHORS: Cell = Cell(RefCell::new(None));
 /// Something was released.
 static RELEASED: AtomicBool = AtomicBool::new(false);
 
-/// `None`: somebody else is at it, which would be a bug.
+/// `None` if it is borrowed already, which would be a bug.
 fn with<R>(f: impl FnOnce(&mut Anchors) -> R) -> Option<R> {
     let mut anchors = ANCHORS.0.try_borrow_mut().ok()?;
     Some(f(anchors.get_or_insert_default()))
@@ -106,7 +106,7 @@ impl Drop for Anchor {
     }
 }
 
-/// Lets go of what nobody needs any more.
+/// Releases what is not needed any more.
 ///
 /// # Safety
 ///
@@ -121,8 +121,8 @@ pub unsafe fn release(state: *mut lua_State) {
 
 #[cold]
 unsafe fn release_all(state: *mut lua_State) {
-    // SAFETY: by the caller's contract; there is room for three values. What is
-    // set to nil is there, so that takes no memory.
+    // SAFETY: by the caller's contract; there is room for three values. The
+    // keys that are set to nil exist, so that takes no memory.
     unsafe {
         if lua_checkstack(state, 3) == 0 {
             return;
@@ -146,14 +146,15 @@ unsafe fn release_all(state: *mut lua_State) {
     }
 }
 
-/// The process ends, and with it the VMs.
+/// The process ends, and with it all VMs.
 pub fn forget() {
     if let Ok(mut anchors) = ANCHORS.0.try_borrow_mut() {
         *anchors = None;
     }
 }
 
-/// Pushes the table of those that are held, kept in the registry of each VM.
+/// Pushes the table of the held coroutines, which is in the registry of each
+/// VM.
 unsafe fn push_table(state: *mut lua_State) {
     static KEY: u8 = 0;
     let key = (&raw const KEY).cast_mut().cast::<c_void>();

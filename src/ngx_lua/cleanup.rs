@@ -7,15 +7,15 @@ use nginx_sys::{ngx_http_cleanup_pt, ngx_http_cleanup_t, ngx_http_request_t};
 
 // SAFETY: the declarations match ngx_lua's sources, 0.10.23 and later.
 unsafe extern "C" {
-    // Both recycle entries, so that a request (or a timer) that comes by many
-    // times does not grow.
+    // Both reuse entries, so that a request (or a timer) that calls them often
+    // does not grow.
     fn ngx_http_lua_cleanup_add(r: *mut ngx_http_request_t, size: usize)
     -> *mut ngx_http_cleanup_t;
     fn ngx_http_lua_cleanup_free(r: *mut ngx_http_request_t, cleanup: *mut ngx_http_cleanup_pt);
 }
 
-/// A handler registered with a request. Dropping this takes nothing back;
-/// [`Self::cancel`] does.
+/// A handler registered with a request. Dropping this value does not unregister
+/// it; [`Self::cancel`] does.
 #[derive(Debug)]
 pub struct Cleanup {
     request: NonNull<ngx_http_request_t>,
@@ -48,15 +48,15 @@ impl Cleanup {
         self.request
     }
 
-    /// Takes the handler back.
+    /// Unregisters the handler.
     ///
     /// # Safety
     ///
     /// The handler did not run yet; hence the request is still live.
     pub unsafe fn cancel(self) {
-        // SAFETY: the entry lives as long as the request. ngx_lua cannot
-        // unlink it when the request has lost its context (after ngx.exec),
-        // so the handler goes first.
+        // SAFETY: the entry lives as long as the request. ngx_lua cannot unlink
+        // it when the request has lost its context (after ngx.exec), so the
+        // handler is cleared first.
         unsafe {
             (*self.entry.as_ptr()).handler = None;
             ngx_http_lua_cleanup_free(

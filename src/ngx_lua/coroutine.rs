@@ -1,10 +1,10 @@
-//! Which coroutine waits, and whether ngx_lua will let it go on.
+//! Which coroutine waits, and whether ngx_lua will resume it.
 //!
-//! ngx_lua resumes the coroutine that it runs, whichever one has called us. Its
-//! clean-up ends light threads and entry threads that wait; it does not know of
-//! ordinary coroutines inside them, which it would resume into a thread that is
-//! gone. So we look at who waits before anything is sent, and again before it
-//! is woken.
+//! ngx_lua resumes the coroutine that it considers as running, whichever one
+//! has called us. Its clean-up ends waiting light threads and entry threads. It
+//! does not know ordinary coroutines inside them, and would resume them into a
+//! thread that has ended. So we check the coroutine before anything is sent,
+//! and again before it is woken.
 
 use std::ptr::NonNull;
 
@@ -17,8 +17,8 @@ use super::layout::{self, CleanupHandler, CoCtx, Ctx, Layout};
 /// A coroutine that is to wait, and that ngx_lua will resume.
 #[derive(Debug)]
 pub enum Waiter {
-    /// A light thread or an entry thread. ngx_lua has it not wait any more when
-    /// it ends.
+    /// A light thread or an entry thread. When it ends, ngx_lua takes it out of
+    /// what it waits for.
     Thread(Coroutine),
     /// An ordinary coroutine inside one.
     Nested(Box<Nested>),
@@ -28,38 +28,38 @@ pub enum Waiter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Coroutine(pub(super) NonNull<CoCtx>);
 
-/// Why the running coroutine is none that could wait.
+/// Why the running coroutine cannot wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoWaiter {
-    /// ngx_lua would resume another one or none: it is one of Lua's own, or in a
-    /// thread that has ended.
+    /// ngx_lua would resume another coroutine or none: this one was created by
+    /// Lua's own `coroutine.create`, or its thread has ended.
     Unknown,
     /// There is no memory to prepare it.
     NoMemory,
 }
 
-/// What must not have ended when a coroutine goes on.
+/// What must not have ended when a coroutine is resumed.
 #[derive(Debug)]
 pub struct Nested {
     coroutine: Coroutine,
     layout: Layout,
     /// The light thread or entry thread that it runs in.
     thread: NonNull<CoCtx>,
-    /// What ngx_lua clears when it ends all that runs for the request.
+    /// The handler that ngx_lua clears when the run of Lua code ends.
     run: NonNull<CleanupHandler>,
-    /// Nobody else holds the coroutine, nor those between it and the thread,
-    /// once the thread was ended. Without it their memory could be another
-    /// coroutine's when we look.
+    /// Holds the coroutine and those between it and the thread. When the thread
+    /// has ended, nothing else holds them, and their memory could belong to
+    /// other coroutines when we check.
     _anchor: Anchor,
 }
 
 impl Waiter {
-    /// The running coroutine, whose state is `state`. It may raise a Lua error,
-    /// when Lua finds no memory.
+    /// The running coroutine, whose state is `state`. This may raise a Lua
+    /// error when Lua has no memory.
     ///
     /// # Errors
     ///
-    /// It is none that could wait.
+    /// If it cannot wait.
     ///
     /// # Safety
     ///
@@ -85,8 +85,8 @@ impl Waiter {
         }
     }
 
-    /// Whether a light thread or an entry thread runs, and `state` is its. Then
-    /// the phase is one that may wait: ngx_lua runs none in another one.
+    /// Whether `state` is that of a running light thread or entry thread.
+    /// ngx_lua runs these only in phases that may wait.
     ///
     /// # Safety
     ///
@@ -111,8 +111,8 @@ impl Waiter {
         }
     }
 
-    /// Whether it may go on: neither the thread that it runs in nor all that
-    /// runs for the request was ended.
+    /// Whether it may be resumed: neither the thread that it runs in nor the
+    /// run of Lua code has ended.
     ///
     /// # Safety
     ///
@@ -124,6 +124,19 @@ impl Waiter {
             // SAFETY: by this function's contract.
             Waiter::Nested(nested) => unsafe { nested.may_go_on() },
         }
+    }
+}
+
+impl Coroutine {
+    /// Has it wait no longer: nothing of it stays in a queue or in nginx's
+    /// timers.
+    ///
+    /// # Safety
+    ///
+    /// Its request has not ended, and it waits for one of our semaphores.
+    pub unsafe fn stop_waiting(self) {
+        // SAFETY: by this function's contract.
+        unsafe { layout::leave(self.0) };
     }
 }
 
@@ -165,8 +178,8 @@ impl Nested {
     }
 }
 
-/// The light thread or entry thread that a coroutine runs in, itself perhaps.
-/// `None`: that has ended.
+/// The light thread or entry thread that a coroutine runs in; may be the
+/// coroutine itself. `None` if it has ended.
 ///
 /// # Safety
 ///

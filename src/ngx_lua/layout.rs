@@ -1,7 +1,7 @@
 //! Where ngx_lua keeps the coroutines of a request: the parts of
 //! `ngx_http_lua_ctx_t` and `ngx_http_lua_co_ctx_t` that are the same in all
-//! versions since 0.10.23. They are read only after [`Layout::find`] has seen
-//! that the loaded ngx_lua has them where they are expected.
+//! versions since 0.10.23. They are read only after [`Layout::find`] has
+//! verified that the loaded ngx_lua has them where they are expected.
 
 use std::ffi::{c_int, c_void};
 use std::ptr::{self, NonNull};
@@ -19,45 +19,45 @@ use crate::nginx;
 /// What ngx_lua calls when a waiting coroutine ends.
 pub(super) type CleanupHandler = Option<unsafe extern "C" fn(*mut c_void)>;
 
-/// `LUA_NOREF`: ngx_lua does not hold the coroutine (any more). It holds light
-/// threads and entry threads from their beginning to their end, others never.
+/// `LUA_NOREF`: ngx_lua does not hold the coroutine, or no longer. It holds
+/// light threads and entry threads until they end, and no others.
 const NO_REF: c_int = -2;
 
 /// `NGX_HTTP_LUA_CO_RUNNING` and `NGX_HTTP_LUA_CO_DEAD`
 const RUNNING: u32 = 0;
 const DEAD: u32 = 3;
 
-/// Bits that `ngx_http_lua_co_ctx_t` has behind `co_ref`.
+/// The bits after `co_ref` in `ngx_http_lua_co_ctx_t`.
 const FLAGS: u32 = 0x3ff;
 
-/// How `ngx_http_lua_ctx_t`, ngx_lua's side of a request, begins. The entry
-/// thread's [`CoCtx`] follows.
+/// The beginning of `ngx_http_lua_ctx_t`, ngx_lua's context of a request. The
+/// entry thread's [`CoCtx`] follows.
 #[repr(C)]
 pub(super) struct Ctx {
     vm_state: *mut c_void,
     request: *mut ngx_http_request_t,
     resume_handler: *mut c_void,
-    /// The coroutine that ngx_lua runs, and would resume.
+    /// The coroutine that ngx_lua runs and would resume.
     pub(super) running: *mut CoCtx,
     user_co_ctx: *mut c_void,
 }
 
-/// What `ngx_http_lua_ctx_t` has between the entry thread and `cleanup`.
+/// The fields of `ngx_http_lua_ctx_t` between the entry thread and `cleanup`.
 const BEFORE_CLEANUP: usize = 64;
 
-/// How `ngx_http_lua_co_ctx_t`, ngx_lua's side of a coroutine, begins.
+/// The beginning of `ngx_http_lua_co_ctx_t`, ngx_lua's context of a coroutine.
 #[repr(C)]
 pub(super) struct CoCtx {
     /// What it waits for, a semaphore for instance.
     pub(super) data: *mut c_void,
     pub(super) co: *mut lua_State,
-    /// Who has resumed it or, of a light thread, spawned it.
+    /// The coroutine that has resumed it or, for a light thread, spawned it.
     pub(super) parent: *mut CoCtx,
     zombies: [*mut c_void; 2],
     pub(super) cleanup: CleanupHandler,
 }
 
-/// How `ngx_http_lua_co_ctx_t` ends; `sleep`, an event, is right before it.
+/// The end of `ngx_http_lua_co_ctx_t`. The event `sleep` is right before it.
 #[repr(C)]
 struct CoCtxEnd {
     sem_wait_queue: ngx_queue_t,
@@ -71,16 +71,16 @@ struct CoCtxEnd {
 pub(super) struct Layout {
     /// Of [`CoCtxEnd`] in a coroutine's.
     end: usize,
-    /// Of `cleanup` in the request's: it points to the handler that ngx_lua has
-    /// registered for this run of Lua code, and takes back when the run ends.
+    /// Of `cleanup` in the request's: it points to the handler that ngx_lua
+    /// registers for a run of Lua code and unregisters when the run ends.
     cleanup: usize,
 }
 
-/// `None`: the loaded ngx_lua is not as expected.
+/// `None` if the loaded ngx_lua is not as expected.
 static LAYOUT: OnceLock<Option<Layout>> = OnceLock::new();
 
 impl Layout {
-    /// That of the loaded ngx_lua. `None`: it is none that is known, or
+    /// The layout of the loaded ngx_lua. `None` if it is unknown, or if
     /// `request` may not wait now.
     ///
     /// # Safety
@@ -113,13 +113,13 @@ impl Layout {
         *LAYOUT.get_or_init(|| layout)
     }
 
-    /// Has the running coroutine wait for a moment, and looks at what ngx_lua
-    /// has done for that. `None`: it may not wait now.
+    /// Makes the running coroutine wait for a moment, and inspects what ngx_lua
+    /// has done for that. `None` if it may not wait now.
     unsafe fn find(request: NonNull<ngx_http_request_t>) -> Option<Option<Layout>> {
         let semaphore = Semaphore::new()?;
         // SAFETY: by the caller's contract. What waits is in the semaphore's
         // queue, with its event right before it, and the event's data is the
-        // coroutine's. Before anything is called, it is seen to be as expected.
+        // coroutine's. It is verified before anything is called.
         unsafe {
             let Some(node) = semaphore.probe(request) else {
                 semaphore.free();
@@ -130,7 +130,7 @@ impl Layout {
                 leave(co_ctx);
                 semaphore.free();
             } else {
-                // nobody knows how to undo it, but for the two rings
+                // only the two queues can be restored
                 let sleep = node.cast::<ngx_event_t>().as_ptr().sub(1);
                 nginx::stop_timer(sleep);
                 (*(*node.as_ptr()).next).prev = (*node.as_ptr()).prev;
@@ -142,8 +142,8 @@ impl Layout {
         }
     }
 
-    /// What follows from the place of `node`, which the running coroutine has
-    /// just been queued with.
+    /// Derives the layout from the address of `node`, with which the running
+    /// coroutine has just been queued.
     unsafe fn of(
         node: NonNull<ngx_queue_t>,
         semaphore: *mut c_void,
@@ -202,8 +202,9 @@ impl Layout {
         status(unsafe { (*self.end_of(co_ctx)).flags }) == DEAD
     }
 
-    /// The place of the handler that ngx_lua has registered for the present run
-    /// of Lua code. It is in the request's memory, and cleared when the run ends.
+    /// The address of the handler that ngx_lua has registered for the current
+    /// run of Lua code. It is in the request's memory, and is cleared when the
+    /// run ends.
     ///
     /// # Safety
     ///
@@ -217,7 +218,7 @@ impl Layout {
     }
 }
 
-/// ngx_lua's side of a request; `None`: it has none (after `ngx.exec`).
+/// ngx_lua's context of a request. `None` if it has none (after `ngx.exec`).
 ///
 /// # Safety
 ///
@@ -231,8 +232,8 @@ pub(super) unsafe fn ctx(request: NonNull<ngx_http_request_t>) -> Option<NonNull
     }
 }
 
-/// Has a coroutine that waits not wait any more: ngx_lua's own handler takes
-/// it out of the queue and its timer out of nginx's tree.
+/// Ends the waiting of a coroutine: ngx_lua's own handler removes it from the
+/// queue, and its timer from nginx's tree.
 ///
 /// # Safety
 ///
@@ -250,7 +251,8 @@ fn status(flags: u32) -> u32 {
     flags >> 1 & 7
 }
 
-/// Whether what ngx_lua has registered for a run of Lua code is for this request.
+/// Whether the handler that ngx_lua has registered for a run of Lua code
+/// belongs to this request.
 unsafe fn is_for(run: NonNull<CleanupHandler>, ctx: NonNull<Ctx>) -> bool {
     // SAFETY: by the caller's contract: the handler's argument follows it.
     unsafe {
@@ -269,7 +271,7 @@ fn is_of_ngx_lua(handler: CleanupHandler) -> bool {
     }
 }
 
-/// Where the object that an address belongs to is loaded.
+/// The address at which the shared object of an address is loaded.
 fn object(address: *const c_void) -> Option<*mut c_void> {
     let mut info = libc::Dl_info {
         dli_fname: ptr::null(),

@@ -68,7 +68,7 @@ pub unsafe fn request(state: *mut lua_State) -> *mut ngx_http_request_t {
 }
 
 /// Whether the running coroutine may yield here, i.e. no C function or
-/// metamethod that cannot be suspended is between it and its resume.
+/// metamethod that cannot be suspended is on its stack.
 ///
 /// # Safety
 ///

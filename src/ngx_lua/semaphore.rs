@@ -12,18 +12,15 @@ use nginx_sys::{
     ngx_queue_t, u_char,
 };
 
-use super::coroutine::Coroutine;
-use super::layout;
-
 use crate::MEMORY;
 
-/// Room for the longest text of ngx_lua, in bytes.
+/// Size in bytes of the buffer for error texts of ngx_lua.
 const MAX_TEXT: usize = 256;
 
-/// How `ngx_http_lua_sema_t` begins.
+/// The beginning of `ngx_http_lua_sema_t`.
 #[repr(C)]
 struct RawSemaphore {
-    /// Of the coroutines that wait, longest waiting first.
+    /// The queue of waiting coroutines, longest waiting first.
     wait_queue: ngx_queue_t,
 }
 
@@ -53,14 +50,14 @@ pub struct Semaphore {
     cycle: *mut ngx_cycle_t,
 }
 
-/// What came of asking to wait.
+/// The result of a request to wait.
 #[derive(Debug)]
 pub enum Wait {
     /// The coroutine is queued; the C function has to yield now.
     Queued,
     /// A post was pending.
     Done,
-    /// It could wait, but was told to do so for no time at all.
+    /// It could wait, but the timeout was 0.
     Declined,
     /// It may not wait in this phase; ngx_lua's own text says why.
     Refused(String),
@@ -82,9 +79,10 @@ impl Semaphore {
         }
     }
 
-    /// Makes the running coroutine of `request` wait for [`Self::post`]: the
-    /// one that [`Waiter::running`](super::Waiter::running) has told. There is no timeout of use here:
-    /// operations have their own.
+    /// Queues the running coroutine of `request`, which
+    /// [`Waiter::running`](super::Waiter::running) has returned, to wait for
+    /// [`Self::post`]. It has no effective timeout, because operations have
+    /// their own.
     ///
     /// # Safety
     ///
@@ -94,12 +92,13 @@ impl Semaphore {
         unsafe { self.wait_ms(request, c_int::MAX) }
     }
 
-    /// Makes the running coroutine wait, to see where ngx_lua notes that down:
-    /// the node that it was queued with. `None`: it may not wait.
+    /// Makes the running coroutine wait, to find out where ngx_lua records
+    /// that: returns the node with which it was queued. `None` if it may not
+    /// wait.
     ///
     /// # Safety
     ///
-    /// As for [`Self::wait`]. The caller has it not wait any more.
+    /// As for [`Self::wait`]. The caller ends its waiting.
     pub(super) unsafe fn probe(
         &self,
         request: NonNull<ngx_http_request_t>,
@@ -134,19 +133,6 @@ impl Semaphore {
         }
     }
 
-    /// Has the coroutine not wait any more, if it still does.
-    ///
-    /// # Safety
-    ///
-    /// The coroutine is the one that was made to wait, and its request has not
-    /// ended.
-    pub unsafe fn dequeue(&self, coroutine: Coroutine) {
-        if self.is_queued() {
-            // SAFETY: by this function's contract.
-            unsafe { layout::leave(coroutine.0) };
-        }
-    }
-
     #[inline(always)]
     unsafe fn wait_ms(&self, request: NonNull<ngx_http_request_t>, wait_ms: c_int) -> Wait {
         let mut text = [MaybeUninit::<u8>::uninit(); MAX_TEXT];
@@ -165,7 +151,7 @@ impl Semaphore {
             rc if rc == NGX_AGAIN as ngx_int_t => Wait::Queued,
             rc if rc == NGX_OK as ngx_int_t => Wait::Done,
             rc if rc == NGX_DECLINED as ngx_int_t => Wait::Declined,
-            // a length that was left as it was tells of no text
+            // an unchanged length means that there is no text
             _ if len >= text.len() => Wait::Refused(String::new()),
             _ => {
                 let text = text.get(..len).unwrap_or_default();
@@ -209,13 +195,14 @@ pub struct Semaphores {
 }
 
 impl Semaphores {
-    /// An unused semaphore; `None`: no memory, or only what is in reserve for what is under way.
+    /// An unused semaphore. `None` if there is no memory, or only the reserve
+    /// for operations under way.
     pub fn take(&mut self) -> Option<Semaphore> {
         if !MEMORY.fill() {
             return None;
         }
         while let Some(semaphore) = self.free.pop() {
-            // those of an older cycle live in memory that goes with it
+            // those of an older cycle are in memory that is freed with it
             if semaphore.is_current() && semaphore.count() == 0 {
                 return Some(semaphore);
             }
@@ -224,8 +211,8 @@ impl Semaphores {
         Semaphore::new()
     }
 
-    /// Takes a semaphore back, for which nobody waits. One that has a post that
-    /// nobody took is not used again.
+    /// Takes back a semaphore for which nothing waits. If a post is pending, it
+    /// is not used again.
     pub fn give(&mut self, semaphore: Semaphore) {
         let reusable = semaphore.is_current() && semaphore.count() == 0;
         if reusable && self.free.try_reserve(1).is_ok() {
@@ -264,8 +251,8 @@ impl Semaphores {
         self.probe = Semaphore::new();
     }
 
-    /// Gives all semaphores back to ngx_lua, which reports those it misses
-    /// when its cycle ends.
+    /// Frees all semaphores. At the end of a cycle, ngx_lua reports those that
+    /// were not freed.
     pub fn free_all(&mut self) {
         let all = self.free.drain(..).chain(self.probe.take());
         all.for_each(Semaphore::free);

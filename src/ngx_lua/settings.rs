@@ -66,7 +66,7 @@ pub(super) fn offset(name: &'static str) -> Result<usize, MissingDirective> {
     Err(MissingDirective(name))
 }
 
-/// The directives in force where a request is handled now.
+/// The directives in force at the current location of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     conf: NonNull<u8>,
@@ -74,7 +74,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Those of `request`'s location. `None` only before configuration.
+    /// The directives of `request`'s location. `None` only before
+    /// configuration.
     ///
     /// # Safety
     ///

@@ -1,13 +1,13 @@
 //! What the module takes from ngx_lua and its LuaJIT, and whether it is there.
 //!
-//! nginx has all symbols of a module resolved when it loads it, and stops with
-//! `undefined symbol: lua_gettop` when one is missing. So these are weak: the
-//! module loads, a missing one has the address 0, and [`check`] tells the
-//! operator what to do, before anything is called.
+//! nginx resolves all symbols of a module when it loads it, and stops with
+//! `undefined symbol: lua_gettop` when one is missing. So these symbols are
+//! weak: the module loads, a missing symbol has the address 0, and [`check`]
+//! tells the operator what to do before anything is called.
 //!
-//! This takes a link-time optimized cdylib: then all code is one object, in
-//! which `.weak` holds for every reference. A symbol that is used and not
-//! listed stays strong, and brings the old message back.
+//! This requires a link-time optimized cdylib: then all code is one object, in
+//! which `.weak` applies to every reference. A symbol that is used but not
+//! listed stays strong, and leads to the old message.
 
 use std::ffi::CStr;
 use std::ptr;
@@ -25,13 +25,14 @@ pub enum LoadError {
          add its \"load_module\" line before that of ngx_http_lua_memcached_module"
     )]
     NotLoaded,
-    /// ngx_lua came after this module, whose symbols had been looked up by then.
+    /// ngx_lua was loaded after this module, whose symbols had been resolved by
+    /// then.
     #[error(
         "ngx_http_lua_memcached_module is loaded before ngx_http_lua_module: \
          move its \"load_module\" line below that of ngx_http_lua_module"
     )]
     LoadedTooEarly,
-    /// Another ngx_lua than the module is made for, or another Lua.
+    /// An ngx_lua or a Lua that the module is not made for.
     #[error(
         "the loaded ngx_http_lua_module, or its LuaJIT, has no \"{0}\": \
          ngx_http_lua_memcached_module needs ngx_lua 0.10.23 or newer and LuaJIT 2.1"
@@ -55,7 +56,7 @@ weak_symbols! {
     ngx_http_lua_ffi_sema_count ngx_http_lua_ffi_sema_gc ngx_http_lua_ffi_sema_new
     ngx_http_lua_ffi_sema_post ngx_http_lua_ffi_sema_wait ngx_http_lua_get_request
 
-    // Lua 5.1, all of it: what mlua uses of it is its own affair
+    // all of Lua 5.1, because what mlua uses of it may change
     luaL_addlstring luaL_addstring luaL_addvalue luaL_argerror luaL_buffinit luaL_callmeta
     luaL_checkany luaL_checkinteger luaL_checklstring luaL_checknumber luaL_checkoption
     luaL_checkstack luaL_checktype luaL_checkudata luaL_error luaL_findtable luaL_getmetafield
@@ -88,12 +89,12 @@ unsafe impl Sync for Address {}
 
 static NGX_LUA: Address = Address(&raw const ngx_http_lua_module);
 
-/// Whether all that the module takes from ngx_lua is there. Until this has
-/// said so, nothing of it may be touched. All modules have to be loaded.
+/// Checks that all symbols that the module uses are there. They must not be
+/// used before. All modules have to be loaded.
 ///
 /// # Errors
 ///
-/// When something is missing, or was when this module was loaded.
+/// If a symbol is missing, or was missing when this module was loaded.
 pub fn check() -> Result<(), LoadError> {
     // SAFETY: reading a static; volatile, because the compiler knows that the
     // address of a strong symbol is not null.
@@ -106,7 +107,7 @@ pub fn check() -> Result<(), LoadError> {
     }
 }
 
-/// Whether what is loaded by now has the symbol; `name` ends with a NUL.
+/// Whether the symbol is loaded by now. `name` ends with a NUL.
 fn is_there(name: &str) -> bool {
     CStr::from_bytes_with_nul(name.as_bytes())
         // SAFETY: only looks the name up.

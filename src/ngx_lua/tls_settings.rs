@@ -1,7 +1,7 @@
 //! The `lua_ssl_*` directives of a location, while the configuration is read.
 //!
-//! ngx_lua makes its SSL contexts out of them; where it keeps those differs
-//! from version to version, so we make our own out of the same values.
+//! ngx_lua makes its SSL contexts from them. Where it stores these differs from
+//! version to version, so we make our own contexts from the same values.
 
 use std::ptr::NonNull;
 
@@ -35,8 +35,8 @@ pub struct TlsSettings {
 }
 
 impl TlsSettings {
-    /// Those of the location whose configuration is being merged. `None`: the
-    /// loaded ngx_lua has no TLS.
+    /// The settings of the location whose configuration is being merged. `None`
+    /// if the loaded ngx_lua has no TLS.
     ///
     /// # Safety
     ///
@@ -48,14 +48,15 @@ impl TlsSettings {
         unsafe { TlsSettings::at(of_context(cf)?) }
     }
 
-    /// Those of the http block. `None` as above, or there is no memory.
+    /// The settings of the http block. `None` as above, or if there is no
+    /// memory.
     ///
     /// # Safety
     ///
     /// To be called from a module's `postconfiguration`, with its `cf`.
     pub unsafe fn of_http_block(cf: *mut ngx_conf_t) -> Option<TlsSettings> {
         // SAFETY: nginx has set the context to the http block's again. What is
-        // not said there has the value that nginx's slot functions start from.
+        // not set there has the initial value of nginx's slot functions.
         unsafe {
             let said = TlsSettings::at(of_context(cf)?)?;
             let default = TlsSettings::defaults(cf)?;
@@ -87,8 +88,8 @@ impl TlsSettings {
         }
     }
 
-    /// What holds where nothing is said. It differs from version to version,
-    /// so ngx_lua is asked for it, as nginx would.
+    /// The defaults. They differ from version to version, so they are taken
+    /// from ngx_lua, as nginx would.
     ///
     /// # Safety
     ///

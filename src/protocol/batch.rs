@@ -1,15 +1,16 @@
 //! Commands collected before there is a connection.
 
-use super::command::{Command, encode};
+use super::command::Command;
+use super::encode::encode;
 use super::expect::Expect;
 use super::refusal::Refused;
 
-/// Encoded commands with what their replies look like, in order.
+/// Encoded commands and the replies to expect, in order.
 #[derive(Debug, Default)]
 pub struct Batch {
     text: Vec<u8>,
     slots: Vec<Expect>,
-    /// It has a command that is only for a connection of one's own.
+    /// It has a command that must not go over a shared connection.
     private: bool,
 }
 
@@ -32,7 +33,7 @@ impl Batch {
         Ok(())
     }
 
-    /// A copy, if there is memory for it.
+    /// A copy. `None` if there is no memory for it.
     pub fn try_clone(&self) -> Option<Self> {
         let mut copy = Self::new();
         copy.text.try_reserve_exact(self.text.len()).ok()?;
@@ -43,17 +44,17 @@ impl Batch {
         Some(copy)
     }
 
-    /// Number of replies to come.
+    /// Number of expected replies.
     pub fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// Whether no reply is to come.
+    /// Whether no reply is expected.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
 
-    /// Whether all of it may go over a connection that others use as well.
+    /// Whether all commands may go over a shared connection.
     pub fn can_share(&self) -> bool {
         !self.private
     }

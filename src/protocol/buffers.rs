@@ -1,19 +1,19 @@
-//! Buffers of values, kept for the next ones of any connection. Those of large values matter most:
-//! memory that the allocator got from the kernel for one value, and would give back after it, costs
-//! a page fault per page each time.
+//! Buffers of values, reused for later values of any connection. Buffers of large values matter
+//! most: the allocator gets their memory from the kernel and gives it back after each value, which
+//! costs a page fault per page each time.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
 use super::reply::{Item, Reply};
 
-/// Most bytes of large buffers that are kept.
+/// Maximum total size in bytes of the large buffers that are kept.
 const MAX_KEPT: usize = 16 * 1024 * 1024;
 
-/// Capacity in bytes up to which a buffer is a small one.
+/// Maximum capacity in bytes of a small buffer.
 pub(super) const MAX_SMALL: usize = 16 * 1024;
 
-/// Most small buffers that are kept, which bounds their bytes as well.
+/// Maximum number of small buffers that are kept. It bounds their total size as well.
 const SMALL_KEPT: usize = 256;
 
 /// A stock of buffers. Clones share it.
@@ -22,13 +22,13 @@ pub struct Buffers(Rc<Stock>);
 
 #[derive(Default)]
 struct Stock {
-    /// In ascending order of their capacity.
+    /// In ascending order of capacity.
     large: Cell<Vec<Vec<u8>>>,
     small: Cell<Vec<Vec<u8>>>,
     items: Cell<Vec<Vec<Item>>>,
 }
 
-/// The last one that was kept, or a new one without memory.
+/// The buffer that was kept last, or a new one without memory.
 fn pop<T>(stock: &Cell<Vec<Vec<T>>>) -> Vec<T> {
     let mut kept = stock.take();
     let last = kept.pop().unwrap_or_default();
@@ -46,12 +46,12 @@ fn push<T>(stock: &Cell<Vec<Vec<T>>>, mut buffer: Vec<T>) {
 }
 
 impl Buffers {
-    /// A buffer for small values, empty.
+    /// An empty buffer for small values.
     pub(super) fn small(&self) -> Vec<u8> {
         pop(&self.0.small)
     }
 
-    /// A buffer for the places of values, empty.
+    /// An empty buffer for the positions of values.
     pub(super) fn items(&self) -> Vec<Item> {
         pop(&self.0.items)
     }
@@ -71,7 +71,7 @@ impl Buffers {
         }
     }
 
-    /// The smallest buffer with room for so many bytes. It is empty.
+    /// The smallest buffer with room for `room` bytes. It is empty.
     pub(super) fn large(&self, room: usize) -> Option<Vec<u8>> {
         let mut kept = self.0.large.take();
         // in ascending order
@@ -81,7 +81,7 @@ impl Buffers {
         found
     }
 
-    /// Keeps a buffer. If that makes too many bytes, the smallest ones go.
+    /// Keeps a buffer. If the total size gets too large, the smallest buffers are dropped.
     pub fn give(&self, mut buffer: Vec<u8>) {
         let size = buffer.capacity();
         if size == 0 || size > MAX_KEPT {

@@ -1,21 +1,21 @@
 //! What a command must satisfy before a byte of it is written.
 //!
 //! The order is memcached's: arguments are counted first, then the key's length is looked at, then
-//! the numbers. Between the first two comes what memcached cannot see, because it changes the
-//! count: separators and `noreply`.
+//! the numbers. Separators and `noreply` are checked between the first two. memcached cannot check
+//! them, because they change the count.
 
 use super::command::{Arg, Command, Verb};
 use super::key::{Key, MAX_KEY_LEN};
 use super::number::{is_signed, is_unsigned};
 use super::refusal::{Answer, Argument, Quoted, Refused};
 
-/// Longest `stats` arguments in bytes; memcached closes the connection at a line of 2048.
+/// Maximum length of `stats` arguments in bytes; memcached closes the connection at a line of 2048.
 const MAX_STATS_ARGS: usize = 1024;
 
-/// Longest value in bytes that memcached takes as a length at all.
+/// Maximum length of a value in bytes that memcached accepts as a length.
 const MAX_VALUE_LEN: usize = i32::MAX as usize - 2;
 
-/// `Ok` if the server would take the command as one and answer it.
+/// `Ok` if the server would read exactly this command and reply to it.
 pub(super) fn command(command: &Command<'_>, word: &'static str) -> Result<(), Refused> {
     let check = Check { word };
     match *command {
@@ -67,7 +67,7 @@ pub(super) fn command(command: &Command<'_>, word: &'static str) -> Result<(), R
     }
 }
 
-/// Checks of one command, which messages name.
+/// The checks of one command. Messages begin with its name.
 struct Check {
     word: &'static str,
 }
@@ -115,7 +115,7 @@ impl Check {
         self.noreply(name, text)
     }
 
-    /// A key may well be `noreply`: memcached looks for the token behind the key only.
+    /// A key may be `noreply`: memcached looks for the word only after the key.
     fn key_word(&self, key: Key<'_>) -> Result<(), Refused> {
         if key.escape {
             return Ok(());
@@ -124,7 +124,7 @@ impl Check {
     }
 
     fn key_len(&self, key: Key<'_>) -> Result<(), Refused> {
-        // The quick ways out: escaping never shortens, and at most trebles.
+        // Shortcuts: escaping never shortens a key, and at most triples its length.
         if key.bytes.len() <= MAX_KEY_LEN / 3 {
             return Ok(());
         }
@@ -158,7 +158,7 @@ impl Check {
         Ok(())
     }
 
-    /// Checks a key and the presence of the one argument behind it.
+    /// Checks a key and that the one argument after it is present.
     fn key_and<'a>(&self, key: Key<'_>, name: Argument, arg: Arg<'a>) -> Result<&'a [u8], Refused> {
         let text = arg.unwrap_or_default();
         self.given(Argument::Key, key.bytes)?;

@@ -1,34 +1,34 @@
-//! Received bytes to one reply of an expected kind.
+//! Decodes received bytes to one reply of an expected kind.
 
 use std::ops::Range;
 
 use self::places::Search;
 use super::buffers::{Buffers, MAX_SMALL};
 use super::expect::{Kind, Stats};
-use super::line::{Header, Step, is_error, is_stat, single};
+use super::limits::Limits;
+use super::line::{Framing, Header, is_stat, single};
 use super::line_buffer::{LineBuffer, Next};
 use super::number::Digits;
-use super::pipeline::Limits;
-use super::reply::{Item, Malformed, Reply, Value, Values};
+use super::reply::{Item, Malformed, Reply, Value, Values, is_error};
 
-/// Values up to so many bytes are cut out of the line buffer; the rest of a longer one is
-/// received where it stays.
+/// Values up to this length in bytes are copied out of the line buffer. The rest of a longer value
+/// is received directly into the value's own buffer.
 const SMALL_VALUE: usize = 8 * 1024;
 
 /// Capacity in bytes of the value buffer of an idle connection.
 const IDLE_VALUE: usize = 4 * 1024;
 
-/// What stands between a header and its data in [`Values`].
+/// What separates a header from its data in [`Values`].
 const LINE_END: &[u8] = b"\r\n";
 
-/// What surely follows a value: its CRLF and `END` with CRLF. A read of the value may ask for
-/// them too, and spares a read of their own.
+/// Bytes that surely follow a value: its CRLF and `END` with CRLF. A read of the value asks for
+/// them as well, which saves a read.
 const BEHIND_VALUE: usize = 7;
 
-/// Decodes one reply at a time. Between two calls it keeps what it has of the current one.
+/// Decodes one reply at a time. Between calls it keeps the received part of the current reply.
 pub(super) struct Decoder {
     pub limits: Limits,
-    /// For values.
+    /// Reused for values.
     pub buffers: Buffers,
     input: LineBuffer,
     partial: Partial,
@@ -39,11 +39,11 @@ pub(super) struct Decoder {
 #[derive(Default)]
 struct Partial {
     body: Body,
-    /// Of a single value the bytes are the data alone.
+    /// For a single value, the bytes are only its data.
     values: Values,
     /// Flags and cas unique of a single value.
     fields: Option<(Digits, Option<Digits>)>,
-    /// Where in the text of keys to look for the next one.
+    /// Where to look for the next key in the text of keys.
     cursor: usize,
     search: Search,
     lines: Vec<Vec<u8>>,
@@ -53,21 +53,22 @@ struct Partial {
 /// The part of a VALUE that comes next.
 #[derive(Clone, Copy, Default)]
 enum Body {
-    /// None: a line is next.
+    /// None of it: a line is next.
     #[default]
     Line,
-    /// So many bytes of data, all of them still to be taken from the line buffer.
+    /// This many bytes of data, none of which was taken from the line buffer yet.
     Buffered(usize),
-    /// Reads go to the values, which are complete at this length. The line buffer is empty.
+    /// Data is received directly into the values' buffer, until it has this length. The line buffer
+    /// is empty.
     Direct(usize),
-    /// The line end behind the data.
+    /// The line end after the data.
     CrLf,
 }
 
-type Decoded = (Reply, Step);
+type Decoded = (Reply, Framing);
 
 fn malformed(what: Malformed) -> Decoded {
-    (Reply::Malformed(what), Step::Lost)
+    (Reply::Malformed(what), Framing::OutOfSync)
 }
 
 impl Decoder {
@@ -89,7 +90,7 @@ impl Decoder {
         self.input.consume(n);
     }
 
-    /// Whether every received byte was taken.
+    /// Whether every received byte was consumed.
     pub fn is_empty(&self) -> bool {
         self.input.is_empty()
     }
@@ -113,10 +114,10 @@ impl Decoder {
         matches!(self.partial.body, Body::Direct(_))
     }
 
-    /// Where to read to, and at most how many bytes; 0 if there is no memory.
+    /// The buffer to receive into, and the maximum number of bytes; 0 if there is no memory.
     pub fn read_buf(&mut self) -> (&mut Vec<u8>, usize) {
         match self.partial.body {
-            // The room was made when the value was announced.
+            // The memory was reserved when the value was announced.
             Body::Direct(end) => {
                 let data = &mut self.partial.values.bytes;
                 let room = data.capacity().saturating_sub(data.len());
@@ -127,7 +128,8 @@ impl Decoder {
         }
     }
 
-    /// An error line, complete, that the unread bytes begin with. To be asked between replies.
+    /// The complete error line that the unread bytes begin with, if there is one. Only meaningful
+    /// between replies.
     pub fn error_line(&self) -> Option<&[u8]> {
         let unread = self.input.unread();
         let (line, _) = unread.split_at_checked(memchr::memchr(b'\n', unread)?)?;
@@ -140,14 +142,14 @@ impl Decoder {
         self.failure = Some(what);
     }
 
-    /// Forgets the current reply.
+    /// Drops the current reply.
     pub fn reset(&mut self) {
         self.partial = Partial::default();
     }
 
     pub fn shrink(&mut self) {
         self.input.shrink();
-        // the room for the rest of a value was made for good
+        // the memory reserved for the rest of a value is still needed
         if !self.is_amid_value() {
             self.partial.values.bytes.shrink_to(IDLE_VALUE);
         }
@@ -158,7 +160,7 @@ impl Decoder {
         let decoded = match self.failure.take() {
             Some(what) => malformed(what),
             None => match self.at_once(kind, keys) {
-                Some(reply) => return Some((reply, Step::Kept)),
+                Some(reply) => return Some((reply, Framing::InSync)),
                 None => self.decode(kind, keys)?,
             },
         };
@@ -166,7 +168,7 @@ impl Decoder {
         Some(decoded)
     }
 
-    /// Makes ready for the next reply; buffers that this one did not take stay.
+    /// Prepares for the next reply. Buffers that this reply did not take are kept.
     fn finish(&mut self) {
         let partial = &mut self.partial;
         partial.body = Body::Line;
@@ -205,7 +207,7 @@ impl Decoder {
         }
     }
 
-    /// Receives what is outstanding of a value. Whether a line is next.
+    /// Takes what was received of a value. Returns whether a line is next.
     fn body(&mut self) -> Result<bool, Malformed> {
         let Decoder { input, partial, .. } = self;
         let data = &mut partial.values.bytes;
@@ -258,7 +260,7 @@ impl Decoder {
         let text = self.input.text(line);
         let got = self.partial.values.len();
         if text == b"END" {
-            return Some((self.partial.retrieved(kind), Step::Kept));
+            return Some((self.partial.retrieved(kind), Framing::InSync));
         }
         if got >= most && text.starts_with(b"VALUE ") {
             return Some(malformed(Malformed::TooManyValues));
@@ -276,11 +278,15 @@ impl Decoder {
         if got > 0 && !is_error {
             return Some(malformed(Malformed::NoEnd));
         }
-        // For one key it replaces the reply. A proxy may answer a list with a line for some of the
-        // keys, and go on.
+        // For one key, the error line is the reply. A proxy may send an error line for some keys of
+        // a list, and go on.
         let ends = is_error && got == 0 && !kind.is_list() && !begins_end(self.input.unread());
-        let step = if ends { Step::Kept } else { Step::Lost };
-        Some((Reply::Line(text.to_vec()), step))
+        let framing = if ends {
+            Framing::InSync
+        } else {
+            Framing::OutOfSync
+        };
+        Some((Reply::Line(text.to_vec()), framing))
     }
 
     /// A line of a `stats` reply.
@@ -290,13 +296,13 @@ impl Decoder {
         let partial = &mut self.partial;
         let first = partial.lines.is_empty();
         let ended = match text {
-            b"END" => return Some((partial.lines(), Step::Kept)),
+            b"END" => return Some((partial.lines(), Framing::InSync)),
             b"RESET" | b"OK" => first && stats == Stats::Special,
             _ => stats == Stats::SizesSwitch && ends_sizes_switch(text),
         };
         if !ended && !is_stat(text) {
-            // an error line, too: nobody knows whether END follows
-            return Some((Reply::Line(text.to_vec()), Step::Lost));
+            // also for an error line: it is unknown whether END follows
+            return Some((Reply::Line(text.to_vec()), Framing::OutOfSync));
         }
         partial.lines_size += text.len() + size_of::<Vec<u8>>();
         if partial.lines_size > most {
@@ -308,11 +314,11 @@ impl Decoder {
         }
         copy.extend_from_slice(text);
         partial.lines.push(copy);
-        ended.then(|| (partial.lines(), Step::Kept))
+        ended.then(|| (partial.lines(), Framing::InSync))
     }
 }
 
-/// Whether these bytes may be the beginning of END.
+/// Whether these bytes may begin END.
 fn begins_end(unread: &[u8]) -> bool {
     let (word, rest) = unread
         .split_at_checked(b"END".len())
@@ -330,7 +336,7 @@ fn ends_sizes_switch(line: &[u8]) -> bool {
 }
 
 impl Partial {
-    /// Makes ready for the value of a header. `many`: of a list of so many keys.
+    /// Prepares for the value of a header. `many`: the number of keys, if they are a list.
     fn announce(
         &mut self,
         header: &Header<'_>,
@@ -382,7 +388,7 @@ impl Partial {
         Ok(())
     }
 
-    /// Takes buffers out of the stock if it has none.
+    /// Takes buffers from the stock if it has none.
     fn take_buffers(&mut self, room: usize, buffers: &Buffers) {
         let Values { bytes, items } = &mut self.values;
         if bytes.is_empty() && room > MAX_SMALL && bytes.capacity() < room {
@@ -416,7 +422,7 @@ impl Partial {
     }
 }
 
+mod fast_path;
 mod places;
-mod quick;
 #[cfg(test)]
 mod tests;

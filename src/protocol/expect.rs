@@ -1,4 +1,4 @@
-//! What the encoder notes down for the decoder.
+//! What the encoder records for the decoder.
 
 use super::command::retrieval;
 
@@ -10,18 +10,18 @@ pub struct Expect {
     pub(super) begin: usize,
     /// First byte of the keys in the buffer given to `encode`; without keys, of the command.
     pub(super) start: usize,
-    /// Behind the last byte of the keys, which are separated by single spaces.
+    /// The position after the last byte of the keys, which are separated by single spaces.
     pub(super) end: usize,
 }
 
 impl Expect {
-    /// Whether the server replies at all; it does not to `quit`.
+    /// Whether the server replies at all. It does not reply to `quit`.
     pub fn has_reply(&self) -> bool {
         self.kind != Kind::Nothing
     }
 
-    /// The same, for a text that moved `by` bytes to the back.
-    pub(super) fn moved(self, by: usize) -> Self {
+    /// The same for a text that begins `by` bytes later.
+    pub(super) fn offset_by(self, by: usize) -> Self {
         Expect {
             begin: self.begin.saturating_add(by),
             start: self.start.saturating_add(by),
@@ -65,8 +65,7 @@ impl Kind {
         }
     }
 
-    /// Whether several keys are asked for: behind an error line the reply may go on, as that of a
-    /// proxy does.
+    /// Whether several keys are requested. The reply of a proxy may go on after an error line.
     pub fn is_list(self) -> bool {
         matches!(self, Kind::GetMany { keys: 2.., .. })
     }
@@ -77,8 +76,8 @@ impl Kind {
 pub(super) enum Stats {
     /// Without arguments: at END.
     General,
-    /// At END; `reset` at a first line RESET, `detail on` at a first line OK. memcached takes some
-    /// of these words abbreviated, so the arguments do not tell.
+    /// At END; `reset` at a first line RESET, `detail on` at a first line OK. memcached accepts
+    /// abbreviations of some of these words, so the arguments alone do not tell.
     Special,
     /// `sizes_enable`, `sizes_disable`: at the status line, without END.
     SizesSwitch,

@@ -17,7 +17,8 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'(')
     .remove(b')');
 
-/// Whether [`ESCAPED`] leaves the byte as it is; by a table, since most keys have nothing else.
+/// Whether [`ESCAPED`] leaves the byte unchanged. This is a table, because most keys consist of
+/// such bytes.
 fn is_unreserved(byte: u8) -> bool {
     #[expect(clippy::indexing_slicing, reason = "evaluated at compile time")]
     const TABLE: [bool; 256] = {
@@ -55,8 +56,8 @@ impl Key<'_> {
         }
     }
 
-    /// Bound of [`sent_len`](Self::sent_len) for a key of a permitted length, without looking at
-    /// its bytes.
+    /// An upper bound of [`sent_len`](Self::sent_len) for a key of a permitted length, without
+    /// looking at its bytes.
     pub(super) fn max_sent_len(&self) -> usize {
         let grown = if self.escape { 3 } else { 1 };
         self.bytes.len().saturating_mul(grown).min(MAX_KEY_LEN)
@@ -84,7 +85,7 @@ pub fn escape_into(key: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Whether unescaping leaves the text as it is.
+/// Whether unescaping leaves the text unchanged.
 pub fn is_plain(text: &[u8]) -> bool {
     !text.iter().any(|&byte| byte == b'%' || byte == b'+')
 }

@@ -2,52 +2,46 @@
 
 use super::expect::Kind;
 use super::number::{Digits, MAX_DIGITS};
-use super::reply::{Hit, Reply};
+use super::reply::{Hit, Reply, is_error};
 
-/// Whether the stream is still in step behind a reply.
+/// Whether it is known where the next reply begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Step {
-    /// The next byte starts the next reply.
-    Kept,
-    /// Nobody knows what the next byte is.
-    Lost,
-}
-
-/// ERROR, CLIENT_ERROR or SERVER_ERROR, alone or followed by a text.
-pub(super) fn is_error(line: &[u8]) -> bool {
-    let word = line.split(|&byte| byte == b' ').next().unwrap_or_default();
-    matches!(word, b"ERROR" | b"CLIENT_ERROR" | b"SERVER_ERROR")
+pub(super) enum Framing {
+    /// The next byte is the first one of the next reply.
+    InSync,
+    /// The meaning of the next byte is unknown.
+    OutOfSync,
 }
 
 /// The reply of a command that is answered by one line.
-pub(super) fn single(kind: Kind, line: &[u8]) -> (Reply, Step) {
+pub(super) fn single(kind: Kind, line: &[u8]) -> (Reply, Framing) {
     let done = match kind {
         Kind::Store { .. } => line == b"STORED",
         Kind::Delete => line == b"DELETED",
-        // moxi and its heirs answer a touch with STORED.
+        // moxi and its descendants reply STORED to a touch.
         Kind::Touch => matches!(line, b"TOUCHED" | b"STORED"),
         Kind::Ok => line == b"OK",
         _ => false,
     };
     if done {
-        return (Reply::Done, Step::Kept);
+        return (Reply::Done, Framing::InSync);
     }
     match kind {
         Kind::Arith => {
             if let Some(number) = Digits::parse(line) {
-                return (Reply::Number(number), Step::Kept);
+                return (Reply::Number(number), Framing::InSync);
             }
         }
         Kind::Version => {
             if let Some(text @ [_, ..]) = line.strip_prefix(b"VERSION ") {
-                return (Reply::Version(text.to_vec()), Step::Kept);
+                return (Reply::Version(text.to_vec()), Framing::InSync);
             }
         }
         _ => {}
     }
     let fits = match kind {
-        // The server has swallowed the value before SERVER_ERROR. Before the other two it may
-        // have not, and reads it as commands.
+        // The server has consumed the value before SERVER_ERROR. Before the other two errors it may
+        // not have, and then reads the value as commands.
         Kind::Store { cas } => {
             line == b"NOT_STORED"
                 || line == b"SERVER_ERROR"
@@ -57,18 +51,22 @@ pub(super) fn single(kind: Kind, line: &[u8]) -> (Reply, Step) {
         Kind::Delete | Kind::Arith | Kind::Touch => line == b"NOT_FOUND" || is_error(line),
         _ => is_error(line),
     };
-    let step = if fits { Step::Kept } else { Step::Lost };
-    (Reply::Line(line.to_vec()), step)
+    let framing = if fits {
+        Framing::InSync
+    } else {
+        Framing::OutOfSync
+    };
+    (Reply::Line(line.to_vec()), framing)
 }
 
 /// A line `VALUE <key> <flags> <bytes>[ <cas unique>]`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Header<'a> {
-    /// All that follows the word.
+    /// All that follows the word VALUE.
     pub text: &'a [u8],
     pub key: &'a [u8],
     pub flags: Digits,
-    /// `None`: digits that are no 64-bit number.
+    /// `None`: the number exceeds 64 bits.
     pub len: Option<u64>,
     pub cas: Option<Digits>,
 }
@@ -176,7 +174,7 @@ fn number(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// Whether the line belongs into a `stats` reply before its END.
+/// Whether the line may occur in a `stats` reply before its END.
 pub(super) fn is_stat(line: &[u8]) -> bool {
     let word = line.split(|&byte| byte == b' ').next().unwrap_or_default();
     // ITEM: stats cachedump; PREFIX: stats detail dump.

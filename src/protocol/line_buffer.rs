@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-/// Capacity in bytes from the first read on: a list of a hundred small values in one read.
+/// Capacity in bytes from the first read on. A list of a hundred small values takes one read.
 const CAPACITY: usize = 16 * 1024;
 
-/// Least room in bytes offered to a read.
+/// Minimum room in bytes for a read.
 const MIN_ROOM: usize = 4 * 1024;
 
 /// A buffer that is appended to at the end and consumed from the front.
@@ -15,7 +15,7 @@ pub(super) struct LineBuffer {
     bytes: Vec<u8>,
     /// First unread byte.
     pos: usize,
-    /// First byte that may be a line feed still unseen.
+    /// First byte that was not searched for a line feed.
     scanned: usize,
 }
 
@@ -54,7 +54,7 @@ impl LineBuffer {
         let fresh = self.bytes.get(self.scanned..).unwrap_or_default();
         let Some(at) = memchr::memchr(b'\n', fresh) else {
             self.scanned = self.bytes.len();
-            // One more may be the CR.
+            // One more byte may be the CR.
             return match self.unread().len() > max.saturating_add(1) {
                 true => Next::TooLong,
                 false => Next::Incomplete,
@@ -80,7 +80,7 @@ impl LineBuffer {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The buffer to append to, and how much; 0 if there is no memory.
+    /// The buffer to append to, and the maximum number of bytes; 0 if there is no memory.
     pub fn room(&mut self) -> (&mut Vec<u8>, usize) {
         self.make_room();
         let len = self.bytes.len();
@@ -97,7 +97,7 @@ impl LineBuffer {
         (&mut self.bytes, room)
     }
 
-    /// Moves the unread bytes to the front if the back is nearly full. The unread rest of a
+    /// Moves the unread bytes to the front if there is little room at the end. The unread rest of a
     /// protocol stream is small, so a byte is moved about once.
     fn make_room(&mut self) {
         if self.is_empty() {
@@ -111,7 +111,7 @@ impl LineBuffer {
         self.pos = 0;
     }
 
-    /// Gives memory back that is more than a connection usually needs.
+    /// Frees memory beyond what a connection usually needs.
     pub fn shrink(&mut self) {
         self.make_room();
         self.bytes.shrink_to(CAPACITY);

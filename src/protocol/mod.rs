@@ -1,16 +1,18 @@
 //! The memcached text protocol, sans-io.
 //!
-//! Bytes go in and out through buffers; sockets, clocks and Lua are somebody else's. The rules
-//! are those of memcached's protocol.txt and, where that is silent, what memcached 1.6.18 does.
+//! Bytes go in and out through buffers. Sockets, clocks and Lua are the caller's. The rules are
+//! those of memcached's protocol.txt and, where that is silent, what memcached 1.6.18 does.
 //!
 //! | file | subject |
 //! |---|---|
 //! | `key` | keys: limits, URI escaping and unescaping |
 //! | `number` | decimal text: which integers an argument or a field may hold |
-//! | `command` | commands and their encoder |
+//! | `command` | commands and their arguments |
 //! | `check` | what a command must satisfy before a byte of it is written |
+//! | `encode` | commands to bytes |
 //! | `refusal` | why a command is not sent, and the answer given in the server's place |
 //! | `expect` | what the encoder notes down for the decoder of the reply |
+//! | `limits` | how much a server may send |
 //! | `reply` | replies as the caller sees them |
 //! | `line` | the meaning of single reply lines |
 //! | `line_buffer` | received bytes, cut into lines without rescanning |
@@ -35,8 +37,10 @@ pub mod buffers;
 mod check;
 pub mod command;
 mod decoder;
+mod encode;
 pub mod expect;
 pub mod key;
+pub mod limits;
 mod line;
 mod line_buffer;
 pub mod number;
@@ -48,11 +52,13 @@ pub mod reply;
 
 pub use batch::Batch;
 pub use buffers::Buffers;
-pub use command::{Arg, Arith, Command, KeyList, Verb, encode};
+pub use command::{Arg, Arith, Command, KeyList, Verb};
+pub use encode::encode;
 pub use expect::Expect;
 pub use key::{Key, MAX_KEY_LEN, escape_into, is_plain, unescape_into};
+pub use limits::Limits;
 pub use number::Digits;
-pub use pipeline::{Exchange, Limits, Pipeline, ReadBuf, SMALL_VALUE, VALUE_END};
+pub use pipeline::{Exchange, Pipeline, ReadBuf, SMALL_VALUE, VALUE_END};
 pub use raw::{RawRead, RawReader};
 pub use record::Record;
 pub use refusal::{Answer, Argument, Refused};

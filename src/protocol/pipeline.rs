@@ -2,65 +2,47 @@
 
 use std::collections::VecDeque;
 
+use self::flight::{Gaps, InFlight};
 use super::batch::Batch;
 use super::buffers::Buffers;
-use super::command::{Command, encode, encode_head};
+use super::command::Command;
 use super::decoder::Decoder;
-use super::expect::{Expect, Kind};
-use super::line::Step;
+use super::encode::{encode, encode_head};
+use super::expect::Expect;
+use super::limits::Limits;
+use super::line::Framing;
 use super::refusal::Refused;
 use super::reply::{Malformed, Reply};
 
-/// Bytes at the front of the out buffer that are not needed any more are dropped from this
-/// number on.
+/// Text that is not needed any more is removed from the front of the out buffer when it reaches
+/// this size in bytes.
 const DROP_FRONT: usize = 64 * 1024;
 
-/// Capacity in bytes of the out buffer of an idle connection.
+/// Maximum capacity in bytes of the out buffer of an idle connection.
 const IDLE_OUT: usize = 4 * 1024;
 
-/// Values up to so many bytes are copied into the out buffer.
+/// Values up to this length in bytes are copied into the out buffer.
 pub const SMALL_VALUE: usize = 8 * 1024;
 
 /// What follows a value that is stored.
 pub const VALUE_END: &[u8] = b"\r\n";
 
-/// Exchanges an idle connection keeps room for.
+/// Number of exchanges for which an idle connection keeps room.
 const IDLE_FLIGHTS: usize = 32;
 
-/// What a server may send.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
-    /// Longest reply line in bytes, without its line end. 2048 is ample.
-    pub max_line: usize,
-    /// Longest value in bytes, and most bytes of statistics, what holds their lines included.
-    pub max_value: usize,
-}
-
-/// Where received bytes go: to the end of `buf`, at most `max` of them. The capacity is there.
+/// Where to receive: at the end of `buf`, at most `max` bytes. `buf` has that capacity.
 pub struct ReadBuf<'a> {
     /// To be appended to and not otherwise changed.
     pub buf: &'a mut Vec<u8>,
-    /// In bytes; 0 only if memory ran out. Then nothing is to be read, and
-    /// [`Pipeline::next_reply`] tells so, or [`Pipeline::is_broken`] if nothing is in flight.
+    /// In bytes; 0 only if memory ran out. Then nothing is to be read, and [`Pipeline::next_reply`]
+    /// fails, or the pipeline [is broken](Pipeline::is_broken) if nothing is in flight.
     pub max: usize,
-}
-
-/// A command whose reply did not come yet; of kind `Nothing`: one that was withdrawn.
-struct Flight<T> {
-    tag: T,
-    number: u64,
-    kind: Kind,
-    /// Where its command begins in the stream of sent bytes. It ends where the next one begins.
-    begin: u64,
-    /// Its keys, or only its beginning, as positions in the stream of sent bytes.
-    start: u64,
-    end: u64,
 }
 
 /// The two directions of a connection. `T` tells the caller whose reply it is.
 ///
-/// Text stays in the out buffer until its reply came, since the keys of a reply are checked
-/// against it: the oldest exchange in flight determines what can be dropped.
+/// Text stays in the out buffer until its reply comes, because the keys of a reply are compared
+/// with it. The oldest exchange in flight determines what can be dropped.
 pub struct Pipeline<T> {
     out: Vec<u8>,
     /// Position of the first byte of `out` in the stream.
@@ -68,7 +50,7 @@ pub struct Pipeline<T> {
     /// Bytes of `out` that were sent.
     sent: usize,
     /// Neither the first nor the last was withdrawn.
-    flights: VecDeque<Flight<T>>,
+    flights: VecDeque<InFlight<T>>,
     /// Number that the next exchange gets.
     next: u64,
     /// Lists among the exchanges in flight.
@@ -76,24 +58,6 @@ pub struct Pipeline<T> {
     gaps: Gaps,
     decoder: Decoder,
     broken: bool,
-}
-
-/// What was withdrawn and is still there.
-struct Gaps {
-    /// Its text begins in the stream of sent bytes not before this position.
-    from: u64,
-    /// Bytes of text.
-    size: usize,
-    /// Exchanges.
-    count: usize,
-}
-
-impl Gaps {
-    const NONE: Gaps = Gaps {
-        from: u64::MAX,
-        size: 0,
-        count: 0,
-    };
 }
 
 impl<T: Copy> Pipeline<T> {
@@ -112,28 +76,28 @@ impl<T: Copy> Pipeline<T> {
         }
     }
 
-    /// Lets it use the buffers of values that others are done with.
+    /// Makes it reuse buffers of values.
     pub fn with_buffers(mut self, buffers: Buffers) -> Self {
         self.decoder.buffers = buffers;
         self
     }
 
-    /// Sets the longest value, in bytes, that is accepted from the next header on.
+    /// Sets the maximum length of values in bytes, from the next header on.
     pub fn set_max_value(&mut self, bytes: usize) {
         self.decoder.limits.max_value = bytes;
     }
 
-    /// Queues a command. A refused one leaves the pipeline as it was.
+    /// Queues a command. A refused command leaves the pipeline unchanged.
     pub fn submit(&mut self, tag: T, command: &Command<'_>) -> Result<(), Refused> {
         self.make_flight_room(command)?;
         let expect = encode(command, &mut self.out)?;
-        self.take_off(tag, expect);
+        self.push_in_flight(tag, expect);
         Ok(())
     }
 
     /// As [`submit`](Self::submit), but a large value to be stored is not copied: it is returned,
-    /// and has to be sent right behind [`unsent`](Self::unsent), followed by
-    /// [`VALUE_END`]. See [`sent_with`](Self::sent_with).
+    /// and has to be sent right after [`unsent`](Self::unsent), followed by [`VALUE_END`]. See
+    /// [`sent_with`](Self::sent_with).
     pub fn submit_head<'a>(&mut self, tag: T, command: &Command<'a>) -> Result<&'a [u8], Refused> {
         let value = match *command {
             Command::Store { value, .. } if value.len() > SMALL_VALUE => value,
@@ -141,19 +105,19 @@ impl<T: Copy> Pipeline<T> {
         };
         self.make_flight_room(command)?;
         let expect = encode_head(command, 0, &mut self.out)?;
-        self.take_off(tag, expect);
+        self.push_in_flight(tag, expect);
         Ok(value)
     }
 
     fn make_flight_room(&mut self, command: &Command<'_>) -> Result<(), Refused> {
         match self.flights.try_reserve(1) {
             Ok(()) => Ok(()),
-            Err(_) => Err(Refused::no_memory(command.word(), size_of::<Flight<T>>())),
+            Err(_) => Err(Refused::no_memory(command.word(), size_of::<InFlight<T>>())),
         }
     }
 
     /// Queues the commands of a batch; each of the replies carries `tag`. False if there is no
-    /// memory for them: then the pipeline is as it was.
+    /// memory for them; then the pipeline is unchanged.
     #[must_use]
     pub fn submit_batch(&mut self, tag: T, batch: &Batch) -> bool {
         let at = self.out.len();
@@ -164,15 +128,15 @@ impl<T: Copy> Pipeline<T> {
         }
         self.out.extend_from_slice(batch.text());
         for expect in batch.slots() {
-            self.take_off(tag, expect.moved(at));
+            self.push_in_flight(tag, expect.offset_by(at));
         }
         true
     }
 
-    fn take_off(&mut self, tag: T, expect: Expect) {
+    fn push_in_flight(&mut self, tag: T, expect: Expect) {
         if expect.has_reply() {
             self.lists += usize::from(expect.kind.is_list());
-            self.flights.push_back(Flight {
+            self.flights.push_back(InFlight {
                 tag,
                 number: self.next,
                 kind: expect.kind,
@@ -195,8 +159,8 @@ impl<T: Copy> Pipeline<T> {
         queued
     }
 
-    /// What is to be sent next. Where commands were withdrawn it ends, so
-    /// [`close_gaps`](Self::close_gaps) comes first.
+    /// What is to be sent next. It ends where commands were withdrawn, so
+    /// [`close_gaps`](Self::close_gaps) has to be called before.
     pub fn unsent(&self) -> &[u8] {
         let gap = self.gaps.from.saturating_sub(self.base);
         let end = usize::try_from(gap).unwrap_or(usize::MAX);
@@ -204,9 +168,10 @@ impl<T: Copy> Pipeline<T> {
         self.out.get(self.sent..end).unwrap_or_default()
     }
 
-    /// As many whole commands of [`unsent`](Self::unsent) as are at most `most` bytes, but at
-    /// least one: what goes into one TLS record or, if a command is longer, into records of its
-    /// own, see [`Record`](super::Record). memcached 1.6 does not notice what TLS holds back of a record that ends a large value.
+    /// As many whole commands of [`unsent`](Self::unsent) as are at most `most` bytes, but at least
+    /// one: what goes into one TLS record or, if a command is longer, into records of its own, see
+    /// [`Record`](super::Record). If a record holds the end of a large value and a further command,
+    /// memcached 1.6 does not notice that OpenSSL has buffered the rest.
     pub fn unsent_commands(&self, most: usize) -> &[u8] {
         let from = self.base + self.sent as u64;
         let mut end = None;
@@ -227,23 +192,24 @@ impl<T: Copy> Pipeline<T> {
     }
 
     /// Notes that the first `n` bytes of [`unsent`](Self::unsent) were sent. To be called before
-    /// the next reply is asked for: a reply to a command that was not sent is none.
+    /// the next call of [`next_reply`](Self::next_reply), which rejects replies to commands that
+    /// were not sent.
     #[inline(always)]
     pub fn sent(&mut self, n: usize) {
         self.sent = self.sent.saturating_add(n).min(self.out.len());
         if self.base + self.sent as u64 >= self.gaps.from {
             self.close_gaps();
         }
-        // what is in flight is needed, but for what a reply that came early has left
+        // text in flight is needed, except what an early reply has left behind
         if self.flights.is_empty() || self.sent >= DROP_FRONT {
-            self.tidy();
+            self.drop_answered();
         }
     }
 
-    /// As [`sent`](Self::sent), where `value` and [`VALUE_END`] stood behind the unsent bytes:
-    /// what of the two was not sent is queued. False if there is no memory for it.
+    /// As [`sent`](Self::sent), if `value` and [`VALUE_END`] followed the unsent bytes. What was
+    /// not sent of the two is queued. False if there is no memory for it.
     pub fn sent_with(&mut self, n: usize, value: &[u8]) -> bool {
-        // What never is in the buffer has no position in the stream.
+        // Bytes that never were in the buffer have no position in the stream.
         let rest = n.saturating_sub(self.unsent().len());
         let of_end = rest.saturating_sub(value.len());
         let value = value.get(rest..).unwrap_or_default();
@@ -258,30 +224,30 @@ impl<T: Copy> Pipeline<T> {
         queued
     }
 
-    /// Number of replies to come.
+    /// Number of expected replies.
     pub fn in_flight(&self) -> usize {
         self.flights.len() - self.gaps.count
     }
 
-    /// Whether the stream is out of step: no reply will come, and the connection is to be closed.
+    /// Whether the stream is out of sync: no reply will come, and the connection is to be closed.
     pub fn is_broken(&self) -> bool {
         self.broken
     }
 
-    /// Whether nothing is in flight, unread or unsent, and the stream is in step: the connection
+    /// Whether nothing is in flight, unread or unsent, and the stream is in sync: the connection
     /// may be pooled.
     pub fn is_quiet(&self) -> bool {
         self.is_answered() && self.unsent().is_empty()
     }
 
-    /// Whether nothing is in flight or unread, and the stream is in step: the next reply will be
-    /// to the next command. Something may be unsent yet, of a command that was answered early.
+    /// Whether nothing is in flight or unread, and the stream is in sync: the next reply will be to
+    /// the next command. A part of a command that got its reply early may be unsent.
     pub fn is_answered(&self) -> bool {
         !self.broken && self.flights.is_empty() && self.decoder.is_empty()
     }
 
-    /// Where the next received bytes go: the line buffer or, within a large value, its own
-    /// exactly sized buffer.
+    /// Where to receive the next bytes: the line buffer or, within a large value, the value's own
+    /// buffer, which has exactly its size.
     pub fn read_buf(&mut self) -> ReadBuf<'_> {
         let idle = self.flights.is_empty();
         if self.decoder.read_buf().1 == 0 {
@@ -295,8 +261,8 @@ impl<T: Copy> Pipeline<T> {
         ReadBuf { buf, max }
     }
 
-    /// The next completed exchange out of what was received. To be called until `None` after
-    /// each read.
+    /// The next exchange that was received completely. To be called after each read until it
+    /// returns `None`.
     pub fn next_reply(&mut self) -> Option<(T, Reply)> {
         if self.broken {
             return None;
@@ -304,10 +270,10 @@ impl<T: Copy> Pipeline<T> {
         let flight = self.flights.front()?;
         let at = |position: u64| usize::try_from(position.saturating_sub(self.base)).ok();
         let (start, end) = (at(flight.start)?, at(flight.end)?);
-        let (reply, step) = if start >= self.sent && !self.decoder.is_empty() {
+        let (reply, framing) = if start >= self.sent && !self.decoder.is_empty() {
             let said = self.unasked_error().map(|line| Reply::Line(line.to_vec()));
             let unsolicited = Reply::Malformed(Malformed::Unsolicited);
-            (said.unwrap_or(unsolicited), Step::Lost)
+            (said.unwrap_or(unsolicited), Framing::OutOfSync)
         } else {
             let keys = self.out.get(start..end).unwrap_or_default();
             self.decoder.reply(flight.kind, keys)?
@@ -315,11 +281,11 @@ impl<T: Copy> Pipeline<T> {
         let tag = flight.tag;
         self.lists -= usize::from(flight.kind.is_list());
         self.flights.pop_front();
-        self.broken = step == Step::Lost;
+        self.broken = framing == Framing::OutOfSync;
         if self.gaps.count > 0 {
             self.drop_ends();
         }
-        self.tidy();
+        self.drop_answered();
         Some((tag, reply))
     }
 
@@ -333,7 +299,7 @@ impl<T: Copy> Pipeline<T> {
         self.decoder.is_amid_value()
     }
 
-    /// Forgets the exchanges in flight, whose replies will not be waited for. If there are any,
+    /// Drops the exchanges in flight, whose replies nobody waits for any more. If there are any,
     /// the pipeline is broken.
     pub fn drop_in_flight(&mut self) {
         self.close_gaps();
@@ -341,44 +307,43 @@ impl<T: Copy> Pipeline<T> {
         self.flights.clear();
         self.lists = 0;
         self.decoder.reset();
-        self.tidy();
+        self.drop_answered();
     }
 
-    /// Received bytes that no exchange has taken.
+    /// Received bytes that no exchange has consumed.
     pub fn buffered(&self) -> &[u8] {
         self.decoder.unread()
     }
 
-    /// The server's own words, if the [`buffered`](Self::buffered) bytes begin with them and no
-    /// command was sent that asked for them: an error line, without its line end. Servers that
-    /// have too many connections say so and close.
+    /// The error line at the beginning of the [`buffered`](Self::buffered) bytes, without its line
+    /// end, if it answers no command. Servers that have too many connections send one and close.
     pub fn unasked_error(&self) -> Option<&[u8]> {
         self.decoder.error_line()
     }
 
-    /// Takes `n` of the [`buffered`](Self::buffered) bytes.
+    /// Consumes `n` of the [`buffered`](Self::buffered) bytes.
     pub fn consume(&mut self, n: usize) {
         self.decoder.consume(n);
     }
 
-    /// Frees what a connection that is idle for a moment should not keep.
+    /// Frees memory that a connection should not keep when it gets idle for a moment.
     pub fn trim(&mut self) {
-        self.tidy();
+        self.drop_answered();
         if self.out.capacity() > DROP_FRONT {
             self.out.shrink_to(DROP_FRONT);
         }
     }
 
-    /// Frees what an idle connection does not need.
+    /// Frees memory that an idle connection does not need.
     pub fn shrink(&mut self) {
-        self.tidy();
+        self.drop_answered();
         self.out.shrink_to(IDLE_OUT);
         self.flights.shrink_to(IDLE_FLIGHTS);
         self.decoder.shrink();
     }
 
-    /// Drops text that was sent and whose reply came.
-    fn tidy(&mut self) {
+    /// Drops text whose reply has come.
+    fn drop_answered(&mut self) {
         let answered = match self.flights.front() {
             Some(flight) => usize::try_from(flight.start.saturating_sub(self.base)).unwrap_or(0),
             None => self.out.len(),
@@ -396,9 +361,10 @@ impl<T: Copy> Pipeline<T> {
     }
 }
 
+mod flight;
 mod sharing;
 
-pub use sharing::Exchange;
+pub use flight::Exchange;
 
 #[cfg(test)]
 mod gap_tests;

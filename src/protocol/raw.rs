@@ -1,18 +1,18 @@
 //! Reads that bypass the protocol: `sock:receive()` of users who speak it themselves.
 
-/// What is asked for.
+/// What is to be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RawRead {
-    /// Up to LF, which is dropped like every CR.
+    /// A line up to LF. The LF and every CR are dropped.
     Line,
-    /// So many bytes.
+    /// This number of bytes.
     Exact(usize),
     /// All until the peer closes.
     All,
 }
 
-/// One read in progress. It takes its bytes out of the buffer as they come, so each is looked at
-/// once, and what came before an error is at hand.
+/// A read in progress. It takes bytes out of the buffer as they come. So each byte is examined
+/// once, and the partial data is available after an error.
 #[derive(Debug)]
 pub struct RawReader {
     want: RawRead,
@@ -20,7 +20,7 @@ pub struct RawReader {
 }
 
 impl RawReader {
-    /// Nothing read yet.
+    /// A read that has not begun.
     pub fn new(want: RawRead) -> Self {
         RawReader {
             want,
@@ -28,21 +28,20 @@ impl RawReader {
         }
     }
 
-    /// What is asked for.
+    /// What is to be read.
     pub fn want(&self) -> RawRead {
         self.want
     }
 
-    /// Makes room for what [`feed`](Self::feed) may take of so many bytes. False if there is no
-    /// memory for it.
+    /// Reserves room for what [`feed`](Self::feed) may take. False if there is no memory for it.
     #[must_use]
     pub fn make_room(&mut self, bytes: usize) -> bool {
         self.data.try_reserve(bytes).is_ok()
     }
 
-    /// Takes from the front of `buffered`. Returns how many bytes it took, which are to be
-    /// consumed, and whether the read is complete. [`RawRead::All`] never is: the end of the
-    /// stream completes it.
+    /// Takes bytes from the front of `buffered`. Returns their number, which the caller is to
+    /// consume, and whether the read is complete. [`RawRead::All`] is complete only at the end of
+    /// the stream.
     pub fn feed(&mut self, buffered: &[u8]) -> (usize, bool) {
         match self.want {
             RawRead::Line => {

@@ -1,29 +1,29 @@
-//! What TLS takes at once: one record.
+//! TLS records: what OpenSSL is given at once.
 
 use super::pipeline::Pipeline;
 
-/// Most data of a TLS record, in bytes (RFC 8446, 5.1).
+/// Maximum length of the data in a TLS record, in bytes (RFC 8446, 5.1).
 pub const MAX_RECORD: usize = 16384;
 
-/// The data of the next record, in memory of its own. OpenSSL may take a record and not get rid of
-/// it; until it has, it wants to be called with the same bytes at the same place, whatever becomes
-/// of the pipeline's buffer in the meantime.
+/// The data of the next record, in memory of its own. OpenSSL may accept a record and fail to send
+/// it at once. Until it has sent it, it has to be called again with the same bytes at the same
+/// address, whatever happens to the pipeline's buffer meanwhile.
 #[derive(Default)]
 pub struct Record {
     bytes: Vec<u8>,
-    /// How much of the command that this record is a part of is to follow in others.
+    /// If this record holds a part of a command, the number of bytes that follow in other records.
     rest: usize,
 }
 
 impl Record {
-    /// The data to be sent next: as many whole commands as there is room for, or a part of one
-    /// that is longer. It stays the same until it was [`taken`](Self::taken). `None`: no memory.
-    // not inlined: plain connections have a shorter way
+    /// The data to be sent next: as many whole commands as fit, or a part of a longer one. It stays
+    /// the same until it is [`taken`](Self::taken). `None`: no memory.
+    // not inlined: connections without TLS do not need it
     #[inline(never)]
     pub fn next<T: Copy>(&mut self, pipeline: &Pipeline<T>) -> Option<&[u8]> {
         if self.bytes.is_empty() {
             let unsent = match self.rest {
-                // what ends a long command is a record of its own
+                // the end of a long command is a record of its own
                 1.. => pipeline.unsent().get(..self.rest),
                 0 => Some(pipeline.unsent_commands(MAX_RECORD)),
             };
@@ -36,7 +36,7 @@ impl Record {
         Some(&self.bytes)
     }
 
-    /// OpenSSL has taken so much of it.
+    /// OpenSSL has sent this many bytes of it.
     #[inline(never)]
     pub fn taken(&mut self, n: usize) {
         self.bytes.drain(..n.min(self.bytes.len()));

@@ -38,13 +38,14 @@ impl fmt::Display for Argument {
     }
 }
 
-/// What the caller is told. The upper-case texts are memcached's own words for the same mistake.
+/// The error that the caller gets. The upper-case texts are memcached's replies to the same
+/// mistake.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Answer {
     /// Too few arguments, as the server counts them.
     #[error("ERROR")]
     Error,
-    /// A key that is too long, or a number of a storage command that is none.
+    /// A key that is too long, or an invalid number in a storage command.
     #[error("CLIENT_ERROR bad command line format")]
     BadFormat,
     /// The expiry of `touch`, the delay of `flush_all`.
@@ -78,7 +79,7 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// There is no memory for a command, which is to have so many bytes.
+    /// There is no memory for a command of this length in bytes.
     pub(super) fn no_memory(word: &str, bytes: usize) -> Self {
         Refused {
             answer: Answer::NoMemory,
@@ -95,8 +96,8 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// A user's text made fit for a log line: cut to 64 bytes, and everything escaped that is no
-/// printable ASCII. Brackets too, since log searches look for `[error]`.
+/// A user's text for a log line: cut to 64 bytes, with everything escaped except printable ASCII.
+/// Brackets are escaped as well, because log searches look for `[error]`.
 pub(super) struct Quoted<'a>(pub &'a [u8]);
 
 impl fmt::Display for Quoted<'_> {

@@ -2,28 +2,27 @@
 
 use std::ops::Range;
 
-use super::line::is_error;
 pub use super::number::Digits;
 
-/// What a command brought.
+/// The reply to a command.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reply {
     /// The one value of a `get` or `gets`.
     Value(Value),
     /// No value for a `get` or `gets`.
     Miss,
-    /// The values of a `get` or `gets` with a list, maybe none.
+    /// The values of a `get` or `gets` with a list; may be empty.
     Values(Values),
     /// STORED, DELETED, TOUCHED, OK.
     Done,
     /// The new number of an `incr` or `decr`.
     Number(Digits),
-    /// The text behind VERSION, not empty.
+    /// The text after VERSION, not empty.
     Version(Vec<u8>),
     /// The lines before END; `RESET` of `stats reset` and `OK` of `stats detail`.
     Stats(Vec<Vec<u8>>),
-    /// Any other single line, without its line end: the method's error. Whether the connection
-    /// is still in step says [`is_broken`](super::Pipeline::is_broken).
+    /// Any other single line, without its line end: the method's error.
+    /// [`is_broken`](super::Pipeline::is_broken) says whether the connection is still in sync.
     Line(Vec<u8>),
     /// A reply that no server should send; the pipeline is broken.
     Malformed(Malformed),
@@ -34,6 +33,12 @@ impl Reply {
     pub fn is_error(&self) -> bool {
         matches!(self, Reply::Line(line) if is_error(line))
     }
+}
+
+/// ERROR, CLIENT_ERROR or SERVER_ERROR, alone or followed by a text.
+pub(super) fn is_error(line: &[u8]) -> bool {
+    let word = line.split(|&byte| byte == b' ').next().unwrap_or_default();
+    matches!(word, b"ERROR" | b"CLIENT_ERROR" | b"SERVER_ERROR")
 }
 
 /// A hit.
@@ -47,27 +52,27 @@ pub struct Value {
     pub cas: Option<Digits>,
 }
 
-/// Hits of one reply, in the order received.
+/// The hits of one reply, in the order received.
 #[derive(Clone, Default)]
 pub struct Values {
     /// For each hit what follows the word `VALUE`: `<key> <flags> <bytes>[ <cas unique>]`, CRLF and
-    /// the data; what stands between hits is not looked at.
+    /// the data. Bytes between hits are ignored.
     pub(super) bytes: Vec<u8>,
     pub(super) items: Vec<Item>,
 }
 
-/// Where a hit stands in the bytes of [`Values`].
+/// The position of a hit in the bytes of [`Values`].
 #[derive(Clone, Copy)]
 pub(super) struct Item {
-    /// First byte of the key; the flags are behind it and a space.
+    /// First byte of the key. The flags follow after a space.
     pub key: usize,
     /// First byte of the data; the cas unique, if there is one, ends at the CRLF before it.
     pub data: usize,
     pub end: usize,
-    /// Lengths in bytes. They are parts of a line, and digits are 20 at most.
+    /// Lengths in bytes. They are parts of a line; numbers have at most 20 digits.
     pub key_len: u32,
     pub flags_len: u8,
-    /// 0: there is none.
+    /// 0 if there is none.
     pub cas_len: u8,
 }
 
@@ -85,8 +90,8 @@ pub struct Hit<'a> {
 }
 
 impl Item {
-    /// The place of a hit with these fields and no data, whose key begins at `key`, and whose data
-    /// would at `data`.
+    /// The position of a hit with these fields and no data. Its key begins at `key`; its data will
+    /// begin at `data`.
     pub fn new(name: &[u8], flags: &[u8], cas: Option<&[u8]>, key: usize, data: usize) -> Self {
         Item {
             key,
@@ -163,10 +168,10 @@ pub enum Malformed {
     /// A value for a key that was not asked for.
     #[error("bad reply: unexpected key")]
     UnexpectedKey,
-    /// The announced length does not lead to a line end.
+    /// There is no line end after the announced length.
     #[error("bad reply: no CRLF after value")]
     NoCrlf,
-    /// Something else than END, or the next value of a list, behind a value.
+    /// Something else than END, or the next value of a list, after a value.
     #[error("bad reply: no END after value")]
     NoEnd,
     /// More values than keys were asked for.

@@ -1,11 +1,12 @@
-//! Why an operation on a connection failed. Display is the text Lua sees;
-//! the texts are those of ngx_lua's cosockets.
+//! Why an operation failed. Display is the text Lua sees; the texts are those
+//! of ngx_lua's cosockets.
 
 use std::rc::Rc;
 
 use nginx_sys::ngx_err_t;
 
 use crate::nginx;
+use crate::protocol::Refused;
 
 /// An operation that did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +72,9 @@ pub enum Error {
     /// A bug: the code has panicked. See the log.
     #[error("{}", crate::contain::INTERNAL)]
     Internal,
+    /// Use of an object by another active request than its own. Raised in Lua.
+    #[error("bad request")]
+    BadRequest,
     /// A host that cannot be parsed or resolved.
     #[error("{0}")]
     Host(String),
@@ -84,4 +88,40 @@ impl Error {
             errno => Error::Os(errno),
         }
     }
+}
+
+/// Why a connection was not pooled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeepaliveError {
+    /// Returned in Lua.
+    #[error(transparent)]
+    Failed(#[from] Error),
+    /// Raised in Lua: there is no pool yet, and this is no size for one.
+    #[error("bad \"pool_size\" option value: {0}")]
+    BadPoolSize(i64),
+}
+
+/// Why nothing was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum Rejected {
+    /// The session cannot send.
+    #[error(transparent)]
+    Failed(#[from] Error),
+    /// The command must not be sent.
+    #[error("{}", .0.answer)]
+    Refused(Refused),
+}
+
+/// Why a call gives no result.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError<E> {
+    /// What was asked for failed.
+    #[error("{0}")]
+    Failed(E),
+    /// The coroutine would have to wait, and cannot.
+    #[error("cannot wait")]
+    CannotWait,
+    /// ngx_lua does not let it wait; its own words.
+    #[error("{0}")]
+    Refused(String),
 }

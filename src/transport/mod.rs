@@ -1,84 +1,73 @@
 //! Connections on nginx's event loop: connecting, sending, receiving, and the
 //! worker's keepalive pools.
 //!
-//! | file | subject |
+//! | floor | subject |
 //! |---|---|
-//! | `worker` | the worker's state and its generational ids |
-//! | `session` | a Lua object's side: its state, its end, its results |
-//! | `access` | whose a session is, and whether it is busy |
-//! | `sessions` | where sessions are, and their memory |
-//! | `killed` | light threads that are killed while they wait |
-//! | `op` | what a coroutine waits for, and its result |
-//! | `link` | one connection and the exchanges under way on it |
-//! | `address` | hosts and ports to socket addresses |
-//! | `resolve` | names to addresses |
-//! | `connect` | a pool's admission and its queue |
-//! | `open` | opening a connection |
-//! | `room` | which nginx makes for it |
-//! | `tls` | on which connection a TLS handshake is done |
-//! | `handshake` | OpenSSL's part of it, and TLS identities |
-//! | `submit` | commands and raw data, begun on behalf of a request |
-//! | `io` | bytes out and in, timeouts, failures |
-//! | `unasked` | what a server says without being asked |
-//! | `gather` | sending a large value without copying it |
-//! | `keepalive` | idle connections |
-//! | `shared` | connections that many sessions share |
-//! | `contain` | what is left after a panic |
 //! | `events` | nginx's handlers: where events come in |
-//! | `error` | why an operation failed |
+//! | `calls` | what Lua calls |
+//! | `drive` | bytes out and in, timeouts, names that are looked up again |
+//! | `end` | sessions and connections end; whoever waits gets what is free then |
+//! | `open` | connections are opened, and given their first commands |
+//! | `wait` | who waits for what, and for how long |
+//! | `worker` | the worker's state: sessions, connections and pools by their ids |
+//! | `state` | what a session, an operation, a pool is |
+//! | `connection` | one connection: sockets, names, TLS, bytes |
+//! | `error`, `ids`, `log`, `peer`, `fallback` | what all of these name |
+//!
+//! Each uses what is on its own floor or below, never what is above:
+//! ARCHITECTURE.md has the floors, and `scripts/audit` checks them.
 //!
 //! Nothing here runs Lua. A coroutine that waits is woken through its
 //! semaphore, after the event handler has returned.
 
-mod access;
-mod address;
-mod connect;
-mod contain;
+mod calls;
+mod connection;
+mod drive;
+mod end;
 mod error;
 mod events;
-mod gather;
-#[cfg(ngx_feature = "http_ssl")]
-mod handshake;
-#[cfg(not(ngx_feature = "http_ssl"))]
-#[path = "handshake_absent.rs"]
-mod handshake;
-mod io;
-mod keepalive;
-mod killed;
-mod link;
-mod op;
+mod fallback;
+mod ids;
+mod log;
 mod open;
-mod resolve;
-pub mod room;
-mod session;
-mod sessions;
-mod shared;
-mod submit;
-#[cfg(ngx_feature = "http_ssl")]
-mod tls;
-#[cfg(not(ngx_feature = "http_ssl"))]
-#[path = "tls_absent.rs"]
-mod tls;
-mod unasked;
+mod peer;
+mod state;
+mod wait;
 mod worker;
 
-pub use connect::{Peer, PoolName};
-pub use contain::Fallback;
-pub use error::Error;
-
-pub use access::Denied;
 #[cfg(ngx_feature = "http_ssl")]
-pub use handshake::Certificate;
-pub use handshake::Handshake;
-pub use keepalive::KeepaliveError;
-pub use op::{Begun, Outcome, Slot};
-pub use open::Opened;
-pub use session::Timeouts;
-pub use submit::{Rejected, What, not_connected};
-pub use worker::{SessionKey, Worker, with, with_existing};
+pub use connection::tls::Certificate;
+pub use connection::tls::Handshake;
+pub use error::{CallError, Error, KeepaliveError, Rejected};
+pub use ids::{PipelineKey, SessionKey};
+pub use log::not_connected;
+pub use peer::{Caller, Peer, PoolName};
+pub use state::op::{Begun, Opened, Outcome, Slot, What};
+pub use state::pipeline::Queued;
+pub use state::session::Timeouts;
+
+use std::ptr::NonNull;
+#[cfg(ngx_feature = "http_ssl")]
+use std::rc::Rc;
+
+#[cfg(ngx_feature = "http_ssl")]
+use nginx_sys::SSL_SESSION;
+use nginx_sys::ngx_http_request_t;
+
+use crate::nginx::Msec;
+use crate::protocol::{Command, RawRead, Reply};
+use calls::room;
+#[cfg(ngx_feature = "http_ssl")]
+use connection::tls::TlsSession;
+use fallback::Fallback;
+use worker::Worker;
+use worker::cell::{with, with_existing};
 
 /// The process begins: makes the worker's state.
 pub fn start() {
+    connection::handlers::install(events::all());
+    #[cfg(feature = "fault-injection")]
+    crate::fault::when_asked(|| with(|_| ()));
     with(|_| ());
 }
 
@@ -97,8 +86,242 @@ pub fn forget_cycle() {
 /// The process ends: everything goes, before ngx_lua counts its semaphores and
 /// the module is unloaded.
 pub fn shut_down() {
-    worker::end(|worker| {
+    worker::cell::end(|worker| {
         worker.close_all();
         worker.take_back_tls_sessions();
     });
+}
+
+/// The object that `connect` is called on.
+pub enum Connecting {
+    /// It has been connected before.
+    Again(SessionKey),
+    /// It is new, with these timeouts; `handle` is the address of what Lua will
+    /// collect with it.
+    New { timeouts: Timeouts, handle: usize },
+}
+
+/// Runs `begin`, and has the caller wait in `slot` for what it has begun.
+#[inline(always)]
+fn call<E: Fallback>(
+    key: SessionKey,
+    slot: Slot,
+    caller: Caller,
+    begin: impl FnOnce(&mut Worker) -> Result<Begun, E>,
+) -> Result<Begun, CallError<E>> {
+    with(|worker| {
+        let begun = begin(worker).map_err(CallError::Failed)?;
+        if let Begun::Waiting = begun {
+            worker.suspend(key, slot, caller)?;
+        }
+        Ok(begun)
+    })
+}
+
+/// Whether cosockets are allowed in the running phase of `request`.
+///
+/// # Errors
+///
+/// ngx_lua's own text.
+pub fn check_phase(request: NonNull<ngx_http_request_t>) -> Result<(), String> {
+    // SAFETY: the request is the one whose Lua code runs.
+    with(|worker| unsafe { worker.semaphores.check_phase(request) })
+}
+
+/// `connect`. The session, which is null if there is no memory for one, and
+/// what came of it: if it is pending, the coroutine has to yield.
+#[inline(always)]
+pub fn connect(
+    object: Connecting,
+    caller: Caller,
+    peer: &Peer<'_>,
+) -> (SessionKey, Result<Opened, CallError<Error>>) {
+    let request = caller.request;
+    room::before(|worker| worker.opens_to_connect(request, peer));
+    with(|worker| {
+        let key = match object {
+            Connecting::Again(key) => key,
+            Connecting::New { timeouts, handle } => worker.new_session(timeouts, handle),
+        };
+        let opened = match key.to_number().is_some() {
+            true => worker
+                .connect(key, request, peer)
+                .map_err(CallError::Failed),
+            false => Err(CallError::Failed(Error::NoMemory)),
+        };
+        match opened {
+            Ok(Opened::Pending) => {
+                let waiting = worker.suspend(key, Slot::Reader, caller);
+                (key, waiting.map(|()| Opened::Pending))
+            }
+            opened => (key, opened),
+        }
+    })
+}
+
+/// Whether a session is there, open or not.
+pub fn is_session(key: SessionKey) -> bool {
+    with(|worker| worker.is_session(key))
+}
+
+/// Forgets a session whose Lua object is gone.
+pub fn drop_session(key: SessionKey) {
+    with_existing(|worker| worker.drop_session(key));
+}
+
+/// Changes the timeouts of a session's later operations.
+pub fn set_timeouts(key: SessionKey, timeouts: Timeouts) {
+    with(|worker| worker.set_timeouts(key, timeouts));
+}
+
+/// `getreusedtimes`
+pub fn reused_times(key: SessionKey) -> Result<u64, Error> {
+    with(|worker| worker.reused_times(key))
+}
+
+/// `setkeepalive`, see [`Worker::set_keepalive`]. The handle of the session, if
+/// it is not needed any more.
+#[inline(always)]
+pub fn set_keepalive(
+    key: SessionKey,
+    request: NonNull<ngx_http_request_t>,
+    timeout: Option<Msec>,
+    pool_size: Option<i64>,
+) -> Result<Option<usize>, KeepaliveError> {
+    with(|worker| worker.set_keepalive(key, request, timeout, pool_size))
+}
+
+/// `close`. The handle of the session, if it is not needed any more.
+pub fn close(
+    key: SessionKey,
+    request: NonNull<ngx_http_request_t>,
+) -> Result<Option<usize>, Error> {
+    with(|worker| {
+        worker.close(key, request)?;
+        Ok(worker.retire(key))
+    })
+}
+
+/// Whether `request` could send a command now.
+pub fn check_ready(key: SessionKey, request: NonNull<ngx_http_request_t>) -> Result<(), Error> {
+    with(|worker| worker.check_ready(key, request))
+}
+
+/// Sends commands, see [`Worker::submit`]. The session keeps the operation in
+/// `slot`.
+#[inline(always)]
+pub fn submit(
+    key: SessionKey,
+    slot: Slot,
+    caller: Caller,
+    what: What<'_>,
+) -> Result<Begun, CallError<Rejected>> {
+    room::before(|worker| worker.opens_to_send(key, what.can_share()));
+    let request = caller.request;
+    call(key, slot, caller, |worker| {
+        worker.submit(key, request, what)
+    })
+}
+
+/// A new pipeline; its key is null if there is no memory for one.
+pub fn new_pipeline() -> PipelineKey {
+    with(Worker::new_pipeline)
+}
+
+/// How many commands were added to a pipeline.
+pub fn pipeline_len(key: PipelineKey) -> usize {
+    let mut len = 0;
+    with_existing(|worker| len = worker.pipeline_len(key));
+    len
+}
+
+/// Adds a command to a pipeline, see [`Worker::add_command`].
+pub fn add_command(key: PipelineKey, form: u8, command: &Command<'_>) -> Result<(), Rejected> {
+    with(|worker| worker.add_command(key, form, command))
+}
+
+/// Sends the commands of a pipeline, see [`Worker::commit`].
+pub fn commit(
+    key: SessionKey,
+    caller: Caller,
+    pipeline: PipelineKey,
+) -> Result<Begun, CallError<Rejected>> {
+    room::before(|worker| {
+        let open = worker.pipelines.get(pipeline);
+        let can_share = open.is_some_and(|open| open.batch.can_share());
+        worker.opens_to_send(key, can_share)
+    });
+    let request = caller.request;
+    call(key, Slot::Reader, caller, |worker| {
+        worker.commit(key, request, pipeline)
+    })
+}
+
+/// Ends a pipeline: what was added to it, in order.
+pub fn take_commands(key: PipelineKey) -> Vec<Queued> {
+    let mut commands = Vec::new();
+    with_existing(|worker| commands = worker.take_commands(key));
+    commands
+}
+
+/// Sends raw bytes.
+pub fn send(key: SessionKey, caller: Caller, bytes: &[u8]) -> Result<Begun, CallError<Error>> {
+    room::before(|worker| worker.opens_to_send(key, false));
+    let request = caller.request;
+    call(key, Slot::Writer, caller, |worker| {
+        worker.send(key, request, bytes)
+    })
+}
+
+/// Receives raw bytes.
+pub fn receive(key: SessionKey, caller: Caller, want: RawRead) -> Result<Begun, CallError<Error>> {
+    room::before(|worker| worker.opens_to_send(key, false));
+    let request = caller.request;
+    call(key, Slot::Reader, caller, |worker| {
+        worker.receive(key, request, want)
+    })
+}
+
+/// `sslhandshake`, see [`Worker::handshake`].
+pub fn handshake(
+    key: SessionKey,
+    caller: Caller,
+    handshake: Handshake,
+) -> Result<Begun, CallError<Error>> {
+    room::before(|worker| worker.opens_for_handshake(key));
+    let request = caller.request;
+    call(key, Slot::Reader, caller, |worker| {
+        worker.handshake(key, request, handshake)
+    })
+}
+
+/// The result of the operation that the resumed coroutine has waited for.
+#[inline(always)]
+pub fn take_outcome(key: SessionKey, slot: Slot) -> Outcome {
+    with(|worker| worker.take_outcome(key, slot))
+}
+
+/// Takes the memory of a reply back.
+#[inline(always)]
+pub fn recycle(reply: Reply) {
+    with(|worker| worker.recycle(reply));
+}
+
+/// The TLS session at an address that Lua passed, if it is one that it holds.
+#[cfg(ngx_feature = "http_ssl")]
+pub fn known_tls_session(session: *mut SSL_SESSION) -> Option<Rc<TlsSession>> {
+    with(|worker| worker.known_tls_session(session))
+}
+
+/// Lends the TLS session of a session's connection to Lua; null if there is
+/// none.
+#[cfg(ngx_feature = "http_ssl")]
+pub fn lend_tls_session(key: SessionKey) -> *mut SSL_SESSION {
+    with(|worker| worker.lend_tls_session(key))
+}
+
+/// Takes a TLS session back from Lua.
+#[cfg(ngx_feature = "http_ssl")]
+pub fn take_back_tls_session(session: *mut SSL_SESSION) {
+    with_existing(|worker| worker.take_back_tls_session(session));
 }

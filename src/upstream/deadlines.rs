@@ -7,28 +7,27 @@ use std::collections::{BTreeMap, BinaryHeap};
 use slotmap::{SlotMap, new_key_type};
 
 new_key_type! {
-    /// A deadline that was set. One that is over or was taken back finds nothing.
+    /// A deadline that was set. After it has expired or was cancelled, its key finds nothing.
     pub struct Ticket;
 }
 
-/// So many timeouts keep their lists when those get empty, so that it takes no memory to begin them
-/// again.
+/// Number of timeouts that keep their lists when those get empty, so that using them again takes no
+/// memory.
 const LISTS_KEPT: usize = 8;
 
-/// Deadlines, each with an item that tells whose it is. Times are in
-/// milliseconds of a clock that never goes back.
+/// Deadlines, each with an item that identifies its owner. Times are in milliseconds of a monotonic
+/// clock.
 ///
-/// Those of one timeout expire in the order in which they were set, so each
-/// timeout has a list, and setting and taking back cost the same however many
-/// there are. Few different timeouts are in use at a time; if there are many,
-/// a heap tells which list is to be looked at.
+/// Deadlines with the same timeout expire in the order in which they were set. So each timeout has
+/// a list, and setting and cancelling take constant time. Few different timeouts are in use at a
+/// time; if there are many, a heap tells which list to look at.
 #[derive(Debug)]
 pub struct Deadlines<T> {
     nodes: SlotMap<Ticket, Node<T>>,
     /// By timeout.
     lists: BTreeMap<usize, List>,
-    /// The lists, as timeouts, by when they are to be looked at: when their first deadlines are
-    /// due, or earlier.
+    /// The lists, as timeouts, by the time to look at them: when their first deadlines are due, or
+    /// earlier.
     looks: BinaryHeap<Reverse<(usize, usize)>>,
     /// How often a list was looked at.
     #[cfg(test)]
@@ -46,9 +45,9 @@ struct Node<T> {
 
 #[derive(Debug, Default)]
 struct List {
-    /// The first deadline and the last one; `None`: it is empty.
+    /// The first deadline and the last one. `None` if the list is empty.
     ends: Option<(Ticket, Ticket)>,
-    /// It is among the looks.
+    /// Whether it is in the heap.
     noted: bool,
 }
 
@@ -65,7 +64,7 @@ impl<T> Default for Deadlines<T> {
 }
 
 impl<T: Copy> Deadlines<T> {
-    /// Makes room for so many deadlines in all. False if there is no memory for it.
+    /// Reserves room for this number of deadlines in all. False if there is no memory for it.
     #[must_use]
     pub fn make_room(&mut self, count: usize) -> bool {
         let missing = count.saturating_sub(self.nodes.len());
@@ -95,7 +94,7 @@ impl<T: Copy> Deadlines<T> {
         ticket
     }
 
-    /// Takes a deadline back. False if it was over already.
+    /// Cancels a deadline. False if it has expired already.
     pub fn cancel(&mut self, ticket: Ticket) -> bool {
         let Some(node) = self.nodes.remove(ticket) else {
             return false;
@@ -122,7 +121,7 @@ impl<T: Copy> Deadlines<T> {
         true
     }
 
-    /// Drops empty lists, of which there are many.
+    /// Drops empty lists.
     #[cold]
     fn drop_lists(&mut self) {
         let mut empty = 0;
@@ -165,8 +164,7 @@ impl<T: Copy> Deadlines<T> {
         self.next().map(|(_, due)| due)
     }
 
-    /// A deadline that is due at `now`, if there is one; it is over then. The longest due one comes
-    /// first.
+    /// Removes and returns a deadline that is due at `now`, the longest due one first.
     pub fn expire(&mut self, now: usize) -> Option<T> {
         let (ticket, _) = self.next().filter(|(_, due)| *due <= now)?;
         let item = self.nodes.get(ticket).map(|node| node.item);

@@ -2,16 +2,15 @@
 
 use std::collections::VecDeque;
 
-/// Holes that a line may have, whatever its length.
+/// Number of holes that a line may have, whatever its length.
 const HOLES: usize = 16;
 
-/// A place in a [`Line`]; the default is nobody's. One that was left finds nothing; of another line
-/// it may find something.
+/// A place in a [`Line`]. The default is no item's place. After its item has left, a place finds
+/// nothing. In another line it may find something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Place(i64);
 
-/// Items in order. Joining at either end and leaving, wherever one stands, need no search among the
-/// others.
+/// Items in order. Adding at either end and removing anywhere need no search.
 #[derive(Debug)]
 pub struct Line<T> {
     /// In ascending order of their places; `None`: a hole. There is none at the ends.
@@ -66,7 +65,7 @@ impl<T> Line<T> {
             .map(|_| at)
     }
 
-    /// Takes an item out, wherever it stands.
+    /// Removes an item at any place.
     pub fn remove(&mut self, place: Place) -> Option<T> {
         if self.slots.front().is_some_and(|first| first.0 == place) {
             return self.pop_front();
@@ -84,7 +83,7 @@ impl<T> Line<T> {
         Some(item)
     }
 
-    /// Takes the first item out.
+    /// Removes the first item.
     #[inline]
     pub fn pop_front(&mut self) -> Option<T> {
         let (_, item) = self.slots.pop_front()?;
@@ -95,7 +94,7 @@ impl<T> Line<T> {
         item
     }
 
-    /// Takes the last item out.
+    /// Removes the last item.
     pub fn pop_back(&mut self) -> Option<T> {
         let (_, item) = self.slots.pop_back()?;
         self.items -= 1;

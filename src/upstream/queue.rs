@@ -1,4 +1,4 @@
-//! How much may wait for a server, and the queue of what waits for room.
+//! Limits of what may wait for a server, and the queue of what waits for room.
 
 use super::line::{Line, Place};
 
@@ -12,8 +12,8 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Whether one more may wait where so much waits. Its own size does not
-    /// matter.
+    /// Whether one more item may wait in addition to this many operations of
+    /// this total size. Its own size does not matter.
     pub fn allow(self, operations: usize, size: usize) -> bool {
         operations < self.operations && size < self.size
     }
@@ -26,15 +26,15 @@ pub struct Spot {
     place: Place,
 }
 
-/// What waits for room. First come, first served, unless the bounds of the
-/// first ones leave no room for them, but those of others do.
+/// Items that wait for room. First come, first served, except that items whose
+/// bounds leave no room for them do not hold up others whose bounds do.
 #[derive(Debug)]
 pub struct Queue<T> {
-    /// One line for all with the same bounds. An empty one is never the last.
+    /// A line for each of the bounds. The last line is never empty.
     lines: Vec<(Bounds, Line<Waiting<T>>)>,
     /// Items in all of them.
     len: usize,
-    /// Bytes of these.
+    /// Their bytes.
     size: usize,
     arrivals: u64,
 }
@@ -43,7 +43,7 @@ pub struct Queue<T> {
 struct Waiting<T> {
     item: T,
     size: usize,
-    /// How many have come before.
+    /// Number of items that came before.
     arrival: u64,
 }
 
@@ -59,7 +59,7 @@ impl<T> Default for Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// Adds an item of so many bytes. `None`: no memory.
+    /// Adds an item of this size in bytes. `None`: no memory.
     pub fn try_push_back(&mut self, item: T, bounds: Bounds, size: usize) -> Option<Spot> {
         let known = self.lines.iter().position(|line| line.0 == bounds);
         let at = known.unwrap_or(self.lines.len());
@@ -83,20 +83,20 @@ impl<T> Queue<T> {
         Some(Spot { line: at, place })
     }
 
-    /// Takes an item out, wherever it stands.
+    /// Removes an item at any place.
     pub fn remove(&mut self, spot: Spot) -> Option<T> {
         let waiting = self.lines.get_mut(spot.line)?.1.remove(spot.place)?;
         Some(self.count_out(waiting))
     }
 
-    /// The one that waits longest of all.
+    /// The item that waits longest of all.
     pub fn first_of_all(&self) -> Option<&T> {
         let fronts = self.lines.iter().filter_map(|(_, line)| line.front());
         let first = fronts.min_by_key(|waiting| waiting.arrival);
         first.map(|waiting| &waiting.item)
     }
 
-    /// Takes an item out, if it is the first one of those with its bounds.
+    /// Removes an item, if it is the first one with its bounds.
     pub fn drop_first(&mut self, item: &T) -> bool
     where
         T: PartialEq,
@@ -110,8 +110,8 @@ impl<T> Queue<T> {
         true
     }
 
-    /// The one that waits longest of those whose bounds have room beside so
-    /// much that waits elsewhere.
+    /// The item that waits longest of those whose bounds leave room, given what
+    /// waits elsewhere.
     pub fn first(&self, operations: usize, size: usize) -> Option<&T> {
         let (_, line) = self.lines.get(self.first_line(operations, size)?)?;
         line.front().map(|waiting| &waiting.item)
@@ -124,7 +124,7 @@ impl<T> Queue<T> {
         first.min().map(|(_, at)| at)
     }
 
-    /// Whether somebody waits with these bounds.
+    /// Whether an item waits with these bounds.
     pub fn has(&self, bounds: Bounds) -> bool {
         let mut lines = self.lines.iter();
         lines.any(|(other, line)| *other == bounds && !line.is_empty())
@@ -152,7 +152,7 @@ impl<T> Queue<T> {
         waiting.item
     }
 
-    /// Lines at the end in which nobody stands go.
+    /// Removes empty lines at the end.
     fn drop_empty(&mut self) {
         while self.lines.last().is_some_and(|(_, line)| line.is_empty()) {
             self.lines.pop();

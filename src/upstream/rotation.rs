@@ -1,33 +1,33 @@
 //! Which of the shared connections to a server the next commands go to.
 
-/// How a shared connection stands.
+/// The state of a shared connection, for choosing one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
-    /// It is being opened, and will stand in a moment; what is given to it is
-    /// sent then.
+    /// It is being opened, and will be established in a moment. Commands for it
+    /// are sent then.
     Opening,
-    /// It is being opened, or kept by a large value or command, and nothing
-    /// has come of that for a while.
+    /// It is being opened, or occupied by a large value or command, and has
+    /// made no progress for a while.
     Stalled,
-    /// It takes nothing: its oldest reply should have come, or it asks again
-    /// what others have lost.
+    /// It takes no commands: its oldest reply is overdue, or it repeats
+    /// commands that other connections have lost.
     Overdue,
-    /// A large value or command keeps it: what is given to it has to wait.
+    /// It is occupied by a large value or command, for which other commands
+    /// have to wait.
     Busy,
-    /// A list of keys is in flight. A proxy may answer it so that nobody knows
-    /// where the reply ends, and then what is behind it is lost.
+    /// A list of keys is in flight. If a proxy's reply has no recognisable end,
+    /// the commands after it are lost.
     Listed,
-    /// Replies to come.
+    /// Number of expected replies.
     Ready(usize),
 }
 
 /// What may be done for a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Demand {
-    /// A further connection may be opened though there is one.
+    /// Another connection may be opened in addition.
     pub eager: bool,
-    /// It can wait until a connection stands that is better than those there
-    /// are.
+    /// It can wait until a better connection is established.
     pub patient: bool,
 }
 
@@ -38,21 +38,21 @@ pub struct Choice {
     pub take: Option<usize>,
     /// Another connection should be opened.
     pub open: bool,
-    /// It should wait for the one that is being opened, or for one that gets
-    /// free. If it should not and none takes it, it goes to the one that is
-    /// opened for it, if one is.
+    /// It should wait for the connection that is being opened, or for one that
+    /// becomes free. Otherwise, if no connection takes it, it goes to the one
+    /// that is opened for it, if any.
     pub wait: bool,
 }
 
-/// Chooses among connections, of which `wanted` should be open if there is
-/// work for them; `after` is the index of the one that was chosen last.
+/// Chooses a connection. `wanted` connections should be open if there is work
+/// for them. `after` is the index of the connection that was chosen last.
 pub fn choose(loads: &[Load], wanted: usize, after: usize, demand: Demand) -> Choice {
     let len = loads.len();
     let turn = |at: usize| (after + 1 + at) % len.max(1);
     let load = |at: &usize| loads.get(*at).copied().unwrap_or(Load::Overdue);
     let next = |wanted: fn(Load) -> bool| (0..len).map(turn).find(|at| wanted(load(at)));
 
-    // an idle one before one that has to work off what it has
+    // an idle connection comes before a busy one
     let idle = next(|load| load == Load::Ready(0));
     let free = idle
         .or_else(|| next(|load| matches!(load, Load::Ready(_))))
@@ -61,7 +61,7 @@ pub fn choose(loads: &[Load], wanted: usize, after: usize, demand: Demand) -> Ch
     let opening = next(|load| load == Load::Opening);
 
     let overdue = loads.iter().filter(|load| **load == Load::Overdue).count();
-    // overdue ones are replaced, but not without end
+    // overdue connections are replaced, up to a limit
     let room = len - overdue < wanted && len < wanted.saturating_mul(2);
     let can_open = room && opening.is_none();
     let better = opening.is_some() || can_open && demand.eager;

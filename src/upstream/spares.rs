@@ -1,10 +1,10 @@
-//! Things that are kept when they are not used any more, for those to come.
+//! A stock of unused items, kept for reuse.
 
-/// How many spares there may be in any case.
+/// Number of spares that are kept in any case.
 const ALWAYS: usize = 256;
 
-/// Spares. There are at most as many as things in use, but for a few: after a
-/// rush the memory is given back as it ends.
+/// Spares. Except for a few, there are at most as many as items in use. So
+/// memory is given back when load decreases.
 #[derive(Debug)]
 pub struct Spares<T> {
     all: Vec<T>,
@@ -17,19 +17,19 @@ impl<T> Default for Spares<T> {
 }
 
 impl<T> Spares<T> {
-    /// Makes room for so many of them. False: no memory.
+    /// Reserves room for this number of spares. False: no memory.
     pub fn make_room(&mut self, many: usize) -> bool {
         self.all.try_reserve(many).is_ok()
     }
 
-    /// One of them.
+    /// Takes a spare.
     #[inline(always)]
     pub fn take(&mut self) -> Option<T> {
         self.all.pop()
     }
 
-    /// Something is not used any more, and so many others are. There was made
-    /// room for it, or it goes.
+    /// Keeps an item that is not used any more, while `in_use` others are. It
+    /// is dropped if no room was reserved for it.
     #[inline(always)]
     pub fn give(&mut self, spare: T, in_use: usize) {
         if self.all.len() < in_use.max(ALWAYS) && self.all.len() < self.all.capacity() {
@@ -39,7 +39,7 @@ impl<T> Spares<T> {
         }
     }
 
-    /// As there are fewer in use, there are fewer spares.
+    /// Drops spares, because fewer items are in use.
     #[cold]
     #[inline(never)]
     fn shed(&mut self, in_use: usize) {
@@ -50,7 +50,7 @@ impl<T> Spares<T> {
         }
     }
 
-    /// Gives all of them back.
+    /// Drops all spares.
     pub fn clear(&mut self) {
         self.all.clear();
     }

@@ -107,6 +107,52 @@ sub http_config {
     return qq{lua_package_path "$lib/?.lua;;";\n};
 }
 
+# Lua that makes the table `kit`, the beginning of an init_by_lua_block.
+sub lua_kit {
+    my $lua = qq{package.path = "$ROOT/t/lib/?.lua;" .. package.path\n} . qq{kit = require "testkit"\n};
+    if ( defined memcached_port() ) {
+        $lua .= sprintf qq{kit.port, kit.unix = %s, "unix:%s"\n}, memcached_port(), memcached_sock();
+    }
+    return $lua;
+}
+
+# What suites begin with; see the POD.
+sub head {
+    my (%want) = @_;
+    my $suite = caller;
+    my $call  = sub { my $name = shift; return $suite->can($name)->(@_) };
+    my $skip  = $want{skip} // ( defined $want{multiplex} ? 'the reference shares no connections' : undef );
+    $call->( plan => skip_all => $skip ) if defined $skip && reference_lib();
+    my ( $http, $lua ) = ( http_config(), lua_kit() );
+    if ( $want{tls} ) {
+        require TestCerts;
+        $call->( plan => skip_all => 'the library has no sslhandshake' ) if !TestCerts::wanted();
+        my ( $tls_http, $tls_lua ) = tls_head( $want{tls} );
+        $http .= $tls_http;
+        $lua  .= $tls_lua;
+    }
+    if ( defined $want{multiplex} ) {
+        $http .= "lua_memcached_multiplex $want{multiplex};\n" if $want{multiplex};
+        $lua  .= qq{mux = require "muxkit"\n};
+    }
+    $call->( repeat_each => $want{repeat} // 1 );
+    my $tests = ( $want{tests} // 3 ) * $call->('blocks') + ( $want{more_tests} // 0 );
+    $call->( plan => tests => $call->('repeat_each') * $tests );
+    $call->('no_long_string');
+    my ( $more_http, $more_lua ) = map { $_ // '' } @want{qw( http init )};
+    return "$http$more_http\ninit_by_lua_block {\n$lua$more_lua\n}\n";
+}
+
+# A memcached with TLS and a web server for each of the certificates: text of the http block, and Lua.
+sub tls_head {
+    my ($certificates) = @_;
+    $ENV{TEST_NGINX_CERTS} = TestCerts::dir();
+    my $port = start_memcached( args => TestCerts::memcached_args('good') );
+    my $http = TestCerts::web(@$certificates);
+    my $web  = TestCerts::lua_ports();
+    return ( $http, qq{tls = require "tlskit"\ntls.port, tls.web = $port, { $web }\n} );
+}
+
 # The directive for the http block that turns sharing on, unless that block has its own.
 sub multiplex_config {
     my ($http) = @_;
@@ -178,7 +224,14 @@ TestEnv - ports, servers and modules for one run of a suite
     use TestEnv;
     use Test::Nginx::Socket::Lua;
 
-    our $HttpConfig = TestEnv::http_config();
+    our $HttpConfig = TestEnv::head( tests => 4, http => 'lua_code_cache off;' );
+
+    run_tests();
+
+    __DATA__
+
+    === TEST 1: get of a missing key
+    --- http_config eval: $::HttpConfig
 
 =head1 DESCRIPTION
 
@@ -242,7 +295,51 @@ except for blocks with a section C<--- garbage>, which has the reason.
 
 =head1 FUNCTIONS
 
+=head2 head(OPTION => VALUE, ...)
+
+What suites in Test::Nginx format begin with. It calls C<repeat_each>, C<plan> and C<no_long_string> of
+the suite, and returns text for C<--- http_config>, in which an C<init_by_lua_block> makes the global
+C<kit> (F<t/lib/testkit.lua>). All options may be left out:
+
 =over
+
+=item tests => 3, more_tests => 0, repeat => 1
+
+how many tests each block has, how many the suite has besides, and how often a block is repeated
+
+=item skip => REASON
+
+skips the suite when it runs against the reference
+
+=item http => TEXT
+
+further directives, ahead of the C<init_by_lua_block>
+
+=item init => LUA
+
+code that goes to the end of that block
+
+=item multiplex => ARGUMENTS
+
+The suite is about shared connections. It is skipped with the reference, the global C<mux> is
+F<t/lib/muxkit.lua>, and C<lua_memcached_multiplex> has these arguments (none at all for C<0>).
+
+=item tls => [ CERTIFICATE, ... ]
+
+The suite is about TLS. It is skipped with a reference that has none, C<TEST_NGINX_CERTS> names the
+directory of L<TestCerts>, and the global C<tls> is F<t/lib/tlskit.lua>: C<tls.port> is that of a
+memcached with the certificate C<good>, C<tls.web> has those of the web servers with these certificates.
+
+=back
+
+=head2 Others
+
+=over
+
+=item lua_kit()
+
+Lua for an C<init_by_lua_block> of a L<LiveNginx>: it makes F<t/lib> known to C<require>, and the
+global C<kit> with C<kit.port> and C<kit.unix>, the two servers above
 
 =item multiplex_config(TEXT)
 

@@ -1,4 +1,4 @@
--- For t/coroutines.t: a coroutine of each kind waits for memcached in each
+-- For t/phases/coroutines.t: a coroutine of each kind waits for memcached in each
 -- state, and ends in each way.
 
 local _M = { ports = {} }

@@ -1,26 +1,26 @@
-//! Where the keys of a reply stand in the command.
+//! Finds the keys of a reply in the command.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
-use super::Malformed;
+use crate::protocol::reply::Malformed;
 
-/// Words that a search may step over beyond one for each key that was asked for.
+/// Number of words that a search may skip, besides one for each requested key.
 const FREE_STEPS: usize = 64;
 
-/// The search for the keys of one reply among those that were asked for. Servers answer in the
-/// order asked, and leave misses out: that takes one step a key in all. Proxies may not, and then
-/// an index is made.
+/// The search for the keys of one reply among the requested keys. Servers reply in the order of the
+/// request and leave out misses, which takes one step per key. Proxies may reply in another order;
+/// then an index is built.
 #[derive(Default)]
 pub(super) struct Search {
-    /// Words stepped over.
+    /// Words skipped.
     steps: usize,
     index: Option<Box<Index>>,
 }
 
 impl Search {
-    /// Looks for `key` among the words of `keys`, which are `count`, from `from` on and then from
-    /// the beginning. Returns where to go on.
+    /// Looks for `key` among the `count` words of `keys`, from `from` on and then from the
+    /// beginning. Returns where to continue.
     pub(super) fn find(
         &mut self,
         keys: &[u8],
@@ -52,7 +52,7 @@ impl Search {
 
 /// The words of a text by their hashes.
 struct Index {
-    /// Hashes nobody can foresee, so that a server cannot make them alike.
+    /// Hashes are seeded at random, so that a server cannot cause collisions.
     hasher: RandomState,
     /// In ascending order: the hash of a word, and where it begins.
     words: Vec<(u64, usize)>,
@@ -73,7 +73,7 @@ impl Index {
         Some(Index { hasher, words })
     }
 
-    /// Behind the first place where `key` stands in the text, and the space there.
+    /// The position after the first occurrence of `key` in the text and the space that follows it.
     fn find(&self, keys: &[u8], key: &[u8]) -> Option<usize> {
         let hash = self.hasher.hash_one(key);
         let first = self.words.partition_point(|word| word.0 < hash);

@@ -1,23 +1,9 @@
-//! What a connection with many owners needs: its exchanges by number, taking them back, and moving
-//! them to another connection.
+//! For shared connections: finds exchanges by number, withdraws them, and moves them to another
+//! connection.
 
-use super::{Flight, Gaps, Pipeline};
+use super::Pipeline;
+use super::flight::{Exchange, Gaps, InFlight};
 use crate::protocol::expect::{Expect, Kind};
-
-/// An exchange in flight.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Exchange<T> {
-    /// In the order in which the exchanges were submitted.
-    pub number: u64,
-    /// Whose it is.
-    pub tag: T,
-    /// Some of its command was sent, or all.
-    pub begun: bool,
-    /// It changes nothing in the server, and nothing of its reply was received.
-    pub repeatable: bool,
-    /// It is a `get` or `gets` with several keys.
-    pub is_list: bool,
-}
 
 impl<T: Copy> Pipeline<T> {
     /// Tags of the exchanges in flight, in the order in which their replies will come.
@@ -54,25 +40,25 @@ impl<T: Copy> Pipeline<T> {
         first.map_or(self.next, |flight| flight.number)
     }
 
-    /// Whether some of the command of an exchange in flight was sent.
+    /// Whether a part of the command of an exchange in flight was sent.
     pub fn has_begun(&self, number: u64) -> bool {
         let flight = self.place(number).and_then(|at| self.flights.get(at));
         flight.is_some_and(|flight| self.unsent_from() > flight.begin)
     }
 
-    /// Whether there is an oldest exchange of whose command some was sent.
+    /// Whether a part of the oldest exchange's command was sent.
     #[inline(always)]
     pub fn has_begun_oldest(&self) -> bool {
         let sent = self.unsent_from();
         self.flights.front().is_some_and(|first| sent > first.begin)
     }
 
-    /// How many lists of keys are in flight. Where the reply to one ends may be unknown.
+    /// Number of lists of keys in flight. It may be unknown where the reply to a list ends.
     pub fn lists(&self) -> usize {
         self.lists
     }
 
-    /// How many bytes are still to be sent.
+    /// Number of bytes that are still to be sent.
     pub fn unsent_len(&self) -> usize {
         self.out.len() - self.sent - self.gaps.size
     }
@@ -89,15 +75,15 @@ impl<T: Copy> Pipeline<T> {
     }
 
     #[inline(always)]
-    fn get_of(&self, flight: &Flight<T>) -> Option<(&[u8], bool)> {
+    fn get_of(&self, flight: &InFlight<T>) -> Option<(&[u8], bool)> {
         match flight.kind {
             Kind::Get { cas } => Some((self.text(flight.start, flight.end)?, cas)),
             _ => None,
         }
     }
 
-    /// Undoes the last submission, of an exchange whose number nobody knows yet, unless some of it
-    /// was sent.
+    /// Undoes the last submission, unless a part of it was sent. Nobody may know the exchange's
+    /// number yet.
     pub fn take_back(&mut self) {
         let unsent = self.unsent_from();
         if self
@@ -115,13 +101,13 @@ impl<T: Copy> Pipeline<T> {
         }
     }
 
-    /// Withdraws an exchange of which nothing was sent: no byte of it will be, and no reply is
-    /// waited for. The others keep their numbers. False if some of it was sent, or if it is not in
-    /// flight. Not where there are raw bytes.
+    /// Withdraws an exchange before any of it is sent: it will not be sent, and no reply is
+    /// expected. The others keep their numbers. False if a part of it was sent, or if it is not in
+    /// flight. Not to be used together with raw bytes.
     ///
-    /// A withdrawn exchange is only marked: it goes when it is the first or the last one, when half
-    /// of them are such, or with [`close_gaps`](Self::close_gaps). So it costs little, however many
-    /// there are.
+    /// A withdrawn exchange is only marked. It is removed when it is the first or the last one,
+    /// when half of all exchanges are withdrawn, or by [`close_gaps`](Self::close_gaps). So
+    /// withdrawing is cheap, however many exchanges there are.
     pub fn withdraw(&mut self, number: u64) -> bool {
         let unsent = self.unsent_from();
         let Some(at) = self.place(number) else {
@@ -144,11 +130,11 @@ impl<T: Copy> Pipeline<T> {
         if 2 * self.gaps.count > self.flights.len() || 2 * self.gaps.size > unsent {
             self.close_gaps();
         }
-        self.tidy();
+        self.drop_answered();
         true
     }
 
-    /// Withdrawn exchanges at either end go.
+    /// Removes withdrawn exchanges at either end.
     pub(super) fn drop_ends(&mut self) {
         while let Some(last) = self.flights.back()
             && !last.is_live()
@@ -162,7 +148,7 @@ impl<T: Copy> Pipeline<T> {
             && !first.is_live()
         {
             if first.begin > self.unsent_from() {
-                // the rest of a command that was answered early is before it
+                // the rest of a command that got its reply early precedes it
                 return self.close_gaps();
             }
             let end = self.text_end(0);
@@ -182,7 +168,7 @@ impl<T: Copy> Pipeline<T> {
         self.gaps.count -= 1;
     }
 
-    /// What was withdrawn goes, and what is behind it moves up.
+    /// Removes withdrawn exchanges with their text.
     #[inline(always)]
     pub fn close_gaps(&mut self) {
         if self.gaps.count > 0 {
@@ -226,7 +212,7 @@ impl<T: Copy> Pipeline<T> {
         self.gaps = Gaps::NONE;
     }
 
-    /// What is to be sent next of the exchanges before one.
+    /// The part of [`unsent`](Self::unsent) that precedes an exchange.
     pub fn unsent_before(&self, number: u64) -> &[u8] {
         let before = self
             .flights
@@ -259,15 +245,16 @@ impl<T: Copy> Pipeline<T> {
         })
     }
 
-    /// The exchanges of which something is still to be sent: numbers and tags, in order.
+    /// The exchanges of which a part is still to be sent: numbers and tags, in order.
     pub fn still_to_send(&self) -> impl Iterator<Item = (u64, T)> {
         let sent = self.unsent_from();
         let from = match self.has_begun_oldest() {
-            // mostly nothing was sent of what is in flight before a turn's commands are
+            // mostly, nothing of what is in flight was sent before the commands of an event loop
+            // iteration are
             false => 0,
             true => {
                 let whole = self.flights.partition_point(|flight| flight.begin < sent);
-                // the last of those that have begun may have an end that was not sent
+                // the end of the last command that has begun may be unsent
                 match whole.checked_sub(1) {
                     Some(last) if self.text_end(last) > sent => last,
                     _ => whole,
@@ -279,16 +266,16 @@ impl<T: Copy> Pipeline<T> {
         live.map(|flight| (flight.number, flight.tag))
     }
 
-    /// Submits once more what is in flight in a pipeline of another connection: an exchange of
-    /// which nothing was sent, or one that only reads. Its number here, or `None` if it is neither
-    /// or if there is no memory.
+    /// Submits an exchange again that is in flight in the pipeline of another connection. Nothing
+    /// of it may have been sent, or it only reads. Returns its number in this pipeline. `None` if
+    /// it cannot be repeated, or if there is no memory.
     pub fn adopt(&mut self, tag: T, other: &Self, number: u64) -> Option<u64> {
         let at = other.place(number)?;
         let flight = other.flights.get(at)?;
         let begin = self.out.len();
         self.flights.try_reserve(1).ok()?;
         let (start, end) = match flight.kind.retrieval() {
-            // only the keys are sure to be there still
+            // only the keys are surely still in the buffer
             Some(word) => {
                 let keys = other.text(flight.start, flight.end)?;
                 let room = word.len() + keys.len() + b" \r\n".len();
@@ -309,7 +296,7 @@ impl<T: Copy> Pipeline<T> {
                 (moved(flight.start), moved(flight.end))
             }
         };
-        self.take_off(
+        self.push_in_flight(
             tag,
             Expect {
                 kind: flight.kind,
@@ -321,12 +308,12 @@ impl<T: Copy> Pipeline<T> {
         self.newest()
     }
 
-    /// Where in the queue an exchange in flight is.
+    /// The index of an exchange in the queue.
     fn place(&self, number: u64) -> Option<usize> {
         let guess = usize::try_from(number.checked_sub(self.oldest())?).ok()?;
         match self.flights.get(guess) {
             Some(flight) if flight.number == number => Some(guess),
-            // some before it are gone
+            // some before it were removed
             _ => self
                 .flights
                 .binary_search_by_key(&number, |flight| flight.number)
@@ -340,13 +327,13 @@ impl<T: Copy> Pipeline<T> {
         self.base + self.sent as u64
     }
 
-    /// Position in the stream behind the command of the exchange that is there in the queue.
+    /// Position in the stream after the command of the exchange at this index of the queue.
     fn text_end(&self, at: usize) -> u64 {
         let behind = self.flights.get(at + 1);
         behind.map_or(self.base + self.out.len() as u64, |flight| flight.begin)
     }
 
-    /// The text between two positions, if it is there.
+    /// The text between two positions, if it is still in the buffer.
     fn text(&self, from: u64, to: u64) -> Option<&[u8]> {
         let place = |at: u64| usize::try_from(at.checked_sub(self.base)?).ok();
         self.out.get(place(from)?..place(to)?)
@@ -357,12 +344,5 @@ impl<T: Copy> Pipeline<T> {
         let len = from.saturating_sub(self.base);
         self.out
             .truncate(usize::try_from(len).unwrap_or(usize::MAX));
-    }
-}
-
-impl<T> Flight<T> {
-    /// It was not withdrawn.
-    fn is_live(&self) -> bool {
-        self.kind != Kind::Nothing
     }
 }

@@ -131,7 +131,7 @@ fn lists_take_their_buffers_from_the_stock() {
             cas: false,
             keys: 2,
         };
-        let Some((Reply::Values(values), Step::Kept)) = decoder.reply(kind, b"a b") else {
+        let Some((Reply::Values(values), Framing::InSync)) = decoder.reply(kind, b"a b") else {
             panic!("no values");
         };
         assert_eq!(values.len(), 2);

@@ -1,0 +1,93 @@
+-- Methods on the connection of an object.
+local native, glue = ...
+
+local error, tonumber, type = error, tonumber, type
+
+local settimeouts = native.settimeouts
+local set_keepalive = native.set_keepalive
+local getreusedtimes, close = native.getreusedtimes, native.close
+local connect_sock, handshake = glue.connect_sock, glue.handshake
+
+local _M = glue.module
+
+-- A timeout as cosockets take it: what is no number counts as 0.
+local function milliseconds(timeout)
+    if type(timeout) ~= "number" then
+        timeout = tonumber(timeout) or 0
+    end
+    if not (timeout > -1 and timeout < 2147483648) then
+        error("bad timeout value", 4)
+    end
+    return timeout < 1 and 0 or timeout - timeout % 1
+end
+
+local function set_timeouts(self, connect_timeout, send_timeout, read_timeout)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    if sock[ID] == false then
+        -- never connected: only kept, without a call
+        local connect_ms = milliseconds(connect_timeout)
+        local send_ms = send_timeout == connect_timeout and connect_ms
+            or milliseconds(send_timeout)
+        local read_ms = read_timeout == send_timeout and send_ms
+            or milliseconds(read_timeout)
+        sock[CONNECT_TIMEOUT], sock[SEND_TIMEOUT], sock[READ_TIMEOUT] = connect_ms, send_ms, read_ms
+    else
+        settimeouts(sock, connect_timeout, send_timeout, read_timeout)
+    end
+    return 1
+end
+
+_M.set_timeouts = set_timeouts
+
+function _M.set_timeout(self, timeout)
+    local sock = self.sock
+    if sock and sock[ID] == false then
+        local ms = milliseconds(timeout)
+        sock[CONNECT_TIMEOUT], sock[SEND_TIMEOUT], sock[READ_TIMEOUT] = ms, ms, ms
+        return 1
+    end
+    return set_timeouts(self, timeout, timeout, timeout)
+end
+
+function _M.connect(self, ...)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    return connect_sock(sock, ...)
+end
+
+function _M.sslhandshake(self, ...)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    return handshake(sock, ...)
+end
+
+function _M.set_keepalive(self, ...)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    return set_keepalive(sock, sock[ID], ...)
+end
+
+function _M.get_reused_times(self)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    return getreusedtimes(sock)
+end
+
+function _M.close(self)
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    return close(sock)
+end

@@ -1,0 +1,66 @@
+-- The module and its objects.
+local native, glue = ...
+
+local escape_uri, unescape_uri = ngx.escape_uri, ngx.unescape_uri
+local setmetatable, type = setmetatable, type
+
+local check_phase = native.check_phase
+local MAX_CONNECTIONS = native.max_connections
+local sock_metatable = glue.sock_metatable
+
+local _M = { _VERSION = native.version }
+local metatable = { __index = _M }
+
+function _M.new(_, opts)
+    check_phase()
+
+    -- The fields up to `MULTIPLEX`, see fields.rs: one that is absent would be
+    -- looked for in the metatable.
+    local sock = { false, 0, 0, 0, false, false, false, false }
+    local escape_key, unescape_key = escape_uri, unescape_uri
+    if opts then
+        local transform = opts.key_transform
+        if transform then
+            escape_key, unescape_key = transform[1], transform[2]
+            if not escape_key or not unescape_key then
+                return nil, "expecting key_transform = { escape, unescape } table"
+            end
+        end
+        local multiplex = opts.multiplex
+        if multiplex == false then
+            sock[MULTIPLEX] = -1
+        elseif multiplex ~= nil then
+            if type(multiplex) ~= "number" or not (multiplex >= 1 and multiplex <= MAX_CONNECTIONS)
+                or multiplex % 1 ~= 0 then
+                return nil, "bad multiplex option: expecting false or an integer from 1 to "
+                    .. MAX_CONNECTIONS
+            end
+            sock[MULTIPLEX] = multiplex
+        end
+    end
+
+    return setmetatable({
+        sock = setmetatable(sock, sock_metatable),
+        escape_key = escape_key,
+        unescape_key = unescape_key,
+    }, metatable)
+end
+
+-- The method of a command with up to two arguments. Its body gets the `sock`,
+-- too, and what native functions take for it: the id of its session or, if it
+-- has had none, the `sock` itself. To `finish_*` the `sock` goes as well, so that
+-- it is not collected while its command waits.
+--
+-- Bodies call native functions by name, because tracebacks have these names.
+local function method(body)
+    return function(self, first, second)
+        local sock = self.sock
+        if not sock then
+            return nil, "not initialized"
+        end
+        return body(self, sock, sock[ID] or sock, first, second)
+    end
+end
+
+glue.module = _M
+glue.method = method

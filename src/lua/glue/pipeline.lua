@@ -1,0 +1,41 @@
+-- Open pipelines. The methods of commands look for one in `_reqs`.
+local native, glue = ...
+
+local rawget, type = rawget, type
+
+local new_pipeline, pipeline_length = native.new_pipeline, native.pipeline_length
+local commit, finish_commit = native.commit, native.finish_commit
+
+local _M = glue.module
+
+function _M.init_pipeline(self, n)
+    if self._reqs then
+        return "already init pipeline"
+    end
+    if n and type(n) ~= "number" then
+        return "bad n arg: number expected, but got " .. type(n)
+    end
+    self._reqs = new_pipeline()
+    return nil
+end
+
+function _M.cancel_pipeline(self)
+    self._reqs = nil
+end
+
+function _M.commit_pipeline(self)
+    local pipeline = rawget(self, "_reqs")
+    self._reqs = nil
+    if not pipeline then
+        return nil, "no pipeline"
+    end
+    local sock = self.sock
+    if not sock then
+        return nil, "not initialized"
+    end
+    if pipeline_length(pipeline) == 0 then
+        return nil, "no more cmds"
+    end
+    local id = sock[ID] or sock
+    return finish_commit(pipeline, sock, id, commit(id, pipeline))
+end

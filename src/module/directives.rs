@@ -1,0 +1,67 @@
+//! The command table: `lua_memcached_*`.
+
+use std::ptr;
+
+use nginx_sys::{
+    NGX_CONF_TAKE1, NGX_CONF_TAKE2, NGX_CONF_TAKE3, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET,
+    NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF, ngx_command_t, ngx_conf_set_size_slot, ngx_str_t,
+    ngx_uint_t,
+};
+
+use super::alias;
+use crate::conf;
+
+/// As nginx reads it.
+pub static mut COMMANDS: [ngx_command_t; 4] = [
+    ngx_command_t {
+        name: ngx_str_t {
+            len: "lua_memcached_max_value_size".len(),
+            data: c"lua_memcached_max_value_size".as_ptr().cast_mut().cast(),
+        },
+        type_: (NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_CONF_TAKE1)
+            as ngx_uint_t,
+        set: Some(ngx_conf_set_size_slot),
+        conf: NGX_HTTP_LOC_CONF_OFFSET,
+        offset: conf::MAX_VALUE_SIZE_OFFSET,
+        post: ptr::null_mut(),
+    },
+    ngx_command_t {
+        name: ngx_str_t {
+            len: "lua_memcached_alias".len(),
+            data: c"lua_memcached_alias".as_ptr().cast_mut().cast(),
+        },
+        type_: (NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1) as ngx_uint_t,
+        set: Some(alias::set),
+        conf: 0,
+        offset: 0,
+        post: ptr::null_mut(),
+    },
+    ngx_command_t {
+        name: ngx_str_t {
+            len: "lua_memcached_multiplex".len(),
+            data: c"lua_memcached_multiplex".as_ptr().cast_mut().cast(),
+        },
+        type_: (NGX_HTTP_MAIN_CONF
+            | NGX_HTTP_SRV_CONF
+            | NGX_HTTP_LOC_CONF
+            | NGX_CONF_TAKE1
+            | NGX_CONF_TAKE2
+            | NGX_CONF_TAKE3) as ngx_uint_t,
+        set: Some(conf::set_multiplex),
+        conf: NGX_HTTP_LOC_CONF_OFFSET,
+        offset: 0,
+        post: ptr::null_mut(),
+    },
+    // ngx_null_command
+    ngx_command_t {
+        name: ngx_str_t {
+            len: 0,
+            data: ptr::null_mut(),
+        },
+        type_: 0,
+        set: None,
+        conf: 0,
+        offset: 0,
+        post: ptr::null_mut(),
+    },
+];

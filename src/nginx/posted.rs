@@ -1,0 +1,79 @@
+//! Posted events: what nginx handles later in an iteration of its event loop, or in the next.
+
+use nginx_sys::{ngx_event_t, ngx_log_t, ngx_posted_events, ngx_posted_next_events, ngx_queue_t};
+
+/// An event that is handled at the end of the current iteration of the event loop,
+/// after what was posted before it.
+pub struct Posted {
+    event: Box<ngx_event_t>,
+}
+
+impl Posted {
+    /// An event that will call `handler`, not posted.
+    ///
+    /// # Safety
+    ///
+    /// `log` outlives the event (the cycle's does).
+    pub unsafe fn new(
+        handler: unsafe extern "C" fn(*mut ngx_event_t),
+        log: *mut ngx_log_t,
+    ) -> Posted {
+        // SAFETY: a C struct for which all zeros is the initial state.
+        let mut event: Box<ngx_event_t> = Box::new(unsafe { std::mem::zeroed() });
+        event.handler = Some(handler);
+        event.log = log;
+        Posted { event }
+    }
+
+    /// Posts it, unless it is already (`ngx_post_event`).
+    pub fn post(&mut self) {
+        // SAFETY: the event lives in a box, hence at a stable address, until
+        // drop takes it out of the queue.
+        unsafe { post_event(&raw mut *self.event, &raw mut ngx_posted_events) };
+    }
+}
+
+impl Drop for Posted {
+    fn drop(&mut self) {
+        if self.event.posted() != 0 {
+            // SAFETY: it is in nginx's queue (`ngx_delete_posted_event`).
+            unsafe {
+                let node = &self.event.queue;
+                (*node.next).prev = node.prev;
+                (*node.prev).next = node.next;
+            }
+        }
+    }
+}
+
+/// Has an event handled in the next iteration of the event loop.
+///
+/// # Safety
+///
+/// `event` is that of an open connection, which takes it out of the queue when
+/// it closes.
+pub unsafe fn post_next(event: *mut ngx_event_t) {
+    // SAFETY: by this function's contract.
+    unsafe { post_event(event, &raw mut ngx_posted_next_events) };
+}
+
+/// `ngx_post_event`
+///
+/// # Safety
+///
+/// `event` stays where it is until it is taken out of `queue`, one of nginx's.
+unsafe fn post_event(event: *mut ngx_event_t, queue: *mut ngx_queue_t) {
+    // SAFETY: by this function's contract; nginx's queue is a ring with a
+    // sentinel.
+    unsafe {
+        if (*event).posted() != 0 {
+            return;
+        }
+        (*event).set_posted(1);
+        let node = &raw mut (*event).queue;
+        (*node).prev = (*queue).prev;
+        (*(*node).prev).next = node;
+        (*node).next = queue;
+        (*queue).prev = node;
+    }
+}

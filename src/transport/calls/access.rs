@@ -1,0 +1,178 @@
+//! Who may use a session, and by what it is connected.
+
+use std::ptr::NonNull;
+
+use nginx_sys::ngx_http_request_t;
+
+use crate::transport::error::Error;
+use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
+use crate::transport::state::session::{Session, State};
+use crate::transport::worker::Worker;
+use crate::upstream::{Admission, Fitness};
+
+impl Worker {
+    /// The shared pool that a session is attached to, if it is.
+    ///
+    /// # Errors
+    ///
+    /// It belongs to another active request.
+    #[inline(always)]
+    pub fn shared_pool_of(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Result<Option<SharedPoolKey>, Error> {
+        match self.at_rest(key, request) {
+            Some(&State::Shared { shared_pool, .. }) => Ok(Some(shared_pool)),
+            Some(_) => Ok(None),
+            None => self.shared_pool_of_slow(key, request),
+        }
+    }
+
+    #[inline(never)]
+    pub fn shared_pool_of_slow(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Result<Option<SharedPoolKey>, Error> {
+        self.reap(key);
+        match self.sessions.get(key) {
+            Some(session) => match session.state {
+                State::Shared { .. } if session.request() != Some(request) => {
+                    Err(Error::BadRequest)
+                }
+                State::Shared { shared_pool, .. } => Ok(Some(shared_pool)),
+                _ => Ok(None),
+            },
+            None => Ok(None),
+        }
+    }
+
+    /// The connection of a connected session that `request` may use now. It may
+    /// still be connecting, if it was deferred until now.
+    ///
+    /// # Errors
+    ///
+    /// It belongs to another active request, or it is not connected.
+    #[inline(always)]
+    pub fn private_connection(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Result<ConnectionKey, Error> {
+        match self.at_rest(key, request) {
+            Some(State::Private(connection)) => Ok(*connection),
+            _ => self.private_connection_slow(key, request),
+        }
+    }
+
+    #[inline(never)]
+    pub fn private_connection_slow(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Result<ConnectionKey, Error> {
+        self.reap(key);
+        let Some(session) = self.sessions.get(key) else {
+            return Err(Error::Closed);
+        };
+        match session.state {
+            State::Closed | State::Broken { .. } => Err(Error::Closed),
+            _ if session.request() != Some(request) => Err(Error::BadRequest),
+            // as with cosockets, there is no connection yet to be busy
+            State::Resolving { .. } | State::Queued { .. } => Err(Error::Closed),
+            State::Joining(_) => Err(Error::BusyConnecting),
+            State::Shared { shared_pool, .. } => self.take_private_connection(key, shared_pool),
+            State::Deferred { .. } => match self.open_deferred(key) {
+                Ok(()) => self.private_connection(key, request),
+                Err(error) => Err(error),
+            },
+            State::Private(connection) => Ok(connection),
+        }
+    }
+
+    /// Gives an attached session a connection of its own, which may still have
+    /// to be opened.
+    pub fn take_private_connection(
+        &mut self,
+        key: SessionKey,
+        shared_pool: SharedPoolKey,
+    ) -> Result<ConnectionKey, Error> {
+        self.check_idle(key)?;
+        let shared_pool = self
+            .shared_pools
+            .get_mut(shared_pool)
+            .ok_or(Error::Closed)?;
+        shared_pool.known_plaintext = true;
+        let address = shared_pool.address.ok_or(Error::Closed)?;
+        self.disconnect(key, State::Closed);
+        let pool = self.pool_for_private(key);
+        let connections = &self.connections;
+        let named = pool.and_then(|pool| self.pools.get_mut(pool));
+        let admission = named.map(|named| {
+            named
+                .pool
+                .admit(|connection| match connections.get(*connection) {
+                    Some(connection) if connection.tls.is_none() => Fitness::Fits,
+                    _ => Fitness::Unfit,
+                })
+        });
+        match admission {
+            Some(Admission::Reuse(connection)) => {
+                self.take_idle(connection, key);
+                return Ok(connection);
+            }
+            Some(Admission::Wait) => {
+                self.release_counted(pool);
+                return Err(Error::TooManyWaiting);
+            }
+            Some(Admission::Refuse) => return Err(Error::TooManyWaiting),
+            Some(Admission::Replace(unfit)) => drop(self.connections.remove(unfit)),
+            Some(Admission::Connect | Admission::Undecided) | None => {}
+        }
+        let opened = self.open_address(key, address, pool);
+        if opened.is_err() {
+            self.release_counted(pool);
+        }
+        opened?;
+        let session = self
+            .sessions
+            .get(key)
+            .and_then(|session| session.connection());
+        session.ok_or(Error::Closed)
+    }
+
+    /// Whether `request` may connect this session: it belongs to no other
+    /// active request.
+    pub fn may_connect(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+    ) -> Result<(), Error> {
+        self.reap(key);
+        match self.sessions.get(key).and_then(Session::request) {
+            Some(owner) if owner != request => Err(Error::BadRequest),
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the plain connection of a session that was deferred.
+    pub fn open_deferred(&mut self, key: SessionKey) -> Result<(), Error> {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Ok(());
+        };
+        let State::Deferred { pool, address } = &session.state else {
+            return Ok(());
+        };
+        let (pool, address) = (*pool, **address);
+        session.state = State::Closed;
+        self.claim(pool);
+        match self.open_address(key, address, Some(pool)) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                self.release(pool);
+                Err(error)
+            }
+        }
+    }
+}

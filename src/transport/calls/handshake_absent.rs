@@ -1,0 +1,24 @@
+//! In the place of `handshake`, for an nginx that was built without TLS.
+
+use std::ptr::NonNull;
+
+use nginx_sys::ngx_http_request_t;
+
+use crate::transport::connection::tls::Handshake;
+use crate::transport::error::Error;
+use crate::transport::ids::SessionKey;
+use crate::transport::state::op::Begun;
+use crate::transport::worker::Worker;
+
+impl Worker {
+    /// Always refused.
+    pub fn handshake(
+        &mut self,
+        key: SessionKey,
+        request: NonNull<ngx_http_request_t>,
+        _: Handshake,
+    ) -> Result<Begun, Error> {
+        self.private_connection(key, request)?;
+        Err(Error::NoTls)
+    }
+}

@@ -1,0 +1,24 @@
+//! A connection to a server: its nginx connection and what is under way on it.
+//!
+//! Nothing here knows the worker's state.
+
+pub mod address;
+pub mod dial;
+pub mod handlers;
+pub mod idle;
+pub mod io;
+pub mod load;
+pub mod nginx_connection;
+pub mod parts;
+pub mod resolve;
+pub mod sharing;
+#[cfg(ngx_feature = "http_ssl")]
+pub mod tls;
+#[cfg(not(ngx_feature = "http_ssl"))]
+#[path = "tls_absent.rs"]
+pub mod tls;
+pub mod unasked;
+pub mod writev;
+
+pub use nginx_connection::NgxConnection;
+pub use parts::{Connection, MAX_LINE, Owner, ReadTimer, Tag};

@@ -1,0 +1,104 @@
+//! What a server says without being asked, or says and closes.
+
+use std::rc::Rc;
+
+use nginx_sys::NGX_LOG_INFO;
+
+use crate::nginx;
+use crate::protocol::Reply;
+use crate::transport::connection::{Connection, MAX_LINE};
+use crate::transport::error::Error;
+
+/// Bytes of unsolicited data that are logged.
+pub const LOGGED: usize = 64;
+
+impl Connection {
+    /// Receives what was sent though nobody has asked for anything: the error
+    /// that it is, or that was met.
+    #[cold]
+    pub fn receive_unasked(&mut self) -> Option<Error> {
+        let mut error = None;
+        loop {
+            match self.receive() {
+                None => break,
+                Some(Ok(0)) => {
+                    error.get_or_insert(Error::Closed);
+                    break;
+                }
+                Some(Ok(_)) => {
+                    error = Some(Error::Unsolicited);
+                    if self.pipeline.buffered().len() > MAX_LINE || !self.nginx.is_readable() {
+                        break;
+                    }
+                }
+                Some(Err(met)) => {
+                    error.get_or_insert(met);
+                    break;
+                }
+            }
+        }
+        error
+    }
+
+    /// The error that the unread bytes are, for a command that was not sent.
+    pub fn unasked(&self) -> Error {
+        match self.pipeline.unasked_error() {
+            Some(line) => Error::Said(line.into()),
+            None => {
+                self.log_unsolicited();
+                Error::Unsolicited
+            }
+        }
+    }
+
+    /// Writes down what came though nobody has asked for anything.
+    #[cold]
+    pub fn log_unsolicited(&self) {
+        let bytes = self.pipeline.buffered();
+        let shown = bytes.get(..LOGGED).unwrap_or(bytes);
+        // SAFETY: the connection's log is valid while it is open.
+        unsafe {
+            nginx::log(
+                NGX_LOG_INFO,
+                self.nginx.log(),
+                0,
+                format_args!(
+                    "lua memcached unsolicited data: \"{}\"{}",
+                    shown.escape_ascii(),
+                    if shown.len() < bytes.len() { "..." } else { "" },
+                ),
+            );
+        }
+    }
+}
+
+impl Connection {
+    /// Whether nginx closes it, as `worker_shutdown_timeout` is over.
+    pub fn is_shut_down(&self) -> bool {
+        self.nginx.is_aborting()
+    }
+
+    /// Notes what a server says instead of answering, if that is the first of what it says.
+    #[cold]
+    pub fn note_words(&mut self, number: u64, reply: &Reply) {
+        match reply {
+            Reply::Line(line) if reply.is_error() => {
+                if let Some(sharing) = self.sharing.as_mut().filter(|_| number == 0) {
+                    sharing.first_error_line = Some(line.as_slice().into());
+                }
+            }
+            Reply::Malformed(_) => self.log_unsolicited(),
+            _ => {}
+        }
+    }
+
+    /// Why the server does not serve this connection, if it has said nothing but that and closed:
+    /// then it is the answer to all that was asked.
+    pub fn refusal(&self) -> Option<Rc<[u8]>> {
+        let sharing = self.sharing.as_ref()?;
+        let line = sharing.first_error_line.as_ref()?;
+        let only = self.pipeline.oldest() == 1;
+        let closed = !matches!(self.nginx.peek(), Ok(1..) | Err(libc::EAGAIN));
+        (only && closed && self.pipeline.buffered().is_empty()).then(|| line.clone())
+    }
+}

@@ -1,0 +1,90 @@
+//! Names of shared servers, looked up again.
+
+use std::ptr::NonNull;
+
+use nginx_sys::{ngx_cycle, ngx_http_conf_ctx_t, ngx_http_module, ngx_http_request_t};
+
+use crate::fault;
+use crate::transport::connection::address::Address;
+use crate::transport::connection::resolve::{Answer, Resolution};
+use crate::transport::error::Error;
+use crate::transport::ids::{Asker, SharedPoolKey};
+use crate::transport::worker::Worker;
+
+/// Whether a request has the configuration of the present cycle. If not, its
+/// resolver may go while the request is the last one to know.
+pub fn is_of_cycle(request: NonNull<ngx_http_request_t>) -> bool {
+    // SAFETY: the request is live; the cycle exists, and with a request it has
+    // an http block.
+    unsafe {
+        let context = *(*ngx_cycle).conf_ctx.add(ngx_http_module.index);
+        let context = context.cast::<ngx_http_conf_ctx_t>();
+        !context.is_null() && (*context).main_conf == (*request.as_ptr()).main_conf
+    }
+}
+
+impl Worker {
+    /// Looks the name of a shared pool's server up again, by the resolver of a
+    /// request's location.
+    #[cold]
+    #[inline(never)]
+    pub fn look_up_again(&mut self, key: SharedPoolKey, request: NonNull<ngx_http_request_t>) {
+        let Some(shared_pool) = self.shared_pools.get_mut(key) else {
+            return;
+        };
+        shared_pool.renew_after(0);
+        if shared_pool.renewal.is_some() || shared_pool.tls || !is_of_cycle(request) {
+            return;
+        }
+        let host = shared_pool.name.host.clone();
+        // SAFETY: the request is the running one.
+        let started = unsafe { Resolution::start(&host, Asker::Shared(key), request) };
+        let Ok(mut resolution) = started else {
+            return;
+        };
+        match resolution.take_answer() {
+            None => shared_pool.renewal = Some(resolution),
+            Some(answer) => {
+                // a session will use it
+                shared_pool.users += 1;
+                self.renew_address(key, answer);
+                self.leave(key);
+            }
+        }
+    }
+
+    /// The name was looked up again, or could not be.
+    pub fn on_looked_up_again(&mut self, key: SharedPoolKey) {
+        let shared_pool = self.shared_pools.get_mut(key);
+        let renewal = shared_pool.and_then(|shared_pool| shared_pool.renewal.take());
+        if let Some(answer) = renewal.and_then(|mut renewal| renewal.take_answer()) {
+            self.renew_address(key, answer);
+        }
+    }
+
+    pub fn renew_address(&mut self, key: SharedPoolKey, answer: Result<Answer, Error>) {
+        let Some(shared_pool) = self.shared_pools.get_mut(key) else {
+            return;
+        };
+        let Ok(answer) = answer else {
+            return shared_pool.renew_after(0);
+        };
+        shared_pool.renew_after(answer.life);
+        let port = shared_pool.name.port;
+        let known =
+            |address: &Address| answer.all.iter().any(|one| one.with_port(port) == *address);
+        if !shared_pool.address.as_ref().is_some_and(known) {
+            shared_pool.address = Some(answer.address.with_port(port));
+        }
+        fault::point();
+        for connection in shared_pool.connections.clone() {
+            let address_of = self
+                .connections
+                .get(connection)
+                .map(|connection| &connection.address);
+            if !address_of.is_some_and(known) {
+                self.part_with(connection);
+            }
+        }
+    }
+}

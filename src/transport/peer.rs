@@ -1,0 +1,73 @@
+//! Who calls, and where `connect` is to connect to.
+
+use crate::ngx_lua::Waiter;
+use nginx_sys::ngx_http_request_t;
+use std::borrow::Cow;
+use std::ptr::NonNull;
+
+use crate::conf::Multiplex;
+use crate::protocol::Digits;
+
+/// Where to connect to.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer<'a> {
+    /// An IP address or `unix:/path`.
+    pub host: &'a [u8],
+    /// The TCP port; 0 with a unix socket.
+    pub port: u16,
+    /// The pool's name.
+    pub pool: PoolName<'a>,
+    /// With a size the pool is created now, if there is none of this name.
+    pub pool_size: Option<usize>,
+    /// See [`Pool::new`].
+    pub backlog: Option<usize>,
+    /// Whether and how to share connections.
+    pub multiplex: Multiplex,
+}
+
+/// The name of a pool, as it is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolName<'a> {
+    /// As an option.
+    Given(&'a [u8]),
+    /// Not at all: it is the host, with a port `host:port`. Mostly the text is
+    /// not needed.
+    Usual {
+        /// There is a port.
+        with_port: bool,
+    },
+}
+
+impl<'a> Peer<'a> {
+    /// The name of the pool as text.
+    pub fn pool_name(&self) -> Cow<'a, [u8]> {
+        match self.pool {
+            PoolName::Given(name) => name.into(),
+            PoolName::Usual { with_port: false } => self.host.into(),
+            PoolName::Usual { with_port: true } => {
+                let port = Digits::from(u64::from(self.port));
+                [self.host, b":", port.as_bytes()].concat().into()
+            }
+        }
+    }
+}
+
+/// Whether there is memory for the copies of names of so many bytes. Usual ones are small.
+pub fn has_room_for_names(bytes: usize) -> bool {
+    /// Bytes of names that are worth no look.
+    const SMALL: usize = 4 * 1024;
+    /// The pool's name, the host, the name in messages and while it is looked up, and as much again.
+    const COPIES: usize = 8;
+    bytes <= SMALL
+        || Vec::<u8>::new()
+            .try_reserve_exact(bytes.saturating_mul(COPIES))
+            .is_ok()
+}
+
+/// Who calls: the request whose Lua code runs, and the coroutine that would
+/// wait for the result.
+pub struct Caller {
+    pub request: NonNull<ngx_http_request_t>,
+    /// `None`: it cannot wait.
+    pub waiter: Option<Waiter>,
+}

@@ -1,0 +1,57 @@
+//! Open pipelines.
+
+use crate::fault;
+use crate::protocol::{Command, Refused};
+use crate::transport::error::{Error, Rejected};
+use crate::transport::ids::PipelineKey;
+use crate::transport::state::pipeline::{CommandPipeline, Queued};
+use crate::transport::worker::Worker;
+
+impl Worker {
+    /// A new pipeline, without commands. If there is no memory the key is null.
+    pub fn new_pipeline(&mut self) -> PipelineKey {
+        match self.pipelines.try_reserve(1) {
+            Ok(()) => self.pipelines.insert(CommandPipeline::default()),
+            Err(_) => PipelineKey::default(),
+        }
+    }
+
+    /// How many commands were added to a pipeline.
+    pub fn pipeline_len(&self, key: PipelineKey) -> usize {
+        let pipeline = self.pipelines.get(key);
+        pipeline.map_or(0, |pipeline| pipeline.commands.len())
+    }
+
+    /// Adds a command, whose result is wanted in a form. A refused one takes a
+    /// place in the results and does not affect the others.
+    ///
+    /// # Errors
+    ///
+    /// It was refused, or there is no memory for it.
+    pub fn add_command(
+        &mut self,
+        key: PipelineKey,
+        form: u8,
+        command: &Command<'_>,
+    ) -> Result<(), Rejected> {
+        fault::point();
+        let Some(CommandPipeline { batch, commands }) = self.pipelines.get_mut(key) else {
+            return Ok(());
+        };
+        commands.try_reserve(1).map_err(|_| Error::NoMemory)?;
+        match batch.push(command) {
+            Ok(()) => commands.push(Queued::Command(form)),
+            Err(Refused { answer, why }) => {
+                commands.push(Queued::Refused(form, answer));
+                return Err(Rejected::Refused(Refused { answer, why }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a pipeline: what was added to it, in order.
+    pub fn take_commands(&mut self, key: PipelineKey) -> Vec<Queued> {
+        let pipeline = self.pipelines.remove(key);
+        pipeline.map_or_else(Vec::new, |pipeline| pipeline.commands)
+    }
+}

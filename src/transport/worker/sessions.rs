@@ -1,0 +1,156 @@
+//! Sessions: made, looked at, forgotten.
+
+use std::ptr::NonNull;
+
+use nginx_sys::ngx_http_request_t;
+
+use crate::protocol::Reply;
+use crate::transport::connection::Owner;
+use crate::transport::error::Error;
+use crate::transport::ids::{ConnectionKey, SessionKey};
+use crate::transport::state::op::{Op, Status};
+use crate::transport::state::session::{State, Timeouts};
+use crate::transport::worker::Worker;
+
+impl Worker {
+    /// A new session, not connected. `handle` is the address of the Lua object
+    /// whose collection ends it. If there is no memory the key is null, which no
+    /// Lua object can hold.
+    pub fn new_session(&mut self, timeouts: Timeouts, handle: usize) -> SessionKey {
+        self.sessions.make(timeouts, handle).unwrap_or_default()
+    }
+
+    /// Whether it is there, open or not.
+    pub fn is_session(&self, key: SessionKey) -> bool {
+        self.sessions.get(key).is_some()
+    }
+
+    /// The state of a session of `request` that nobody waits for: mostly this is
+    /// all that there is to look at.
+    #[inline(always)]
+    pub fn at_rest(&self, key: SessionKey, request: NonNull<ngx_http_request_t>) -> Option<&State> {
+        let session = self.sessions.get(key)?;
+        (session.request() == Some(request) && !session.has_ops()).then_some(&session.state)
+    }
+
+    /// Whether `request` uses a session whose connection is deferred.
+    pub fn is_deferred(&mut self, key: SessionKey, request: NonNull<ngx_http_request_t>) -> bool {
+        let session = self.sessions.get(key);
+        session.is_some_and(|session| {
+            matches!(session.state, State::Deferred { .. }) && session.request() == Some(request)
+        })
+    }
+
+    /// What another coroutine is doing with the session, if anything.
+    #[inline(always)]
+    pub fn check_idle(&self, key: SessionKey) -> Result<(), Error> {
+        match self.sessions.get(key) {
+            // one that connects waits for it
+            Some(session) if session.has_ops() => self.check_ops(key),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn check_ops(&self, key: SessionKey) -> Result<(), Error> {
+        let Some(session) = self.sessions.get(key) else {
+            return Ok(());
+        };
+        if let State::Queued { .. } | State::Resolving { .. } | State::Joining(_) = session.state {
+            return Err(Error::BusyConnecting);
+        }
+        self.check_reader(key)?;
+        match session.writer {
+            Some(_) => Err(Error::BusyWriting),
+            None => Ok(()),
+        }
+    }
+
+    /// As [`Self::check_idle`], for what only needs to read.
+    pub fn check_reader(&self, key: SessionKey) -> Result<(), Error> {
+        let Some(session) = self.sessions.get(key) else {
+            return Ok(());
+        };
+        let Some(op) = &session.reader else {
+            return Ok(());
+        };
+        if op.is_connect() {
+            return Err(Error::BusyConnecting);
+        }
+        let unsent = match session.state {
+            State::Shared {
+                flight: Some(flight),
+                ..
+            } => self.is_held_up(flight),
+            _ => session
+                .connection()
+                .and_then(|connection| self.connections.get(connection))
+                .is_some_and(|connection| !connection.pipeline.unsent().is_empty()),
+        };
+        Err(if unsent {
+            Error::BusyWriting
+        } else {
+            Error::BusyReading
+        })
+    }
+
+    /// The operation that waits for data on a connection in use.
+    pub fn pending_reader(&mut self, key: ConnectionKey) -> Option<&mut Op> {
+        let Owner::Session { session, .. } = self.connections.get(key)?.owner else {
+            return None;
+        };
+        let op = self.sessions.get_mut(session)?.reader.as_mut()?;
+        (op.status() == Status::Pending).then_some(op)
+    }
+
+    /// Changes the timeouts of later operations.
+    pub fn set_timeouts(&mut self, key: SessionKey, timeouts: Timeouts) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.timeouts = timeouts;
+        }
+    }
+
+    /// How often the session's connection was taken out of a pool.
+    pub fn reused_times(&self, key: SessionKey) -> Result<u64, Error> {
+        match self.sessions.get(key).map(|session| &session.state) {
+            Some(State::Private(connection)) => {
+                let connection = self.connections.get(*connection).ok_or(Error::Closed)?;
+                // code that asks for it to see whether a handshake is due must
+                // not take a plain connection for one that has done it
+                let mixed = |pool| self.pools.get(pool).is_some_and(|named| named.tls);
+                Ok(match connection.tls {
+                    None if connection.pool.is_some_and(mixed) => 0,
+                    _ => connection.reused,
+                })
+            }
+            Some(State::Deferred { .. } | State::Joining(_)) => Ok(0),
+            Some(State::Broken { reused } | State::Shared { reused, .. }) => Ok(*reused),
+            _ => Err(Error::Closed),
+        }
+    }
+
+    /// Gives the buffers of a reply back, for the next one.
+    pub fn recycle(&mut self, reply: Reply) {
+        self.buffers.recycle(reply);
+    }
+
+    /// Forgets a session that is closed, and returns its handle; `None` if an
+    /// operation of it is not over.
+    pub fn retire(&mut self, key: SessionKey) -> Option<usize> {
+        let session = self.sessions.get(key)?;
+        if !matches!(session.state, State::Closed) || session.has_ops() {
+            return None;
+        }
+        self.forget(key)
+    }
+
+    /// Forgets a session that has nothing any more, and returns its handle.
+    #[inline(always)]
+    pub fn forget(&mut self, key: SessionKey) -> Option<usize> {
+        let (cleanup, handle) = self.sessions.remove(key)?;
+        if let Some(cleanup) = cleanup {
+            // SAFETY: a handler that ran has left no cleanup here.
+            unsafe { cleanup.cancel() };
+        }
+        Some(handle)
+    }
+}

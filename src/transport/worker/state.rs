@@ -1,0 +1,56 @@
+//! All that a worker process has.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use foldhash::fast::RandomState;
+use slotmap::SlotMap;
+
+use crate::nginx::{Msec, Posted, Timer};
+use crate::ngx_lua::Semaphores;
+use crate::protocol::Buffers;
+use crate::transport::connection::Connection;
+use crate::transport::ids::{ConnectionKey, PipelineKey, PoolKey, SessionKey, SharedPoolKey};
+use crate::transport::state::errands::Errands;
+use crate::transport::state::pipeline::CommandPipeline;
+use crate::transport::state::pool::NamedPool;
+use crate::transport::state::sessions::Sessions;
+use crate::transport::state::shared_pool::{SharedPool, SharedPoolName};
+use crate::upstream::Deadlines;
+
+/// Everything a worker process has.
+#[derive(Default)]
+pub struct Worker {
+    pub sessions: Sessions,
+    pub connections: SlotMap<ConnectionKey, Connection>,
+    pub pools: SlotMap<PoolKey, NamedPool>,
+    pub pool_names: HashMap<Rc<[u8]>, PoolKey>,
+    /// The pool that was looked for last: mostly it is again.
+    pub last_pool: Option<PoolKey>,
+    /// Addresses of the TLS sessions that Lua holds, and how often.
+    pub tls_sessions: HashMap<usize, usize>,
+    /// Of large values, for all connections.
+    pub buffers: Buffers,
+    /// What coroutines wait on.
+    pub semaphores: Semaphores,
+    /// Runs while coroutines wait.
+    pub watch: Option<Timer>,
+    pub shared_pools: SlotMap<SharedPoolKey, SharedPool>,
+    pub shared_pool_names: HashMap<SharedPoolName, SharedPoolKey>,
+    /// The one that was found last, which most often is the next one too.
+    pub last_shared_pool: SharedPoolKey,
+    /// By when those who wait on shared connections must have their results.
+    pub deadlines: Deadlines<SessionKey>,
+    pub deadline: Option<Timer>,
+    /// When that timer expires.
+    pub deadline_armed: Option<Msec>,
+    /// Of the keys of gets.
+    pub hasher: RandomState,
+    /// Shared connections with commands of this turn of the event loop.
+    pub to_flush: Vec<ConnectionKey>,
+    pub turn_end: Option<Posted>,
+    /// Open pipelines.
+    pub pipelines: SlotMap<PipelineKey, CommandPipeline>,
+    /// What waits for room for its connection.
+    pub errands: Errands,
+}
