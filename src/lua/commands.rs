@@ -6,7 +6,7 @@
 
 use std::ffi::c_int;
 
-use mlua::ffi::{lua_State, lua_objlen, lua_pop, lua_rawgeti_, lua_toboolean, lua_tonumber};
+use mlua::ffi::{lua_objlen, lua_pop, lua_rawgeti_};
 
 use super::handle;
 use super::pipeline;
@@ -67,14 +67,11 @@ fn key<'a>(stack: Stack, index: c_int) -> Key<'a> {
 }
 
 fn flag(stack: Stack, index: c_int) -> bool {
-    // SAFETY: a running C function's state.
-    unsafe { lua_toboolean(stack.state(), index) != 0 }
+    stack.boolean(index)
 }
 
 /// `get(target, key, escape)`
-pub unsafe extern "C-unwind" fn get<const CAS: bool>(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn get<const CAS: bool>(stack: Stack) -> c_int {
     let shape = if CAS { Shape::GETS } else { Shape::GET };
     run(
         stack,
@@ -88,14 +85,12 @@ pub unsafe extern "C-unwind" fn get<const CAS: bool>(state: *mut lua_State) -> c
 
 /// `get_many(sock, keys, escape, cas, unescape)`; the keys are strings in an
 /// array. With `unescape` the keys of the result are unescaped natively.
-pub unsafe extern "C-unwind" fn get_many(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn get_many(stack: Stack) -> c_int {
     stack.check_table(2);
     let escape = flag(stack, 3);
     let cas = flag(stack, 4);
     // SAFETY: a table is at index 2.
-    let len = unsafe { lua_objlen(state, 2) };
+    let len = unsafe { lua_objlen(stack.state(), 2) };
     let mut keys = Vec::new();
     stack.reserve(&mut keys, len);
     for at in 1..=len {
@@ -103,7 +98,7 @@ pub unsafe extern "C-unwind" fn get_many(state: *mut lua_State) -> c_int {
         // SAFETY: a table is at index 2, whose elements are strings and stay
         // in it; a number's text would not outlive the pop.
         unsafe {
-            lua_rawgeti_(state, 2, at);
+            lua_rawgeti_(stack.state(), 2, at);
             if stack.kind(-1) == mlua::ffi::LUA_TNUMBER {
                 stack.raise(format_args!("bad key argument (string expected)"));
             }
@@ -111,7 +106,7 @@ pub unsafe extern "C-unwind" fn get_many(state: *mut lua_State) -> c_int {
                 bytes: stack.optional_text(-1, "key").unwrap_or_default(),
                 escape,
             });
-            lua_pop(state, 1);
+            lua_pop(stack.state(), 1);
         }
     }
     let shape = if flag(stack, 5) {
@@ -123,11 +118,8 @@ pub unsafe extern "C-unwind" fn get_many(state: *mut lua_State) -> c_int {
 }
 
 /// `store(target, verb, key, escape, value, exptime, flags, cas_unique?)`
-pub unsafe extern "C-unwind" fn store(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
-    // SAFETY: as above.
-    let number = unsafe { lua_tonumber(state, 2) } as usize;
+pub fn store(stack: Stack) -> c_int {
+    let number = stack.number(2) as usize;
     let Some((_, verb)) = VERBS.get(number) else {
         stack.raise(format_args!("bad storage command"))
     };
@@ -146,16 +138,12 @@ pub unsafe extern "C-unwind" fn store(state: *mut lua_State) -> c_int {
 }
 
 /// `delete(target, key, escape)`
-pub unsafe extern "C-unwind" fn delete(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn delete(stack: Stack) -> c_int {
     run(stack, Shape::LINE, &Command::Delete { key: key(stack, 2) })
 }
 
 /// `incr(target, key, escape, delta)`, and `decr`
-pub unsafe extern "C-unwind" fn arith<const INCR: bool>(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn arith<const INCR: bool>(stack: Stack) -> c_int {
     run(
         stack,
         Shape::LINE,
@@ -168,9 +156,7 @@ pub unsafe extern "C-unwind" fn arith<const INCR: bool>(state: *mut lua_State) -
 }
 
 /// `touch(target, key, escape, exptime)`
-pub unsafe extern "C-unwind" fn touch(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn touch(stack: Stack) -> c_int {
     run(
         stack,
         Shape::LINE,
@@ -182,39 +168,29 @@ pub unsafe extern "C-unwind" fn touch(state: *mut lua_State) -> c_int {
 }
 
 /// `flush_all(target, time?)`
-pub unsafe extern "C-unwind" fn flush_all(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn flush_all(stack: Stack) -> c_int {
     let delay = stack.optional_text(2, "time");
     run(stack, Shape::LINE, &Command::FlushAll { delay })
 }
 
 /// `stats(target, args?)`
-pub unsafe extern "C-unwind" fn stats(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn stats(stack: Stack) -> c_int {
     let args = stack.optional_text(2, "args");
     run(stack, Shape::LINE, &Command::Stats { args })
 }
 
 /// `server_version(target)`
-pub unsafe extern "C-unwind" fn version(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn version(stack: Stack) -> c_int {
     run(stack, Shape::LINE, &Command::Version)
 }
 
 /// `verbosity(target, level)`
-pub unsafe extern "C-unwind" fn verbosity(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn verbosity(stack: Stack) -> c_int {
     let level = stack.optional_text(2, "level");
     run(stack, Shape::LINE, &Command::Verbosity { level })
 }
 
 /// `quit(target)`
-pub unsafe extern "C-unwind" fn quit(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn quit(stack: Stack) -> c_int {
     run(stack, Shape::QUIT, &Command::Quit)
 }

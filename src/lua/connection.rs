@@ -5,8 +5,8 @@ use std::ffi::{CStr, c_int};
 use std::ptr::NonNull;
 
 use mlua::ffi::{
-    LUA_TNIL, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE, lua_State, lua_getfield_, lua_isnumber,
-    lua_pop, lua_pushnumber, lua_rawseti_, lua_tointeger_, lua_tonumber,
+    LUA_TNIL, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE, lua_getfield_, lua_isnumber, lua_pop,
+    lua_pushnumber, lua_rawseti_, lua_tointeger_,
 };
 use nginx_sys::ngx_http_request_t;
 
@@ -23,9 +23,7 @@ use crate::transport::{
 };
 
 /// `check_phase()`: raises where cosockets are disabled.
-pub unsafe extern "C-unwind" fn check_phase(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn check_phase(stack: Stack) -> c_int {
     let request = stack.request();
     if !stack.is_thread(request) {
         require_phase(stack, request);
@@ -35,7 +33,6 @@ pub unsafe extern "C-unwind" fn check_phase(state: *mut lua_State) -> c_int {
 
 #[cold]
 fn require_phase(stack: Stack, request: NonNull<ngx_http_request_t>) {
-    // SAFETY: the request is the one whose Lua code runs.
     if let Err(text) = transport::check_phase(request) {
         stack.raise(format_args!("{text}"));
     }
@@ -56,9 +53,7 @@ const ADDED: c_int = 5;
 
 /// `connect(sock, id, connect_timeout, send_timeout, read_timeout, multiplex,
 /// host, port?, options?)`
-pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn connect(stack: Stack) -> c_int {
     let top = stack.top() - ADDED;
     if !(2..=4).contains(&top) {
         stack.raise(format_args!(
@@ -77,16 +72,14 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
             stack.type_name(ADDED + 2)
         ))
     };
-    // 0 for anything but a number, e.g. the options SAFETY: a running C
-    // function's state.
-    let number = unsafe { lua_tointeger_(state, ADDED + 3) } as i32;
+    // 0 for anything but a number, e.g. the options
+    let number = stack.integer(ADDED + 3) as i32;
     let options = match top {
         3 if number != 0 => Options::default(),
         _ if stack.kind(ADDED + top) == LUA_TTABLE => options(stack, ADDED + top),
         _ => Options::default(),
     };
-    // SAFETY: as above.
-    let has_port = number != 0 || top >= 3 && unsafe { lua_isnumber(state, ADDED + 3) } != 0;
+    let has_port = number != 0 || top >= 3 && stack.is_number(ADDED + 3);
     let port = if has_port {
         match u16::try_from(number) {
             Ok(port) => Some(port),
@@ -151,8 +144,7 @@ pub unsafe extern "C-unwind" fn connect(state: *mut lua_State) -> c_int {
 /// The timeouts stored in the `sock` that connects.
 #[inline(always)]
 fn kept_timeouts(stack: Stack) -> Timeouts {
-    // SAFETY: a running C function's state.
-    let kept = |index| unsafe { lua_tonumber(stack.state(), index + 1) } as u32 as usize;
+    let kept = |index| stack.number(index + 1) as u32 as usize;
     Timeouts {
         connect: kept(fields::CONNECT_TIMEOUT),
         send: kept(fields::SEND_TIMEOUT),
@@ -166,8 +158,7 @@ fn multiplex(stack: Stack, request: NonNull<ngx_http_request_t>) -> Multiplex {
     // SAFETY: the running request.
     let conf = unsafe { LocConf::of(request) };
     let mut multiplex = conf.map_or(Multiplex::OFF, LocConf::multiplex);
-    // SAFETY: a running C function's state.
-    let said = unsafe { lua_tonumber(stack.state(), ADDED + 1) };
+    let said = stack.number(ADDED + 1);
     if said != 0.0 {
         multiplex.connections = (said as usize).min(MAX_CONNECTIONS);
     }
@@ -256,8 +247,7 @@ fn bad_option(stack: Stack, index: c_int, text: std::fmt::Arguments<'_>) -> ! {
 
 /// A timeout in milliseconds; anything but a number counts as 0.
 fn timeout(stack: Stack, index: c_int) -> usize {
-    // SAFETY: a running C function's state.
-    let ms = unsafe { lua_tonumber(stack.state(), index) };
+    let ms = stack.number(index);
     if ms > -1.0 && ms < 2_147_483_648.0 {
         return ms as usize;
     }
@@ -265,9 +255,7 @@ fn timeout(stack: Stack, index: c_int) -> usize {
 }
 
 /// `settimeout(sock, ms)`
-pub unsafe extern "C-unwind" fn settimeout(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn settimeout(stack: Stack) -> c_int {
     if stack.top() != 2 {
         stack.raise(format_args!(
             "ngx.socket settimeout: expecting 2 arguments (including the object) but seen {}",
@@ -286,9 +274,7 @@ pub unsafe extern "C-unwind" fn settimeout(state: *mut lua_State) -> c_int {
 }
 
 /// `settimeouts(sock, connect, send, read)`
-pub unsafe extern "C-unwind" fn settimeouts(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn settimeouts(stack: Stack) -> c_int {
     if stack.top() != 4 {
         stack.raise(format_args!(
             "ngx.socket settimeout: expecting 4 arguments (including the object) but seen {}",
@@ -327,9 +313,7 @@ fn store_timeouts(stack: Stack, timeouts: Timeouts) -> c_int {
 }
 
 /// `setkeepalive(sock, timeout?, pool_size?)`, or with the id after `sock`
-pub unsafe extern "C-unwind" fn setkeepalive<const WITH_ID: bool>(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn setkeepalive<const WITH_ID: bool>(stack: Stack) -> c_int {
     let added = c_int::from(WITH_ID);
     let top = stack.top() - added;
     if !(1..=3).contains(&top) {
@@ -346,16 +330,14 @@ pub unsafe extern "C-unwind" fn setkeepalive<const WITH_ID: bool>(state: *mut lu
         return stack.failure(1, Error::Closed);
     };
     let argument = |index: c_int| -> Option<i64> {
-        // SAFETY: a running C function's state.
-        let number = unsafe { lua_tointeger_(state, index + added) } as i64;
+        let number = stack.integer(index + added);
         if number != 0 {
             return Some(number);
         }
         if stack.is_none_or_nil(index + added) {
             return None;
         }
-        // SAFETY: as above.
-        if unsafe { lua_isnumber(state, index + added) } == 0 {
+        if !stack.is_number(index + added) {
             stack.raise(format_args!(
                 "bad argument #{} to 'setkeepalive' (number expected, got {})",
                 index - 1,
@@ -395,9 +377,7 @@ fn require_only_self(stack: Stack, verb: &str) {
 }
 
 /// `getreusedtimes(sock)`
-pub unsafe extern "C-unwind" fn getreusedtimes(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn getreusedtimes(stack: Stack) -> c_int {
     require_only_self(stack, ", but got");
     let times = match handle::session(stack, 1) {
         Some(key) => transport::reused_times(key),
@@ -413,9 +393,7 @@ pub unsafe extern "C-unwind" fn getreusedtimes(state: *mut lua_State) -> c_int {
 }
 
 /// `close(sock)`
-pub unsafe extern "C-unwind" fn close(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn close(stack: Stack) -> c_int {
     require_only_self(stack, " but seen");
     let request = stack.request();
     let Some(key) = handle::session(stack, 1) else {

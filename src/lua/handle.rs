@@ -18,7 +18,7 @@ use mlua::ffi::{
 };
 
 use super::fields;
-use super::stack::Stack;
+use super::stack::{Stack, native};
 use crate::transport::{self, SessionKey};
 
 /// Upvalues of the functions that [`with_spares`] makes: the number of spare
@@ -40,7 +40,7 @@ pub struct Kind {
 
 static SESSION: Kind = Kind {
     magic: 0x6d63_5f73_6573_7369,
-    collect,
+    collect: native!(collect),
 };
 
 #[repr(C)]
@@ -104,9 +104,7 @@ pub fn read(stack: Stack, index: c_int, kind: &Kind) -> Option<u64> {
     }
 }
 
-unsafe extern "C-unwind" fn collect(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls a finalizer with its userdata.
-    let stack = unsafe { Stack::new(state) };
+fn collect(stack: Stack) -> c_int {
     if let Some(id) = read(stack, 1, &SESSION) {
         transport::drop_session(SessionKey::from_bits(id));
     }
@@ -115,8 +113,7 @@ unsafe extern "C-unwind" fn collect(state: *mut lua_State) -> c_int {
 
 /// The session whose id the glue passed at `index`.
 pub fn id_argument(stack: Stack, index: c_int) -> Option<SessionKey> {
-    // SAFETY: a running C function's state; 0 for anything but a number.
-    let id = unsafe { lua_tonumber(stack.state(), index) };
+    let id = stack.number(index);
     (id != 0.0).then(|| SessionKey::from_number(id))
 }
 
@@ -154,8 +151,7 @@ pub fn session(stack: Stack, index: c_int) -> Option<SessionKey> {
 /// `None` also if the session was closed.
 #[inline(always)]
 pub fn session_with_id(stack: Stack, sock: c_int, id: c_int) -> Option<SessionKey> {
-    // SAFETY: a running C function's state.
-    let number = unsafe { lua_tonumber(stack.state(), id) };
+    let number = stack.number(id);
     stack.check_table(sock);
     if number != 0.0 {
         return Some(SessionKey::from_number(number));

@@ -44,6 +44,7 @@ use mlua::{Function, Lua, Table, Value};
 
 use crate::conf::MAX_CONNECTIONS;
 use results::Shape;
+use stack::native;
 
 /// The version of lua-resty-memcached whose API this is.
 const API_VERSION: &str = "0.17";
@@ -92,10 +93,10 @@ fn build(lua: &Lua) -> mlua::Result<Table> {
     }
     let closures: [Function; 4] = {
         let closures = [
-            connection::connect as lua_CFunction,
-            connection::setkeepalive::<false>,
-            connection::setkeepalive::<true>,
-            connection::close,
+            native!(connection::connect),
+            native!(connection::setkeepalive::<false>),
+            native!(connection::setkeepalive::<true>),
+            native!(connection::close),
         ];
         // SAFETY: the state has room for a few values; the functions are
         // written as those above are.
@@ -130,39 +131,48 @@ fn build(lua: &Lua) -> mlua::Result<Table> {
 
 fn native_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {
     [
-        ("check_phase", connection::check_phase as lua_CFunction),
-        ("finish_connect", results::finish::<{ Shape::CONNECT }>),
-        ("settimeout", connection::settimeout),
-        ("settimeouts", connection::settimeouts),
-        ("getreusedtimes", connection::getreusedtimes),
-        ("sslhandshake", tls::sslhandshake),
-        ("finish_handshake", tls::finish_handshake),
-        ("free_session", tls::free_session),
-        ("send", raw::send),
-        ("finish_send", results::finish::<{ Shape::SEND }>),
-        ("receive", raw::receive),
-        ("finish_receive", results::finish::<{ Shape::RECEIVE }>),
-        ("get", commands::get::<false>),
-        ("gets", commands::get::<true>),
-        ("finish_gets", results::finish::<{ Shape::GETS }>),
-        ("get_many", commands::get_many),
-        ("finish_many", results::finish::<{ Shape::MANY }>),
-        ("finish_many_raw", results::finish::<{ Shape::MANY_RAW }>),
-        ("store", commands::store),
-        ("delete", commands::delete),
-        ("incr", commands::arith::<true>),
-        ("decr", commands::arith::<false>),
-        ("touch", commands::touch),
-        ("flush_all", commands::flush_all),
-        ("stats", commands::stats),
-        ("server_version", commands::version),
-        ("verbosity", commands::verbosity),
-        ("finish_line", results::finish::<{ Shape::LINE }>),
-        ("quit", commands::quit),
-        ("finish_quit", results::finish::<{ Shape::QUIT }>),
-        ("new_pipeline", pipeline::new),
-        ("pipeline_length", pipeline::length),
-        ("commit", pipeline::commit),
-        ("finish_commit", pipeline::finish_commit),
+        ("check_phase", native!(connection::check_phase)),
+        (
+            "finish_connect",
+            native!(results::finish::<{ Shape::CONNECT }>),
+        ),
+        ("settimeout", native!(connection::settimeout)),
+        ("settimeouts", native!(connection::settimeouts)),
+        ("getreusedtimes", native!(connection::getreusedtimes)),
+        ("sslhandshake", native!(tls::sslhandshake)),
+        ("finish_handshake", native!(tls::finish_handshake)),
+        ("free_session", native!(tls::free_session)),
+        ("send", native!(raw::send)),
+        ("finish_send", native!(results::finish::<{ Shape::SEND }>)),
+        ("receive", native!(raw::receive)),
+        (
+            "finish_receive",
+            native!(results::finish::<{ Shape::RECEIVE }>),
+        ),
+        ("get", native!(commands::get::<false>)),
+        ("gets", native!(commands::get::<true>)),
+        ("finish_gets", native!(results::finish::<{ Shape::GETS }>)),
+        ("get_many", native!(commands::get_many)),
+        ("finish_many", native!(results::finish::<{ Shape::MANY }>)),
+        (
+            "finish_many_raw",
+            native!(results::finish::<{ Shape::MANY_RAW }>),
+        ),
+        ("store", native!(commands::store)),
+        ("delete", native!(commands::delete)),
+        ("incr", native!(commands::arith::<true>)),
+        ("decr", native!(commands::arith::<false>)),
+        ("touch", native!(commands::touch)),
+        ("flush_all", native!(commands::flush_all)),
+        ("stats", native!(commands::stats)),
+        ("server_version", native!(commands::version)),
+        ("verbosity", native!(commands::verbosity)),
+        ("finish_line", native!(results::finish::<{ Shape::LINE }>)),
+        ("quit", native!(commands::quit)),
+        ("finish_quit", native!(results::finish::<{ Shape::QUIT }>)),
+        ("new_pipeline", native!(pipeline::new)),
+        ("pipeline_length", native!(pipeline::length)),
+        ("commit", native!(pipeline::commit)),
+        ("finish_commit", native!(pipeline::finish_commit)),
     ]
 }

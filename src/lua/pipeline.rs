@@ -4,13 +4,12 @@
 
 use std::ffi::c_int;
 
-use mlua::ffi::{LUA_TBOOLEAN, lua_State};
+use mlua::ffi::LUA_TBOOLEAN;
 
 use super::handle::{self, Kind};
 use super::results::{Shape, new_table, push_reply, set_index};
-use super::stack::Stack;
+use super::stack::{Stack, native};
 use super::suspend::{cannot_wait, go_on, log_refused};
-use crate::ngx_lua::release_anchors;
 use crate::protocol::{Command, Reply};
 use crate::transport::{
     self, Begun, Caller, Error, Outcome, PipelineKey, Queued, Rejected, Slot, not_connected,
@@ -18,7 +17,7 @@ use crate::transport::{
 
 static KIND: Kind = Kind {
     magic: 0x6d63_5f70_6970_656c,
-    collect,
+    collect: native!(collect),
 };
 
 /// The id of the open pipeline that the glue passed at `index`.
@@ -27,9 +26,7 @@ pub fn id_at(stack: Stack, index: c_int) -> Option<PipelineKey> {
 }
 
 /// The Lua object of a pipeline is collected.
-unsafe extern "C-unwind" fn collect(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls a finalizer with its userdata.
-    let stack = unsafe { Stack::new(state) };
+fn collect(stack: Stack) -> c_int {
     if let Some(key) = id_at(stack, 1) {
         transport::take_commands(key);
     }
@@ -37,18 +34,14 @@ unsafe extern "C-unwind" fn collect(state: *mut lua_State) -> c_int {
 }
 
 /// `new_pipeline()`
-pub unsafe extern "C-unwind" fn new(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn new(stack: Stack) -> c_int {
     let key = transport::new_pipeline();
     handle::push(stack, &KIND, key.to_bits());
     1
 }
 
 /// `pipeline_length(pipeline)`: number of commands in it
-pub unsafe extern "C-unwind" fn length(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn length(stack: Stack) -> c_int {
     let len = id_at(stack, 1).map_or(0, transport::pipeline_len);
     stack.push_integer(len as i64);
     1
@@ -67,9 +60,7 @@ pub fn queue(stack: Stack, key: PipelineKey, shape: u8, command: &Command<'_>) -
 }
 
 /// `commit(sock, pipeline)`
-pub unsafe extern "C-unwind" fn commit(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn commit(stack: Stack) -> c_int {
     let request = stack.request();
     let Some(session) = handle::session_argument(stack, 1) else {
         return stack.failure(1, not_connected(request, "send", Error::Closed));
@@ -92,9 +83,7 @@ pub unsafe extern "C-unwind" fn commit(state: *mut lua_State) -> c_int {
 
 /// `finish_commit(pipeline, sock, id, commit(id, pipeline))`, see
 /// [`super::results::finish`]
-pub unsafe extern "C-unwind" fn finish_commit(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn finish_commit(stack: Stack) -> c_int {
     if stack.kind(4) != LUA_TBOOLEAN {
         return stack.top() - 3;
     }
@@ -102,8 +91,7 @@ pub unsafe extern "C-unwind" fn finish_commit(state: *mut lua_State) -> c_int {
         Some(session) => transport::take_outcome(session, Slot::Reader),
         None => Outcome::Failed(Error::Closed),
     };
-    // SAFETY: Lua calls this.
-    unsafe { release_anchors(state) };
+    stack.release_anchors();
     match id_at(stack, 1) {
         Some(id) => push_outcome(stack, id, outcome),
         None => stack.failure(1, Error::Unknown),

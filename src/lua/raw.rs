@@ -4,9 +4,8 @@
 use std::ffi::c_int;
 
 use mlua::ffi::{
-    LUA_TBOOLEAN, LUA_TNIL, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE, lua_State, lua_checkstack,
-    lua_isnumber, lua_next, lua_pop, lua_pushnil, lua_rawgeti_, lua_toboolean, lua_tointeger_,
-    lua_tonumber,
+    LUA_TBOOLEAN, LUA_TNIL, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE, lua_checkstack, lua_next,
+    lua_pop, lua_pushnil, lua_rawgeti_, lua_tonumber,
 };
 
 use super::handle;
@@ -20,9 +19,7 @@ use crate::transport::{self, CallError, Error, not_connected};
 const MAX_DEPTH: usize = 100;
 
 /// `sock:send(data)`
-pub unsafe extern "C-unwind" fn send(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn send(stack: Stack) -> c_int {
     if stack.top() != 2 {
         stack.raise(format_args!(
             "expecting 2 arguments (including the object), but got {}",
@@ -37,8 +34,7 @@ pub unsafe extern "C-unwind" fn send(state: *mut lua_State) -> c_int {
     let data: &[u8] = match stack.kind(2) {
         LUA_TSTRING | LUA_TNUMBER => stack.text(2).unwrap_or_default(),
         LUA_TNIL => b"nil",
-        // SAFETY: a running C function's state.
-        LUA_TBOOLEAN if unsafe { lua_toboolean(state, 2) } != 0 => b"true",
+        LUA_TBOOLEAN if stack.boolean(2) => b"true",
         LUA_TBOOLEAN => b"false",
         LUA_TTABLE => {
             flatten(stack, 2, &mut buffer, 0);
@@ -100,9 +96,7 @@ fn flatten(stack: Stack, table: c_int, out: &mut Vec<u8>, depth: usize) {
 }
 
 /// `sock:receive(pattern?)`
-pub unsafe extern "C-unwind" fn receive(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn receive(stack: Stack) -> c_int {
     let top = stack.top();
     if top != 1 && top != 2 {
         stack.raise(format_args!(
@@ -136,11 +130,8 @@ fn pattern(stack: Stack) -> RawRead {
     let bad = |text: std::fmt::Arguments<'_>| -> ! {
         stack.raise(format_args!("bad argument #1 to 'receive' ({text})"))
     };
-    // SAFETY: a running C function's state.
-    if unsafe { lua_isnumber(stack.state(), 2) } != 0 {
-        // SAFETY: as above. What is no integer becomes one as Lua does it:
-        // truncated, or the least there is.
-        let bytes = unsafe { lua_tointeger_(stack.state(), 2) };
+    if stack.is_number(2) {
+        let bytes = stack.integer(2);
         return match usize::try_from(bytes) {
             Ok(bytes) => RawRead::Exact(bytes),
             Err(_) => bad(format_args!("bad pattern argument")),

@@ -9,8 +9,7 @@ use mlua::ffi::{
 };
 
 use super::handle;
-use super::stack::Stack;
-use crate::ngx_lua::release_anchors;
+use super::stack::{Stack, native};
 use crate::protocol::{Hit, Reply, Values, is_plain, unescape_into};
 use crate::transport::{self, Outcome, Slot};
 
@@ -71,16 +70,14 @@ pub unsafe fn push_finish_get(state: *mut lua_State) {
     // SAFETY: by this function's contract.
     unsafe {
         lua_pushlstring_(state, c"0".as_ptr(), 1);
-        lua_pushcclosure(state, finish::<{ Shape::GET }>, 1);
+        lua_pushcclosure(state, native!(finish::<{ Shape::GET }>), 1);
     }
 }
 
 /// `finish(sock, id, start(id, …))`: the results of `start` or, after a
 /// semaphore has resumed it, those of the operation. A semaphore's first result
 /// is a boolean, which no `start` returns.
-pub unsafe extern "C-unwind" fn finish<const SHAPE: u8>(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn finish<const SHAPE: u8>(stack: Stack) -> c_int {
     if stack.kind(3) != LUA_TBOOLEAN {
         return stack.top() - 2;
     }
@@ -88,8 +85,7 @@ pub unsafe extern "C-unwind" fn finish<const SHAPE: u8>(state: *mut lua_State) -
         Some(key) => {
             let slot = Shape::slot(SHAPE);
             let outcome = transport::take_outcome(key, slot);
-            // SAFETY: Lua calls this.
-            unsafe { release_anchors(state) };
+            stack.release_anchors();
             let zero = (SHAPE == Shape::GET).then_some(ZERO);
             push(stack, SHAPE, outcome, zero)
         }

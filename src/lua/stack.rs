@@ -4,9 +4,9 @@ use std::ffi::{CStr, c_int};
 use std::fmt;
 
 use mlua::ffi::{
-    LUA_TNIL, LUA_TNONE, LUA_TTABLE, lua_State, lua_concat, lua_error, lua_gettop, lua_pushinteger,
-    lua_pushlstring_, lua_pushnil, lua_pushnumber, lua_tolstring, lua_type, lua_typename,
-    lua_yield, luaL_where,
+    LUA_TNIL, LUA_TNONE, LUA_TTABLE, lua_State, lua_concat, lua_error, lua_gettop, lua_isnumber,
+    lua_pushinteger, lua_pushlstring_, lua_pushnil, lua_pushnumber, lua_toboolean, lua_tointeger_,
+    lua_tolstring, lua_tonumber, lua_type, lua_typename, lua_yield, luaL_where,
 };
 use nginx_sys::ngx_http_request_t;
 use std::ptr::NonNull;
@@ -30,6 +30,18 @@ pub enum CannotWait {
     #[error("no memory")]
     NoMemory,
 }
+
+/// A function that takes a [`Stack`] as one that Lua can call.
+macro_rules! native {
+    ($function:expr) => {{
+        unsafe extern "C-unwind" fn call(state: *mut mlua::ffi::lua_State) -> std::ffi::c_int {
+            // SAFETY: Lua calls this, with the state of the call.
+            $function(unsafe { $crate::lua::stack::Stack::new(state) })
+        }
+        call as mlua::ffi::lua_CFunction
+    }};
+}
+pub(super) use native;
 
 /// The Lua state of a running C function.
 ///
@@ -61,6 +73,30 @@ impl Stack {
     pub fn kind(self, index: c_int) -> c_int {
         // SAFETY: see the type.
         unsafe { lua_type(self.0, index) }
+    }
+
+    /// The value at `index` as a number, 0 for anything that is none.
+    pub fn number(self, index: c_int) -> f64 {
+        // SAFETY: see the type.
+        unsafe { lua_tonumber(self.0, index) }
+    }
+
+    /// As [`Self::number`], an integer: truncated, or the least there is.
+    pub fn integer(self, index: c_int) -> i64 {
+        // SAFETY: see the type.
+        unsafe { lua_tointeger_(self.0, index) as i64 }
+    }
+
+    /// Whether the value at `index` is a number, or a string that is one.
+    pub fn is_number(self, index: c_int) -> bool {
+        // SAFETY: see the type.
+        unsafe { lua_isnumber(self.0, index) != 0 }
+    }
+
+    /// Whether the value at `index` is anything but `false` and nil.
+    pub fn boolean(self, index: c_int) -> bool {
+        // SAFETY: see the type.
+        unsafe { lua_toboolean(self.0, index) != 0 }
     }
 
     /// Name of the type of the value at `index`.
@@ -177,6 +213,13 @@ impl Stack {
         self.reserve(&mut copy, bytes.len());
         copy.extend_from_slice(bytes);
         copy
+    }
+
+    /// Lets go of coroutines that need not be held any more.
+    #[inline(always)]
+    pub fn release_anchors(self) {
+        // SAFETY: see the type.
+        unsafe { ngx_lua::release_anchors(self.0) }
     }
 
     /// The request whose Lua code runs.

@@ -5,14 +5,13 @@ use std::ffi::{c_int, c_void};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
-use mlua::ffi::{LUA_TBOOLEAN, lua_State, lua_toboolean, lua_tonumber};
+use mlua::ffi::LUA_TBOOLEAN;
 use nginx_sys::SSL_SESSION;
 
 use super::handle;
 use super::results::{Shape, push};
 use super::stack::Stack;
 use super::suspend::{caller, go_on};
-use crate::ngx_lua::release_anchors;
 use crate::transport::{
     self, Begun, CallError, Certificate, Error, Handshake, Outcome, SessionKey, Slot,
 };
@@ -21,18 +20,14 @@ use crate::transport::{
 pub const SAME_SESSION: f64 = 1.0;
 
 /// `sslhandshake(sock, session, server_name, verify, status, cert, key, host, port)`
-pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn sslhandshake(stack: Stack) -> c_int {
     let request = stack.request();
     let Some(key) = handle::session(stack, 1) else {
         stack.raise(format_args!("socket is never created nor connected"))
     };
-    // SAFETY: a running C function's state.
-    let flag = |index| unsafe { lua_toboolean(state, index) } != 0;
+    let flag = |index| stack.boolean(index);
     let session = pointer_argument::<SSL_SESSION>(stack, 2);
-    // SAFETY: a running C function's state.
-    let port = unsafe { lua_tonumber(state, 9) };
+    let port = stack.number(9);
     let handshake = Handshake {
         session: transport::known_tls_session(session),
         server_name: stack
@@ -63,9 +58,7 @@ pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
 }
 
 /// `finish_handshake(sock, sock, sslhandshake(sock, …))`, see [`super::results::finish`]
-pub unsafe extern "C-unwind" fn finish_handshake(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn finish_handshake(stack: Stack) -> c_int {
     if stack.kind(3) != LUA_TBOOLEAN {
         return stack.top() - 2;
     }
@@ -73,8 +66,7 @@ pub unsafe extern "C-unwind" fn finish_handshake(state: *mut lua_State) -> c_int
         return stack.failure(1, Error::Closed);
     };
     let outcome = transport::take_outcome(key, Slot::Reader);
-    // SAFETY: Lua calls this.
-    unsafe { release_anchors(state) };
+    stack.release_anchors();
     push_outcome(stack, key, outcome)
 }
 
@@ -93,9 +85,7 @@ fn push_session(stack: Stack, key: SessionKey) -> c_int {
 }
 
 /// `free_session(address)`
-pub unsafe extern "C-unwind" fn free_session(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn free_session(stack: Stack) -> c_int {
     let session = pointer_argument::<SSL_SESSION>(stack, 1);
     transport::take_back_tls_session(session);
     0
@@ -111,7 +101,6 @@ fn certificate(stack: Stack) -> Option<Rc<Certificate>> {
 
 /// The FFI pointer that the glue passed as an address, or null.
 fn pointer_argument<T>(stack: Stack, index: c_int) -> *mut T {
-    // SAFETY: a running C function's state.
-    let address = unsafe { lua_tonumber(stack.state(), index) };
+    let address = stack.number(index);
     ptr::with_exposed_provenance_mut(address as usize)
 }

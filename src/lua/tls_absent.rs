@@ -14,9 +14,7 @@ use crate::transport::{self, Handshake};
 pub const SAME_SESSION: f64 = 1.0;
 
 /// `sslhandshake(sock, …)`: always refused
-pub unsafe extern "C-unwind" fn sslhandshake(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    let stack = unsafe { Stack::new(state) };
+pub fn sslhandshake(stack: Stack) -> c_int {
     let request = stack.request();
     let Some(key) = handle::session(stack, 1) else {
         stack.raise(format_args!("socket is never created nor connected"))

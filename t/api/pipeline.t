@@ -378,7 +378,7 @@ by sevens: {{"ab\r\nc", "7"}, {1}, {}, {"42"}, {nil, "NOT_FOUND"}, {{"STAT x y"}
                 c:send("VALUE a 0 1\r\nx\r\nEND\r\nSTORED\r\n42")
             end)
             local m = kit.connect(srv.port)
-            m:set_timeout(100)
+            m:set_timeout(1000)
             m:init_pipeline()
             m:get("a")
             m:set("a", 1)
