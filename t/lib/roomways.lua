@@ -1,4 +1,4 @@
--- Ways in which connections come to be opened, for t/room.t: each is what
+-- Ways in which connections come to be opened, for t/faults/room.t: each is what
 -- happens before connections are scarce (its result is passed on) and after.
 
 local kit = require "testkit"
