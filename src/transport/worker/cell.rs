@@ -19,7 +19,7 @@ static WORKER: Cell = Cell(RefCell::new(None));
 /// `f` must call nothing that may run Lua: Lua may call methods and collect
 /// garbage, which comes back here, and then `f` is not run. What opens a
 /// connection sees to it that nginx closes no idle ones for it, see
-/// [`super::room`].
+/// `calls/room.rs`.
 ///
 /// A panic of `f` comes no further; the result is a [`Fallback`] then.
 pub fn with<R: Fallback>(f: impl FnOnce(&mut Worker) -> R) -> R {
