@@ -2,8 +2,6 @@
 
 use std::ffi::c_int;
 
-use mlua::ffi::lua_State;
-
 use super::handle;
 use super::results::{self, Shape};
 use super::stack::Stack;
@@ -30,12 +28,11 @@ pub fn sslhandshake(stack: Stack) -> c_int {
 }
 
 /// `finish_handshake(sock, sock, sslhandshake(sock, …))`
-pub unsafe extern "C-unwind" fn finish_handshake(state: *mut lua_State) -> c_int {
-    // SAFETY: Lua calls this.
-    unsafe { results::finish::<{ Shape::HANDSHAKE }>(state) }
+pub fn finish_handshake(stack: Stack) -> c_int {
+    results::finish::<{ Shape::HANDSHAKE }>(stack)
 }
 
 /// `free_session(address)`: there are none
-pub unsafe extern "C-unwind" fn free_session(_: *mut lua_State) -> c_int {
+pub fn free_session(_: Stack) -> c_int {
     0
 }
