@@ -6,9 +6,9 @@
 
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 
-use nginx_sys::{NGX_LOG_ALERT, ngx_cycle};
+use nginx_sys::NGX_LOG_ALERT;
 
-use crate::nginx;
+use crate::nginx::Log;
 
 /// What Lua is told.
 pub const INTERNAL: &str = "internal error";
@@ -45,10 +45,5 @@ fn log(info: &PanicHookInfo<'_>) {
 
 /// Tells the operator of a bug.
 pub fn alert(text: std::fmt::Arguments<'_>) {
-    // SAFETY: nginx's global; a cycle has a log.
-    unsafe {
-        if let Some(cycle) = ngx_cycle.as_ref() {
-            nginx::log(NGX_LOG_ALERT, cycle.log, 0, text);
-        }
-    }
+    Log::of_cycle().write(NGX_LOG_ALERT, 0, text);
 }

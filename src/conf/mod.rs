@@ -6,12 +6,13 @@ mod multiplex;
 mod tls;
 
 use std::ffi::{c_char, c_void};
-use std::ptr::{self, NonNull};
+use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-#[cfg(ngx_feature = "http_ssl")]
 use crate::contain::contain;
-use nginx_sys::{ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_module, ngx_http_request_t, ngx_palloc};
+#[cfg(ngx_feature = "http_ssl")]
+use crate::nginx::Request;
+use nginx_sys::{ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_module, ngx_palloc};
 
 #[cfg(ngx_feature = "http_ssl")]
 pub use tls::Context;
@@ -29,7 +30,7 @@ const UNSET: usize = usize::MAX;
 
 /// The directives of a location.
 #[repr(C)]
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct LocConf {
     max_value_size: usize,
     /// `None`: not set here.
@@ -39,35 +40,39 @@ pub struct LocConf {
 }
 
 impl LocConf {
+    /// Nothing is set.
+    const UNSET: LocConf = LocConf {
+        max_value_size: UNSET,
+        multiplex: None,
+        #[cfg(ngx_feature = "http_ssl")]
+        ssl: Context::None,
+    };
+
     /// The configuration of `request`'s location.
-    ///
-    /// # Safety
-    ///
-    /// `request` is live; the reference must not outlive it.
-    pub unsafe fn of<'a>(request: NonNull<ngx_http_request_t>) -> Option<&'a LocConf> {
-        // SAFETY: every request has a loc_conf array, filled for all modules.
-        unsafe {
-            let conf = *(*request.as_ptr())
-                .loc_conf
-                .add(INDEX.load(Ordering::Relaxed));
+    #[inline(always)]
+    pub fn of(request: Request) -> LocConf {
+        // SAFETY: the index is this module's; `create_loc_conf` made what is there.
+        let conf = unsafe {
+            let conf = request.loc_conf(INDEX.load(Ordering::Relaxed));
             conf.cast::<LocConf>().as_ref()
-        }
+        };
+        conf.copied().unwrap_or(LocConf::UNSET)
     }
 
     /// `lua_memcached_max_value_size`: the longest value accepted from a
     /// server, in bytes.
-    pub fn max_value_size(&self) -> usize {
+    pub fn max_value_size(self) -> usize {
         self.max_value_size
     }
 
     /// `lua_memcached_multiplex`
-    pub fn multiplex(&self) -> Multiplex {
+    pub fn multiplex(self) -> Multiplex {
         self.multiplex.unwrap_or(Multiplex::OFF)
     }
 
     /// The SSL context of ngx_lua's `lua_ssl_*` directives.
     #[cfg(ngx_feature = "http_ssl")]
-    pub fn ssl(&self) -> Context {
+    pub fn ssl(self) -> Context {
         self.ssl
     }
 
@@ -163,12 +168,7 @@ pub unsafe extern "C" fn create_loc_conf(cf: *mut ngx_conf_t) -> *mut c_void {
     unsafe {
         let conf = ngx_palloc((*cf).pool, size_of::<LocConf>()).cast::<LocConf>();
         if !conf.is_null() {
-            conf.write(LocConf {
-                max_value_size: UNSET,
-                multiplex: None,
-                #[cfg(ngx_feature = "http_ssl")]
-                ssl: Context::None,
-            });
+            conf.write(LocConf::UNSET);
         }
         conf.cast()
     }

@@ -73,9 +73,8 @@ pub unsafe fn http_context(cf: *mut ngx_conf_t) -> Context {
         let mut quiet = *cf;
         quiet.log = nginx::silent_log();
         let Some(context) = context_of(&raw mut quiet, settings) else {
-            nginx::log(
+            nginx::Log::from_raw((*cf).log).write(
                 NGX_LOG_WARN,
-                (*cf).log,
                 0,
                 format_args!(
                     "lua_ssl_* directives of the http block cannot be applied: \

@@ -2,13 +2,11 @@
 //! cosockets have, with their arguments, results and errors.
 
 use std::ffi::{CStr, c_int};
-use std::ptr::NonNull;
 
 use mlua::ffi::{
     LUA_TNIL, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE, lua_getfield_, lua_isnumber, lua_pop,
     lua_pushnumber, lua_rawseti_, lua_tointeger_,
 };
-use nginx_sys::ngx_http_request_t;
 
 use super::fields;
 use super::handle::{self, NewHandle};
@@ -16,6 +14,7 @@ use super::results::Shape;
 use super::stack::{CannotWait, Stack};
 use super::suspend::{give_up, go_on};
 use crate::conf::{LocConf, MAX_CONNECTIONS, Multiplex};
+use crate::nginx::Request;
 use crate::ngx_lua::Settings;
 use crate::transport::{
     self, Begun, CallError, Caller, Connecting, Error, KeepaliveError, Opened, Peer, PoolName,
@@ -32,7 +31,7 @@ pub fn check_phase(stack: Stack) -> c_int {
 }
 
 #[cold]
-fn require_phase(stack: Stack, request: NonNull<ngx_http_request_t>) {
+fn require_phase(stack: Stack, request: Request) {
     if let Err(text) = transport::check_phase(request) {
         stack.raise(format_args!("{text}"));
     }
@@ -154,10 +153,8 @@ fn kept_timeouts(stack: Stack) -> Timeouts {
 
 /// Whether and how the `sock` that connects shares connections. The option of
 /// `new` takes precedence over the location's directive.
-fn multiplex(stack: Stack, request: NonNull<ngx_http_request_t>) -> Multiplex {
-    // SAFETY: the running request.
-    let conf = unsafe { LocConf::of(request) };
-    let mut multiplex = conf.map_or(Multiplex::OFF, LocConf::multiplex);
+fn multiplex(stack: Stack, request: Request) -> Multiplex {
+    let mut multiplex = LocConf::of(request).multiplex();
     let said = stack.number(ADDED + 1);
     if said != 0.0 {
         multiplex.connections = (said as usize).min(MAX_CONNECTIONS);
@@ -201,8 +198,7 @@ fn options(stack: Stack, index: c_int) -> Options {
         }
     });
     if options.backlog.is_some() && options.pool_size.is_none() {
-        // SAFETY: the running request.
-        let settings = unsafe { Settings::of(stack.request()) };
+        let settings = Settings::of(stack.request());
         let size = settings.map(|settings| settings.pool_size());
         options.pool_size = size.and_then(|size| usize::try_from(size).ok());
     }

@@ -8,9 +8,8 @@ use mlua::ffi::{
     lua_pushinteger, lua_pushlstring_, lua_pushnil, lua_pushnumber, lua_toboolean, lua_tointeger_,
     lua_tolstring, lua_tonumber, lua_type, lua_typename, lua_yield, luaL_where,
 };
-use nginx_sys::ngx_http_request_t;
-use std::ptr::NonNull;
 
+use crate::nginx::Request;
 use crate::ngx_lua::{self, NoWaiter, Waiter};
 
 /// Why the running coroutine cannot wait where it is.
@@ -223,9 +222,9 @@ impl Stack {
     }
 
     /// The request whose Lua code runs.
-    pub fn request(self) -> NonNull<ngx_http_request_t> {
+    pub fn request(self) -> Request {
         // SAFETY: see the type.
-        match NonNull::new(unsafe { ngx_lua::request(self.0) }) {
+        match unsafe { ngx_lua::request(self.0) } {
             Some(request) => request,
             None => self.raise(format_args!("no request found")),
         }
@@ -250,14 +249,14 @@ impl Stack {
     }
 
     /// Whether a thread of ngx_lua runs, for which see [`Waiter::is_thread`].
-    pub fn is_thread(self, request: NonNull<ngx_http_request_t>) -> bool {
+    pub fn is_thread(self, request: Request) -> bool {
         // SAFETY: see the type; the request is the running one.
         unsafe { Waiter::is_thread(self.0, request) }
     }
 
     /// The running coroutine, if it may wait here and ngx_lua will resume it.
     #[inline(always)]
-    pub fn waiter(self, request: NonNull<ngx_http_request_t>) -> Result<Waiter, CannotWait> {
+    pub fn waiter(self, request: Request) -> Result<Waiter, CannotWait> {
         // SAFETY: see the type; the request is the running one.
         unsafe {
             if !ngx_lua::is_yieldable(self.0) {

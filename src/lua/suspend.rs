@@ -3,21 +3,20 @@
 
 use std::ffi::c_int;
 use std::fmt;
-use std::ptr::NonNull;
 
 use mlua::ffi::lua_yield;
-use nginx_sys::{NGX_LOG_INFO, ngx_http_request_t};
+use nginx_sys::NGX_LOG_INFO;
 
 use super::results::{Shape, push};
 use super::stack::{CannotWait, Stack};
-use crate::nginx;
+use crate::nginx::Request;
 use crate::protocol::Refused;
 use crate::transport::{self, Begun, CallError, Caller, Error, Rejected, SessionKey};
 
 /// Who calls a method that may have to wait. Under a C function that cannot be
 /// suspended an operation that needs no waiting works, as it does with
 /// cosockets; elsewhere one that could not wait is not begun.
-pub fn caller(stack: Stack, request: NonNull<ngx_http_request_t>) -> Result<Caller, CannotWait> {
+pub fn caller(stack: Stack, request: Request) -> Result<Caller, CannotWait> {
     match stack.waiter(request) {
         Ok(waiter) => Ok(Caller {
             request,
@@ -72,7 +71,7 @@ pub fn cannot_wait(
     stack: Stack,
     shape: u8,
     key: SessionKey,
-    request: NonNull<ngx_http_request_t>,
+    request: Request,
     why: CannotWait,
 ) -> c_int {
     match transport::check_ready(key, request) {
@@ -83,14 +82,9 @@ pub fn cannot_wait(
 
 /// Logs which command was not sent, and why.
 pub fn log_refused(stack: Stack, refused: &Refused) {
-    let request = stack.request();
-    // SAFETY: the running request has a connection with a log.
-    unsafe {
-        nginx::log(
-            NGX_LOG_INFO,
-            (*(*request.as_ptr()).connection).log,
-            0,
-            format_args!("lua memcached command refused: {}", refused.why),
-        );
-    }
+    stack.request().log().write(
+        NGX_LOG_INFO,
+        0,
+        format_args!("lua memcached command refused: {}", refused.why),
+    );
 }

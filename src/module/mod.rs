@@ -57,7 +57,8 @@ unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
         return NGX_OK as ngx_int_t;
     };
     // SAFETY: the configuration has a log.
-    unsafe { nginx::log(NGX_LOG_EMERG, (*cf).log, 0, format_args!("{failed}")) };
+    let log = unsafe { nginx::Log::from_raw((*cf).log) };
+    log.write(NGX_LOG_EMERG, 0, format_args!("{failed}"));
     NGX_ERROR as ngx_int_t
 }
 

@@ -5,20 +5,49 @@ use std::fmt;
 use std::mem::MaybeUninit;
 
 use nginx_sys::{
-    NGX_MAX_ERROR_STR, ngx_err_t, ngx_log_error_core, ngx_log_t, ngx_strerror, ngx_uint_t,
+    NGX_MAX_ERROR_STR, ngx_cycle, ngx_err_t, ngx_log_error_core, ngx_log_t, ngx_strerror,
+    ngx_uint_t,
 };
 
-/// Writes one line to `log` if its level lets it through. Control characters,
-/// which could make it look like several, become `?`.
-///
-/// # Safety
-///
-/// `log` is a valid log, e.g. that of a live connection or of the cycle.
-pub unsafe fn log(level: u32, log: *mut ngx_log_t, err: ngx_err_t, args: fmt::Arguments<'_>) {
-    // SAFETY: valid by this function's contract.
-    if unsafe { (*log).log_level } < level as ngx_uint_t {
-        return;
+/// A log of nginx. It is not kept longer than what it belongs to: a cycle, a
+/// connection, or a configuration being read.
+#[derive(Clone, Copy)]
+pub struct Log(*mut ngx_log_t);
+
+impl Log {
+    /// # Safety
+    ///
+    /// The log is valid, and the value is dropped before the log goes away.
+    #[inline(always)]
+    pub unsafe fn from_raw(log: *mut ngx_log_t) -> Log {
+        Log(log)
     }
+
+    /// The log of the current cycle; before there is one, one that nobody sees.
+    pub fn of_cycle() -> Log {
+        // SAFETY: nginx's global; a cycle has a log.
+        let cycle = unsafe { ngx_cycle.as_ref() };
+        Log(cycle.map_or_else(silent_log, |cycle| cycle.log))
+    }
+
+    /// For functions of nginx.
+    #[inline(always)]
+    pub fn as_ptr(self) -> *mut ngx_log_t {
+        self.0
+    }
+
+    /// Writes one line if the log's level lets it through.
+    pub fn write(self, level: u32, err: ngx_err_t, args: fmt::Arguments<'_>) {
+        // SAFETY: the log is valid.
+        if unsafe { (*self.0).log_level } >= level as ngx_uint_t {
+            write_line(level, self, err, args);
+        }
+    }
+}
+
+/// Writes a line. Control characters, which could make it look like several,
+/// become `?`.
+fn write_line(level: u32, log: Log, err: ngx_err_t, args: fmt::Arguments<'_>) {
     let mut buf = [MaybeUninit::uninit(); NGX_MAX_ERROR_STR as usize];
     let text = ngx::log::write_fmt(&mut buf, args);
     let printable: Vec<u8>;
@@ -33,7 +62,7 @@ pub unsafe fn log(level: u32, log: *mut ngx_log_t, err: ngx_err_t, args: fmt::Ar
     unsafe {
         ngx_log_error_core(
             level as ngx_uint_t,
-            log,
+            log.0,
             err,
             c"%*s".as_ptr(),
             text.len(),

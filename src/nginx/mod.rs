@@ -3,6 +3,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `log` | log lines and error texts |
+//! | `request` | a request, as far as this module has to do with it |
 //! | `timer` | the clock, and timers that belong to no connection |
 //! | `posted` | posted events |
 //! | `draining` | when nginx may close idle connections to get free ones |
@@ -10,15 +11,16 @@
 mod draining;
 mod log;
 mod posted;
+mod request;
 mod timer;
 
 use nginx_sys::{ngx_exiting, ngx_terminate};
 
 pub use draining::{is_scarce, make_room, without_draining};
-#[cfg(ngx_feature = "http_ssl")]
 pub use log::silent_log;
-pub use log::{error_text, last_errno, log};
+pub use log::{Log, error_text, last_errno};
 pub use posted::{Posted, post_next};
+pub use request::Request;
 pub use timer::{Msec, Timer, event_id, now, stop_timer, until_after};
 
 /// Whether the worker is about to end: what becomes idle is to be closed.

@@ -1,6 +1,8 @@
 //! Posted events: what nginx handles later in an iteration of its event loop, or in the next.
 
-use nginx_sys::{ngx_event_t, ngx_log_t, ngx_posted_events, ngx_posted_next_events, ngx_queue_t};
+use nginx_sys::{ngx_event_t, ngx_posted_events, ngx_posted_next_events, ngx_queue_t};
+
+use super::log::silent_log;
 
 /// An event that is handled at the end of the current iteration of the event loop,
 /// after what was posted before it.
@@ -9,19 +11,13 @@ pub struct Posted {
 }
 
 impl Posted {
-    /// An event that will call `handler`, not posted.
-    ///
-    /// # Safety
-    ///
-    /// `log` outlives the event (the cycle's does).
-    pub unsafe fn new(
-        handler: unsafe extern "C" fn(*mut ngx_event_t),
-        log: *mut ngx_log_t,
-    ) -> Posted {
+    /// An event that will call `handler`, not posted. It may outlive the cycle,
+    /// so its log is none of a cycle.
+    pub fn new(handler: unsafe extern "C" fn(*mut ngx_event_t)) -> Posted {
         // SAFETY: a C struct for which all zeros is the initial state.
         let mut event: Box<ngx_event_t> = Box::new(unsafe { std::mem::zeroed() });
         event.handler = Some(handler);
-        event.log = log;
+        event.log = silent_log();
         Posted { event }
     }
 

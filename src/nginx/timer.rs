@@ -4,8 +4,10 @@ use std::ffi::c_void;
 
 use nginx_sys::{
     ngx_add_timer, ngx_cached_time, ngx_connection_t, ngx_current_msec, ngx_del_timer, ngx_event_t,
-    ngx_log_t, ngx_msec_t,
+    ngx_msec_t,
 };
+
+use super::log::silent_log;
 
 /// Milliseconds, as nginx counts them.
 pub type Msec = ngx_msec_t;
@@ -39,23 +41,16 @@ struct TimerCell {
 }
 
 impl Timer {
-    /// A timer that will call `handler`, unarmed.
-    ///
-    /// # Safety
-    ///
-    /// `log` outlives the timer (the cycle's does).
-    pub unsafe fn new(
-        handler: unsafe extern "C" fn(*mut ngx_event_t),
-        id: u64,
-        log: *mut ngx_log_t,
-    ) -> Timer {
+    /// A timer that will call `handler`, unarmed. It may outlive the cycle, so
+    /// its log is none of a cycle.
+    pub fn new(handler: unsafe extern "C" fn(*mut ngx_event_t), id: u64) -> Timer {
         // SAFETY: both are C structs for which all zeros is the initial state.
         let mut cell: Box<TimerCell> = Box::new(unsafe { std::mem::zeroed() });
         cell.connection.fd = -1;
         cell.connection.data = id as usize as *mut c_void;
         cell.event.data = (&raw mut cell.connection).cast();
         cell.event.handler = Some(handler);
-        cell.event.log = log;
+        cell.event.log = silent_log();
         Timer { cell }
     }
 

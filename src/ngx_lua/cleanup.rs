@@ -18,19 +18,15 @@ unsafe extern "C" {
 /// it; [`Self::cancel`] does.
 #[derive(Debug)]
 pub struct Cleanup {
-    request: NonNull<ngx_http_request_t>,
+    request: Request,
     entry: NonNull<ngx_http_cleanup_t>,
 }
 
 impl Cleanup {
     /// Registers `handler(id)` to run at the end of `request`; for a
     /// subrequest at the end of its main request. `None`: no memory.
-    ///
-    /// # Safety
-    ///
-    /// `request` is a live request.
-    pub unsafe fn register(
-        request: NonNull<ngx_http_request_t>,
+    pub fn register(
+        request: Request,
         handler: unsafe extern "C" fn(*mut c_void),
         id: u64,
     ) -> Option<Cleanup> {
@@ -44,7 +40,7 @@ impl Cleanup {
     }
 
     /// The request it was registered with.
-    pub fn request(&self) -> NonNull<ngx_http_request_t> {
+    pub fn request(&self) -> Request {
         self.request
     }
 
@@ -66,3 +62,4 @@ impl Cleanup {
         }
     }
 }
+use crate::nginx::Request;

@@ -9,12 +9,13 @@
 use std::ptr::NonNull;
 
 use mlua::ffi::lua_State;
-use nginx_sys::ngx_http_request_t;
 
 use super::anchor::Anchor;
 use super::layout::{self, CleanupHandler, CoCtx, Ctx, Layout};
+use crate::nginx::Request;
 
-/// A coroutine that is to wait, and that ngx_lua will resume.
+/// A coroutine that is to wait, and that ngx_lua will resume. It is dropped before
+/// its request ends.
 #[derive(Debug)]
 pub enum Waiter {
     /// A light thread or an entry thread. When it ends, ngx_lua takes it out of
@@ -64,12 +65,9 @@ impl Waiter {
     /// # Safety
     ///
     /// `state` is what Lua passed to the running C function, `request` the
-    /// request whose Lua code runs.
+    /// request whose Lua code runs. The value is dropped before the request ends.
     #[inline(always)]
-    pub unsafe fn running(
-        state: *mut lua_State,
-        request: NonNull<ngx_http_request_t>,
-    ) -> Result<Waiter, NoWaiter> {
+    pub unsafe fn running(state: *mut lua_State, request: Request) -> Result<Waiter, NoWaiter> {
         // SAFETY: by this function's contract; the request has not ended.
         unsafe {
             let layout = Layout::get(request).ok_or(NoWaiter::Unknown)?;
@@ -92,7 +90,7 @@ impl Waiter {
     ///
     /// As for [`Self::running`].
     #[inline(always)]
-    pub unsafe fn is_thread(state: *mut lua_State, request: NonNull<ngx_http_request_t>) -> bool {
+    pub unsafe fn is_thread(state: *mut lua_State, request: Request) -> bool {
         // SAFETY: by this function's contract; the request has not ended.
         unsafe {
             let (Some(layout), Some(ctx)) = (Layout::get(request), layout::ctx(request)) else {
@@ -103,40 +101,25 @@ impl Waiter {
         }
     }
 
-    /// The coroutine.
-    pub fn coroutine(&self) -> Coroutine {
-        match self {
-            Waiter::Thread(coroutine) => *coroutine,
-            Waiter::Nested(nested) => nested.coroutine,
-        }
-    }
-
     /// Whether it may be resumed: neither the thread that it runs in nor the
     /// run of Lua code has ended.
-    ///
-    /// # Safety
-    ///
-    /// The request has not ended.
     #[inline(always)]
-    pub unsafe fn may_go_on(&self) -> bool {
+    pub fn may_go_on(&self) -> bool {
         match self {
             Waiter::Thread(_) => true,
-            // SAFETY: by this function's contract.
-            Waiter::Nested(nested) => unsafe { nested.may_go_on() },
+            Waiter::Nested(nested) => nested.may_go_on(),
         }
     }
-}
 
-impl Coroutine {
-    /// Has it wait no longer: nothing of it stays in a queue or in nginx's
-    /// timers.
-    ///
-    /// # Safety
-    ///
-    /// Its request has not ended, and it waits for one of our semaphores.
-    pub unsafe fn stop_waiting(self) {
-        // SAFETY: by this function's contract.
-        unsafe { layout::leave(self.0) };
+    /// Has it wait no longer for one of our semaphores: nothing of it stays in a
+    /// queue or in nginx's timers.
+    pub fn stop_waiting(&self) {
+        let Coroutine(co_ctx) = match self {
+            Waiter::Thread(coroutine) => *coroutine,
+            Waiter::Nested(nested) => nested.coroutine,
+        };
+        // SAFETY: its request has not ended, see the type.
+        unsafe { layout::leave(co_ctx) };
     }
 }
 
@@ -171,9 +154,9 @@ impl Nested {
     }
 
     #[cold]
-    unsafe fn may_go_on(&self) -> bool {
-        // SAFETY: by the caller's contract; what is pointed to is in the
-        // request's memory.
+    fn may_go_on(&self) -> bool {
+        // SAFETY: what is pointed to is in the memory of the request, which has
+        // not ended, see `Waiter`.
         unsafe { (*self.run.as_ptr()).is_some() && self.layout.is_held(self.thread) }
     }
 }

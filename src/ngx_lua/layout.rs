@@ -8,13 +8,11 @@ use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
 
 use mlua::ffi::lua_State;
-use nginx_sys::{
-    NGX_LOG_ALERT, ngx_cycle, ngx_event_t, ngx_http_request_t, ngx_int_t, ngx_queue_t,
-};
+use nginx_sys::{NGX_LOG_ALERT, ngx_event_t, ngx_http_request_t, ngx_int_t, ngx_queue_t};
 
 use super::ngx_http_lua_module;
 use super::semaphore::Semaphore;
-use crate::nginx;
+use crate::nginx::{self, Log, Request};
 
 /// What ngx_lua calls when a waiting coroutine ends.
 pub(super) type CleanupHandler = Option<unsafe extern "C" fn(*mut c_void)>;
@@ -87,7 +85,7 @@ impl Layout {
     ///
     /// `request` is the one whose Lua code runs right now.
     #[inline(always)]
-    pub(super) unsafe fn get(request: NonNull<ngx_http_request_t>) -> Option<Layout> {
+    pub(super) unsafe fn get(request: Request) -> Option<Layout> {
         match LAYOUT.get() {
             Some(layout) => *layout,
             // SAFETY: by this function's contract.
@@ -96,26 +94,22 @@ impl Layout {
     }
 
     #[cold]
-    unsafe fn first(request: NonNull<ngx_http_request_t>) -> Option<Layout> {
+    unsafe fn first(request: Request) -> Option<Layout> {
         // SAFETY: by the caller's contract.
         let layout = unsafe { Layout::find(request)? };
         if layout.is_none() {
-            // SAFETY: the cycle has a log.
-            unsafe {
-                nginx::log(
-                    NGX_LOG_ALERT,
-                    (*ngx_cycle).log,
-                    0,
-                    format_args!("lua memcached: this version of ngx_http_lua_module is unknown"),
-                );
-            }
+            Log::of_cycle().write(
+                NGX_LOG_ALERT,
+                0,
+                format_args!("lua memcached: this version of ngx_http_lua_module is unknown"),
+            );
         }
         *LAYOUT.get_or_init(|| layout)
     }
 
     /// Makes the running coroutine wait for a moment, and inspects what ngx_lua
     /// has done for that. `None` if it may not wait now.
-    unsafe fn find(request: NonNull<ngx_http_request_t>) -> Option<Option<Layout>> {
+    unsafe fn find(request: Request) -> Option<Option<Layout>> {
         let semaphore = Semaphore::new()?;
         // SAFETY: by the caller's contract. What waits is in the semaphore's
         // queue, with its event right before it, and the event's data is the
@@ -147,7 +141,7 @@ impl Layout {
     unsafe fn of(
         node: NonNull<ngx_queue_t>,
         semaphore: *mut c_void,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
     ) -> Option<(Layout, NonNull<CoCtx>)> {
         // SAFETY: by the caller's contract: an event is right before the node.
         // The coroutine's memory begins before and ends behind it.
@@ -224,7 +218,7 @@ impl Layout {
 ///
 /// `request` has not ended.
 #[inline(always)]
-pub(super) unsafe fn ctx(request: NonNull<ngx_http_request_t>) -> Option<NonNull<Ctx>> {
+pub(super) unsafe fn ctx(request: Request) -> Option<NonNull<Ctx>> {
     // SAFETY: by this function's contract; a request has a place for each module.
     unsafe {
         let at = (*request.as_ptr()).ctx.add(ngx_http_lua_module.ctx_index);

@@ -25,9 +25,12 @@ mod symbols;
 mod tls_settings;
 
 use std::ffi::{CStr, c_char, c_int};
+use std::ptr::NonNull;
 
 use mlua::ffi::{lua_CFunction, lua_State};
 use nginx_sys::{NGX_OK, ngx_conf_t, ngx_http_request_t, ngx_int_t, ngx_module_t};
+
+use crate::nginx::Request;
 
 pub use anchor::{forget as forget_anchors, release as release_anchors};
 pub use cleanup::Cleanup;
@@ -56,15 +59,16 @@ unsafe extern "C-unwind" {
     fn lua_isyieldable(state: *mut lua_State) -> c_int;
 }
 
-/// The request whose Lua code runs on `state`; null outside of requests
+/// The request whose Lua code runs on `state`; `None` outside of requests
 /// (`init_by_lua*`).
 ///
 /// # Safety
 ///
 /// `state` is the state a C function was called with.
-pub unsafe fn request(state: *mut lua_State) -> *mut ngx_http_request_t {
-    // SAFETY: by this function's contract.
-    unsafe { ngx_http_lua_get_request(state) }
+pub unsafe fn request(state: *mut lua_State) -> Option<Request> {
+    // SAFETY: by this function's contract; the request whose code runs has not
+    // ended.
+    unsafe { NonNull::new(ngx_http_lua_get_request(state)).map(|r| Request::from_raw(r)) }
 }
 
 /// Whether the running coroutine may yield here, i.e. no C function or

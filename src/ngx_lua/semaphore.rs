@@ -13,6 +13,7 @@ use nginx_sys::{
 };
 
 use crate::MEMORY;
+use crate::nginx::Request;
 
 /// Size in bytes of the buffer for error texts of ngx_lua.
 const MAX_TEXT: usize = 256;
@@ -87,7 +88,7 @@ impl Semaphore {
     /// # Safety
     ///
     /// `request` is the one whose Lua code runs right now.
-    pub unsafe fn wait(&self, request: NonNull<ngx_http_request_t>) -> Wait {
+    pub unsafe fn wait(&self, request: Request) -> Wait {
         // SAFETY: by this function's contract.
         unsafe { self.wait_ms(request, c_int::MAX) }
     }
@@ -99,10 +100,7 @@ impl Semaphore {
     /// # Safety
     ///
     /// As for [`Self::wait`]. The caller ends its waiting.
-    pub(super) unsafe fn probe(
-        &self,
-        request: NonNull<ngx_http_request_t>,
-    ) -> Option<NonNull<ngx_queue_t>> {
+    pub(super) unsafe fn probe(&self, request: Request) -> Option<NonNull<ngx_queue_t>> {
         // SAFETY: by this function's contract; the queue is a ring.
         unsafe {
             match self.wait_ms(request, c_int::MAX) {
@@ -134,7 +132,7 @@ impl Semaphore {
     }
 
     #[inline(always)]
-    unsafe fn wait_ms(&self, request: NonNull<ngx_http_request_t>, wait_ms: c_int) -> Wait {
+    unsafe fn wait_ms(&self, request: Request, wait_ms: c_int) -> Wait {
         let mut text = [MaybeUninit::<u8>::uninit(); MAX_TEXT];
         let mut len = text.len();
         // SAFETY: the semaphore is live; at most `len` bytes of text are written.
@@ -228,10 +226,7 @@ impl Semaphores {
     /// # Safety
     ///
     /// As for [`Semaphore::wait`].
-    pub unsafe fn check_phase(
-        &mut self,
-        request: NonNull<ngx_http_request_t>,
-    ) -> Result<(), String> {
+    pub unsafe fn check_phase(&mut self, request: Request) -> Result<(), String> {
         if !self.probe.as_ref().is_some_and(Semaphore::is_current) {
             self.renew_probe();
         }

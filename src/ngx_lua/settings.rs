@@ -7,10 +7,10 @@
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 
-use nginx_sys::{ngx_command_t, ngx_flag_t, ngx_http_request_t, ngx_int_t, ngx_msec_t};
+use nginx_sys::{ngx_command_t, ngx_flag_t, ngx_int_t, ngx_msec_t};
 
 use super::ngx_http_lua_module;
-use crate::nginx::Msec;
+use crate::nginx::{Msec, Request};
 
 #[derive(Debug)]
 struct Offsets {
@@ -74,19 +74,12 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The directives of `request`'s location. `None` only before
-    /// configuration.
-    ///
-    /// # Safety
-    ///
-    /// `request` is live; the value must not outlive it.
-    pub unsafe fn of(request: NonNull<ngx_http_request_t>) -> Option<Settings> {
-        // SAFETY: every request has a loc_conf array, filled for all modules.
-        let conf = unsafe {
-            *(*request.as_ptr())
-                .loc_conf
-                .add(ngx_http_lua_module.ctx_index)
-        };
+    /// The directives of `request`'s location, for as long as one has the
+    /// request. `None` only before configuration.
+    #[inline(always)]
+    pub fn of(request: Request) -> Option<Settings> {
+        // SAFETY: ngx_lua is an HTTP module.
+        let conf = unsafe { request.loc_conf(ngx_http_lua_module.ctx_index) };
         Some(Settings {
             conf: NonNull::new(conf.cast())?,
             offsets: OFFSETS.get()?,

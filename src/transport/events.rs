@@ -1,9 +1,8 @@
 //! nginx's handlers: where events come in.
 
 use std::ffi::c_void;
-use std::ptr::NonNull;
 
-use nginx_sys::{ngx_connection_t, ngx_event_t, ngx_http_log_ctx_t, ngx_http_request_t};
+use nginx_sys::{ngx_connection_t, ngx_event_t};
 
 use crate::nginx;
 use crate::transport::connection::Owner;
@@ -35,9 +34,7 @@ pub unsafe extern "C" fn on_connection_event(event: *mut ngx_event_t) {
             } => {
                 let request = worker.sessions.get(session).and_then(|s| s.request());
                 if let Some(request) = request {
-                    // SAFETY: the request has not ended, or the session would
-                    // have been told.
-                    unsafe { set_log_context(request) };
+                    request.set_log_context();
                 }
                 match (connecting, write) {
                     (true, _) => worker.on_connected(key),
@@ -79,25 +76,6 @@ pub unsafe extern "C" fn on_deadline(_: *mut ngx_event_t) {
 /// The request that a session belongs to ends.
 pub unsafe extern "C" fn on_request_end(data: *mut c_void) {
     with(|worker| worker.request_ended(SessionKey::from_bits(data as usize as u64)));
-}
-
-/// Log lines written from here on tell the right (sub)request.
-///
-/// # Safety
-///
-/// `request` is live.
-unsafe fn set_log_context(request: NonNull<ngx_http_request_t>) {
-    // SAFETY: a connection with a descriptor is a client's, and the data of
-    // its log is nginx's HTTP log context.
-    unsafe {
-        let connection = (*request.as_ptr()).connection;
-        if (*connection).fd != -1 {
-            let context = (*(*connection).log).data.cast::<ngx_http_log_ctx_t>();
-            if !context.is_null() {
-                (*context).current_request = request.as_ptr();
-            }
-        }
-    }
 }
 
 /// nginx's handshake is over, well or not.

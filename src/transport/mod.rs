@@ -46,15 +46,13 @@ pub use state::op::{Begun, Opened, Outcome, Slot, What};
 pub use state::pipeline::Queued;
 pub use state::session::Timeouts;
 
-use std::ptr::NonNull;
 #[cfg(ngx_feature = "http_ssl")]
 use std::rc::Rc;
 
 #[cfg(ngx_feature = "http_ssl")]
 use nginx_sys::SSL_SESSION;
-use nginx_sys::ngx_http_request_t;
 
-use crate::nginx::Msec;
+use crate::nginx::{Msec, Request};
 use crate::protocol::{Command, RawRead, Reply};
 use calls::room;
 #[cfg(ngx_feature = "http_ssl")]
@@ -123,7 +121,7 @@ fn call<E: Fallback>(
 /// # Errors
 ///
 /// ngx_lua's own text.
-pub fn check_phase(request: NonNull<ngx_http_request_t>) -> Result<(), String> {
+pub fn check_phase(request: Request) -> Result<(), String> {
     // SAFETY: the request is the one whose Lua code runs.
     with(|worker| unsafe { worker.semaphores.check_phase(request) })
 }
@@ -184,7 +182,7 @@ pub fn reused_times(key: SessionKey) -> Result<u64, Error> {
 #[inline(always)]
 pub fn set_keepalive(
     key: SessionKey,
-    request: NonNull<ngx_http_request_t>,
+    request: Request,
     timeout: Option<Msec>,
     pool_size: Option<i64>,
 ) -> Result<Option<usize>, KeepaliveError> {
@@ -192,10 +190,7 @@ pub fn set_keepalive(
 }
 
 /// `close`. The handle of the session, if it is not needed any more.
-pub fn close(
-    key: SessionKey,
-    request: NonNull<ngx_http_request_t>,
-) -> Result<Option<usize>, Error> {
+pub fn close(key: SessionKey, request: Request) -> Result<Option<usize>, Error> {
     with(|worker| {
         worker.close(key, request)?;
         Ok(worker.retire(key))
@@ -203,7 +198,7 @@ pub fn close(
 }
 
 /// Whether `request` could send a command now.
-pub fn check_ready(key: SessionKey, request: NonNull<ngx_http_request_t>) -> Result<(), Error> {
+pub fn check_ready(key: SessionKey, request: Request) -> Result<(), Error> {
     with(|worker| worker.check_ready(key, request))
 }
 

@@ -1,9 +1,8 @@
 //! Who calls, and where `connect` is to connect to.
 
+use crate::nginx::Request;
 use crate::ngx_lua::Waiter;
-use nginx_sys::ngx_http_request_t;
 use std::borrow::Cow;
-use std::ptr::NonNull;
 
 use crate::conf::Multiplex;
 use crate::protocol::Digits;
@@ -67,7 +66,7 @@ pub fn has_room_for_names(bytes: usize) -> bool {
 /// Who calls: the request whose Lua code runs, and the coroutine that would
 /// wait for the result.
 pub struct Caller {
-    pub request: NonNull<ngx_http_request_t>,
+    pub request: Request,
     /// `None`: it cannot wait.
     pub waiter: Option<Waiter>,
 }

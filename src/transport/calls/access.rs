@@ -1,9 +1,6 @@
 //! Who may use a session, and by what it is connected.
 
-use std::ptr::NonNull;
-
-use nginx_sys::ngx_http_request_t;
-
+use crate::nginx::Request;
 use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
 use crate::transport::state::session::{Session, State};
@@ -20,7 +17,7 @@ impl Worker {
     pub fn shared_pool_of(
         &mut self,
         key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
     ) -> Result<Option<SharedPoolKey>, Error> {
         match self.at_rest(key, request) {
             Some(&State::Shared { shared_pool, .. }) => Ok(Some(shared_pool)),
@@ -33,7 +30,7 @@ impl Worker {
     pub fn shared_pool_of_slow(
         &mut self,
         key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
     ) -> Result<Option<SharedPoolKey>, Error> {
         self.reap(key);
         match self.sessions.get(key) {
@@ -58,7 +55,7 @@ impl Worker {
     pub fn private_connection(
         &mut self,
         key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
     ) -> Result<ConnectionKey, Error> {
         match self.at_rest(key, request) {
             Some(State::Private(connection)) => Ok(*connection),
@@ -70,7 +67,7 @@ impl Worker {
     pub fn private_connection_slow(
         &mut self,
         key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
     ) -> Result<ConnectionKey, Error> {
         self.reap(key);
         let Some(session) = self.sessions.get(key) else {
@@ -144,11 +141,7 @@ impl Worker {
 
     /// Whether `request` may connect this session: it belongs to no other
     /// active request.
-    pub fn may_connect(
-        &mut self,
-        key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
-    ) -> Result<(), Error> {
+    pub fn may_connect(&mut self, key: SessionKey, request: Request) -> Result<(), Error> {
         self.reap(key);
         match self.sessions.get(key).and_then(Session::request) {
             Some(owner) if owner != request => Err(Error::BadRequest),

@@ -1,9 +1,6 @@
 //! Connecting: through a pool's idle connections, its queue, or anew; closing.
 
-use std::ptr::NonNull;
-
-use nginx_sys::ngx_http_request_t;
-
+use crate::nginx::Request;
 use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, SessionKey};
 use crate::transport::peer::Peer;
@@ -24,7 +21,7 @@ impl Worker {
     pub fn connect(
         &mut self,
         key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
         peer: &Peer<'_>,
     ) -> Result<Opened, Error> {
         fault::point();
@@ -46,7 +43,7 @@ impl Worker {
     pub fn connect_shared(
         &mut self,
         key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
         peer: &Peer<'_>,
     ) -> Option<Result<Opened, Error>> {
         let shared_key = self.find_shared_pool(peer, request);
@@ -83,7 +80,7 @@ impl Worker {
     pub fn start_connect(
         &mut self,
         key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
         peer: &Peer<'_>,
     ) -> Result<Opened, Error> {
         let pool = self.find_pool(peer);
@@ -126,11 +123,7 @@ impl Worker {
     }
 
     /// `close()`. Errors as with [`Self::connect`].
-    pub fn close(
-        &mut self,
-        key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
-    ) -> Result<(), Error> {
+    pub fn close(&mut self, key: SessionKey, request: Request) -> Result<(), Error> {
         fault::point();
         self.reap(key);
         if let Some(session) = self.sessions.get_mut(key)
@@ -153,11 +146,7 @@ impl Worker {
 
     /// Closes what a session has, which is to be connected anew.
     #[cold]
-    pub fn close_for_connect(
-        &mut self,
-        key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
-    ) -> Result<(), Error> {
+    pub fn close_for_connect(&mut self, key: SessionKey, request: Request) -> Result<(), Error> {
         self.may_connect(key, request)?;
         self.check_idle(key)?;
         self.disconnect(key, State::Closed);

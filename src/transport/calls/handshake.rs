@@ -1,11 +1,9 @@
 //! `sslhandshake`: which connection it is done on.
 
-use std::ptr::NonNull;
 use std::rc::Rc;
 
-use nginx_sys::ngx_http_request_t;
-
 use crate::conf::{Context, LocConf};
+use crate::nginx::Request;
 use crate::transport::connection::tls::{Handshake, failed, is_bad_name};
 use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, PoolKey, SessionKey, SharedPoolKey};
@@ -26,7 +24,7 @@ impl Worker {
     pub fn handshake(
         &mut self,
         key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
         handshake: Handshake,
     ) -> Result<Begun, Error> {
         if !self.is_deferred(key, request) && self.shared_pool_of(key, request)?.is_none() {
@@ -38,13 +36,12 @@ impl Worker {
     pub fn start_handshake(
         &mut self,
         key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
         handshake: Handshake,
     ) -> Result<Begun, Error> {
         self.check_idle(key)?;
-        // SAFETY: the request is the running one.
-        let conf = unsafe { LocConf::of(request) };
-        let context = match conf.map_or(Context::None, LocConf::ssl) {
+        let conf = LocConf::of(request);
+        let context = match conf.ssl() {
             Context::Made(context) => context,
             Context::Unusable => return Err(Error::NoContext),
             Context::None => return Err(Error::NoTls),

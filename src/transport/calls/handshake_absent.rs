@@ -1,9 +1,6 @@
 //! In the place of `handshake`, for an nginx that was built without TLS.
 
-use std::ptr::NonNull;
-
-use nginx_sys::ngx_http_request_t;
-
+use crate::nginx::Request;
 use crate::transport::connection::tls::Handshake;
 use crate::transport::error::Error;
 use crate::transport::ids::SessionKey;
@@ -15,7 +12,7 @@ impl Worker {
     pub fn handshake(
         &mut self,
         key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
         _: Handshake,
     ) -> Result<Begun, Error> {
         self.private_connection(key, request)?;

@@ -1,12 +1,9 @@
 //! `setkeepalive`.
 
-use std::ptr::NonNull;
 use std::rc::Rc;
 
-use nginx_sys::ngx_http_request_t;
-
 use crate::fault;
-use crate::nginx::{self, Msec};
+use crate::nginx::{self, Msec, Request};
 use crate::ngx_lua::Settings;
 use crate::transport::connection::Connection;
 use crate::transport::error::{Error, KeepaliveError};
@@ -28,7 +25,7 @@ impl Worker {
     pub fn set_keepalive(
         &mut self,
         key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
         timeout: Option<Msec>,
         pool_size: Option<i64>,
     ) -> Result<Option<usize>, KeepaliveError> {
@@ -47,7 +44,7 @@ impl Worker {
     pub fn keep_slow(
         &mut self,
         key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
         timeout: Option<Msec>,
         pool_size: Option<i64>,
     ) -> Result<Option<usize>, KeepaliveError> {
@@ -78,7 +75,7 @@ impl Worker {
         &mut self,
         key: SessionKey,
         connection_key: ConnectionKey,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
         timeout: Option<Msec>,
         pool_size: Option<i64>,
     ) -> Result<Option<usize>, KeepaliveError> {
@@ -154,7 +151,7 @@ impl Worker {
         &mut self,
         key: SessionKey,
         shared_key: SharedPoolKey,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
         timeout: Option<Msec>,
         pool_size: Option<i64>,
     ) -> Result<Option<usize>, KeepaliveError> {
@@ -164,8 +161,7 @@ impl Worker {
             }
             shared_pool.kept_alive = true;
             shared_pool.known_plaintext = true;
-            // SAFETY: the request is the running one.
-            let settings = || unsafe { Settings::of(request) };
+            let settings = || Settings::of(request);
             let usual = || settings().map_or(0, |settings| settings.keepalive_timeout());
             let now = timeout.unwrap_or_else(usual);
             let before = std::mem::replace(&mut shared_pool.keepalive, now);

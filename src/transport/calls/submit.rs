@@ -1,10 +1,7 @@
 //! Commands and raw data, begun on behalf of a request, and their results.
 
-use std::ptr::NonNull;
-
-use nginx_sys::ngx_http_request_t;
-
 use crate::fault;
+use crate::nginx::Request;
 use crate::ngx_lua::{Wait, Waiter};
 use crate::protocol::{Command, RawRead, RawReader, SMALL_VALUE};
 use crate::transport::connection::{Connection, Tag};
@@ -26,7 +23,7 @@ impl Worker {
     pub fn submit(
         &mut self,
         key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
         what: What<'_>,
     ) -> Result<Begun, Rejected> {
         fault::point();
@@ -46,7 +43,7 @@ impl Worker {
     pub fn commit(
         &mut self,
         key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
         pipeline: PipelineKey,
     ) -> Result<Begun, Rejected> {
         let open = self.pipelines.get_mut(pipeline).ok_or(Error::Unknown)?;
@@ -173,11 +170,7 @@ impl Worker {
 
     /// Whether `request` could send a command now. Errors as with
     /// [`Self::submit`].
-    pub fn check_ready(
-        &mut self,
-        key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
-    ) -> Result<(), Error> {
+    pub fn check_ready(&mut self, key: SessionKey, request: Request) -> Result<(), Error> {
         if self.is_deferred(key, request) || self.shared_pool_of(key, request)?.is_some() {
             return self.check_idle(key);
         }
@@ -212,7 +205,7 @@ impl Worker {
     pub fn send(
         &mut self,
         key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
         bytes: &[u8],
     ) -> Result<Begun, Error> {
         match self.private_connection(key, request) {
@@ -255,7 +248,7 @@ impl Worker {
     pub fn receive(
         &mut self,
         key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
         want: RawRead,
     ) -> Result<Begun, Error> {
         match self.private_connection(key, request) {
@@ -327,7 +320,7 @@ impl Worker {
         &mut self,
         key: SessionKey,
         slot: Slot,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
         waiter: Waiter,
     ) -> Result<(), String> {
         // once the coroutine is queued, nothing may keep it from yielding

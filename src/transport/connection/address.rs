@@ -3,11 +3,11 @@
 use std::ptr::NonNull;
 
 use nginx_sys::{
-    NGX_OK, ngx_create_pool, ngx_destroy_pool, ngx_http_request_t, ngx_inet_get_port, ngx_int_t,
-    ngx_parse_url, ngx_pool_t, ngx_sock_ntop, ngx_str_t, ngx_url_t, sockaddr, sockaddr_storage,
-    socklen_t, u_char,
+    NGX_OK, ngx_create_pool, ngx_destroy_pool, ngx_inet_get_port, ngx_int_t, ngx_parse_url,
+    ngx_pool_t, ngx_sock_ntop, ngx_str_t, ngx_url_t, sockaddr, sockaddr_storage, socklen_t, u_char,
 };
 
+use crate::nginx::Request;
 use crate::transport::error::Error;
 
 /// Room for the longest address as text, that of a unix socket.
@@ -50,21 +50,12 @@ impl Address {
     /// # Errors
     ///
     /// What nginx's parser finds wrong.
-    ///
-    /// # Safety
-    ///
-    /// `request` is live.
-    pub unsafe fn parse(
-        host: &[u8],
-        port: u16,
-        request: NonNull<ngx_http_request_t>,
-    ) -> Result<Parsed, Error> {
-        // SAFETY: the request is live and has a connection with a log; the
-        // text is copied into the pool and ends with NUL as nginx expects;
+    pub fn parse(host: &[u8], port: u16, request: Request) -> Result<Parsed, Error> {
+        // SAFETY: the request's log is valid; the text is copied into the pool and ends with NUL as nginx expects;
         // what the parser allocates is copied before the pool goes.
         unsafe {
-            let log = (*(*request.as_ptr()).connection).log;
-            let pool = NonNull::new(ngx_create_pool(1024, log)).ok_or(Error::NoMemory)?;
+            let pool = ngx_create_pool(1024, request.log().as_ptr());
+            let pool = NonNull::new(pool).ok_or(Error::NoMemory)?;
             let pool = ScratchPool(pool);
             let text = ngx_str_t::from_bytes(pool.0.as_ptr(), &[host, b"\0"].concat())
                 .ok_or(Error::NoMemory)?;

@@ -4,26 +4,19 @@ use std::ptr::NonNull;
 
 use nginx_sys::{
     NGX_AGAIN, NGX_OK, ngx_connection_log_error_e_NGX_ERROR_ERR as NGX_ERROR_ERR,
-    ngx_event_connect_peer, ngx_event_get_peer, ngx_http_core_loc_conf_t, ngx_http_core_module,
-    ngx_http_request_t, ngx_int_t, ngx_peer_connection_t, ngx_str_t,
+    ngx_event_connect_peer, ngx_event_get_peer, ngx_int_t, ngx_peer_connection_t, ngx_str_t,
 };
 
-use crate::nginx;
+use crate::nginx::{self, Request};
 use crate::transport::connection::NgxConnection;
 use crate::transport::connection::address::Address;
 use crate::transport::error::Error;
 
 /// Begins a connection on behalf of a request, whose log it gets. Whether it
 /// is still to be waited for.
-///
-/// # Safety
-///
-/// `request` is live.
-pub unsafe fn dial(
-    address: &mut Address,
-    request: NonNull<ngx_http_request_t>,
-) -> Result<(NgxConnection, bool), Error> {
-    // SAFETY: by this function's contract; its connection has a log.
+pub fn dial(address: &mut Address, request: Request) -> Result<(NgxConnection, bool), Error> {
+    // SAFETY: address and name live for the call; the request's log is valid, and
+    // so is a new connection, of which nobody else knows.
     unsafe {
         let text = address.text();
         let mut name = ngx_str_t {
@@ -35,7 +28,7 @@ pub unsafe fn dial(
         peer.socklen = address.len();
         peer.name = &mut name;
         peer.get = Some(ngx_event_get_peer);
-        peer.log = (*(*request.as_ptr()).connection).log;
+        peer.log = request.log().as_ptr();
         peer.set_log_error(NGX_ERROR_ERR as _);
         // it says nothing of it if there is no free connection
         *libc::__errno_location() = 0;
@@ -49,20 +42,5 @@ pub unsafe fn dial(
             None if errno == 0 => Err(Error::NoConnection),
             _ => Err(Error::from_errno(errno)),
         }
-    }
-}
-
-/// `tcp_nodelay` at a request's location.
-///
-/// # Safety
-///
-/// `request` is live.
-pub unsafe fn wants_nodelay(request: NonNull<ngx_http_request_t>) -> bool {
-    // SAFETY: every request has nginx's core configuration.
-    unsafe {
-        let conf = *(*request.as_ptr())
-            .loc_conf
-            .add(ngx_http_core_module.ctx_index);
-        (*conf.cast::<ngx_http_core_loc_conf_t>()).tcp_nodelay != 0
     }
 }

@@ -1,12 +1,8 @@
 //! A private connection that becomes idle or busy.
 
-use std::ptr::NonNull;
-
-use nginx_sys::{ngx_cycle, ngx_http_request_t};
-
 use crate::conf::LocConf;
 use crate::fault;
-use crate::nginx::Msec;
+use crate::nginx::{Log, Msec, Request};
 use crate::transport::connection::{Connection, Owner};
 use crate::transport::ids::SessionKey;
 
@@ -18,7 +14,7 @@ impl Connection {
 
     /// Serves a session of `request`, after it was idle.
     #[inline(always)]
-    pub fn begin_use(&mut self, session: SessionKey, request: Option<NonNull<ngx_http_request_t>>) {
+    pub fn begin_use(&mut self, session: SessionKey, request: Option<Request>) {
         self.owner = Owner::Session {
             session,
             connecting: false,
@@ -28,14 +24,9 @@ impl Connection {
         self.read_due = None;
         let Some(request) = request else { return };
         self.nginx.set_active();
-        // SAFETY: the request is live, and its log until the connection is idle
-        // or closed again, which it is when the request ends.
-        unsafe {
-            self.nginx.set_log((*(*request.as_ptr()).connection).log);
-            if let Some(conf) = LocConf::of(request) {
-                self.pipeline.set_max_value(conf.max_value_size());
-            }
-        }
+        self.nginx.set_log(request.log());
+        self.pipeline
+            .set_max_value(LocConf::of(request).max_value_size());
     }
 
     /// Prepares for being idle for at most `timeout` milliseconds (0: for
@@ -50,8 +41,7 @@ impl Connection {
             self.limit_read(timeout);
         }
         self.nginx.set_idle();
-        // SAFETY: the cycle's log outlives the connection.
-        unsafe { self.nginx.set_log((*ngx_cycle).log) };
+        self.nginx.set_log(Log::of_cycle());
         self.nginx.stop_write_timer();
         self.nginx.is_read_ready()
     }

@@ -13,11 +13,10 @@ use nginx_sys::{
     NGX_ERROR, NGX_OK, ngx_add_timer, ngx_close_connection, ngx_connection_error,
     ngx_connection_log_error_e_NGX_ERROR_ERR as NGX_ERROR_ERR,
     ngx_connection_log_error_e_NGX_ERROR_INFO as NGX_ERROR_INFO, ngx_connection_t, ngx_err_t,
-    ngx_event_t, ngx_handle_read_event, ngx_handle_write_event, ngx_int_t, ngx_log_t,
-    ngx_tcp_nodelay,
+    ngx_event_t, ngx_handle_read_event, ngx_handle_write_event, ngx_int_t, ngx_tcp_nodelay,
 };
 
-use crate::nginx::{self, Msec, stop_timer};
+use crate::nginx::{self, Log, Msec, stop_timer};
 use crate::transport::connection::handlers::handlers;
 use crate::transport::connection::tls;
 use crate::transport::error::Error;
@@ -388,13 +387,11 @@ impl NgxConnection {
         self.get_mut().set_log_error(NGX_ERROR_INFO as _);
     }
 
-    /// Has nginx write lines about it to `log`.
-    ///
-    /// # Safety
-    ///
-    /// `log` outlives its use, that is, until another one is set.
+    /// Has nginx write lines about it to `log`: that of the request that uses it,
+    /// until the request ends at the latest, or that of the cycle.
     #[inline(always)]
-    pub unsafe fn set_log(&mut self, log: *mut ngx_log_t) {
+    pub fn set_log(&mut self, log: Log) {
+        let log = log.as_ptr();
         let c = self.get_mut();
         c.log = log;
         if !c.pool.is_null() {
@@ -406,8 +403,9 @@ impl NgxConnection {
     }
 
     /// The log to which nginx writes lines about it.
-    pub fn log(&self) -> *mut ngx_log_t {
-        self.get().log
+    pub fn log(&self) -> Log {
+        // SAFETY: an open connection has a log, which lives as long as it is used.
+        unsafe { Log::from_raw(self.get().log) }
     }
 
     /// Logs an errno as nginx does, at the level that the connection has now.
@@ -417,17 +415,8 @@ impl NgxConnection {
     }
 
     /// As [`Self::log_error`], to another log.
-    ///
-    /// # Safety
-    ///
-    /// `log` is valid.
-    pub unsafe fn log_error_to(
-        &mut self,
-        log: *mut ngx_log_t,
-        errno: ngx_err_t,
-        text: &'static std::ffi::CStr,
-    ) {
-        let own = std::mem::replace(&mut self.get_mut().log, log);
+    pub fn log_error_to(&mut self, log: Log, errno: ngx_err_t, text: &'static std::ffi::CStr) {
+        let own = std::mem::replace(&mut self.get_mut().log, log.as_ptr());
         self.log_error(errno, text);
         self.get_mut().log = own;
     }

@@ -1,17 +1,16 @@
 //! Names to addresses, by nginx's resolver.
 
 use std::ffi::CStr;
-use std::ptr::{self, NonNull};
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nginx_sys::{
-    NGX_OK, ngx_http_core_loc_conf_t, ngx_http_core_module, ngx_http_request_t, ngx_int_t,
-    ngx_resolve_name, ngx_resolve_name_done, ngx_resolve_start, ngx_resolver_ctx_t,
-    ngx_resolver_strerror, ngx_str_t,
+    NGX_OK, ngx_int_t, ngx_resolve_name, ngx_resolve_name_done, ngx_resolve_start,
+    ngx_resolver_ctx_t, ngx_resolver_strerror, ngx_str_t,
 };
 
 use crate::contain::contain;
-use crate::nginx::{self, Msec};
+use crate::nginx::{self, Msec, Request};
 use crate::transport::connection::address::Address;
 use crate::transport::connection::handlers::handlers;
 use crate::transport::error::Error;
@@ -50,15 +49,7 @@ impl Resolution {
     ///
     /// The look-up cannot be started. An answer known at once is no such
     /// error, see [`Self::take_answer`].
-    ///
-    /// # Safety
-    ///
-    /// `request` is live.
-    pub unsafe fn start(
-        name: &[u8],
-        asker: Asker,
-        request: NonNull<ngx_http_request_t>,
-    ) -> Result<Box<Resolution>, Error> {
+    pub fn start(name: &[u8], asker: Asker, request: Request) -> Result<Box<Resolution>, Error> {
         let mut this = Box::new(Resolution {
             context: ptr::null_mut(),
             name: name.to_vec(),
@@ -74,20 +65,16 @@ impl Resolution {
             let name = String::from_utf8_lossy(name);
             Err(Error::Host(text.replace("{}", &name)))
         };
-        // SAFETY: every request has nginx's core configuration, whose resolver
-        // may be null; the context's name and data outlive it, as dropping
-        // gives it up.
+        let (resolver, timeout) = request.resolver();
+        if resolver.is_null() {
+            return failed("no resolver defined to resolve \"{}\"");
+        }
+        // SAFETY: the resolver belongs to the request's configuration; the
+        // context's name and data outlive it, as dropping gives it up.
         unsafe {
-            let conf = *(*request.as_ptr())
-                .loc_conf
-                .add(ngx_http_core_module.ctx_index);
-            let conf = conf.cast::<ngx_http_core_loc_conf_t>();
-            if (*conf).resolver.is_null() {
-                return failed("no resolver defined to resolve \"{}\"");
-            }
             let mut question: ngx_resolver_ctx_t = std::mem::zeroed();
             question.name = text;
-            let context = ngx_resolve_start((*conf).resolver, &mut question);
+            let context = ngx_resolve_start(resolver, &mut question);
             if context.is_null() {
                 return failed("failed to start the resolver");
             }
@@ -98,7 +85,7 @@ impl Resolution {
             (*context).name = text;
             (*context).handler = Some(on_answer);
             (*context).data = (&raw mut *this).cast();
-            (*context).timeout = (*conf).resolver_timeout;
+            (*context).timeout = timeout;
             if let Asker::Shared(_) = asker {
                 // a worker that exits does not wait for it
                 (*context).set_cancelable(1);

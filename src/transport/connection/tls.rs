@@ -13,10 +13,11 @@ use nginx_sys::{
     SSL_ctrl, SSL_get_verify_result, SSL_use_PrivateKey, SSL_use_certificate,
     TLSEXT_NAMETYPE_host_name, TLSEXT_STATUSTYPE_ocsp, X509, X509_V_OK, X509_chain_up_ref,
     X509_digest, X509_free, X509_verify_cert_error_string, ngx_connection_t, ngx_create_pool,
-    ngx_destroy_pool, ngx_http_request_t, ngx_int_t, ngx_ssl_check_host, ngx_ssl_create_connection,
+    ngx_destroy_pool, ngx_int_t, ngx_ssl_check_host, ngx_ssl_create_connection,
     ngx_ssl_set_session, ngx_ssl_shutdown, ngx_ssl_t, ngx_str_t,
 };
 
+use crate::nginx::Request;
 use crate::transport::error::Error;
 use crate::transport::log::log_socket_error;
 
@@ -253,7 +254,7 @@ pub unsafe fn prepare(
 pub unsafe fn verify(
     c: *mut ngx_connection_t,
     server_name: Option<&[u8]>,
-    request: Option<NonNull<ngx_http_request_t>>,
+    request: Option<Request>,
 ) -> Result<(), Error> {
     // SAFETY: by this function's contract; the texts of codes are static.
     unsafe {

@@ -4,7 +4,6 @@ use std::rc::Rc;
 
 use nginx_sys::NGX_LOG_INFO;
 
-use crate::nginx;
 use crate::protocol::Reply;
 use crate::transport::connection::{Connection, MAX_LINE};
 use crate::transport::error::Error;
@@ -56,19 +55,15 @@ impl Connection {
     pub fn log_unsolicited(&self) {
         let bytes = self.pipeline.buffered();
         let shown = bytes.get(..LOGGED).unwrap_or(bytes);
-        // SAFETY: the connection's log is valid while it is open.
-        unsafe {
-            nginx::log(
-                NGX_LOG_INFO,
-                self.nginx.log(),
-                0,
-                format_args!(
-                    "lua memcached unsolicited data: \"{}\"{}",
-                    shown.escape_ascii(),
-                    if shown.len() < bytes.len() { "..." } else { "" },
-                ),
-            );
-        }
+        self.nginx.log().write(
+            NGX_LOG_INFO,
+            0,
+            format_args!(
+                "lua memcached unsolicited data: \"{}\"{}",
+                shown.escape_ascii(),
+                if shown.len() < bytes.len() { "..." } else { "" },
+            ),
+        );
     }
 }
 

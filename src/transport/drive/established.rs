@@ -2,7 +2,6 @@
 
 use crate::fault;
 use crate::transport::connection::Owner;
-use crate::transport::connection::dial::wants_nodelay;
 use crate::transport::connection::resolve::Resolution;
 use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
@@ -92,10 +91,7 @@ impl Worker {
         } else {
             connection.nginx.stop_write_timer();
             match connection.nginx.socket_error() {
-                // SAFETY: the request is live.
-                0 => connection
-                    .nginx
-                    .arm_established(unsafe { wants_nodelay(request) }),
+                0 => connection.nginx.arm_established(request.tcp_nodelay()),
                 errno => {
                     if logs_errors(request) {
                         connection.nginx.log_error(errno, c"connect() failed");

@@ -1,45 +1,28 @@
 //! Names of shared servers, looked up again.
 
-use std::ptr::NonNull;
-
-use nginx_sys::{ngx_cycle, ngx_http_conf_ctx_t, ngx_http_module, ngx_http_request_t};
-
 use crate::fault;
+use crate::nginx::Request;
 use crate::transport::connection::address::Address;
 use crate::transport::connection::resolve::{Answer, Resolution};
 use crate::transport::error::Error;
 use crate::transport::ids::{Asker, SharedPoolKey};
 use crate::transport::worker::Worker;
 
-/// Whether a request has the configuration of the present cycle. If not, its
-/// resolver may go while the request is the last one to know.
-pub fn is_of_cycle(request: NonNull<ngx_http_request_t>) -> bool {
-    // SAFETY: the request is live; the cycle exists, and with a request it has
-    // an http block.
-    unsafe {
-        let context = *(*ngx_cycle).conf_ctx.add(ngx_http_module.index);
-        let context = context.cast::<ngx_http_conf_ctx_t>();
-        !context.is_null() && (*context).main_conf == (*request.as_ptr()).main_conf
-    }
-}
-
 impl Worker {
     /// Looks the name of a shared pool's server up again, by the resolver of a
     /// request's location.
     #[cold]
     #[inline(never)]
-    pub fn look_up_again(&mut self, key: SharedPoolKey, request: NonNull<ngx_http_request_t>) {
+    pub fn look_up_again(&mut self, key: SharedPoolKey, request: Request) {
         let Some(shared_pool) = self.shared_pools.get_mut(key) else {
             return;
         };
         shared_pool.renew_after(0);
-        if shared_pool.renewal.is_some() || shared_pool.tls || !is_of_cycle(request) {
+        if shared_pool.renewal.is_some() || shared_pool.tls || !request.is_of_cycle() {
             return;
         }
         let host = shared_pool.name.host.clone();
-        // SAFETY: the request is the running one.
-        let started = unsafe { Resolution::start(&host, Asker::Shared(key), request) };
-        let Ok(mut resolution) = started else {
+        let Ok(mut resolution) = Resolution::start(&host, Asker::Shared(key), request) else {
             return;
         };
         match resolution.take_answer() {

@@ -1,11 +1,7 @@
 //! A place is free: whoever waits longest gets it.
 
-use std::ptr::NonNull;
-
-use nginx_sys::ngx_http_request_t;
-
 use crate::fault;
-use crate::nginx::{self, Msec};
+use crate::nginx::{self, Msec, Request};
 use crate::ngx_lua::Settings;
 use crate::transport::connection::{Connection, Owner, ReadTimer};
 use crate::transport::error::Error;
@@ -107,9 +103,8 @@ impl Worker {
     /// Gives a plain connection that was taken from a pool, and turned out not
     /// to be wanted, back to it. Its session stays counted. False if it cannot
     /// be pooled.
-    pub fn put_back(&mut self, key: ConnectionKey, request: NonNull<ngx_http_request_t>) -> bool {
-        // SAFETY: the request is the running one.
-        let settings = unsafe { Settings::of(request) };
+    pub fn put_back(&mut self, key: ConnectionKey, request: Request) -> bool {
+        let settings = Settings::of(request);
         let (Some(connection), Some(settings)) = (self.connections.get_mut(key), settings) else {
             return false;
         };

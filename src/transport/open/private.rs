@@ -5,7 +5,7 @@ use crate::fault;
 use crate::nginx::Timer;
 use crate::transport::connection::Owner;
 use crate::transport::connection::address::{Address, Parsed};
-use crate::transport::connection::dial::{dial, wants_nodelay};
+use crate::transport::connection::dial::dial;
 use crate::transport::connection::handlers::handlers;
 use crate::transport::connection::resolve::Resolution;
 use crate::transport::error::Error;
@@ -29,13 +29,10 @@ impl Worker {
     ) -> Result<Opened, Error> {
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
         let request = session.request().ok_or(Error::Closed)?;
-        // SAFETY: a session's request is live.
-        match unsafe { Address::parse(host, port, request)? } {
+        match Address::parse(host, port, request)? {
             Parsed::Address(address) => self.open_address(key, address, pool),
             Parsed::Name => {
-                // SAFETY: as above.
-                let started = unsafe { Resolution::start(host, Asker::Session(key), request) };
-                let mut resolution = started?;
+                let mut resolution = Resolution::start(host, Asker::Session(key), request)?;
                 if let Some(answer) = resolution.take_answer() {
                     return self.open_address(key, answer?.address.with_port(port), pool);
                 }
@@ -62,13 +59,8 @@ impl Worker {
             .map_err(|_| Error::NoMemory)?;
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
         let request = session.request().ok_or(Error::Closed)?;
-        // SAFETY: the request is live while the session has it.
-        let (opened, connecting, max_value) = unsafe {
-            let (opened, connecting) = dial(&mut address, request)?;
-            let conf = LocConf::of(request);
-            let max_value = conf.map_or(usize::MAX, LocConf::max_value_size);
-            (opened, connecting, max_value)
-        };
+        let (opened, connecting) = dial(&mut address, request)?;
+        let max_value = LocConf::of(request).max_value_size();
         let owner = Owner::Session {
             session: key,
             connecting,
@@ -86,9 +78,7 @@ impl Worker {
                 .start_write_timer(session.connect_timeout());
             return Ok(Opened::Pending);
         }
-        // SAFETY: as above.
-        let nodelay = unsafe { wants_nodelay(request) };
-        if let Err(error) = connection.nginx.arm_established(nodelay) {
+        if let Err(error) = connection.nginx.arm_established(request.tcp_nodelay()) {
             session.state = State::Closed;
             self.connections.remove(connection_key);
             return Err(error);
@@ -137,14 +127,7 @@ impl Worker {
             return Err(Error::Closed);
         };
         let op = op.inspect_err(|_| named.pool.release())?;
-        // SAFETY: the cycle's log outlives the session's queueing.
-        let mut timer = unsafe {
-            Timer::new(
-                handlers().queue_timeout,
-                key.to_bits(),
-                (*nginx_sys::ngx_cycle).log,
-            )
-        };
+        let mut timer = Timer::new(handlers().queue_timeout, key.to_bits());
         timer.start(session.connect_timeout());
         let place = named.pool.enqueue(key);
         fault::point();

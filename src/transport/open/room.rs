@@ -1,9 +1,6 @@
 //! Whether a call will open a connection, for which nginx has to make room.
 
-use std::ptr::NonNull;
-
-use nginx_sys::ngx_http_request_t;
-
+use crate::nginx::Request;
 use crate::transport::connection::Connection;
 use crate::transport::ids::SessionKey;
 use crate::transport::peer::Peer;
@@ -13,7 +10,7 @@ use crate::transport::worker::Worker;
 
 impl Worker {
     /// Whether a session's `connect` will open a connection.
-    pub fn opens_to_connect(&self, request: NonNull<ngx_http_request_t>, peer: &Peer<'_>) -> bool {
+    pub fn opens_to_connect(&self, request: Request, peer: &Peer<'_>) -> bool {
         if peer.multiplex.connections > 0 {
             match self.known_shared_pool(peer, request) {
                 None => return true,

@@ -1,13 +1,9 @@
 //! Opening a shared connection, and telling those who wait for one.
 
-use std::ptr::NonNull;
-
-use nginx_sys::{ngx_cycle, ngx_http_request_t};
-
-use crate::nginx::{self, Msec};
+use crate::nginx::{self, Log, Msec, Request};
 use crate::transport::connection::Owner;
 use crate::transport::connection::address::{Address, Parsed};
-use crate::transport::connection::dial::{dial, wants_nodelay};
+use crate::transport::connection::dial::dial;
 use crate::transport::connection::resolve::{Answer, Resolution};
 use crate::transport::connection::sharing::Sharing;
 use crate::transport::error::Error;
@@ -26,7 +22,7 @@ impl Worker {
     pub fn open_shared(
         &mut self,
         shared_key: SharedPoolKey,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
         timeout: Msec,
     ) -> Result<ConnectionKey, Error> {
         self.connections
@@ -35,13 +31,10 @@ impl Worker {
         let shared_pool = self.shared_pools.get_mut(shared_key).ok_or(Error::Closed)?;
         let mut address = shared_pool.address.ok_or(Error::Closed)?;
         let max_value = shared_pool.name.max_value;
-        // SAFETY: the request is live.
-        let (opened, connecting) = unsafe {
-            shared_pool.nodelay = wants_nodelay(request);
-            dial(&mut address, request).inspect_err(|_| {
-                shared_pool.retry_at = nginx::now().saturating_add(RETRY_DELAY);
-            })?
-        };
+        shared_pool.nodelay = request.tcp_nodelay();
+        let (opened, connecting) = dial(&mut address, request).inspect_err(|_| {
+            shared_pool.retry_at = nginx::now().saturating_add(RETRY_DELAY);
+        })?;
         let nodelay = shared_pool.nodelay;
         let owner = Owner::Shared {
             shared_pool: shared_key,
@@ -49,8 +42,7 @@ impl Worker {
         };
         let key = self.new_connection(opened, address, owner, None, max_value);
         let connection = self.connections.get_mut(key).ok_or(Error::Closed)?;
-        // SAFETY: the cycle's log outlives the connection.
-        unsafe { connection.nginx.set_log((*ngx_cycle).log) };
+        connection.nginx.set_log(Log::of_cycle());
         // a worker that exits does not wait for what nobody waits for
         connection.nginx.make_cancelable();
         let armed = match connecting {
@@ -95,24 +87,21 @@ impl Worker {
         &mut self,
         key: SessionKey,
         shared_pool: SharedPoolKey,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
         peer: &Peer<'_>,
     ) -> Result<Opened, Error> {
         if self.is_opening(shared_pool) {
             self.wait_for_connection(key, shared_pool)?;
             return self.wait_for_shared(key);
         }
-        // SAFETY: the request is the running one.
-        match unsafe { Address::parse(peer.host, peer.port, request)? } {
+        match Address::parse(peer.host, peer.port, request)? {
             Parsed::Address(address) => match self.join_at(key, shared_pool, address, Msec::MAX)? {
                 Opened::Connected => Ok(Opened::Connected),
                 Opened::Pending => self.wait_for_shared(key),
             },
             Parsed::Name => {
                 let asker = Asker::Session(key);
-                // SAFETY: as above.
-                let started = unsafe { Resolution::start(peer.host, asker, request) };
-                let mut resolution = started?;
+                let mut resolution = Resolution::start(peer.host, asker, request)?;
                 if let Some(answer) = resolution.take_answer() {
                     return match self.join_at_answer(key, shared_pool, &answer?)? {
                         Opened::Connected => Ok(Opened::Connected),

@@ -1,10 +1,8 @@
 //! What a coroutine waits for, and what came of it.
 
-use std::ptr::NonNull;
 use std::rc::Rc;
 
-use nginx_sys::ngx_http_request_t;
-
+use crate::nginx::Request;
 use crate::ngx_lua::{Semaphore, Wait, Waiter};
 use crate::protocol::{Batch, Command, RawRead, RawReader, Reply};
 use crate::transport::error::Error;
@@ -193,8 +191,7 @@ impl Op {
             return matches!(self.waiting, Waiting::Ended);
         };
         if self.semaphore.is_queued() {
-            // SAFETY: the operation ends with the request.
-            return unsafe { !waiter.may_go_on() };
+            return !waiter.may_go_on();
         }
         match self.progress {
             Progress::Pending(_) => true,
@@ -213,7 +210,7 @@ impl Op {
     ///
     /// As for [`Semaphore::wait`]; the operation ends with `request`.
     #[inline(always)]
-    pub unsafe fn wait(&mut self, request: NonNull<ngx_http_request_t>, waiter: Waiter) -> Wait {
+    pub unsafe fn wait(&mut self, request: Request, waiter: Waiter) -> Wait {
         // SAFETY: by this function's contract.
         let wait = unsafe { self.semaphore.wait(request) };
         if let Wait::Queued = wait {
@@ -227,8 +224,7 @@ impl Op {
         if let Progress::Pending(_) = self.progress {
             self.progress = Progress::Done(outcome);
             if let Waiting::Coroutine(waiter) = &self.waiting {
-                // SAFETY: the operation ends with the request.
-                match unsafe { waiter.may_go_on() } {
+                match waiter.may_go_on() {
                     true => self.semaphore.post(),
                     false => self.leave(),
                 }
@@ -241,8 +237,7 @@ impl Op {
         if let Waiting::Coroutine(waiter) = std::mem::replace(&mut self.waiting, Waiting::Ended)
             && self.semaphore.is_queued()
         {
-            // SAFETY: the operation ends with the request.
-            unsafe { waiter.coroutine().stop_waiting() };
+            waiter.stop_waiting();
         }
     }
 
@@ -288,8 +283,7 @@ impl Op {
     pub fn has_result(&self) -> bool {
         matches!(self.progress, Progress::Done(_))
             && match &self.waiting {
-                // SAFETY: the operation ends with the request.
-                Waiting::Coroutine(waiter) => unsafe { waiter.may_go_on() },
+                Waiting::Coroutine(waiter) => waiter.may_go_on(),
                 Waiting::Nobody => true,
                 Waiting::Ended => false,
             }

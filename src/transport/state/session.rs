@@ -1,13 +1,10 @@
 //! A session: one Lua object's side of a connection, and the operations that
 //! its coroutines wait for.
 
-use std::ptr::NonNull;
 use std::rc::Rc;
 
-use nginx_sys::ngx_http_request_t;
-
 use crate::fault;
-use crate::nginx::{Msec, Timer};
+use crate::nginx::{Msec, Request, Timer};
 use crate::ngx_lua::{Cleanup, Settings};
 use crate::transport::connection::address::Address;
 use crate::transport::connection::handlers::handlers;
@@ -168,8 +165,7 @@ impl Session {
         if own != 0 {
             return own;
         }
-        // SAFETY: a session's request is live.
-        let settings = self.request().and_then(|r| unsafe { Settings::of(r) });
+        let settings = self.request().and_then(Settings::of);
         settings.map_or(own, |settings| setting(&settings))
     }
 
@@ -183,8 +179,7 @@ impl Session {
 
     /// `lua_socket_send_lowat` of the location.
     pub fn send_lowat(&self) -> usize {
-        // SAFETY: a session's request is live.
-        let settings = self.request().and_then(|r| unsafe { Settings::of(r) });
+        let settings = self.request().and_then(Settings::of);
         settings.map_or(0, |settings| settings.send_lowat())
     }
 
@@ -227,7 +222,7 @@ impl Session {
         self.reader.iter().chain(self.writer.as_deref())
     }
 
-    pub fn request(&self) -> Option<NonNull<ngx_http_request_t>> {
+    pub fn request(&self) -> Option<Request> {
         self.cleanup.as_ref().map(Cleanup::request)
     }
 }
@@ -238,14 +233,12 @@ impl Session {
     pub fn bind_to_request(
         &mut self,
         key: SessionKey,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
         pool_name: Rc<[u8]>,
     ) -> Result<(), Error> {
         self.pool_name = Some(pool_name);
         if self.cleanup.is_none() {
-            // SAFETY: the request is the running one.
-            let cleanup =
-                unsafe { Cleanup::register(request, handlers().request_end, key.to_bits()) };
+            let cleanup = Cleanup::register(request, handlers().request_end, key.to_bits());
             self.cleanup = Some(cleanup.ok_or(Error::NoMemory)?);
         }
         fault::point();

@@ -1,7 +1,5 @@
 //! Timeouts of those who wait on shared connections: one timer for all.
 
-use nginx_sys::ngx_cycle;
-
 use crate::fault;
 use crate::nginx::{self, Msec, Timer};
 use crate::transport::connection::handlers::handlers;
@@ -43,10 +41,9 @@ impl Worker {
     }
 
     pub fn arm_deadline(&mut self, due: Msec) {
-        let timer = self.deadline.get_or_insert_with(|| {
-            // SAFETY: the cycle's log lives until `renew_shared_events`.
-            unsafe { Timer::new(handlers().deadline, 0, (*ngx_cycle).log) }
-        });
+        let timer = self
+            .deadline
+            .get_or_insert_with(|| Timer::new(handlers().deadline, 0));
         timer.set_cancelable(false);
         // nginx does not move an armed timer by less than 300 ms
         timer.stop();

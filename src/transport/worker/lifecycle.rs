@@ -1,7 +1,5 @@
 //! The state of a worker process after a panic and at its end, and what it makes.
 
-use nginx_sys::ngx_cycle;
-
 use crate::MEMORY;
 use crate::contain::contain;
 use crate::nginx::{self, Msec, Posted, Timer};
@@ -153,20 +151,15 @@ impl Worker {
     /// those that are not, a timer looks now and then while coroutines wait.
     pub fn watch_waiters(&mut self) {
         if self.watch.is_none() {
-            // SAFETY: the cycle's log lives until `forget_cycle`.
-            let log = unsafe { (*nginx_sys::ngx_cycle).log };
-            // SAFETY: as above.
-            let mut timer = unsafe { Timer::new(handlers().watch, 0, log) };
+            let mut timer = Timer::new(handlers().watch, 0);
             timer.start_cancelable(WATCH_INTERVAL);
             self.watch = Some(timer);
         }
     }
 
     pub fn turn_end(&mut self) -> &mut Posted {
-        self.turn_end.get_or_insert_with(|| {
-            // SAFETY: the cycle's log lives until `renew_shared_events`.
-            unsafe { Posted::new(handlers().turn_end, (*ngx_cycle).log) }
-        })
+        self.turn_end
+            .get_or_insert_with(|| Posted::new(handlers().turn_end))
     }
 
     /// Whether room has to be made before a connection is opened: then
@@ -180,10 +173,9 @@ impl Worker {
     /// Goes on with an errand in this turn of the event loop.
     pub fn wait_for_room(&mut self, errand: Errand) {
         self.errands.waiting.push_back(errand);
-        let event = self.errands.event.get_or_insert_with(|| {
-            // SAFETY: the cycle's log lives until `finish_errands`.
-            unsafe { Posted::new(handlers().room, (*ngx_cycle).log) }
-        });
-        event.post();
+        let event = &mut self.errands.event;
+        event
+            .get_or_insert_with(|| Posted::new(handlers().room))
+            .post();
     }
 }

@@ -1,11 +1,9 @@
 //! Keepalive pools: finding, filling, counting.
 
-use std::ptr::NonNull;
 use std::rc::Rc;
 
-use nginx_sys::ngx_http_request_t;
-
 use crate::fault;
+use crate::nginx::Request;
 use crate::ngx_lua::Settings;
 use crate::transport::connection::Owner;
 use crate::transport::error::{Error, KeepaliveError};
@@ -63,7 +61,7 @@ impl Worker {
     pub fn pool_named(
         &mut self,
         name: Rc<[u8]>,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
         pool_size: Option<i64>,
     ) -> Result<PoolKey, KeepaliveError> {
         if let Some(pool) = self.pool_names.get(&name) {
@@ -202,7 +200,6 @@ impl Worker {
 }
 
 /// The directives that the running request goes by.
-pub fn settings(request: NonNull<ngx_http_request_t>) -> Result<Settings, Error> {
-    // SAFETY: the request is the running one.
-    unsafe { Settings::of(request) }.ok_or(Error::Unknown)
+pub fn settings(request: Request) -> Result<Settings, Error> {
+    Settings::of(request).ok_or(Error::Unknown)
 }

@@ -1,9 +1,6 @@
 //! Sessions: made, looked at, forgotten.
 
-use std::ptr::NonNull;
-
-use nginx_sys::ngx_http_request_t;
-
+use crate::nginx::Request;
 use crate::protocol::Reply;
 use crate::transport::connection::Owner;
 use crate::transport::error::Error;
@@ -28,13 +25,13 @@ impl Worker {
     /// The state of a session of `request` that nobody waits for: mostly this is
     /// all that there is to look at.
     #[inline(always)]
-    pub fn at_rest(&self, key: SessionKey, request: NonNull<ngx_http_request_t>) -> Option<&State> {
+    pub fn at_rest(&self, key: SessionKey, request: Request) -> Option<&State> {
         let session = self.sessions.get(key)?;
         (session.request() == Some(request) && !session.has_ops()).then_some(&session.state)
     }
 
     /// Whether `request` uses a session whose connection is deferred.
-    pub fn is_deferred(&mut self, key: SessionKey, request: NonNull<ngx_http_request_t>) -> bool {
+    pub fn is_deferred(&mut self, key: SessionKey, request: Request) -> bool {
         let session = self.sessions.get(key);
         session.is_some_and(|session| {
             matches!(session.state, State::Deferred { .. }) && session.request() == Some(request)

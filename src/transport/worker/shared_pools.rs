@@ -1,11 +1,7 @@
 //! The shared connections to each server: finding and counting.
 
-use std::ptr::NonNull;
-
-use nginx_sys::ngx_http_request_t;
-
 use crate::conf::LocConf;
-use crate::nginx::Msec;
+use crate::nginx::{Msec, Request};
 use crate::ngx_lua::Settings;
 use crate::transport::connection::{Connection, Owner};
 use crate::transport::ids::{ConnectionKey, SharedPoolKey};
@@ -18,14 +14,9 @@ pub const MAX_LEARNED: usize = 1024;
 
 impl Worker {
     #[inline(always)]
-    pub fn find_shared_pool(
-        &mut self,
-        peer: &Peer<'_>,
-        request: NonNull<ngx_http_request_t>,
-    ) -> SharedPoolKey {
-        // SAFETY: the request is the running one.
-        let conf = unsafe { LocConf::of(request) };
-        let max_value = conf.map_or(usize::MAX, LocConf::max_value_size);
+    pub fn find_shared_pool(&mut self, peer: &Peer<'_>, request: Request) -> SharedPoolKey {
+        let conf = LocConf::of(request);
+        let max_value = conf.max_value_size();
         let last = self.shared_pools.get(self.last_shared_pool);
         if last.is_some_and(|shared_pool| shared_pool.is_for(peer, max_value)) {
             return self.last_shared_pool;
@@ -37,7 +28,7 @@ impl Worker {
     pub fn find_shared_pool_by_name(
         &mut self,
         peer: &Peer<'_>,
-        request: NonNull<ngx_http_request_t>,
+        request: Request,
         max_value: usize,
     ) -> SharedPoolKey {
         let name = SharedPoolName {
@@ -48,8 +39,7 @@ impl Worker {
         };
         let found = self.shared_pool_names.get(&name).copied();
         let shared_pool = found.unwrap_or_else(|| {
-            // SAFETY: as above.
-            let settings = unsafe { Settings::of(request) };
+            let settings = Settings::of(request);
             let shared_pool = self.shared_pools.insert(SharedPool {
                 name: name.clone(),
                 usual: None,
@@ -87,18 +77,13 @@ impl Worker {
     }
 
     /// The shared pool that a session will be attached to, if there is one.
-    pub fn known_shared_pool(
-        &self,
-        peer: &Peer<'_>,
-        request: NonNull<ngx_http_request_t>,
-    ) -> Option<SharedPoolKey> {
-        // SAFETY: the request is the running one.
-        let conf = unsafe { LocConf::of(request) };
+    pub fn known_shared_pool(&self, peer: &Peer<'_>, request: Request) -> Option<SharedPoolKey> {
+        let conf = LocConf::of(request);
         let name = SharedPoolName {
             pool: peer.pool_name().into(),
             host: peer.host.into(),
             port: peer.port,
-            max_value: conf.map_or(usize::MAX, LocConf::max_value_size),
+            max_value: conf.max_value_size(),
         };
         self.shared_pool_names.get(&name).copied()
     }
