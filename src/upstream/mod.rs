@@ -8,20 +8,32 @@
 //! | `line` | a queue that can be left from anywhere |
 //! | `queue` | how much may wait, and what waits for room |
 //! | `rotation` | which of the shared connections takes the next commands |
+//! | `progress` | since when the time limit of an operation runs |
+//! | `health` | whether a shared connection takes commands, and when it is given up |
+//! | `losses` | what becomes of the operations on a shared connection that failed |
 //! | `deadlines` | many deadlines for one timer |
+//! | `usage` | who uses a server's shared connections, and how much may wait |
 //! | `spares` | how much of what is not used is kept |
 #![forbid(unsafe_code)]
 
 mod deadlines;
+mod health;
 mod line;
+mod losses;
 mod pool;
+mod progress;
 mod queue;
 mod rotation;
 mod spares;
+mod usage;
 
 pub use deadlines::{Deadlines, Ticket};
+pub use health::{Awaited, Health, MIN_GRACE, Verdict, Work};
 pub use line::{Line, Place};
+pub use losses::{Fate, History, Loss, Rescue, Retry, losses, put_in_order};
 pub use pool::{Admission, Fitness, Pool};
+pub use progress::{Position, Progress};
 pub use queue::{Bounds, Queue, Spot};
 pub use rotation::{Choice, Demand, Load, choose};
 pub use spares::Spares;
+pub use usage::{RETRY_DELAY, Usage};

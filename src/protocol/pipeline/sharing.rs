@@ -12,6 +12,12 @@ impl<T: Copy> Pipeline<T> {
         live.map(|flight| flight.tag)
     }
 
+    /// Tag of an exchange in flight.
+    pub fn tag(&self, number: u64) -> Option<T> {
+        let flight = self.flights.get(self.place(number)?)?;
+        flight.is_live().then_some(flight.tag)
+    }
+
     /// Number of the exchange whose reply comes next. They are numbered in the order in which
     /// they were submitted, from 0.
     pub fn oldest(&self) -> u64 {
