@@ -14,7 +14,7 @@ use super::results::Shape;
 use super::stack::Stack;
 use super::suspend::{cannot_wait, go_on, log_refused};
 use crate::protocol::{Arith, Command, Key, Verb};
-use crate::transport::{self, CallError, Caller, Error, Rejected, What, not_connected};
+use crate::transport::{self, CallError, Caller, Commands, Error, Rejected, not_connected};
 
 /// Storage commands by the names that the glue knows. The glue gets their
 /// indices in this list as `native.verbs`.
@@ -50,7 +50,7 @@ fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
         },
         Err(why) => return cannot_wait(stack, shape, key, request, why),
     };
-    let next = transport::submit(key, Shape::slot(shape), caller, What::Command(command));
+    let next = transport::submit(key, Shape::slot(shape), caller, Commands::One(command));
     if let Err(CallError::Failed(Rejected::Refused(refused))) = &next {
         log_refused(stack, refused);
     }

@@ -94,7 +94,7 @@ pub fn connect(stack: Stack) -> c_int {
     };
     let pool = match &options.pool {
         Some(pool) => PoolName::Given(pool),
-        None => PoolName::Usual {
+        None => PoolName::Default {
             with_port: port.is_some(),
         },
     };

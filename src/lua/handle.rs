@@ -29,7 +29,7 @@ const SPARES: c_int = lua_upvalueindex(2);
 /// Maximum number of spare handles in a VM.
 const MAX_SPARES: c_int = 256;
 
-/// What a handle names. Each kind has a metatable of its own.
+/// Commands a handle names. Each kind has a metatable of its own.
 pub struct Kind {
     /// The first field of its handles, so that no other userdata is taken for
     /// one.

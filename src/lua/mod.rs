@@ -1,4 +1,4 @@
-//! What Lua sees: the module `resty.memcached`.
+//! Commands Lua sees: the module `resty.memcached`.
 //!
 //! | file | subject |
 //! |---|---|

@@ -31,7 +31,7 @@ impl Shape {
     pub const MANY: u8 = 5;
     /// An array of keys as sent, each followed by its item, or `nil, err`
     pub const MANY_RAW: u8 = 6;
-    /// What a line says: `1`, a number, a version, statistics, or `nil, err`
+    /// Commands a line says: `1`, a number, a version, statistics, or `nil, err`
     pub const LINE: u8 = 7;
     /// `1` or `nil, err`
     pub const QUIT: u8 = 8;

@@ -8,7 +8,7 @@ use crate::nginx;
 use crate::transport::connection::Owner;
 use crate::transport::connection::handlers::Handlers;
 use crate::transport::ids::{Asker, ConnectionKey, SessionKey};
-use crate::transport::state::errands::{Errand, Errands};
+use crate::transport::state::postponed::Postponed;
 use crate::transport::worker::Worker;
 use crate::transport::worker::cell::with;
 
@@ -21,36 +21,22 @@ pub unsafe extern "C" fn on_connection_event(event: *mut ngx_event_t) {
         let Some(connection) = worker.connections.get(key) else {
             return;
         };
-        match connection.owner {
-            Owner::Pool { .. } => worker.on_idle_event(key),
-            Owner::Shared { connecting, .. } => match (connecting, write) {
-                (true, _) => worker.on_shared_connected(key),
-                (false, true) => worker.flush_shared(key),
-                (false, false) => worker.on_shared_readable(key),
-            },
-            Owner::Session {
-                session,
-                connecting,
-            } => {
-                let request = worker.sessions.get(session).and_then(|s| s.request());
-                if let Some(request) = request {
-                    request.set_log_context();
-                }
-                match (connecting, write) {
-                    (true, _) => worker.on_connected(key),
-                    (false, true) => worker.on_writable(key),
-                    (false, false) => worker.on_readable(key),
-                }
-            }
+        if let Owner::Pool(_) = connection.owner {
+            return worker.on_idle_event(key);
+        }
+        let connecting = connection.is_connecting();
+        let session = connection
+            .session()
+            .and_then(|key| worker.sessions.get(key));
+        if let Some(request) = session.and_then(|session| session.request()) {
+            request.set_log_context();
+        }
+        match (connecting, write) {
+            (true, _) => worker.on_connected(key),
+            (false, true) => worker.on_writable(key),
+            (false, false) => worker.on_readable(key),
         }
     });
-}
-
-/// A queued connect operation waited too long.
-pub unsafe extern "C" fn on_queue_timeout(event: *mut ngx_event_t) {
-    // SAFETY: nginx passes the live event of one of our timers.
-    let id = unsafe { nginx::event_id(event) };
-    with(|worker| worker.on_queue_timeout(SessionKey::from_bits(id)));
 }
 
 /// Time to look for killed light threads.
@@ -58,17 +44,17 @@ pub unsafe extern "C" fn on_watch(_: *mut ngx_event_t) {
     with(Worker::on_watch);
 }
 
-/// The commands of a turn of the event loop are complete.
+/// The commands of an iteration of the event loop are complete.
 pub unsafe extern "C" fn on_turn_end(_: *mut ngx_event_t) {
     with(Worker::on_turn_end);
 }
 
-/// There are those who wait for room for a connection.
+/// There are those who wait for a connection of nginx.
 pub unsafe extern "C" fn on_room(_: *mut ngx_event_t) {
-    run_errands();
+    go_on();
 }
 
-/// Somebody may have waited too long on a shared connection.
+/// Somebody may have waited too long.
 pub unsafe extern "C" fn on_deadline(_: *mut ngx_event_t) {
     with(Worker::on_deadline);
 }
@@ -85,38 +71,31 @@ pub unsafe extern "C" fn on_handshake(c: *mut ngx_connection_t) {
     with(|worker| worker.on_handshaken(ConnectionKey::from_bits(id)));
 }
 
-/// The time of those that wait for room.
-pub fn run_errands() {
+/// The time of those that wait for a connection of nginx.
+pub fn go_on() {
     let mut left = 0;
-    with(|worker| left = worker.errands.waiting.len());
+    with(|worker| left = worker.postponed.waiting.len());
     for _ in 0..left {
         nginx::make_room();
-        with(Worker::run_errand);
+        with(Worker::go_on_with_next);
     }
 }
 
 impl Worker {
-    /// Does what has waited longest, for which room was made.
-    pub fn run_errand(&mut self) {
-        let Some(errand) = self.errands.waiting.pop_front() else {
+    /// Goes on with what has waited longest, for which there is a connection of
+    /// nginx now.
+    pub fn go_on_with_next(&mut self) {
+        let Some(postponed) = self.postponed.waiting.pop_front() else {
             return;
         };
-        self.errands.granted = true;
-        match errand {
-            Errand::Resolved(key) => self.on_resolved(key),
-            Errand::Pool(pool) => self.resume_waiting(pool),
-            Errand::Queue(shared_pool) => self.serve_queue(shared_pool),
-            Errand::Lost(connection, error) => self.fail_shared(connection, error),
+        self.postponed.granted = true;
+        match postponed {
+            Postponed::Resolved(key) => self.on_resolved(key),
+            Postponed::Pool(pool) => self.resume_waiting(pool),
+            Postponed::Room(shared_pool) => self.serve_queue(shared_pool),
+            Postponed::Failed(connection, error) => self.fail_shared(connection, error),
         }
-        self.errands.granted = false;
-    }
-
-    /// The cycle, whose log the event has, goes.
-    pub fn finish_errands(&mut self) {
-        while !self.errands.waiting.is_empty() {
-            self.run_errand();
-        }
-        self.errands = Errands::default();
+        self.postponed.granted = false;
     }
 }
 
@@ -132,7 +111,6 @@ fn on_answer(asker: Asker) {
 pub fn all() -> Handlers {
     Handlers {
         connection: on_connection_event,
-        queue_timeout: on_queue_timeout,
         watch: on_watch,
         turn_end: on_turn_end,
         room: on_room,

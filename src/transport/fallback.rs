@@ -3,7 +3,7 @@
 use crate::contain::INTERNAL;
 use crate::transport::error::{CallError, Error, KeepaliveError, Rejected};
 use crate::transport::ids::{PipelineKey, SessionKey};
-use crate::transport::state::op::Outcome;
+use crate::transport::state::outcome::Outcome;
 
 /// What a function returns in the place of a result that a panic has kept it from.
 pub trait Fallback {

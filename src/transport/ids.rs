@@ -7,6 +7,8 @@ new_key_type! {
     pub struct SessionKey;
     /// A connection.
     pub struct ConnectionKey;
+    /// An operation. It is the tag of the operation's exchanges.
+    pub struct OpKey;
     /// A keepalive pool.
     pub struct PoolKey;
     /// The shared connections to a server.

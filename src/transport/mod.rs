@@ -42,7 +42,7 @@ pub use error::{CallError, Error, KeepaliveError, Rejected};
 pub use ids::{PipelineKey, SessionKey};
 pub use log::not_connected;
 pub use peer::{Caller, Peer, PoolName};
-pub use state::op::{Begun, Opened, Outcome, Slot, What};
+pub use state::outcome::{Begun, Commands, Opened, Outcome, Slot};
 pub use state::pipeline::Queued;
 pub use state::session::Timeouts;
 
@@ -73,10 +73,7 @@ pub fn start() {
 /// semaphores, which it would miss when the cycle ends.
 pub fn forget_cycle() {
     with_existing(|worker| {
-        worker.watch = None;
-        worker.finish_errands();
         worker.end_renewals();
-        worker.renew_shared_events();
         worker.semaphores.free_all();
     });
 }
@@ -209,12 +206,12 @@ pub fn submit(
     key: SessionKey,
     slot: Slot,
     caller: Caller,
-    what: What<'_>,
+    commands: Commands<'_>,
 ) -> Result<Begun, CallError<Rejected>> {
-    room::before(|worker| worker.opens_to_send(key, what.can_share()));
+    room::before(|worker| worker.opens_to_send(key, commands.can_share()));
     let request = caller.request;
     call(key, slot, caller, |worker| {
-        worker.submit(key, request, what)
+        worker.submit(key, request, commands)
     })
 }
 

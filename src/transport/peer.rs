@@ -31,7 +31,7 @@ pub enum PoolName<'a> {
     Given(&'a [u8]),
     /// Not at all: it is the host, with a port `host:port`. Mostly the text is
     /// not needed.
-    Usual {
+    Default {
         /// There is a port.
         with_port: bool,
     },
@@ -42,8 +42,8 @@ impl<'a> Peer<'a> {
     pub fn pool_name(&self) -> Cow<'a, [u8]> {
         match self.pool {
             PoolName::Given(name) => name.into(),
-            PoolName::Usual { with_port: false } => self.host.into(),
-            PoolName::Usual { with_port: true } => {
+            PoolName::Default { with_port: false } => self.host.into(),
+            PoolName::Default { with_port: true } => {
                 let port = Digits::from(u64::from(self.port));
                 [self.host, b":", port.as_bytes()].concat().into()
             }

@@ -50,7 +50,7 @@ local function address(pointer)
     return tonumber(ffi.cast("uintptr_t", ffi.cast("void *", pointer)))
 end
 
--- What the native function returns instead of an address for the session that
+-- Commands the native function returns instead of an address for the session that
 -- it was given.
 local SAME_SESSION = native.same_session
 

@@ -76,9 +76,9 @@ impl Worker {
         match session.state {
             State::Closed | State::Broken { .. } => Err(Error::Closed),
             _ if session.request() != Some(request) => Err(Error::BadRequest),
+            State::Connecting if self.is_joining(key) => Err(Error::BusyConnecting),
             // as with cosockets, there is no connection yet to be busy
-            State::Resolving { .. } | State::Queued { .. } => Err(Error::Closed),
-            State::Joining(_) => Err(Error::BusyConnecting),
+            State::Connecting => Err(Error::Closed),
             State::Shared { shared_pool, .. } => self.take_private_connection(key, shared_pool),
             State::Deferred { .. } => match self.open_deferred(key) {
                 Ok(()) => self.private_connection(key, request),
@@ -100,7 +100,7 @@ impl Worker {
             .shared_pools
             .get_mut(shared_pool)
             .ok_or(Error::Closed)?;
-        shared_pool.known_plaintext = true;
+        shared_pool.usage.note_plaintext();
         let address = shared_pool.address.ok_or(Error::Closed)?;
         self.disconnect(key, State::Closed);
         let pool = self.pool_for_private(key);
@@ -127,16 +127,13 @@ impl Worker {
             Some(Admission::Replace(unfit)) => drop(self.connections.remove(unfit)),
             Some(Admission::Connect | Admission::Undecided) | None => {}
         }
-        let opened = self.open_address(key, address, pool);
-        if opened.is_err() {
-            self.release_counted(pool);
+        match self.open_address(key, address, pool, None) {
+            Ok((connection, _)) => Ok(connection),
+            Err(error) => {
+                self.release_counted(pool);
+                Err(error)
+            }
         }
-        opened?;
-        let session = self
-            .sessions
-            .get(key)
-            .and_then(|session| session.connection());
-        session.ok_or(Error::Closed)
     }
 
     /// Whether `request` may connect this session: it belongs to no other
@@ -160,7 +157,7 @@ impl Worker {
         let (pool, address) = (*pool, **address);
         session.state = State::Closed;
         self.claim(pool);
-        match self.open_address(key, address, Some(pool)) {
+        match self.open_address(key, address, Some(pool), None) {
             Ok(_) => Ok(()),
             Err(error) => {
                 self.release(pool);

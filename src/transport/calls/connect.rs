@@ -4,7 +4,7 @@ use crate::nginx::Request;
 use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, SessionKey};
 use crate::transport::peer::Peer;
-use crate::transport::state::op::Opened;
+use crate::transport::state::outcome::Opened;
 use crate::transport::state::pool::fitness;
 use crate::transport::state::session::{Session, State};
 use crate::transport::worker::Worker;
@@ -57,13 +57,11 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(key) else {
             return Some(Err(Error::Closed));
         };
-        // objects may ask for different numbers
-        shared_pool.wanted = shared_pool.wanted.max(peer.multiplex.connections);
-        shared_pool.users += 1;
+        shared_pool.usage.enter(peer.multiplex.connections);
         session.backlog = peer.backlog;
         session.bounds = peer.multiplex.bounds;
-        let enlisted = session.bind_to_request(key, request, shared_pool.name.pool.clone());
-        let joined = match enlisted {
+        let bound = session.bind_to_request(key, request, shared_pool.name.pool.clone());
+        let joined = match bound {
             Ok(()) if shared_pool.takes(&self.connections, peer.multiplex.connections) => {
                 shared_pool.attach(shared_key, session);
                 Ok(Opened::Connected)
@@ -72,7 +70,7 @@ impl Worker {
             Err(error) => Err(error),
         };
         if joined.is_err() {
-            self.leave_shared_pool(shared_key, key, None);
+            self.leave_after_failure(shared_key);
         }
         Some(joined)
     }
@@ -88,7 +86,7 @@ impl Worker {
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
         let Some((pool, named)) = named else {
             session.bind_to_request(key, request, peer.pool_name().into())?;
-            return self.begin_open(key, peer.host, peer.port, None);
+            return self.begin_open(key, (peer.host, peer.port), None);
         };
         session.bind_to_request(key, request, named.name.clone())?;
         let (connections, tls) = (&self.connections, named.tls);
@@ -113,7 +111,7 @@ impl Worker {
                 if let Admission::Replace(unfit) = admission {
                     self.connections.remove(unfit);
                 }
-                let begun = self.begin_open(key, peer.host, peer.port, Some(pool));
+                let begun = self.begin_open(key, (peer.host, peer.port), Some(pool));
                 if begun.is_err() {
                     self.release(pool);
                 }

@@ -4,11 +4,12 @@ use std::rc::Rc;
 
 use crate::conf::{Context, LocConf};
 use crate::nginx::Request;
+use crate::transport::connection::Phase;
 use crate::transport::connection::tls::{Handshake, failed, is_bad_name};
 use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, PoolKey, SessionKey, SharedPoolKey};
-use crate::transport::state::op::{Begun, Opened, Outcome, Work};
-use crate::transport::state::session::State;
+use crate::transport::state::outcome::{Begun, Opened, Outcome, Slot};
+use crate::transport::state::session::{Session, State};
 use crate::transport::worker::Worker;
 use crate::upstream::{Admission, Fitness};
 
@@ -58,7 +59,7 @@ impl Worker {
             State::Deferred { pool, .. } => (None, Some(pool)),
             State::Private(connection) => (
                 Some(connection),
-                self.connections.get(connection).and_then(|l| l.pool),
+                self.connections.get(connection).and_then(|c| c.pool),
             ),
             _ => return Err(Error::Closed),
         };
@@ -66,15 +67,19 @@ impl Worker {
             && let Some(connection) = self.connections.get_mut(connection_key)
         {
             match &connection.tls {
-                _ if connection.quitting => return Err(Error::Closed),
+                _ if connection.private().is_some_and(|private| private.quitting) => {
+                    return Err(Error::Closed);
+                }
                 // nothing to do
-                Some(known) if *known == tls => return Ok(Begun::Ready(Outcome::Connected)),
+                Some(known) if known.identity == tls => {
+                    return Ok(Begun::Ready(Outcome::Connected));
+                }
                 None if connection.reused == 0 => {
                     if !connection.pipeline.is_quiet() {
                         return Err(Error::Unsolicited);
                     }
-                    connection.handshake = Some((handshake, tls));
-                    let done = self.run_handshake(connection_key);
+                    let pending = Box::new((handshake, tls));
+                    let done = self.handshake_on(key, connection_key, pending);
                     return self.wait_for_handshake(key, done);
                 }
                 _ => {}
@@ -89,9 +94,10 @@ impl Worker {
         }
         let connections = &self.connections;
         let alike = |connection: &ConnectionKey| {
-            connections
-                .get(*connection)
-                .is_some_and(|l| l.tls.as_ref() == Some(&tls))
+            connections.get(*connection).is_some_and(|connection| {
+                let known = connection.tls.as_ref();
+                known.is_some_and(|known| known.identity == tls)
+            })
         };
         let named = pool.and_then(|pool| self.pools.get_mut(pool));
         let idle = named.and_then(|named| named.pool.take(alike));
@@ -107,47 +113,47 @@ impl Worker {
             self.take_idle(idle, key);
             return Ok(Begun::Ready(Outcome::Connected));
         }
-        let done = self.open_for_handshake(key, (handshake, tls), pool);
-        if done.is_err()
-            && let Some(pool) = pool
-        {
-            self.release(pool);
-            return done.map(|_| Begun::Waiting);
-        }
-        match done {
-            Ok(Opened::Pending) => self.wait_for_handshake(key, Ok(false)),
+        let pending = Box::new((handshake, tls));
+        match self.open_for_handshake(key, pending, pool) {
+            Ok(Opened::Pending) => Ok(Begun::Waiting),
             Ok(Opened::Connected) => {
-                let connection = self
-                    .sessions
-                    .get(key)
-                    .and_then(|session| session.connection());
-                let done = connection.map_or(Err(Error::Closed), |connection| {
-                    self.run_handshake(connection)
-                });
+                let connection = self.sessions.get(key).and_then(Session::connection);
+                let done = self.handshake_now(connection.unwrap_or_default());
                 self.wait_for_handshake(key, done)
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                self.release_counted(pool);
+                Err(error)
+            }
         }
     }
 
-    /// Makes an operation of a handshake that is under way.
+    /// Does the handshake for which a connection was opened, and which can be done
+    /// at once.
+    pub fn handshake_now(&mut self, key: ConnectionKey) -> Result<bool, Error> {
+        let connection = self.connections.get_mut(key).ok_or(Error::Closed)?;
+        match std::mem::replace(&mut connection.phase, Phase::Established) {
+            Phase::Connecting(Some(pending)) => self.run_handshake(key, pending),
+            _ => Err(Error::Closed),
+        }
+    }
+
+    /// Makes the caller wait for a handshake that is under way.
     pub fn wait_for_handshake(
         &mut self,
         key: SessionKey,
         done: Result<bool, Error>,
     ) -> Result<Begun, Error> {
         match done {
-            Ok(true) => Ok(Begun::Ready(Outcome::Handshaken)),
+            Ok(false) => Ok(Begun::Waiting),
+            Ok(true) => {
+                self.take_back(key, Slot::Reader);
+                Ok(Begun::Ready(Outcome::Handshaken))
+            }
             Err(error) => {
+                self.take_back(key, Slot::Reader);
                 self.disconnect(key, State::Closed);
                 Err(error)
-            }
-            Ok(false) => {
-                let op = self.new_op(Work::Connect);
-                let op = op.inspect_err(|_| self.disconnect(key, State::Closed))?;
-                let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
-                session.reader = Some(op);
-                Ok(Begun::Waiting)
             }
         }
     }

@@ -4,7 +4,7 @@ use crate::nginx::Request;
 use crate::transport::connection::tls::Handshake;
 use crate::transport::error::Error;
 use crate::transport::ids::SessionKey;
-use crate::transport::state::op::Begun;
+use crate::transport::state::outcome::Begun;
 use crate::transport::worker::Worker;
 
 impl Worker {

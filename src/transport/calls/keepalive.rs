@@ -97,7 +97,10 @@ impl Worker {
         if nginx::is_exiting() || connection.is_connecting() {
             return Ok(self.close_and_retire(key));
         }
-        if connection.unanswered {
+        if connection
+            .private()
+            .is_some_and(|private| private.unanswered)
+        {
             // a reply may come at any time, and the next user would get it
             let dubious = connection.nginx.is_read_ready() && !self.is_alive(connection_key);
             if dubious {
@@ -156,16 +159,16 @@ impl Worker {
         pool_size: Option<i64>,
     ) -> Result<Option<usize>, KeepaliveError> {
         if let Some(shared_pool) = self.shared_pools.get_mut(shared_key) {
-            if let Some(size) = pool_size.filter(|size| *size <= 0 && !shared_pool.kept_alive) {
+            let settled = shared_pool.usage.is_kept_alive();
+            if let Some(size) = pool_size.filter(|size| *size <= 0 && !settled) {
                 return Err(KeepaliveError::BadPoolSize(size));
             }
-            shared_pool.kept_alive = true;
-            shared_pool.known_plaintext = true;
-            let settings = || Settings::of(request);
-            let usual = || settings().map_or(0, |settings| settings.keepalive_timeout());
-            let now = timeout.unwrap_or_else(usual);
-            let before = std::mem::replace(&mut shared_pool.keepalive, now);
-            if now != 0 && (now < before || before == 0) {
+            let configured =
+                || Settings::of(request).map_or(0, |settings| settings.keepalive_timeout());
+            if shared_pool
+                .usage
+                .keep_alive(timeout.unwrap_or_else(configured))
+            {
                 self.shorten_idle_timeouts(shared_key);
             }
         }
@@ -177,13 +180,12 @@ impl Worker {
     #[inline(always)]
     pub fn detach(&mut self, key: SessionKey, shared_key: SharedPoolKey) -> Option<usize> {
         if let Some(session) = self.sessions.get(key)
-            && let State::Shared { flight: None, .. } = session.state
-            && session.deadline.is_none()
+            && !session.has_calls()
             && let Some(shared_pool) = self.shared_pools.get_mut(shared_key)
             && !shared_pool.connections.is_empty()
         {
             // nothing is under way, and nobody waits for its place
-            shared_pool.users = shared_pool.users.saturating_sub(1);
+            shared_pool.usage.leave();
             return self.forget(key);
         }
         self.close_and_retire(key)

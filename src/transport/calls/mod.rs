@@ -10,3 +10,4 @@ pub mod handshake;
 pub mod keepalive;
 pub mod room;
 pub mod submit;
+pub mod suspend;

@@ -1,16 +1,14 @@
 //! Commands and raw data, begun on behalf of a request, and their results.
 
 use crate::fault;
-use crate::nginx::Request;
-use crate::ngx_lua::{Wait, Waiter};
+use crate::nginx::{self, Request};
 use crate::protocol::{Command, RawRead, RawReader, SMALL_VALUE};
-use crate::transport::connection::{Connection, Tag};
-use crate::transport::error::{CallError, Error, Rejected};
-use crate::transport::ids::{ConnectionKey, PipelineKey, SessionKey, SharedPoolKey};
+use crate::transport::connection::Connection;
+use crate::transport::error::{Error, Rejected};
+use crate::transport::ids::{ConnectionKey, OpKey, PipelineKey, SessionKey, SharedPoolKey};
 use crate::transport::log::not_connected;
-use crate::transport::peer::Caller;
-use crate::transport::state::op::{Begun, Op, Outcome, Slot, What, Work};
-use crate::transport::state::session::State;
+use crate::transport::state::op::{Assignment, Stage, Work};
+use crate::transport::state::outcome::{Begun, Commands, Outcome, Slot};
 use crate::transport::worker::Worker;
 
 impl Worker {
@@ -20,20 +18,21 @@ impl Worker {
     ///
     /// [`Error::BadRequest`]: the session belongs to another active request. All
     /// else: nothing was sent or the connection failed.
+    #[inline(always)]
     pub fn submit(
         &mut self,
         key: SessionKey,
         request: Request,
-        what: What<'_>,
+        commands: Commands<'_>,
     ) -> Result<Begun, Rejected> {
         fault::point();
-        if what.can_share()
+        if commands.can_share()
             && let Some(shared_pool) = self.shared_pool_of(key, request)?
         {
-            return self.submit_shared(key, shared_pool, what);
+            return self.submit_shared(key, shared_pool, commands);
         }
         match self.private_connection(key, request) {
-            Ok(connection) => self.submit_to(key, connection, what),
+            Ok(connection) => self.submit_private(key, connection, commands),
             Err(error) => Err(not_connected(request, "send", error).into()),
         }
     }
@@ -53,74 +52,57 @@ impl Worker {
             return Ok(Begun::Ready(Outcome::Replies(Vec::new(), None)));
         }
         let batch = std::mem::take(&mut open.batch);
-        let begun = self.submit(key, request, What::Batch(&batch));
+        let begun = self.submit(key, request, Commands::Batch(&batch));
         if let Some(open) = self.pipelines.get_mut(pipeline) {
             open.batch = batch;
         }
         begun
     }
 
-    pub fn submit_to(
+    /// Sends a session's commands over its own connection.
+    #[inline(always)]
+    pub fn submit_private(
         &mut self,
-        session: SessionKey,
-        key: ConnectionKey,
-        what: What<'_>,
+        key: SessionKey,
+        connection_key: ConnectionKey,
+        commands: Commands<'_>,
     ) -> Result<Begun, Rejected> {
-        self.check_idle(session)?;
-        if let Some(line) = self.check_in_step(key)? {
-            return Ok(Begun::Ready(what.answered_by(line)?));
+        self.check_idle(key)?;
+        if let Some(line) = self.check_in_step(connection_key)? {
+            return Ok(Begun::Ready(commands.answered_by(line)?));
         }
-        let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
-        let connection = self.connections.get_mut(key).ok_or(Error::Closed)?;
-        let tag = Tag { session, serial: 0 };
-        let mut value = &b""[..];
-        let work = match what {
-            What::Command(command) => {
-                // TLS encrypts from its own buffer, and what connects sends later
-                let submitted = if connection.tls.is_none() && !connection.is_connecting() {
-                    connection.pipeline.submit_head(tag, command)
-                } else {
-                    connection.pipeline.submit(tag, command).map(|()| value)
-                };
-                match submitted {
-                    Ok(large) => value = large,
-                    Err(refused) => {
-                        self.semaphores.give(semaphore);
-                        return Err(Rejected::Refused(refused));
-                    }
-                }
-                connection.quitting = matches!(command, Command::Quit);
-                fault::point();
-                Work::Command
+        let work = Work::of(commands)?;
+        let slot = work.slot();
+        let mut assignment = Assignment::new(connection_key, nginx::now());
+        let op_key = self.begin(key, slot, work, Stage::New)?;
+        let submitted = match self.connections.get_mut(connection_key) {
+            Some(connection) => connection.submit(op_key, commands),
+            None => Err(Error::Closed.into()),
+        };
+        let value = match submitted {
+            Ok((numbers, value)) => {
+                (assignment.first, assignment.last) = numbers;
+                value
             }
-            What::Batch(batch) => match Work::pipeline(batch) {
-                Ok(work) if connection.pipeline.submit_batch(tag, batch) => work,
-                _ => {
-                    self.semaphores.give(semaphore);
-                    return Err(Error::NoMemory.into());
-                }
-            },
+            Err(rejected) => {
+                self.take_back(key, slot);
+                return Err(rejected);
+            }
         };
-        let work = if connection.quitting {
-            // nothing comes back; it is done when it is sent
-            Work::Send { bytes: 0 }
-        } else {
-            work
-        };
-        let slot = match work {
-            Work::Send { .. } => Slot::Writer,
-            _ => Slot::Reader,
-        };
-        self.start(session, key, slot, Op::new(semaphore, work), value)
-            .map_err(Rejected::Failed)
+        fault::point();
+        if let Some(op) = self.ops.get_mut(op_key) {
+            op.stage = Stage::Assigned(assignment);
+        }
+        Ok(self.start(key, connection_key, slot, value)?)
     }
 
     /// Gives an attached session's commands to a shared connection.
+    #[inline(always)]
     pub fn submit_shared(
         &mut self,
         key: SessionKey,
         shared_pool: SharedPoolKey,
-        what: What<'_>,
+        commands: Commands<'_>,
     ) -> Result<Begun, Rejected> {
         fault::point();
         self.check_idle(key)?;
@@ -128,7 +110,7 @@ impl Worker {
             true => self.connection_for_batch(shared_pool, Some(key), true)?,
             false => None,
         };
-        if let (Some(chosen), What::Command(Command::Store { value, .. })) = (connection, what)
+        if let (Some(chosen), Commands::One(Command::Store { value, .. })) = (connection, commands)
             && value.len() > SMALL_VALUE
             && self
                 .connections
@@ -142,29 +124,22 @@ impl Worker {
             }
         }
         let Some(connection) = connection else {
-            return self.queue_up(key, shared_pool, what);
+            return self.queue_up(key, shared_pool, commands);
         };
-        let work = match what {
-            What::Command(_) => Work::Command,
-            What::Batch(batch) => Work::pipeline(batch)?,
-        };
-        let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
-        let value = match self.put_on_connection(key, connection, what) {
+        let work = Work::of(commands)?;
+        let op = self.begin(key, Slot::Reader, work, Stage::New)?;
+        let value = match self.put_on_connection(op, key, connection, commands) {
             Ok(value) => value,
             Err(rejected) => {
-                self.semaphores.give(semaphore);
+                self.take_back(key, Slot::Reader);
                 return Err(rejected);
             }
         };
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.reader = Some(Op::new(semaphore, work));
-        }
-        self.set_operation_deadline(key);
         if value.is_empty() {
             return Ok(Begun::Waiting);
         }
         // at once, while it is surely there
-        self.flush_shared_with(connection, value);
+        self.flush_with(connection, value);
         Ok(self.begun(key, Slot::Reader)?)
     }
 
@@ -185,7 +160,7 @@ impl Worker {
     /// line that the server has sent; then the connection is closed.
     pub fn check_in_step(&mut self, key: ConnectionKey) -> Result<Option<Vec<u8>>, Error> {
         let connection = self.connections.get_mut(key).ok_or(Error::Closed)?;
-        if connection.quitting {
+        if connection.private().is_some_and(|private| private.quitting) {
             return Err(Error::Closed);
         }
         let error = if !connection.pipeline.is_answered() {
@@ -232,16 +207,16 @@ impl Worker {
         if bytes.is_empty() {
             return Ok(Begun::Ready(Outcome::Sent(0)));
         }
-        let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
-        let state = self.connections.get_mut(connection).ok_or(Error::Closed)?;
-        if !state.pipeline.send_raw(bytes) {
-            self.semaphores.give(semaphore);
-            return Err(Error::NoMemory);
-        }
-        state.unanswered = true;
-        fault::point();
+        let stage = Stage::Assigned(Assignment::new(connection, nginx::now()));
         let work = Work::Send { bytes: bytes.len() };
-        self.start(key, connection, Slot::Writer, Op::new(semaphore, work), b"")
+        self.begin(key, Slot::Writer, work, stage)?;
+        let queued = match self.connections.get_mut(connection) {
+            None => Err(Error::Closed),
+            Some(connection) => connection.queue_raw(bytes),
+        };
+        queued.inspect_err(|_| self.take_back(key, Slot::Writer))?;
+        fault::point();
+        self.start(key, connection, Slot::Writer, b"")
     }
 
     /// Receives raw bytes on behalf of `request`. Errors as with [`Self::submit`].
@@ -265,103 +240,71 @@ impl Worker {
     ) -> Result<Begun, Error> {
         // a coroutine that sends raw data does not keep another one from reading
         self.check_reader(key)?;
-        let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
+        let stage = Stage::Assigned(Assignment::new(connection, nginx::now()));
         let work = Work::Receive(RawReader::new(want));
-        self.start(key, connection, Slot::Reader, Op::new(semaphore, work), b"")
+        self.begin(key, Slot::Reader, work, stage)?;
+        self.start(key, connection, Slot::Reader, b"")
     }
 
-    /// Puts an operation under way; `value` goes behind what there is to send. If it is complete at once, its result is
-    /// returned and nobody has to wait.
+    /// Puts an operation under way that was begun; `value` goes behind what there
+    /// is to send. If it is complete at once, its result is returned and nobody has
+    /// to wait.
+    #[inline(always)]
     pub fn start(
         &mut self,
         key: SessionKey,
         connection: ConnectionKey,
         slot: Slot,
-        op: Op,
         value: &[u8],
     ) -> Result<Begun, Error> {
-        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
-        session.put_op(slot, op);
         fault::point();
         self.flush_with(connection, value);
         fault::point();
         self.read_if_due(connection);
         self.begun(key, slot)
     }
+}
 
-    /// Makes the caller wait for the operation in `slot`. It has to yield then.
-    #[inline(always)]
-    pub fn suspend<E>(
-        &mut self,
-        key: SessionKey,
-        slot: Slot,
-        caller: Caller,
-    ) -> Result<(), CallError<E>> {
-        let Some(waiter) = caller.waiter else {
-            self.abort(key);
-            return Err(CallError::CannotWait);
-        };
-        // SAFETY: the caller is the one whose Lua code runs.
-        unsafe { self.wait(key, slot, caller.request, waiter) }.map_err(CallError::Refused)
+impl Connection {
+    /// Appends raw bytes to what is to be sent.
+    fn queue_raw(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        if !self.pipeline.send_raw(bytes) {
+            return Err(Error::NoMemory);
+        }
+        if let Some(private) = self.private_mut() {
+            private.unanswered = true;
+        }
+        Ok(())
     }
 
-    /// Makes the running coroutine, which is `waiter`, wait for the operation in
-    /// `slot`.
-    ///
-    /// # Errors
-    ///
-    /// ngx_lua's text if waiting is not possible here; the connection is
-    /// closed then, since nobody will take its reply.
-    ///
-    /// # Safety
-    ///
-    /// `request` is the one whose Lua code runs right now.
-    pub unsafe fn wait(
-        &mut self,
-        key: SessionKey,
-        slot: Slot,
-        request: Request,
-        waiter: Waiter,
-    ) -> Result<(), String> {
-        // once the coroutine is queued, nothing may keep it from yielding
-        self.watch_waiters();
-        let session = self.sessions.get_mut(key);
-        let Some(op) = session.and_then(|session| session.op(slot)) else {
-            return Err(Error::Closed.to_string());
-        };
-        // SAFETY: by this function's contract. An operation that waits is one of
-        // a session that is registered with the request.
-        match unsafe { op.wait(request, waiter) } {
-            Wait::Queued => Ok(()),
-            Wait::Refused(text) => {
-                self.disconnect(key, State::Closed);
-                Err(text)
-            }
-            Wait::Done | Wait::Declined => {
-                self.disconnect(key, State::Closed);
-                Err(Error::Unknown.to_string())
-            }
-        }
-    }
-
-    /// Takes the result of the operation that the resumed coroutine waited for.
+    /// Appends a private operation's commands to what is to be sent: numbers of the
+    /// first and the last exchange, and a large value that belongs behind them and
+    /// was left out.
     #[inline(always)]
-    pub fn take_outcome(&mut self, key: SessionKey, slot: Slot) -> Outcome {
-        fault::point();
-        let session = self.sessions.get_mut(key);
-        let op = session.and_then(|session| match session.op(slot) {
-            Some(op) if op.has_result() => session.take_op(slot),
-            _ => None,
-        });
-        let Some(op) = op else {
-            return self.end_coroutine(key, slot);
+    fn submit<'a>(
+        &mut self,
+        op: OpKey,
+        commands: Commands<'a>,
+    ) -> Result<((u64, u64), &'a [u8]), Rejected> {
+        let value = match commands {
+            Commands::One(command) => {
+                // TLS encrypts from its own buffer, and what connects sends later
+                let at_once = self.tls.is_none() && self.is_established();
+                let submitted = match at_once {
+                    true => self.pipeline.submit_head(op, command),
+                    false => self.pipeline.submit(op, command).map(|()| &b""[..]),
+                };
+                submitted.map_err(Rejected::Refused)?
+            }
+            Commands::Batch(batch) => match self.pipeline.submit_batch(op, batch) {
+                true => b"",
+                false => return Err(Error::NoMemory.into()),
+            },
         };
-        let (outcome, semaphore) = op.into_outcome();
-        self.semaphores.give(semaphore);
-        if outcome.is_large() && !self.to_flush.is_empty() {
-            // what others have asked for is not to wait for the making of it
-            self.on_turn_end();
+        if let Some(private) = self.private_mut() {
+            private.quitting = commands.is_quit();
         }
-        outcome
+        let last = self.pipeline.newest().unwrap_or(0);
+        Ok(((self.pipeline.oldest().min(last), last), value))
     }
 }

@@ -8,8 +8,8 @@ use nginx_sys::{
 };
 
 use crate::nginx::{self, Request};
-use crate::transport::connection::NgxConnection;
 use crate::transport::connection::address::Address;
+use crate::transport::connection::{Connection, NgxConnection};
 use crate::transport::error::Error;
 
 /// Begins a connection on behalf of a request, whose log it gets. Whether it
@@ -41,6 +41,28 @@ pub fn dial(address: &mut Address, request: Request) -> Result<(NgxConnection, b
             }
             None if errno == 0 => Err(Error::NoConnection),
             _ => Err(Error::from_errno(errno)),
+        }
+    }
+}
+
+impl Connection {
+    /// The handshake of TCP has come to an end.
+    ///
+    /// # Errors
+    ///
+    /// The connection is not established.
+    pub fn end_connecting(&mut self, nodelay: bool) -> Result<(), Error> {
+        if self.nginx.has_write_timed_out() {
+            return Err(Error::Timeout);
+        }
+        if self.nginx.is_closing() {
+            // the worker exits, and its time is over or nobody uses the connection
+            return Err(Error::Closed);
+        }
+        self.nginx.stop_write_timer();
+        match self.nginx.socket_error() {
+            0 => self.nginx.arm_established(nodelay),
+            errno => Err(Error::from_errno(errno)),
         }
     }
 }

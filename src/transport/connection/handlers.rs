@@ -18,15 +18,13 @@ pub type OnEvent = unsafe extern "C" fn(*mut ngx_event_t);
 pub struct Handlers {
     /// Read and write events of connections.
     pub connection: OnEvent,
-    /// A queued connect waited too long.
-    pub queue_timeout: OnEvent,
     /// Time to look for killed light threads.
     pub watch: OnEvent,
-    /// The commands of a turn of the event loop are complete.
+    /// The commands of an iteration of the event loop are complete.
     pub turn_end: OnEvent,
-    /// Somebody waits for room for a connection.
+    /// Somebody waits for a connection of nginx.
     pub room: OnEvent,
-    /// Somebody may have waited too long on a shared connection.
+    /// Somebody may have waited too long.
     pub deadline: OnEvent,
     /// The request that a session belongs to ends.
     pub request_end: unsafe extern "C" fn(*mut c_void),
@@ -54,7 +52,6 @@ pub fn handlers() -> &'static Handlers {
 /// Before a process begins nothing is opened.
 static NONE: Handlers = Handlers {
     connection: ignore,
-    queue_timeout: ignore,
     watch: ignore,
     turn_end: ignore,
     room: ignore,

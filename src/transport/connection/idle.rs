@@ -2,26 +2,32 @@
 
 use crate::conf::LocConf;
 use crate::fault;
-use crate::nginx::{Log, Msec, Request};
-use crate::transport::connection::{Connection, Owner};
+use crate::nginx::{self, Log, Msec, Request};
+use crate::transport::connection::{Connection, Owner, Private};
 use crate::transport::ids::SessionKey;
+
+/// What an event of an idle connection has to do with its timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdleTimer {
+    /// The event is not the timer's.
+    Silent,
+    /// It has expired early: nothing has happened.
+    Early,
+    Expired,
+}
 
 impl Connection {
     /// The peer has closed, and nginx knows, or was told to.
     pub fn has_ended(&self) -> bool {
-        self.quitting || self.nginx.has_ended()
+        self.private().is_some_and(|private| private.quitting) || self.nginx.has_ended()
     }
 
     /// Serves a session of `request`, after it was idle.
     #[inline(always)]
     pub fn begin_use(&mut self, session: SessionKey, request: Option<Request>) {
-        self.owner = Owner::Session {
-            session,
-            connecting: false,
-        };
+        self.owner = Owner::Session(Private::new(session));
         self.reused += 1;
         fault::point();
-        self.read_due = None;
         let Some(request) = request else { return };
         self.nginx.set_active();
         self.nginx.set_log(request.log());
@@ -30,26 +36,43 @@ impl Connection {
     }
 
     /// Prepares for being idle for at most `timeout` milliseconds (0: for
-    /// ever). Whether there is something to read already.
-    pub fn make_idle(&mut self, timeout: Msec) -> bool {
+    /// ever). When that time is over, and whether there is something to read
+    /// already.
+    #[inline(always)]
+    pub fn make_idle(&mut self, timeout: Msec) -> (Option<Msec>, bool) {
         self.pipeline.shrink();
-        if self.tls.is_some() {
-            self.record.shrink();
+        if let Some(tls) = &mut self.tls {
+            tls.record.shrink();
         }
-        self.read_due = None;
+        let due = (timeout != 0).then(|| nginx::now().saturating_add(timeout));
         if timeout != 0 {
-            self.limit_read(timeout);
+            // one that expires earlier is left as it is: mostly the connection
+            // is used before that
+            self.nginx.advance_read_timer(timeout);
         }
         self.nginx.set_idle();
         self.nginx.set_log(Log::of_cycle());
-        self.nginx.stop_write_timer();
-        self.nginx.is_read_ready()
+        (due, self.nginx.is_read_ready())
     }
-}
 
-impl Connection {
-    /// Whether it is a TLS connection to this host.
-    pub fn is_tls_to(&self, host: &[u8], port: u16) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.is_to(host, port))
+    /// What an event of an idle connection has to do with its timer, which goes
+    /// on if it must.
+    pub fn idle_timer(&mut self) -> IdleTimer {
+        if !self.nginx.take_read_timeout() {
+            return IdleTimer::Silent;
+        }
+        let now = nginx::now();
+        let due = match &self.owner {
+            Owner::Pool(idle) => idle.due,
+            Owner::Session(_) | Owner::Shared(_) => None,
+        };
+        match due {
+            None => IdleTimer::Early,
+            Some(due) if due > now => {
+                self.nginx.start_read_timer(due - now);
+                IdleTimer::Early
+            }
+            Some(_) => IdleTimer::Expired,
+        }
     }
 }

@@ -1,28 +1,23 @@
-//! Bytes in, and what a connection that fails has to say.
+//! Bytes out and in.
 
+use crate::fault;
 use crate::nginx;
-use crate::transport::connection::sharing::Sharing;
-use crate::transport::connection::{Connection, Owner};
+use crate::transport::connection::Connection;
 use crate::transport::error::Error;
 
-/// Bytes read at most from a connection that fails.
+/// Bytes received at most before others have their turn.
 pub const READ_AT_ONCE: usize = 1024 * 1024;
 
-impl Connection {
-    /// Whether the connection does not stand yet.
-    pub fn is_connecting(&self) -> bool {
-        matches!(
-            self.owner,
-            Owner::Session {
-                connecting: true,
-                ..
-            } | Owner::Shared {
-                connecting: true,
-                ..
-            }
-        )
-    }
+/// How far sending has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// Everything, as far as it may be sent now.
+    All,
+    /// The socket takes no more now.
+    Blocked,
+}
 
+impl Connection {
     /// Whether there is anything to deliver without reading more.
     pub fn has_received(&self) -> bool {
         !self.pipeline.buffered().is_empty() || self.pipeline.is_broken()
@@ -44,24 +39,54 @@ impl Connection {
         }
         Some(got)
     }
-}
 
-impl Connection {
-    /// Some of what is to be sent was, for which the timeouts of those who had
-    /// to wait for that begin again.
-    pub fn note_written(&mut self) {
-        let Some(Sharing { blocked, .. }) = self.sharing.as_deref_mut() else {
-            return;
+    /// Sends what is unsent, as far as the socket takes it.
+    #[inline(always)]
+    pub fn write(&mut self) -> Result<Written, Error> {
+        let until = self.sends_until();
+        let mut wrote = false;
+        let result = loop {
+            let unsent = match (&mut self.tls, until) {
+                (None, None) => self.pipeline.unsent(),
+                (None, Some(number)) => self.pipeline.unsent_before(number),
+                (Some(tls), _) => match tls.record.next(&self.pipeline) {
+                    Some(record) => record,
+                    None => break Err(Error::NoMemory),
+                },
+            };
+            if unsent.is_empty() {
+                break Ok(Written::All);
+            }
+            match self.nginx.send(unsent) {
+                Ok(0) => break Ok(Written::Blocked),
+                Ok(sent) => {
+                    if let Some(tls) = &mut self.tls {
+                        tls.record.taken(sent);
+                    }
+                    self.pipeline.sent(sent);
+                    wrote = true;
+                    fault::point();
+                }
+                Err(error) => break Err(error),
+            }
         };
-        let all = self.pipeline.unsent().is_empty();
-        if all && !blocked.now {
-            return;
+        if wrote {
+            self.note_written();
         }
-        // unless those who had to wait before still need it
-        if !blocked.now && blocked.from < self.pipeline.oldest() {
-            blocked.from = self.pipeline.first_unsent();
-        }
-        blocked.now = !all;
-        blocked.written = nginx::now();
+        result
+    }
+
+    /// Some of what is to be sent was: the timeouts of those who had to wait for
+    /// that begin again.
+    pub fn note_written(&mut self) {
+        let Connection {
+            pipeline, progress, ..
+        } = self;
+        progress.write(
+            pipeline.unsent().is_empty(),
+            pipeline.oldest(),
+            || pipeline.first_unsent(),
+            nginx::now(),
+        );
     }
 }

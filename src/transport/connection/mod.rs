@@ -7,7 +7,6 @@ pub mod dial;
 pub mod handlers;
 pub mod idle;
 pub mod io;
-pub mod load;
 pub mod nginx_connection;
 pub mod parts;
 pub mod resolve;
@@ -21,4 +20,4 @@ pub mod unasked;
 pub mod writev;
 
 pub use nginx_connection::NgxConnection;
-pub use parts::{Connection, MAX_LINE, Owner, ReadTimer, Tag};
+pub use parts::{Connection, Idle, MAX_LINE, Owner, Phase, Private, TlsLayer};

@@ -18,7 +18,6 @@ use nginx_sys::{
 
 use crate::nginx::{self, Log, Msec, stop_timer};
 use crate::transport::connection::handlers::handlers;
-use crate::transport::connection::tls;
 use crate::transport::error::Error;
 
 /// An nginx connection that is closed when dropped.
@@ -297,23 +296,11 @@ impl NgxConnection {
         }
     }
 
-    /// Disarms the timer of the read event.
-    #[inline(always)]
-    pub fn stop_read_timer(&mut self) {
-        // SAFETY: the event is an open connection's.
-        unsafe { stop_timer(self.read_mut()) };
-    }
-
     /// Disarms the timer of the write event.
     #[inline(always)]
     pub fn stop_write_timer(&mut self) {
         // SAFETY: the event is an open connection's.
         unsafe { stop_timer(self.write_mut()) };
-    }
-
-    /// The timer of the read event has expired.
-    pub fn has_read_timed_out(&self) -> bool {
-        self.read().timedout() != 0
     }
 
     /// The timer of the read event has expired. It has not any more then.
@@ -424,13 +411,10 @@ impl NgxConnection {
 
 impl Drop for NgxConnection {
     fn drop(&mut self) {
-        let c = self.as_ptr();
+        self.end_tls();
         // SAFETY: it is open until here; nginx deletes its timers and its
         // events, posted ones included.
-        unsafe {
-            tls::shut_down(c);
-            ngx_close_connection(c);
-        }
+        unsafe { ngx_close_connection(self.as_ptr()) };
     }
 }
 

@@ -1,105 +1,160 @@
-//! What a connection is, its timers, and its end.
+//! What a connection is.
+//!
+//! ```text
+//!     Connecting ----> Established ----> Handshaking ----> Established
+//!         |                (a TLS handshake is asked for)
+//!         +---- to do a TLS handshake ----> Handshaking
+//! ```
+//!
+//! Meanwhile it belongs to a session or to a shared pool. An established one that is not used
+//! belongs to a keepalive pool.
 
 use std::rc::Rc;
 
-use crate::nginx::{self, Msec};
+use crate::nginx::Msec;
 use crate::protocol::{Pipeline, Record};
 use crate::transport::connection::address::Address;
 use crate::transport::connection::nginx_connection::NgxConnection;
 use crate::transport::connection::sharing::Sharing;
 use crate::transport::connection::tls::{Pending, Tls};
-use crate::transport::ids::{PoolKey, SessionKey, SharedPoolKey};
-use crate::upstream::Place;
+use crate::transport::ids::{OpKey, PoolKey, SessionKey};
+use crate::upstream::{Place, Progress};
 
 /// Longest reply line accepted, in bytes. memcached's own limit on keys makes
 /// the longest regular line much shorter.
 pub const MAX_LINE: usize = 2048;
 
-/// Whose connection it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// In use by a session; `connecting` until the connection stands.
-    Session {
-        session: SessionKey,
-        connecting: bool,
-    },
-    /// Idle in a pool, at this place.
-    Pool { pool: PoolKey, place: Place },
-    /// Shared by many sessions; `connecting` until the connection stands.
-    Shared {
-        shared_pool: SharedPoolKey,
-        connecting: bool,
-    },
-}
-
-/// Whose reply it is that an exchange brings: the one of a session's
-/// operations that had this number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tag {
-    pub session: SessionKey,
-    pub serial: u64,
-}
-
-/// An open connection. Dropping it closes it.
+/// A connection. Dropping it closes it.
 pub struct Connection {
     pub nginx: NgxConnection,
-    pub pipeline: Pipeline<Tag>,
+    pub pipeline: Pipeline<OpKey>,
     pub owner: Owner,
-    /// The pool that counts this connection, idle or not.
-    pub pool: Option<PoolKey>,
+    pub phase: Phase,
+    /// `None`: it is plain.
+    pub tls: Option<TlsLayer>,
+    pub progress: Progress,
     /// The peer's.
     pub address: Address,
-    /// When its read event times out, if it does; for a private connection. The
-    /// timer may be armed for an earlier time, or for nothing.
-    pub read_due: Option<Msec>,
+    /// The keepalive pool that counts this connection, idle or not.
+    pub pool: Option<PoolKey>,
     /// How often it was taken out of a pool.
     pub reused: u64,
-    /// What a TLS connection was made with and to; `None`: it is plain.
-    pub tls: Option<Rc<Tls>>,
-    /// What TLS is sending; nothing on a plain connection.
-    pub record: Record,
-    /// The handshake to be done, or under way.
-    pub handshake: Option<Pending>,
+}
+
+/// How far opening a connection has got.
+pub enum Phase {
+    /// The handshake of TCP is under way. Then one of TLS is to be done, if any.
+    Connecting(Option<Box<Pending>>),
+    /// A TLS handshake is under way.
+    Handshaking(Box<Pending>),
+    /// Commands can be sent.
+    Established,
+}
+
+/// Whose connection it is.
+pub enum Owner {
+    /// A session uses it.
+    Session(Private),
+    /// It is idle in a keepalive pool.
+    Pool(Idle),
+    /// Many sessions share it.
+    Shared(Box<Sharing>),
+}
+
+/// Of a connection that a session uses.
+#[derive(Clone, Copy, Debug)]
+pub struct Private {
+    pub session: SessionKey,
     /// Raw bytes were sent and nothing raw was received since: a reply may
     /// be under way.
     pub unanswered: bool,
     /// `quit` was sent; nothing may follow.
     pub quitting: bool,
-    /// What only a shared connection has.
-    pub sharing: Option<Box<Sharing>>,
 }
 
-/// What the read timer of a private connection says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadTimer {
-    /// The event is not the timer's.
-    Silent,
-    /// It has expired early: nothing has happened.
-    Early,
-    Expired,
+/// Of a connection that is idle.
+#[derive(Clone, Copy, Debug)]
+pub struct Idle {
+    pub pool: PoolKey,
+    pub place: Place,
+    /// When its time is over; `None`: it has no end. The read timer may be armed
+    /// for an earlier time, or for nothing.
+    pub due: Option<Msec>,
+}
+
+/// The TLS part of a connection.
+pub struct TlsLayer {
+    /// What it was made with and to.
+    pub identity: Rc<Tls>,
+    /// What is being sent.
+    pub record: Record,
+}
+
+impl Private {
+    pub fn new(session: SessionKey) -> Private {
+        Private {
+            session,
+            unanswered: false,
+            quitting: false,
+        }
+    }
 }
 
 impl Connection {
-    /// Has the read event time out after `timeout`. A timer that expires
-    /// earlier is left as it is: mostly something else comes before that.
-    pub fn limit_read(&mut self, timeout: Msec) {
-        self.read_due = Some(nginx::now().saturating_add(timeout));
-        self.nginx.advance_read_timer(timeout);
+    /// Whether the handshake of TCP is under way.
+    pub fn is_connecting(&self) -> bool {
+        matches!(self.phase, Phase::Connecting(_))
     }
 
-    /// What a read event has to do with the timer, which goes on if it must.
-    pub fn read_timer(&mut self) -> ReadTimer {
-        if !self.nginx.take_read_timeout() {
-            return ReadTimer::Silent;
+    pub fn is_established(&self) -> bool {
+        matches!(self.phase, Phase::Established)
+    }
+
+    /// The session that uses it, if one does.
+    #[inline(always)]
+    pub fn session(&self) -> Option<SessionKey> {
+        match &self.owner {
+            Owner::Session(private) => Some(private.session),
+            Owner::Pool(_) | Owner::Shared(_) => None,
         }
-        let now = nginx::now();
-        match self.read_due {
-            None => ReadTimer::Early,
-            Some(due) if due > now => {
-                self.nginx.start_read_timer(due - now);
-                ReadTimer::Early
-            }
-            Some(_) => ReadTimer::Expired,
+    }
+
+    #[inline(always)]
+    pub fn private(&self) -> Option<&Private> {
+        match &self.owner {
+            Owner::Session(private) => Some(private),
+            Owner::Pool(_) | Owner::Shared(_) => None,
         }
+    }
+
+    #[inline(always)]
+    pub fn private_mut(&mut self) -> Option<&mut Private> {
+        match &mut self.owner {
+            Owner::Session(private) => Some(private),
+            Owner::Pool(_) | Owner::Shared(_) => None,
+        }
+    }
+
+    #[inline(always)]
+    pub fn sharing(&self) -> Option<&Sharing> {
+        match &self.owner {
+            Owner::Shared(sharing) => Some(sharing),
+            Owner::Session(_) | Owner::Pool(_) => None,
+        }
+    }
+
+    #[inline(always)]
+    pub fn sharing_mut(&mut self) -> Option<&mut Sharing> {
+        match &mut self.owner {
+            Owner::Shared(sharing) => Some(sharing),
+            Owner::Session(_) | Owner::Pool(_) => None,
+        }
+    }
+
+    /// Whether it is a TLS connection to this host.
+    pub fn is_tls_to(&self, host: &[u8], port: u16) -> bool {
+        self.tls
+            .as_ref()
+            .is_some_and(|tls| tls.identity.is_to(host, port))
     }
 }

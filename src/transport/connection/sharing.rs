@@ -1,83 +1,39 @@
 //! What a connection has that many sessions share.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
-use crate::nginx::Msec;
-use crate::transport::connection::Tag;
+use crate::nginx::{self, Msec};
+use crate::transport::connection::{Connection, Owner};
 use crate::transport::error::Error;
+use crate::transport::ids::{OpKey, SharedPoolKey};
+use crate::upstream::{Health, Load, Retry, Work};
 
-/// What a shared connection has beside its pipeline.
-#[derive(Default)]
+/// Unsent gets that a connection keeps room for between batches.
+const GETS_KEPT: usize = 256;
+
+/// Of a connection that many sessions share.
 pub struct Sharing {
-    /// Who else gets the reply to an exchange, by its number.
-    pub coalesced: HashMap<u64, Coalesced, foldhash::fast::RandomState>,
+    pub shared_pool: SharedPoolKey,
+    pub health: Health,
     /// Its unsent bytes, as far as the shared pool has counted them.
     pub unsent: usize,
     /// The unsent gets of one key: hashes of the keys, and numbers.
-    pub gets: HashMap<u64, u64, BuildHasherDefault<HashedKey>>,
-    /// Among the connections to be flushed when the turn ends.
+    gets: HashMap<u64, u64, BuildHasherDefault<HashedKey>>,
+    /// Among the connections to be flushed at the end of this iteration of the
+    /// event loop.
     pub to_flush: bool,
-    /// Its oldest reply should have come, or it is leaving: it takes no new
-    /// work.
-    pub stalled: bool,
-    /// The server's name has other addresses now: it goes when it has worked off
-    /// what it has.
-    pub leaving: bool,
-    /// Behind the last exchange whose operation timed out, by number: once older replies have
-    /// come, the connection is overdue until the reply to that one comes, too.
-    pub timed_out_until: u64,
-    /// It asks again what another connection has lost, and takes nothing else until
-    /// that is answered.
-    pub retry: Option<Retry>,
-    /// When it was begun to be opened.
-    pub opened: Msec,
+    /// It repeats what another connection has lost, for this reason, and takes
+    /// nothing else until that is answered.
+    pub retry: Option<(Retry, Error)>,
     /// The reply to the first exchange, if it was an error line.
     pub first_error_line: Option<Rc<[u8]>>,
-    /// When bytes were received last, or the first command was given to it.
-    pub progress_at: Msec,
-    /// Since when nothing is in flight.
-    pub idle_since: Msec,
-    /// The last time that the socket did not take all at once.
-    pub blocked: BlockedWrite,
-}
-
-/// How what was lost is asked again: first one exchange at a time, so that one
-/// that ends the connection harms no other, and later a few.
-pub struct Retry {
-    /// With which it was lost.
-    pub error: Error,
-    /// Number of the first exchange that has to wait until those before it are
-    /// answered.
-    pub until: u64,
-    /// How many connections were lost before this one, each of which has
-    /// answered nothing.
-    pub fruitless: u32,
-}
-
-/// Who gets the reply to a get that another one asked for.
-#[derive(Default)]
-pub struct Coalesced {
-    pub tags: Vec<Tag>,
-    /// How many still wait, the one who asked included.
-    pub waiting: usize,
-}
-
-/// Commands that the socket took bit by bit.
-#[derive(Default)]
-pub struct BlockedWrite {
-    /// Number of the first exchange that had to wait.
-    pub from: u64,
-    /// They still do.
-    pub now: bool,
-    /// When the socket last took something of them.
-    pub written: Msec,
 }
 
 /// For keys that are hashes already.
 #[derive(Default)]
-pub struct HashedKey(pub u64);
+pub struct HashedKey(u64);
 
 impl Hasher for HashedKey {
     fn write(&mut self, _: &[u8]) {}
@@ -91,29 +47,126 @@ impl Hasher for HashedKey {
     }
 }
 
-/// Unsent gets that a connection keeps room for between batches.
-pub const GETS_KEPT: usize = 256;
-
-impl Coalesced {
-    /// Of one who asks for himself.
-    pub const NONE: Coalesced = Coalesced {
-        tags: Vec::new(),
-        waiting: 1,
-    };
-}
-
 impl Sharing {
-    /// Who else gets the reply to an exchange, which has come.
-    pub fn take_coalesced(&mut self, number: u64) -> Option<Vec<Tag>> {
-        Some(self.coalesced.remove(&number)?.tags)
+    /// Of a connection that is being opened.
+    pub fn new(shared_pool: SharedPoolKey) -> Sharing {
+        Sharing {
+            shared_pool,
+            health: Health::new(nginx::now()),
+            unsent: 0,
+            gets: HashMap::default(),
+            to_flush: false,
+            retry: None,
+            first_error_line: None,
+        }
     }
 
     /// What was collected is being sent: nothing can be added to it.
     pub fn close_batch(&mut self) {
         if self.gets.capacity() > GETS_KEPT {
-            self.gets = Default::default();
+            self.gets = HashMap::default();
         } else {
             self.gets.clear();
         }
+    }
+
+    /// Whether commands may be given to it: its oldest reply is not overdue, and
+    /// it does not repeat what others have lost.
+    pub fn takes_work(&self) -> bool {
+        self.health.takes_work() && self.retry.is_none()
+    }
+}
+
+impl Connection {
+    /// Whether it is shared, and takes commands.
+    pub fn takes_work(&self) -> bool {
+        self.sharing().is_some_and(Sharing::takes_work)
+    }
+
+    /// Whether it is shared, and goes when it has no work.
+    pub fn is_leaving(&self) -> bool {
+        self.sharing()
+            .is_some_and(|sharing| sharing.health.is_leaving())
+    }
+
+    /// Whether the socket takes what is there to be sent, as far as is known.
+    pub fn takes_all(&self) -> bool {
+        self.nginx.is_write_ready() && !self.is_connecting()
+    }
+
+    /// How well it can take commands.
+    pub fn load(&self) -> Load {
+        let Some(sharing) = self.sharing() else {
+            return Load::Overdue;
+        };
+        let work = Work {
+            opening: self.is_connecting(),
+            retries: sharing.retry.is_some(),
+            occupied: self.pipeline.is_amid_value() || !self.takes_all(),
+            lists: self.pipeline.lists(),
+            in_flight: self.pipeline.in_flight(),
+        };
+        sharing.health.load(work, &self.progress, nginx::now())
+    }
+
+    /// Something is in flight that somebody waits for.
+    pub fn mark_active(&mut self, was_idle: bool) {
+        self.nginx.set_active();
+        if was_idle {
+            self.progress.receive(nginx::now());
+        }
+    }
+
+    /// The operation in the same unsent batch whose get is the same as the one
+    /// that was just submitted with this number. The server will execute it
+    /// after this moment, hence after every write that the session has seen
+    /// completed: so its reply is good for both.
+    pub fn equal_get(&mut self, hasher: &impl BuildHasher, newest: u64) -> Option<OpKey> {
+        let Connection {
+            pipeline, owner, ..
+        } = self;
+        let Owner::Shared(sharing) = owner else {
+            return None;
+        };
+        let get = pipeline.newest_get()?;
+        sharing.gets.try_reserve(1).ok()?;
+        let first = *sharing.gets.entry(hasher.hash_one(get)).or_insert(newest);
+        if first == newest || pipeline.single_get(first) != Some(get) {
+            return None;
+        }
+        pipeline.tag(first)
+    }
+
+    /// Somebody with this connect timeout waits for it to be established, if it
+    /// is not yet.
+    pub fn give_time_to_connect(&mut self, timeout: Msec) {
+        if self.is_connecting() {
+            self.nginx.delay_write_timer(timeout);
+        }
+    }
+
+    /// Number of the first exchange that is not to be sent yet, if some are not.
+    pub fn sends_until(&mut self) -> Option<u64> {
+        let Connection {
+            pipeline, owner, ..
+        } = self;
+        let Owner::Shared(sharing) = owner else {
+            return None;
+        };
+        let (retry, _) = sharing.retry.as_mut()?;
+        let oldest = pipeline.oldest();
+        Some(retry.sends_until(oldest, |n| {
+            let behind = pipeline.exchanges().nth(n);
+            let end = pipeline.newest().unwrap_or(oldest) + 1;
+            behind.map_or(end, |exchange| exchange.number)
+        }))
+    }
+
+    /// Whether it has to repeat what had to wait until others were answered.
+    pub fn has_more_to_retry(&self) -> bool {
+        let retry = self.sharing().and_then(|sharing| sharing.retry.as_ref());
+        retry.is_some_and(|(retry, _)| {
+            self.pipeline.in_flight() > 0 && retry.may_send_more(self.pipeline.oldest())
+        })
     }
 }

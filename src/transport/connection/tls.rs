@@ -6,18 +6,21 @@ use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
 use nginx_sys::{
-    ERR_clear_error, EVP_PKEY, EVP_PKEY_free, EVP_PKEY_up_ref, EVP_sha256, NGX_OK, NGX_SSL_BUFFER,
-    NGX_SSL_CLIENT, OPENSSL_STACK, OPENSSL_sk_free, OPENSSL_sk_num, OPENSSL_sk_pop,
+    ERR_clear_error, EVP_PKEY, EVP_PKEY_free, EVP_PKEY_up_ref, EVP_sha256, NGX_AGAIN, NGX_OK,
+    NGX_SSL_BUFFER, NGX_SSL_CLIENT, OPENSSL_STACK, OPENSSL_sk_free, OPENSSL_sk_num, OPENSSL_sk_pop,
     OPENSSL_sk_value, SSL_CTRL_CHAIN_CERT, SSL_CTRL_SET_TLSEXT_HOSTNAME,
     SSL_CTRL_SET_TLSEXT_STATUS_REQ_TYPE, SSL_SESSION, SSL_SESSION_free, SSL_SESSION_up_ref,
     SSL_ctrl, SSL_get_verify_result, SSL_use_PrivateKey, SSL_use_certificate,
     TLSEXT_NAMETYPE_host_name, TLSEXT_STATUSTYPE_ocsp, X509, X509_V_OK, X509_chain_up_ref,
-    X509_digest, X509_free, X509_verify_cert_error_string, ngx_connection_t, ngx_create_pool,
-    ngx_destroy_pool, ngx_int_t, ngx_ssl_check_host, ngx_ssl_create_connection,
-    ngx_ssl_set_session, ngx_ssl_shutdown, ngx_ssl_t, ngx_str_t,
+    X509_digest, X509_free, X509_verify_cert_error_string, ngx_create_pool, ngx_destroy_pool,
+    ngx_int_t, ngx_ssl_check_host, ngx_ssl_create_connection, ngx_ssl_get_session,
+    ngx_ssl_handshake, ngx_ssl_set_session, ngx_ssl_shutdown, ngx_ssl_t, ngx_str_t,
 };
 
 use crate::nginx::Request;
+use crate::protocol::Record;
+use crate::transport::connection::handlers::handlers;
+use crate::transport::connection::{Connection, NgxConnection, Phase, TlsLayer};
 use crate::transport::error::Error;
 use crate::transport::log::log_socket_error;
 
@@ -170,97 +173,166 @@ pub fn is_bad_name(name: &[u8]) -> bool {
     name.is_empty() || name.len() > MAX_SERVER_NAME || name.iter().any(u8::is_ascii_control)
 }
 
-/// Gives a connection its TLS part.
-///
-/// # Safety
-///
-/// `c` is open and has no TLS part; `context` is live.
-pub unsafe fn prepare(
-    c: *mut ngx_connection_t,
-    handshake: &Handshake,
-    context: *mut ngx_ssl_t,
-) -> Result<(), Error> {
-    let ok = NGX_OK as ngx_int_t;
-    // SAFETY: by this function's contract.
-    unsafe {
-        if (*c).pool.is_null() {
-            (*c).pool = ngx_create_pool(256, (*c).log);
-            if (*c).pool.is_null() {
-                return Err(Error::NoMemory);
-            }
+impl Connection {
+    /// Begins the handshake that was asked for. Whether it is done already; on
+    /// failure the connection is of no use any more.
+    pub fn begin_handshake(
+        &mut self,
+        pending: Box<Pending>,
+        request: Option<Request>,
+    ) -> Result<bool, Error> {
+        let (handshake, identity) = &*pending;
+        self.nginx.add_tls(handshake, identity.context)?;
+        self.phase = Phase::Handshaking(pending);
+        if self.nginx.handshake() {
+            return self.end_handshake(request).map(|()| true);
         }
-        let flags = (NGX_SSL_BUFFER | NGX_SSL_CLIENT) as usize;
-        if ngx_ssl_create_connection(context, c, flags) != ok {
-            return Err(failed("failed to create ssl connection"));
-        }
-        (*c).set_sendfile(0);
-        let ssl = (*(*c).ssl).connection;
-        if let Some(session) = &handshake.session
-            && ngx_ssl_set_session(c, session.0.as_ptr()) != ok
-        {
-            return Err(failed("ssl set session failed"));
-        }
-        if let Some(certificate) = &handshake.certificate {
-            if SSL_use_certificate(ssl, certificate.get(0)?.as_ptr()) == 0 {
-                return Err(failed("ssl set client certificate failed"));
-            }
-            for at in 1..OPENSSL_sk_num(certificate.chain.as_ptr()) {
-                // SSL_add1_chain_cert
-                let added = SSL_ctrl(
-                    ssl,
-                    SSL_CTRL_CHAIN_CERT as c_int,
-                    1,
-                    certificate.get(at)?.as_ptr().cast(),
-                );
-                if added == 0 {
-                    return Err(failed("ssl set client intermediate certificate failed"));
-                }
-            }
-            if SSL_use_PrivateKey(ssl, certificate.key.as_ptr()) == 0 {
-                return Err(failed("ssl set client private key failed"));
-            }
-        }
-        if let Some(name) = &handshake.server_name {
-            let name = [name, &b"\0"[..]].concat();
-            // SSL_set_tlsext_host_name
-            let set = SSL_ctrl(
-                ssl,
-                SSL_CTRL_SET_TLSEXT_HOSTNAME as c_int,
-                TLSEXT_NAMETYPE_host_name as _,
-                name.as_ptr().cast_mut().cast(),
-            );
-            if set == 0 {
-                return Err(failed("SSL_set_tlsext_host_name failed"));
-            }
-        }
-        if handshake.status_request {
-            // SSL_set_tlsext_status_type
-            SSL_ctrl(
-                ssl,
-                SSL_CTRL_SET_TLSEXT_STATUS_REQ_TYPE as c_int,
-                TLSEXT_STATUSTYPE_ocsp as _,
-                ptr::null_mut(),
-            );
-        }
+        // instead of that of an earlier operation
+        self.nginx.stop_write_timer();
+        Ok(false)
     }
-    Ok(())
+
+    /// Judges a handshake that has come to an end. What is wrong with the peer's
+    /// certificate is logged on behalf of `request`.
+    pub fn end_handshake(&mut self, request: Option<Request>) -> Result<(), Error> {
+        let phase = std::mem::replace(&mut self.phase, Phase::Established);
+        let Phase::Handshaking(pending) = phase else {
+            self.phase = phase;
+            return Err(Error::Closed);
+        };
+        let (handshake, identity) = *pending;
+        self.nginx.set_handlers();
+        if !self.nginx.has_handshaken() {
+            return Err(failed("handshake failed"));
+        }
+        if handshake.verify {
+            self.nginx
+                .verify(handshake.server_name.as_deref(), request)?;
+        }
+        self.tls = Some(TlsLayer {
+            identity,
+            record: Record::default(),
+        });
+        Ok(())
+    }
 }
 
-/// Whether the peer's certificate is good, and the peer's.
-///
-/// # Safety
-///
-/// `c` has done its handshake; `request` is live.
-pub unsafe fn verify(
-    c: *mut ngx_connection_t,
-    server_name: Option<&[u8]>,
-    request: Option<Request>,
-) -> Result<(), Error> {
-    // SAFETY: by this function's contract; the texts of codes are static.
-    unsafe {
-        let code = SSL_get_verify_result((*(*c).ssl).connection);
+impl NgxConnection {
+    /// Gives it its TLS part.
+    fn add_tls(&mut self, handshake: &Handshake, context: usize) -> Result<(), Error> {
+        let c = self.as_ptr();
+        let context = ptr::with_exposed_provenance_mut::<ngx_ssl_t>(context);
+        let ok = NGX_OK as ngx_int_t;
+        // SAFETY: the connection is open, and has no TLS part yet; the context
+        // belongs to the configuration of the request that waits for this. What
+        // the handshake holds is live.
+        unsafe {
+            if (*c).pool.is_null() {
+                (*c).pool = ngx_create_pool(256, (*c).log);
+                if (*c).pool.is_null() {
+                    return Err(Error::NoMemory);
+                }
+            }
+            let flags = (NGX_SSL_BUFFER | NGX_SSL_CLIENT) as usize;
+            if ngx_ssl_create_connection(context, c, flags) != ok {
+                return Err(failed("failed to create ssl connection"));
+            }
+            (*c).set_sendfile(0);
+            let ssl = (*(*c).ssl).connection;
+            if let Some(session) = &handshake.session
+                && ngx_ssl_set_session(c, session.0.as_ptr()) != ok
+            {
+                return Err(failed("ssl set session failed"));
+            }
+            if let Some(certificate) = &handshake.certificate {
+                if SSL_use_certificate(ssl, certificate.get(0)?.as_ptr()) == 0 {
+                    return Err(failed("ssl set client certificate failed"));
+                }
+                for at in 1..OPENSSL_sk_num(certificate.chain.as_ptr()) {
+                    // SSL_add1_chain_cert
+                    let added = SSL_ctrl(
+                        ssl,
+                        SSL_CTRL_CHAIN_CERT as c_int,
+                        1,
+                        certificate.get(at)?.as_ptr().cast(),
+                    );
+                    if added == 0 {
+                        return Err(failed("ssl set client intermediate certificate failed"));
+                    }
+                }
+                if SSL_use_PrivateKey(ssl, certificate.key.as_ptr()) == 0 {
+                    return Err(failed("ssl set client private key failed"));
+                }
+            }
+            if let Some(name) = &handshake.server_name {
+                let name = [name, &b"\0"[..]].concat();
+                // SSL_set_tlsext_host_name
+                let set = SSL_ctrl(
+                    ssl,
+                    SSL_CTRL_SET_TLSEXT_HOSTNAME as c_int,
+                    TLSEXT_NAMETYPE_host_name as _,
+                    name.as_ptr().cast_mut().cast(),
+                );
+                if set == 0 {
+                    return Err(failed("SSL_set_tlsext_host_name failed"));
+                }
+            }
+            if handshake.status_request {
+                // SSL_set_tlsext_status_type
+                SSL_ctrl(
+                    ssl,
+                    SSL_CTRL_SET_TLSEXT_STATUS_REQ_TYPE as c_int,
+                    TLSEXT_STATUSTYPE_ocsp as _,
+                    ptr::null_mut(),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins or goes on with the handshake (`ngx_ssl_handshake`). Whether it is
+    /// over, well or not; else nginx will tell.
+    fn handshake(&mut self) -> bool {
+        let c = self.as_ptr();
+        // SAFETY: the connection is open, and has its TLS part.
+        unsafe {
+            let again = ngx_ssl_handshake(c) == NGX_AGAIN as ngx_int_t;
+            if again {
+                (*(*c).ssl).handler = Some(handlers().handshake);
+            }
+            !again
+        }
+    }
+
+    fn has_handshaken(&self) -> bool {
+        // SAFETY: the connection is open; its TLS part may be missing.
+        unsafe {
+            let ssl = (*self.as_ptr()).ssl;
+            !ssl.is_null() && (*ssl).handshaked() != 0
+        }
+    }
+
+    /// A reference to its TLS session, which is the caller's to free; null if
+    /// there is none.
+    pub fn tls_session(&self) -> *mut SSL_SESSION {
+        match self.has_handshaken() {
+            // SAFETY: the connection is open and has its TLS part.
+            true => unsafe { ngx_ssl_get_session(self.as_ptr()) },
+            false => ptr::null_mut(),
+        }
+    }
+
+    /// Whether the peer's certificate is good, and the peer's.
+    fn verify(&self, server_name: Option<&[u8]>, request: Option<Request>) -> Result<(), Error> {
+        let c = self.as_ptr();
+        // SAFETY: the connection has done its handshake; the texts of codes are
+        // static.
+        let (code, text) = unsafe {
+            let code = SSL_get_verify_result((*(*c).ssl).connection);
+            let text = CStr::from_ptr(X509_verify_cert_error_string(code));
+            (code, text.to_string_lossy())
+        };
         if code != X509_V_OK as std::ffi::c_long {
-            let text = CStr::from_ptr(X509_verify_cert_error_string(code)).to_string_lossy();
             log_socket_error(
                 request,
                 format_args!("lua ssl certificate verify error: ({code}: {text})"),
@@ -274,7 +346,8 @@ pub unsafe fn verify(
             len: name.len(),
             data: name.as_ptr().cast_mut(),
         };
-        if ngx_ssl_check_host(c, &mut text) != NGX_OK as ngx_int_t {
+        // SAFETY: as above; the name is only read.
+        if unsafe { ngx_ssl_check_host(c, &mut text) } != NGX_OK as ngx_int_t {
             log_socket_error(
                 request,
                 format_args!(
@@ -284,8 +357,25 @@ pub unsafe fn verify(
             );
             return Err(failed("certificate host mismatch"));
         }
+        Ok(())
     }
-    Ok(())
+
+    /// Ends its TLS part, if it has one, without a farewell, as cosockets do.
+    pub fn end_tls(&mut self) {
+        let c = self.as_ptr();
+        // SAFETY: the connection is open; nginx frees what belongs to TLS.
+        unsafe {
+            if !(*c).ssl.is_null() {
+                (*(*c).ssl).set_no_wait_shutdown(1);
+                (*(*c).ssl).set_no_send_shutdown(1);
+                ngx_ssl_shutdown(c);
+            }
+            if !(*c).pool.is_null() {
+                ngx_destroy_pool((*c).pool);
+                (*c).pool = ptr::null_mut();
+            }
+        }
+    }
 }
 
 /// An error of this text. OpenSSL's own errors are forgotten, or nginx would
@@ -294,24 +384,4 @@ pub fn failed(text: &str) -> Error {
     // SAFETY: may be called at any time.
     unsafe { ERR_clear_error() };
     Error::Tls(text.to_owned())
-}
-
-/// Ends the TLS part of a connection, without a farewell, as cosockets do.
-///
-/// # Safety
-///
-/// `c` is open.
-pub unsafe fn shut_down(c: *mut ngx_connection_t) {
-    // SAFETY: by this function's contract; nginx frees what belongs to TLS.
-    unsafe {
-        if !(*c).ssl.is_null() {
-            (*(*c).ssl).set_no_wait_shutdown(1);
-            (*(*c).ssl).set_no_send_shutdown(1);
-            ngx_ssl_shutdown(c);
-        }
-        if !(*c).pool.is_null() {
-            ngx_destroy_pool((*c).pool);
-            (*c).pool = ptr::null_mut();
-        }
-    }
 }

@@ -2,7 +2,9 @@
 
 use std::rc::Rc;
 
-use nginx_sys::ngx_connection_t;
+use crate::nginx::Request;
+use crate::transport::connection::{Connection, NgxConnection};
+use crate::transport::error::Error;
 
 /// What a handshake is asked for; it cannot be done.
 #[derive(Clone, Debug)]
@@ -21,9 +23,19 @@ impl Tls {
     }
 }
 
-/// There is nothing to end.
-///
-/// # Safety
-///
-/// None is needed.
-pub unsafe fn shut_down(_: *mut ngx_connection_t) {}
+impl Connection {
+    /// Never called.
+    pub fn begin_handshake(&mut self, _: Box<Pending>, _: Option<Request>) -> Result<bool, Error> {
+        Err(Error::NoTls)
+    }
+
+    /// Never called.
+    pub fn end_handshake(&mut self, _: Option<Request>) -> Result<(), Error> {
+        Err(Error::NoTls)
+    }
+}
+
+impl NgxConnection {
+    /// There is nothing to end.
+    pub fn end_tls(&mut self) {}
+}

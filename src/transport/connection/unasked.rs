@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use nginx_sys::NGX_LOG_INFO;
 
-use crate::protocol::Reply;
+use crate::protocol::{Malformed, Reply};
 use crate::transport::connection::{Connection, MAX_LINE};
 use crate::transport::error::Error;
 
@@ -68,17 +68,32 @@ impl Connection {
 }
 
 impl Connection {
-    /// Whether nginx closes it, as `worker_shutdown_timeout` is over.
-    pub fn is_shut_down(&self) -> bool {
-        self.nginx.is_aborting()
+    /// Whether bytes have come though nothing is sent to which they could be the reply. Only a
+    /// shared connection has to look: what is to be sent can go to another one.
+    #[inline(always)]
+    pub fn has_unasked(&self) -> bool {
+        let pipeline = &self.pipeline;
+        let unsent = pipeline.in_flight() > 0 && !pipeline.has_begun_oldest();
+        unsent
+            && !pipeline.is_broken()
+            && !pipeline.buffered().is_empty()
+            && self.sharing().is_some()
     }
 
-    /// Notes what a server says instead of answering, if that is the first of what it says.
-    #[cold]
+    /// Notes what a server says instead of answering.
+    #[inline(always)]
     pub fn note_words(&mut self, number: u64, reply: &Reply) {
+        if let Reply::Line(_) | Reply::Malformed(Malformed::Unsolicited) = reply {
+            self.note_error(number, reply);
+        }
+    }
+
+    #[cold]
+    fn note_error(&mut self, number: u64, reply: &Reply) {
         match reply {
             Reply::Line(line) if reply.is_error() => {
-                if let Some(sharing) = self.sharing.as_mut().filter(|_| number == 0) {
+                // it may be the first of all that it says
+                if let Some(sharing) = self.sharing_mut().filter(|_| number == 0) {
                     sharing.first_error_line = Some(line.as_slice().into());
                 }
             }
@@ -90,7 +105,7 @@ impl Connection {
     /// Why the server does not serve this connection, if it has said nothing but that and closed:
     /// then it is the answer to all that was asked.
     pub fn refusal(&self) -> Option<Rc<[u8]>> {
-        let sharing = self.sharing.as_ref()?;
+        let sharing = self.sharing()?;
         let line = sharing.first_error_line.as_ref()?;
         let only = self.pipeline.oldest() == 1;
         let closed = !matches!(self.nginx.peek(), Ok(1..) | Err(libc::EAGAIN));

@@ -11,7 +11,9 @@ impl Connection {
         let sent = self
             .nginx
             .write_parts([self.pipeline.unsent(), value, VALUE_END])?;
-        match self.pipeline.sent_with(sent, value) {
+        let queued = self.pipeline.sent_with(sent, value);
+        self.note_written();
+        match queued {
             true => Ok(()),
             false => Err(Error::NoMemory),
         }

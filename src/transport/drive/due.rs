@@ -1,13 +1,17 @@
-//! Operations on shared connections whose time is over.
+//! Calls whose time is over.
 
-use crate::nginx;
-use crate::transport::ids::SessionKey;
+use crate::nginx::{self, Request};
+use crate::transport::error::Error;
+use crate::transport::ids::{ConnectionKey, OpKey, SessionKey};
 use crate::transport::log::{log_socket_error, log_timeout};
+use crate::transport::state::op::{Assignment, Stage, Work};
+use crate::transport::state::outcome::Slot;
 use crate::transport::state::session::State;
 use crate::transport::worker::Worker;
 
-/// Operations that time out in a turn of the event loop before others have theirs.
-pub const AT_ONCE: usize = 512;
+/// Calls that time out in an iteration of the event loop before others have their
+/// turn.
+const AT_ONCE: usize = 512;
 
 impl Worker {
     /// The timer has expired.
@@ -15,63 +19,139 @@ impl Worker {
         self.deadline_armed = None;
         let now = nginx::now();
         for _ in 0..AT_ONCE {
-            let Some(key) = self.deadlines.expire(now) else {
+            let Some((key, slot)) = self.deadlines.expire(now) else {
                 break;
             };
-            if let Some(session) = self.sessions.get_mut(key) {
-                session.deadline = None;
+            let session = self.sessions.get_mut(key);
+            if let Some(call) = session.and_then(|session| session.call_mut(slot)) {
+                call.deadline = None;
             }
-            self.on_session_due(key);
+            self.on_call_due(key, slot);
         }
         if let Some(due) = self.deadlines.next_due() {
             self.arm_deadline(due);
         }
     }
 
-    pub fn on_session_due(&mut self, key: SessionKey) {
+    /// A call may have waited for too long.
+    pub fn on_call_due(&mut self, key: SessionKey, slot: Slot) {
         let Some(session) = self.sessions.get(key) else {
             return;
         };
         let request = session.request();
-        match session.state {
-            State::Joining(shared_pool) => {
-                log_timeout(request, &self.peer_text(shared_pool));
+        let Some(op_key) = session.call(slot).and_then(|call| call.pending()) else {
+            return;
+        };
+        let Some(op) = self.ops.get(op_key) else {
+            return;
+        };
+        match &op.stage {
+            Stage::New | Stage::Resolving(_) => {}
+            Stage::PoolQueue(queued) => {
+                let host = String::from_utf8_lossy(&queued.host);
+                log_socket_error(
+                    request,
+                    format_args!(
+                        "lua tcp socket queued connect timed out, when trying to connect to {host}:{}",
+                        queued.port
+                    ),
+                );
                 self.time_out(key, false);
             }
-            State::Shared {
-                flight: Some(flight),
-                ..
-            } => {
-                let (since, sent) = self.flight_since(flight);
-                let timeout = match sent {
-                    true => session.read_timeout(),
-                    false => session.send_timeout(),
-                };
-                let (due, now) = (since.saturating_add(timeout), nginx::now());
-                if due > now {
-                    if sent {
-                        self.note_sent(key, since);
-                    }
-                    return self.set_deadline(key, due - now);
-                }
-                let what = if sent { "read" } else { "write" };
-                log_socket_error(request, format_args!("lua tcp socket {what} timed out"));
-                self.time_out(key, !sent);
-                self.on_timeout(flight);
+            Stage::Joining { shared_pool, .. } => {
+                log_timeout(request, &self.peer_text(*shared_pool));
+                self.time_out(key, false);
             }
-            State::Shared { flight: None, .. } => {
+            Stage::RoomQueue { .. } => {
                 log_socket_error(request, format_args!("lua tcp socket write timed out"));
                 self.time_out(key, true);
             }
-            _ => {}
+            Stage::Assigned(assignment) => {
+                let connection = self.connections.get(assignment.connection);
+                let opening = connection.is_some_and(|connection| {
+                    connection.is_connecting() && connection.sharing().is_none()
+                });
+                match (opening, &op.work) {
+                    (true, _) | (_, Work::Connect) => {
+                        self.on_connect_due(key, assignment.connection, request);
+                    }
+                    _ => self.on_assigned_due(op_key, *assignment, key, slot),
+                }
+            }
         }
     }
 
-    /// The cycle, whose log the events have, goes.
-    pub fn renew_shared_events(&mut self) {
-        self.on_turn_end();
-        self.turn_end = None;
-        self.deadline = None;
-        self.deadline_armed = None;
+    /// A private connection is not established in time.
+    pub fn on_connect_due(
+        &mut self,
+        key: SessionKey,
+        connection: ConnectionKey,
+        request: Option<Request>,
+    ) {
+        if let Some(connection) = self.connections.get_mut(connection)
+            && connection.is_connecting()
+        {
+            let peer = connection.address.text_and_port();
+            log_timeout(request, &peer);
+        }
+        self.time_out(key, false);
+    }
+
+    /// An operation on a connection may have waited for too long.
+    pub fn on_assigned_due(
+        &mut self,
+        op_key: OpKey,
+        assignment: Assignment,
+        key: SessionKey,
+        slot: Slot,
+    ) {
+        let Some(op) = self.ops.get(op_key) else {
+            return;
+        };
+        let (Some((since, sent)), Some(session)) = (self.waits_since(op), self.sessions.get(key))
+        else {
+            return;
+        };
+        let raw_receive = matches!(op.work, Work::Receive(_));
+        let timeout = match sent {
+            true => session.read_timeout(),
+            false => session.send_timeout(),
+        };
+        let (due, now) = (since.saturating_add(timeout), nginx::now());
+        if due > now {
+            if sent {
+                self.account_for_sending(op_key, since);
+            }
+            return self.set_deadline(key, slot, due - now);
+        }
+        let what = if sent { "read" } else { "write" };
+        log_socket_error(
+            session.request(),
+            format_args!("lua tcp socket {what} timed out"),
+        );
+        if raw_receive {
+            // as with cosockets, it can be tried again
+            let outcome = self
+                .ops
+                .get_mut(op_key)
+                .map(|op| op.work.fail(Error::Timeout, false));
+            if let Some(outcome) = outcome {
+                self.complete(op_key, outcome);
+            }
+            return;
+        }
+        let shared = matches!(session.state, State::Shared { .. });
+        self.time_out(key, !sent);
+        if shared {
+            self.on_timeout(&assignment);
+        }
+    }
+
+    /// What a connection sends from now on is not that of this operation.
+    pub fn account_for_sending(&mut self, key: OpKey, since: nginx::Msec) {
+        if let Some(Stage::Assigned(assignment)) = self.ops.get_mut(key).map(|op| &mut op.stage) {
+            assignment.since = since;
+            assignment.accounted = true;
+        }
     }
 }

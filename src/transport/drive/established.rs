@@ -1,73 +1,89 @@
-//! A connection that was being opened stands, or does not.
+//! A connection that was being opened is established, or is not.
 
 use crate::fault;
-use crate::transport::connection::Owner;
-use crate::transport::connection::resolve::Resolution;
+use crate::transport::connection::{Connection, Owner, Phase};
 use crate::transport::error::Error;
-use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
-use crate::transport::log::{log_socket_error, logs_errors};
-use crate::transport::open::shared::RETRY_DELAY;
-use crate::transport::state::errands::Errand;
-use crate::transport::state::op::{Op, Opened, Outcome};
+use crate::transport::ids::{ConnectionKey, OpKey, SessionKey};
+use crate::transport::log::logs_errors;
+use crate::transport::state::op::{Resolving, Stage, Target};
+use crate::transport::state::outcome::{Opened, Outcome, Slot};
+use crate::transport::state::postponed::Postponed;
 use crate::transport::state::session::State;
 use crate::transport::worker::Worker;
+use crate::upstream::RETRY_DELAY;
 
 impl Worker {
-    /// A name was looked up, or could not be.
+    /// A name was looked up for a session, or could not be.
     pub fn on_resolved(&mut self, key: SessionKey) {
         if self.opens_when_resolved(key) && self.lacks_room() {
-            return self.wait_for_room(Errand::Resolved(key));
+            return self.postpone(Postponed::Resolved(key));
         }
-        let Some(session) = self.sessions.get_mut(key) else {
+        let op_key = self.sessions.get(key).and_then(|session| session.reads());
+        let Some((op_key, op)) = op_key.and_then(|key| Some((key, self.ops.get_mut(key)?))) else {
             return;
         };
-        let (mut resolution, port, pool, handshake) = match std::mem::take(&mut session.state) {
-            State::Resolving {
-                resolution,
-                shared_pool: Some(shared_pool),
-                ..
-            } => return self.on_shared_resolved(key, shared_pool, resolution),
-            State::Resolving {
-                resolution,
-                port,
-                pool,
-                handshake,
-                ..
-            } => (resolution, port, pool, handshake),
+        let resolving = match std::mem::replace(&mut op.stage, Stage::New) {
+            Stage::Resolving(resolving) => *resolving,
             other => {
-                session.state = other;
+                op.stage = other;
                 return;
             }
         };
-        let abandoned = session.reader.as_ref().is_none_or(Op::is_abandoned);
-        let answer = resolution.take_answer().unwrap_or(Err(Error::Unknown));
-        drop(resolution);
-        let opened = match answer {
-            Ok(_) if abandoned => Err(Error::Closed),
-            Ok(answer) => self.open_address(key, answer.address.with_port(port), pool),
-            Err(error) => Err(error),
+        let Resolving {
+            mut resolution,
+            port,
+            target,
+        } = resolving;
+        let waits = self.sessions.get(key).is_some_and(|s| s.waits_for(op_key));
+        let answer = match resolution.take_answer() {
+            Some(Ok(_)) if !waits => Err(Error::Closed),
+            Some(answer) => answer,
+            None => Err(Error::Unknown),
         };
-        let connection = self
-            .sessions
-            .get(key)
-            .and_then(|session| session.connection());
-        if let Some(connection) =
-            connection.and_then(|connection| self.connections.get_mut(connection))
-        {
-            connection.handshake = handshake.map(|pending| *pending);
-        }
-        let outcome = match (opened, connection) {
-            (Ok(Opened::Connected), Some(connection)) => return self.after_connect(connection),
-            (Ok(_), _) => return,
-            (Err(error), _) => {
-                if let Some(pool) = pool {
-                    self.release(pool);
-                }
-                Outcome::Failed(error)
+        drop(resolution);
+        fault::point();
+        let opened = match (answer, target) {
+            (Ok(answer), Target::Private { pool, handshake }) => {
+                let address = answer.address.with_port(port);
+                let opened = self.open_for_op(op_key, key, address, pool, handshake);
+                opened.inspect_err(|_| self.release_counted(pool))
+            }
+            (Err(error), Target::Private { pool, .. }) => {
+                self.release_counted(pool);
+                Err(error)
+            }
+            (Ok(answer), Target::Shared(shared_pool)) => {
+                let joined = self.join_at_answer(key, shared_pool, &answer);
+                let joined = match joined {
+                    Ok(Opened::Pending) => self
+                        .join_line(op_key, key, shared_pool)
+                        .map(|()| Opened::Pending),
+                    joined => joined,
+                };
+                joined.inspect_err(|_| self.leave_after_failure(shared_pool))
+            }
+            (Err(error), Target::Shared(shared_pool)) => {
+                self.leave_after_failure(shared_pool);
+                Err(error)
             }
         };
-        if let Some(op) = self.sessions.get_mut(key).and_then(|s| s.reader.as_mut()) {
-            op.finish(outcome);
+        self.go_on_connecting(op_key, key, opened);
+    }
+
+    /// A connect operation whose server's name was looked up waits for its
+    /// connection, has it, or fails.
+    pub fn go_on_connecting(&mut self, op: OpKey, key: SessionKey, opened: Result<Opened, Error>) {
+        let session = self.sessions.get_mut(key);
+        match (opened, session.and_then(|session| session.connection())) {
+            (Ok(Opened::Pending), _) => self.limit_call(key, Slot::Reader),
+            (Ok(Opened::Connected), Some(connection)) => self.after_connect(connection),
+            (Ok(Opened::Connected), None) => self.complete(op, Outcome::Connected),
+            (Err(error), _) => {
+                if let Some(session) = self.sessions.get_mut(key) {
+                    session.enter(State::Closed);
+                }
+                self.complete(op, Outcome::Failed(error));
+            }
         }
     }
 
@@ -77,173 +93,136 @@ impl Worker {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let Owner::Session { session, .. } = connection.owner else {
-            return;
-        };
-        let Some(request) = self.sessions.get(session).and_then(|s| s.request()) else {
-            return;
-        };
-        let result = if connection.nginx.has_write_timed_out() {
-            Err(Error::Timeout)
-        } else if connection.nginx.is_closing() {
-            // worker_shutdown_timeout
-            Err(Error::Closed)
-        } else {
-            connection.nginx.stop_write_timer();
-            match connection.nginx.socket_error() {
-                0 => connection.nginx.arm_established(request.tcp_nodelay()),
-                errno => {
-                    if logs_errors(request) {
-                        connection.nginx.log_error(errno, c"connect() failed");
-                    }
-                    Err(Error::from_errno(errno))
+        let session = connection.session().and_then(|key| self.sessions.get(key));
+        let request = session.and_then(|session| session.request());
+        let nodelay = match &connection.owner {
+            Owner::Shared(sharing) => {
+                if connection.nginx.take_read_timeout() {
+                    // the time of a command that was given to it: it says nothing
+                    return self.arm_stall_check(key, RETRY_DELAY);
                 }
+                let shared_pool = self.shared_pools.get(sharing.shared_pool);
+                shared_pool.is_some_and(|shared_pool| shared_pool.nodelay)
+            }
+            Owner::Session(_) | Owner::Pool(_) => {
+                request.is_some_and(|request| request.tcp_nodelay())
             }
         };
-        match result {
-            Ok(()) => {
-                connection.owner = Owner::Session {
-                    session,
-                    connecting: false,
-                };
-                self.after_connect(key);
-            }
+        match connection.end_connecting(nodelay) {
+            Ok(()) => self.after_connect(key),
             Err(error) => {
-                if error == Error::Timeout {
-                    let peer = connection.address.text_and_port();
-                    log_socket_error(
-                        Some(request),
-                        format_args!("lua tcp socket connect timed out, when connecting to {peer}"),
-                    );
+                if let (Error::Os(errno), Some(request)) = (&error, request)
+                    && logs_errors(request)
+                {
+                    connection.nginx.log_error(*errno, c"connect() failed");
                 }
-                self.fail(key, error, State::Closed);
+                self.fail_connecting(key, error);
             }
         }
     }
 
-    /// The name of a shared pool's server was looked up for a session, or could not
-    /// be.
-    pub fn on_shared_resolved(
-        &mut self,
-        key: SessionKey,
-        shared_pool: SharedPoolKey,
-        mut resolution: Box<Resolution>,
-    ) {
-        let answer = resolution.take_answer().unwrap_or(Err(Error::Unknown));
-        drop(resolution);
-        let session = self.sessions.get(key);
-        let waits = session.and_then(|session| session.reader.as_ref());
-        let joined = match answer {
-            Ok(_) if waits.is_none_or(Op::is_abandoned) => Err(Error::Closed),
-            Ok(answer) => self.join_at_answer(key, shared_pool, &answer),
-            Err(error) => Err(error),
+    /// A connection could not be opened.
+    #[cold]
+    pub fn fail_connecting(&mut self, key: ConnectionKey, error: Error) {
+        let Some(shared_pool) = self.shared_pool_with(key) else {
+            return self.fail_private(key, &error, true);
         };
-        let outcome = match joined {
-            Ok(Opened::Pending) => {
-                return self.limit_joining(key);
-            }
-            Ok(Opened::Connected) => Outcome::Connected,
-            Err(error) => {
-                self.leave_shared_pool(shared_pool, key, None);
-                Outcome::Failed(error)
-            }
-        };
-        if let Some(op) = self.sessions.get_mut(key).and_then(|s| s.reader.as_mut()) {
-            op.finish(outcome);
+        let leaves = self
+            .connections
+            .get(key)
+            .is_some_and(Connection::is_leaving);
+        if !leaves || !self.is_opening(shared_pool) {
+            self.refuse_joining(shared_pool, key, &error);
         }
+        self.fail_shared(key, error);
     }
 
-    /// A shared connection stands, or could not be opened.
-    pub fn on_shared_connected(&mut self, key: ConnectionKey) {
+    /// A connection is established, but for a TLS handshake that is to be done.
+    pub fn after_connect(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let Owner::Shared { shared_pool, .. } = connection.owner else {
-            return;
-        };
-        if connection.nginx.take_read_timeout() {
-            // the time of a command that was given to it: it says nothing
-            return self.arm_stall_check(key, RETRY_DELAY);
-        }
-        let nodelay = self
-            .shared_pools
-            .get(shared_pool)
-            .is_some_and(|shared_pool| shared_pool.nodelay);
-        let result = if connection.nginx.has_write_timed_out() {
-            Err(Error::Timeout)
-        } else if connection.nginx.is_closing() {
-            // the worker exits, and nobody uses it yet
-            Err(Error::Closed)
-        } else {
-            connection.nginx.stop_write_timer();
-            match connection.nginx.socket_error() {
-                0 => connection.nginx.arm_established(nodelay),
-                errno => Err(Error::from_errno(errno)),
-            }
-        };
-        match result {
-            Ok(()) => {
-                connection.owner = Owner::Shared {
-                    shared_pool,
-                    connecting: false,
+        match std::mem::replace(&mut connection.phase, Phase::Established) {
+            Phase::Connecting(Some(pending)) => {
+                let Some(session) = connection.session() else {
+                    return;
                 };
-                let leaves = connection.is_leaving() && connection.pipeline.in_flight() == 0;
-                self.admit_joining(shared_pool);
-                if leaves {
-                    return self.on_drained(key);
+                // what it was asked with belongs to the coroutine
+                let waiting = self.sessions.get(session);
+                let op = waiting.and_then(|session| session.reads());
+                if !op.is_some_and(|op| waiting.is_some_and(|s| s.waits_for(op))) {
+                    return self.disconnect(session, State::Closed);
                 }
-                self.mark_idle(key);
-                self.flush_shared(key);
-                // its end may have come with it, and no event would tell
-                if self
-                    .connections
-                    .get(key)
-                    .is_some_and(|c| c.nginx.is_readable())
-                {
-                    self.read_shared(key);
+                match self.run_handshake(key, pending) {
+                    Ok(true) => self.finish_connect(key, Outcome::Handshaken),
+                    // it has as much time as connecting had
+                    Ok(false) => self.limit_call(session, Slot::Reader),
+                    Err(error) => self.fail_private(key, &error, true),
                 }
-                self.serve_queue(shared_pool);
             }
-            Err(error) => {
-                if !connection.is_leaving() || !self.is_opening(shared_pool) {
-                    self.refuse_joining(shared_pool, key, &error);
-                }
-                self.fail_shared(key, error);
-            }
+            Phase::Connecting(None) | Phase::Established => match self.shared_pool_with(key) {
+                Some(_) => self.after_shared_connect(key),
+                None => self.finish_connect(key, Outcome::Connected),
+            },
+            phase @ Phase::Handshaking(_) => connection.phase = phase,
         }
     }
 
-    /// A new connection was established whose handshake has been waited for,
-    /// or there was none to do.
-    pub fn after_connect(&mut self, key: ConnectionKey) {
+    /// A shared connection is established.
+    pub fn after_shared_connect(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connections.get(key) else {
             return;
         };
-        if connection.handshake.is_none() {
-            self.finish_connect(key, Outcome::Connected);
-            return;
-        }
-        let Owner::Session { session, .. } = connection.owner else {
+        let leaves = connection.is_leaving() && connection.pipeline.in_flight() == 0;
+        let Some(shared_pool) = self.shared_pool_with(key) else {
             return;
         };
-        // what it was asked with belongs to the coroutine
-        let op = self.sessions.get(session).and_then(|s| s.reader.as_ref());
-        if op.is_none_or(Op::is_abandoned) {
-            self.disconnect(session, State::Closed);
-            return;
+        self.admit_joining(shared_pool);
+        if leaves {
+            return self.on_drained(key);
         }
-        match self.run_handshake(key) {
-            Ok(true) => self.finish_connect(key, Outcome::Handshaken),
-            Ok(false) => {}
-            Err(error) => self.fail(key, error, State::Closed),
+        self.mark_idle(key);
+        self.flush(key);
+        // its end may have come with it, and no event would tell
+        let connection = self.connections.get(key);
+        if connection.is_some_and(|connection| connection.nginx.is_readable()) {
+            self.read(key);
         }
+        self.serve_queue(shared_pool);
     }
 
     /// A handshake that was waited for has come to an end.
     pub fn on_handshaken(&mut self, key: ConnectionKey) {
         match self.end_handshake(key) {
             Ok(()) => self.finish_connect(key, Outcome::Handshaken),
-            Err(error) => self.fail(key, error, State::Closed),
+            Err(error) => self.fail_private(key, &error, true),
+        }
+    }
+
+    /// Tells the coroutine that waits for a private connection; or sends what has
+    /// waited for that, if the connection had been deferred.
+    pub fn finish_connect(&mut self, key: ConnectionKey, outcome: Outcome) {
+        fault::point();
+        let session_key = self.connections.get(key).and_then(Connection::session);
+        let Some(session_key) = session_key else {
+            return;
+        };
+        let op = self.sessions.get(session_key).and_then(|s| s.reads());
+        let connects = op
+            .and_then(|op| self.ops.get(op))
+            .is_some_and(|op| op.is_connect());
+        match op.filter(|_| connects) {
+            Some(op) => self.complete(op, outcome),
+            None => {
+                // what a killed light thread asked for is not sent
+                self.reap(session_key);
+                if let Some(op) = op {
+                    self.begin_to_wait(op);
+                    self.limit_call(session_key, Slot::Reader);
+                }
+                self.flush(key);
+                self.read_if_due(key);
+            }
         }
     }
 }

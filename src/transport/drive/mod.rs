@@ -1,7 +1,8 @@
-//! Bytes out and in.
+//! Bytes out and in, connections that are established, time limits that are
+//! over.
 
 pub mod due;
 pub mod established;
-pub mod private;
+pub mod read;
 pub mod renew;
-pub mod shared;
+pub mod write;

@@ -29,7 +29,7 @@ impl Worker {
             None => shared_pool.renewal = Some(resolution),
             Some(answer) => {
                 // a session will use it
-                shared_pool.users += 1;
+                shared_pool.usage.enter(0);
                 self.renew_address(key, answer);
                 self.leave(key);
             }

@@ -1,5 +1,8 @@
 //! The end of sessions and connections, and who gets what is free then.
 
-pub mod private;
+pub mod connection;
+pub mod killed;
+pub mod queue;
+pub mod session;
 pub mod shared;
 pub mod wake;

@@ -3,12 +3,12 @@
 use crate::fault;
 use crate::nginx::{self, Msec, Request};
 use crate::ngx_lua::Settings;
-use crate::transport::connection::{Connection, Owner, ReadTimer};
-use crate::transport::error::Error;
-use crate::transport::ids::{ConnectionKey, PoolKey, SharedPoolKey};
-use crate::transport::state::errands::Errand;
+use crate::transport::connection::idle::IdleTimer;
+use crate::transport::connection::{Connection, Idle, Owner};
+use crate::transport::ids::{ConnectionKey, PoolKey};
+use crate::transport::state::op::Stage;
 use crate::transport::state::pool::{NamedPool, fitness};
-use crate::transport::state::session::Session;
+use crate::transport::state::postponed::Postponed;
 use crate::transport::worker::Worker;
 
 impl Worker {
@@ -29,16 +29,16 @@ impl Worker {
         loop {
             let opens = |named: &NamedPool| named.pool.opens_next();
             if self.pools.get(pool).is_some_and(opens) && self.lacks_room() {
-                return self.wait_for_room(Errand::Pool(pool));
+                return self.postpone(Postponed::Pool(pool));
             }
-            let (connections, sessions) = (&self.connections, &self.sessions);
+            let (connections, ops) = (&self.connections, &self.ops);
             let resumed = self.pools.get_mut(pool).and_then(|named| {
                 let tls = named.tls;
-                let target = named
-                    .pool
-                    .next_waiting()
-                    .and_then(|waiter| sessions.get(*waiter));
-                let (host, port) = target.map_or((&[][..], 0), Session::queued_for);
+                let next = named.pool.next_waiting().and_then(|op| ops.get(*op));
+                let (host, port) = match next.map(|op| &op.stage) {
+                    Some(Stage::PoolQueue(queued)) => (&*queued.host, queued.port),
+                    _ => (&[][..], 0),
+                };
                 named
                     .pool
                     .resume(|connection| fitness(connections, tls, *connection, host, port))
@@ -53,22 +53,12 @@ impl Worker {
         self.drop_unused_pool(pool);
     }
 
-    /// Those who wait for room get none: no connection can be opened.
-    pub fn refuse_queue(&mut self, shared_key: SharedPoolKey, error: &Error) {
-        while let Some(shared_pool) = self.shared_pools.get_mut(shared_key)
-            && let Some(key) = shared_pool.queue.first_of_all().copied()
-        {
-            self.finish_failed(key, error);
-            self.drop_from_queue(shared_key, key);
-        }
-    }
-
     pub fn evict(&mut self, key: ConnectionKey) {
         fault::point();
         let Some(connection) = self.connections.remove(key) else {
             return;
         };
-        let Owner::Pool { pool, place } = connection.owner else {
+        let Owner::Pool(Idle { pool, place, .. }) = connection.owner else {
             return;
         };
         drop(connection);
@@ -88,11 +78,10 @@ impl Worker {
         counted: bool,
         timeout: Msec,
     ) -> bool {
-        let readable = self
-            .connections
-            .get_mut(key)
-            .is_some_and(|connection| connection.make_idle(timeout));
-        self.put_idle(pool, key, counted);
+        let connection = self.connections.get_mut(key);
+        let (due, readable) =
+            connection.map_or((None, false), |connection| connection.make_idle(timeout));
+        self.put_idle(pool, key, counted, due);
         if readable && !self.is_alive(key) {
             self.evict(key);
             return false;
@@ -113,7 +102,9 @@ impl Worker {
         };
         if connection.has_ended()
             || connection.tls.is_some()
-            || connection.unanswered
+            || connection
+                .private()
+                .is_some_and(|private| private.unanswered)
             || !connection.pipeline.is_quiet()
         {
             return false;
@@ -131,18 +122,18 @@ impl Worker {
     /// peer closed or sent something; then it goes. Or it was nothing.
     pub fn on_idle_event(&mut self, key: ConnectionKey) {
         fault::point();
-        let timer = self.connections.get_mut(key).map(Connection::read_timer);
+        let timer = self.connections.get_mut(key).map(Connection::idle_timer);
         let alive = match timer {
-            Some(ReadTimer::Early) => true,
-            Some(ReadTimer::Silent) => self.is_alive(key),
-            Some(ReadTimer::Expired) | None => false,
+            Some(IdleTimer::Early) => true,
+            Some(IdleTimer::Silent) => self.is_alive(key),
+            Some(IdleTimer::Expired) | None => false,
         };
         if !alive {
             self.evict(key);
         }
     }
 
-    /// Closes a connection and lets the pool know that there is room.
+    /// Closes a connection and lets the pool know that there is a place.
     pub fn close_connection(&mut self, key: ConnectionKey) {
         if let Some(connection) = self.connections.remove(key) {
             let pool = connection.pool;

@@ -1,109 +1,138 @@
-//! Commands onto shared connections: onto which one.
+//! Commands onto shared connections.
 
 use crate::protocol::{Batch, Command, SMALL_VALUE};
-use crate::transport::connection::{Connection, Tag};
+use crate::transport::connection::Connection;
 use crate::transport::error::{Error, Rejected};
-use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
-use crate::transport::state::op::{Begun, What, Work};
-use crate::transport::state::session::{Flight, State, Waits};
+use crate::transport::ids::{ConnectionKey, OpKey, SessionKey, SharedPoolKey};
+use crate::transport::state::op::{Assignment, Stage, Work};
+use crate::transport::state::outcome::{Begun, Commands, Slot};
+use crate::transport::state::session::Session;
 use crate::transport::worker::Worker;
-use crate::upstream::{Bounds, Demand};
+use crate::upstream::Demand;
 use crate::{fault, nginx};
 
 impl Worker {
-    /// Appends commands to what a connection will send at the end of this turn. What
-    /// is returned, unless empty, is a large value that belongs behind them and
-    /// was left out: [`Worker::flush_shared_with`] is to be called with it.
+    /// Appends an operation's commands to what a connection will send at the end
+    /// of this iteration of the event loop. What is returned, unless empty, is a
+    /// large value that belongs behind them and was left out:
+    /// [`Worker::flush_with`] is to be called with it.
+    #[inline(always)]
     pub fn put_on_connection<'a>(
         &mut self,
+        op_key: OpKey,
         key: SessionKey,
         connection_key: ConnectionKey,
-        what: What<'a>,
+        commands: Commands<'a>,
     ) -> Result<&'a [u8], Rejected> {
         let connection = self
             .connections
             .get_mut(connection_key)
             .ok_or(Error::Closed)?;
-        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
-        session.serial += 1;
-        let tag = Tag {
-            session: key,
-            serial: session.serial,
-        };
         let idle = connection.pipeline.in_flight() == 0;
         let lists = connection.pipeline.lists();
         let unsent = connection.pipeline.unsent_len();
         let mut value = &b""[..];
-        let (first, last) = match what {
-            What::Command(command) => {
+        let (first, last) = match commands {
+            Commands::One(command) => {
                 // one that may be closed gets nothing that could not be moved
-                let submitted =
-                    if connection.takes_all() && !(idle && connection.nginx.is_readable()) {
-                        connection.pipeline.submit_head(tag, command)
-                    } else {
-                        connection.pipeline.submit(tag, command).map(|()| value)
-                    };
+                let at_once = connection.takes_all() && !(idle && connection.nginx.is_readable());
+                let submitted = match at_once {
+                    true => connection.pipeline.submit_head(op_key, command),
+                    false => connection.pipeline.submit(op_key, command).map(|()| value),
+                };
                 value = submitted.map_err(Rejected::Refused)?;
                 let newest = connection.pipeline.newest().ok_or(Error::Unknown)?;
-                let number = match command {
-                    Command::Get { .. } => connection.coalesce_get(&self.hasher, newest, tag),
-                    _ => newest,
-                };
-                (number, number)
+                if let Command::Get { .. } = command
+                    && let Some(other) = connection.equal_get(&self.hasher, newest)
+                    && self.coalesce(op_key, other, key, connection_key)
+                {
+                    return Ok(value);
+                }
+                (newest, newest)
             }
-            What::Batch(batch) => {
-                if !connection.pipeline.submit_batch(tag, batch) {
+            Commands::Batch(batch) => {
+                if !connection.pipeline.submit_batch(op_key, batch) {
                     return Err(Error::NoMemory.into());
                 }
                 let newest = connection.pipeline.newest().ok_or(Error::Unknown)?;
                 ((newest + 1).saturating_sub(batch.len() as u64), newest)
             }
         };
-        connection.mark_active(idle);
-        if connection.is_connecting() {
-            connection.give_time_to_connect(session.connect_timeout());
-        }
         fault::point();
-        if let State::Shared {
-            shared_pool,
-            flight,
-            ..
-        } = &mut session.state
-        {
-            let is_new = flight.is_none();
-            *flight = Some(Flight {
-                connection: connection_key,
+        if let Some(op) = self.ops.get_mut(op_key) {
+            op.stage = Stage::Assigned(Assignment {
                 first,
                 last,
-                since: nginx::now(),
-                sent: false,
-                moved: false,
-                retried: false,
+                ..Assignment::new(connection_key, nginx::now())
             });
-            if let (Some(shared_pool), Some(sharing)) = (
-                self.shared_pools.get_mut(*shared_pool),
-                connection.sharing.as_mut(),
-            ) {
-                shared_pool.operations += usize::from(is_new);
-                let now = connection.pipeline.unsent_len();
-                shared_pool.count_unsent(sharing.unsent, now);
-                sharing.unsent = now;
-                // what follows in this turn goes elsewhere, if it can
-                if connection.pipeline.lists() > lists || now - unsent.min(now) > SMALL_VALUE {
-                    shared_pool.current = None;
-                }
-                if sharing.to_flush {
-                    return Ok(value);
-                }
+        }
+        let Some(connection) = self.connections.get_mut(connection_key) else {
+            return Ok(value);
+        };
+        connection.mark_active(idle);
+        if connection.is_connecting() {
+            let timeout = self.sessions.get(key).map_or(0, Session::connect_timeout);
+            connection.give_time_to_connect(timeout);
+        }
+        let now = connection.pipeline.unsent_len();
+        let more_lists = connection.pipeline.lists() > lists;
+        if let Some(sharing) = connection.sharing_mut()
+            && let Some(shared_pool) = self.shared_pools.get_mut(sharing.shared_pool)
+        {
+            shared_pool.usage.count_in();
+            let before = std::mem::replace(&mut sharing.unsent, now);
+            shared_pool.usage.count_unsent(before, now);
+            // what follows in this iteration goes elsewhere, if it can
+            if more_lists || now - unsent.min(now) > SMALL_VALUE {
+                shared_pool.current = None;
+            }
+            if sharing.to_flush {
+                return Ok(value);
             }
         }
         self.flush_later(connection_key);
         Ok(value)
     }
 
-    /// The connection that takes the next command of this turn. A further one is
-    /// opened if that pays. `None`: it has to wait; those there are take no
-    /// work or, if it is patient, one that is better will stand in a moment.
+    /// Has a session wait for another operation, whose get is the same, instead of
+    /// its own, which was just submitted. False if there is no memory.
+    #[cold]
+    pub fn coalesce(
+        &mut self,
+        own: OpKey,
+        other: OpKey,
+        key: SessionKey,
+        connection: ConnectionKey,
+    ) -> bool {
+        let (Some(op), Some(connection), Some(session)) = (
+            self.ops.get_mut(other),
+            self.connections.get_mut(connection),
+            self.sessions.get_mut(key),
+        ) else {
+            return false;
+        };
+        let Some(call) = session.call_mut(Slot::Reader) else {
+            return false;
+        };
+        if !op.waiters.add(key) {
+            return false;
+        }
+        connection.pipeline.take_back();
+        call.wait_for(other);
+        connection.give_time_to_connect(session.connect_timeout());
+        self.ops.remove(own);
+        let sharing = connection.sharing().map(|sharing| sharing.shared_pool);
+        if let Some(shared_pool) = sharing.and_then(|pool| self.shared_pools.get_mut(pool)) {
+            shared_pool.usage.count_in();
+        }
+        true
+    }
+
+    /// The connection that takes the next commands of this iteration of the event
+    /// loop. A further one is opened if that pays. `None`: they have to wait;
+    /// those there are take no work or, if they are patient, one that is better
+    /// will be established in a moment.
+    #[inline(always)]
     pub fn connection_for_batch(
         &mut self,
         shared_key: SharedPoolKey,
@@ -119,12 +148,12 @@ impl Worker {
         {
             return Ok(Some(current));
         }
-        let eager = nginx::now() >= shared_pool.retry_at;
+        let eager = shared_pool.usage.is_eager(nginx::now());
         self.choose_connection(shared_key, key, eager, patient)
     }
 
-    /// As [`Self::connection_for_batch`], when none was chosen yet in this turn. If it is
-    /// eager, a further one may be opened though there is one.
+    /// As [`Self::connection_for_batch`], when none was chosen yet in this
+    /// iteration. If it is eager, a further one may be opened though there is one.
     #[inline(never)]
     pub fn choose_connection(
         &mut self,
@@ -168,48 +197,44 @@ impl Worker {
         Ok(taken)
     }
 
-    /// Has an operation wait for room, if its session may, or for connections.
+    /// Has commands wait for room, if their session may, or for connections.
     pub fn queue_up(
         &mut self,
         key: SessionKey,
         shared_key: SharedPoolKey,
-        what: What<'_>,
+        commands: Commands<'_>,
     ) -> Result<Begun, Rejected> {
         let session = self.sessions.get(key).ok_or(Error::Closed)?;
         let shared_pool = self.shared_pools.get(shared_key).ok_or(Error::Closed)?;
         let bounds = session.bounds;
         // what waits for room is bounded for itself
-        let backlog = Bounds {
-            operations: session.backlog.unwrap_or(0),
-            ..bounds
-        };
-        let may_wait = backlog.allow(shared_pool.queue.len(), shared_pool.queue.size());
-        if !may_wait && !shared_pool.has_room(bounds) {
+        let backlog = session.backlog.unwrap_or(0);
+        if !shared_pool.usage.may_queue(bounds, backlog) {
             return Err(Error::TooManyOperations.into());
         }
-        let (batch, work) = match what {
-            What::Command(command) => {
+        let batch = match commands {
+            Commands::One(command) => {
                 let mut batch = Batch::new();
                 batch.push(command).map_err(Rejected::Refused)?;
-                (batch, Work::Command)
+                batch
             }
-            What::Batch(batch) => {
-                let copy = batch.try_clone().ok_or(Error::NoMemory)?;
-                (copy, Work::pipeline(batch)?)
-            }
+            Commands::Batch(batch) => batch.try_clone().ok_or(Error::NoMemory)?,
         };
-        let size = batch.text_len();
-        let op = self.new_op(Work::Queued(Box::new((batch, work))))?;
+        let work = Work::of(commands)?;
+        let op_key = self.begin(key, Slot::Reader, work, Stage::New)?;
         let shared_pool = self.shared_pools.get_mut(shared_key);
-        let spot =
-            shared_pool.and_then(|shared_pool| shared_pool.queue.try_push_back(key, bounds, size));
-        let (Some(spot), Some(session)) = (spot, self.sessions.get_mut(key)) else {
-            self.semaphores.give(op.into_semaphore());
+        let spot = shared_pool.and_then(|shared_pool| {
+            let queue = &mut shared_pool.usage.queue;
+            queue.try_push_back(op_key, bounds, batch.text_len())
+        });
+        let (Some(spot), Some(op)) = (spot, self.ops.get_mut(op_key)) else {
+            self.take_back(key, Slot::Reader);
             return Err(Error::NoMemory.into());
         };
-        session.reader = Some(op);
-        session.waits = Some(Waits::Queued(spot));
-        self.set_operation_deadline(key);
+        op.stage = Stage::RoomQueue {
+            spot,
+            batch: Box::new(batch),
+        };
         Ok(Begun::Waiting)
     }
 

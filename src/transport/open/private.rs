@@ -1,117 +1,84 @@
-//! Opening a connection of a session's own.
+//! Opening a private connection.
 
-use crate::conf::LocConf;
-use crate::fault;
-use crate::nginx::Timer;
-use crate::transport::connection::Owner;
 use crate::transport::connection::address::{Address, Parsed};
-use crate::transport::connection::dial::dial;
-use crate::transport::connection::handlers::handlers;
 use crate::transport::connection::resolve::Resolution;
+use crate::transport::connection::tls::Pending;
 use crate::transport::error::Error;
-use crate::transport::ids::{Asker, ConnectionKey, PoolKey, SessionKey};
-use crate::transport::log::log_socket_error;
+use crate::transport::ids::{Asker, ConnectionKey, OpKey, PoolKey, SessionKey};
 use crate::transport::peer::Peer;
-use crate::transport::state::op::{Op, Opened, Outcome, Work};
+use crate::transport::state::op::{Assignment, PoolQueue, Resolving, Stage, Target, Work};
+use crate::transport::state::outcome::{Opened, Outcome, Slot};
 use crate::transport::state::session::State;
-use crate::transport::state::sessions::Sessions;
 use crate::transport::worker::Worker;
 use crate::upstream::Admission;
+use crate::{fault, nginx};
 
 impl Worker {
-    /// Opens a connection to a host. On failure as with [`Self::begin_open`].
+    /// Opens a connection for a connect operation that waits already. On failure
+    /// the session is closed, and what the pool counted is still counted.
     pub fn open(
         &mut self,
+        op: OpKey,
         key: SessionKey,
-        host: &[u8],
-        port: u16,
+        peer: (&[u8], u16),
         pool: Option<PoolKey>,
+        handshake: Option<Box<Pending>>,
     ) -> Result<Opened, Error> {
+        let (host, port) = peer;
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
         let request = session.request().ok_or(Error::Closed)?;
         match Address::parse(host, port, request)? {
-            Parsed::Address(address) => self.open_address(key, address, pool),
+            Parsed::Address(address) => self.open_for_op(op, key, address, pool, handshake),
             Parsed::Name => {
                 let mut resolution = Resolution::start(host, Asker::Session(key), request)?;
                 if let Some(answer) = resolution.take_answer() {
-                    return self.open_address(key, answer?.address.with_port(port), pool);
+                    let address = answer?.address.with_port(port);
+                    return self.open_for_op(op, key, address, pool, handshake);
                 }
-                session.state = State::Resolving {
-                    resolution,
-                    port,
-                    pool,
-                    handshake: None,
-                    shared_pool: None,
-                };
+                session.enter(State::Connecting);
+                if let Some(op) = self.ops.get_mut(op) {
+                    op.stage = Stage::Resolving(Box::new(Resolving {
+                        resolution,
+                        port,
+                        target: Target::Private { pool, handshake },
+                    }));
+                }
                 Ok(Opened::Pending)
             }
         }
     }
 
-    pub fn open_address(
+    /// Opens a connection to an address for a connect operation. With a
+    /// `handshake`, `Connected` means that it is to be done now.
+    pub fn open_for_op(
         &mut self,
+        op: OpKey,
         key: SessionKey,
-        mut address: Address,
+        address: Address,
         pool: Option<PoolKey>,
+        handshake: Option<Box<Pending>>,
     ) -> Result<Opened, Error> {
-        self.connections
-            .try_reserve(1)
-            .map_err(|_| Error::NoMemory)?;
-        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
-        let request = session.request().ok_or(Error::Closed)?;
-        let (opened, connecting) = dial(&mut address, request)?;
-        let max_value = LocConf::of(request).max_value_size();
-        let owner = Owner::Session {
-            session: key,
-            connecting,
-        };
-        let connection_key = self.new_connection(opened, address, owner, pool, max_value);
-        set_private(&mut self.sessions, key, connection_key);
-        fault::point();
-        let connection = self.connections.get_mut(connection_key);
-        let (Some(connection), Some(session)) = (connection, self.sessions.get_mut(key)) else {
-            return Err(Error::Closed);
-        };
-        if connecting {
-            connection
-                .nginx
-                .start_write_timer(session.connect_timeout());
-            return Ok(Opened::Pending);
+        let (connection, opened) = self.open_address(key, address, pool, handshake)?;
+        if let Some(op) = self.ops.get_mut(op) {
+            op.stage = Stage::Assigned(Assignment::new(connection, nginx::now()));
         }
-        if let Err(error) = connection.nginx.arm_established(request.tcp_nodelay()) {
-            session.state = State::Closed;
-            self.connections.remove(connection_key);
-            return Err(error);
-        }
-        Ok(Opened::Connected)
+        Ok(opened)
     }
 
-    /// Opens a connection for a connect operation. On failure the session is
-    /// closed, and what the pool counted is still counted.
+    /// Opens a connection for a connect operation. On failure as with
+    /// [`Self::open`], and there is no operation.
     pub fn begin_open(
         &mut self,
         key: SessionKey,
-        host: &[u8],
-        port: u16,
+        peer: (&[u8], u16),
         pool: Option<PoolKey>,
     ) -> Result<Opened, Error> {
-        if self.open(key, host, port, pool)? == Opened::Connected {
-            return Ok(Opened::Connected);
+        let op = self.begin(key, Slot::Reader, Work::Connect, Stage::New)?;
+        let opened = self.open(op, key, peer, pool, None);
+        if !matches!(opened, Ok(Opened::Pending)) {
+            self.take_back(key, Slot::Reader);
         }
-        let op = self.new_op(Work::Connect);
-        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
-        match op {
-            Ok(op) => {
-                session.reader = Some(op);
-                Ok(Opened::Pending)
-            }
-            Err(error) => {
-                let connection = session.connection();
-                session.state = State::Closed;
-                connection.and_then(|connection| self.connections.remove(connection));
-                Err(error)
-            }
-        }
+        opened
     }
 
     /// Queues a connect operation in a full pool.
@@ -121,91 +88,59 @@ impl Worker {
         pool: PoolKey,
         peer: &Peer<'_>,
     ) -> Result<Opened, Error> {
-        let op = self.new_op(Work::Connect);
-        let (Some(session), Some(named)) = (self.sessions.get_mut(key), self.pools.get_mut(pool))
-        else {
+        let begun = self.begin(key, Slot::Reader, Work::Connect, Stage::New);
+        let Some(named) = self.pools.get_mut(pool) else {
             return Err(Error::Closed);
         };
-        let op = op.inspect_err(|_| named.pool.release())?;
-        let mut timer = Timer::new(handlers().queue_timeout, key.to_bits());
-        timer.start(session.connect_timeout());
-        let place = named.pool.enqueue(key);
+        let op_key = begun.inspect_err(|_| named.pool.release())?;
+        let place = named.pool.enqueue(op_key);
         fault::point();
-        session.reader = Some(op);
-        session.state = State::Queued {
-            pool,
-            place,
-            host: peer.host.to_vec(),
-            port: peer.port,
-            _timer: timer,
-        };
+        if let (Some(session), Some(op)) = (self.sessions.get_mut(key), self.ops.get_mut(op_key)) {
+            session.enter(State::Connecting);
+            op.stage = Stage::PoolQueue(Box::new(PoolQueue {
+                pool,
+                place,
+                host: peer.host.to_vec(),
+                port: peer.port,
+            }));
+        }
         Ok(Opened::Pending)
     }
 
-    /// The `connect_timeout` of a queued operation expired.
-    pub fn on_queue_timeout(&mut self, key: SessionKey) {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        let request = session.request();
-        if !matches!(session.state, State::Queued { .. }) {
-            return;
-        }
-        let State::Queued {
-            pool,
-            place,
-            host,
-            port,
-            ..
-        } = std::mem::take(&mut session.state)
-        else {
-            return;
-        };
-        if let Some(op) = &mut session.reader {
-            op.fail(Error::Timeout, false);
-        }
-        self.leave_queue(pool, place);
-        log_socket_error(
-            request,
-            format_args!(
-                "lua tcp socket queued connect timed out, when trying to connect to {}:{port}",
-                String::from_utf8_lossy(&host)
-            ),
-        );
-    }
-
-    /// Carries on a queued connect. False if it is over at once and the room
-    /// is free again.
+    /// Goes on with a connect operation that has waited in a pool's queue. False
+    /// if it is over at once and the place is free again.
     pub fn resume_connect(
         &mut self,
-        key: SessionKey,
+        op_key: OpKey,
         pool: PoolKey,
         admission: Admission<ConnectionKey>,
     ) -> bool {
-        let queued = self.sessions.get_mut(key).and_then(|session| {
-            match std::mem::take(&mut session.state) {
-                State::Queued { host, port, .. } => Some((host, port)),
+        let queued = self.ops.get_mut(op_key).and_then(|op| {
+            let session = op.waiters.sessions().first().copied()?;
+            match std::mem::replace(&mut op.stage, Stage::New) {
+                Stage::PoolQueue(queued) => Some((session, queued)),
                 other => {
-                    session.state = other;
+                    op.stage = other;
                     None
                 }
             }
         });
-        let abandoned = self
-            .sessions
-            .get(key)
-            .and_then(|session| session.reader.as_ref())
-            .is_none_or(Op::is_abandoned);
+        let waits = |session: SessionKey| {
+            let session = self.sessions.get(session);
+            session.is_some_and(|session| session.waits_for(op_key))
+        };
+        let queued = queued.filter(|(session, _)| waits(*session));
         if let Admission::Replace(unfit) = admission {
             self.connections.remove(unfit);
         }
-        let Some((host, port)) = queued.filter(|_| !abandoned) else {
+        let Some((key, queued)) = queued else {
             match admission {
-                Admission::Reuse(connection) => self.put_idle(pool, connection, true),
+                Admission::Reuse(connection) => self.put_idle_again(pool, connection),
                 _ => self.release_only(pool),
             }
             return false;
         };
+        let PoolQueue { host, port, .. } = *queued;
         let started = match admission {
             Admission::Reuse(connection) => {
                 self.take_idle(connection, key);
@@ -215,27 +150,25 @@ impl Worker {
                 self.defer(key, pool, &host, port);
                 Ok(Opened::Connected)
             }
-            _ => self.open(key, &host, port, Some(pool)),
+            _ => self.open(op_key, key, (&host, port), Some(pool), None),
         };
         let outcome = match started {
-            Ok(Opened::Pending) => return true,
+            Ok(Opened::Pending) => {
+                // the time of waiting for a place does not count
+                self.limit_call(key, Slot::Reader);
+                return true;
+            }
             Ok(Opened::Connected) => Outcome::Connected,
             Err(error) => {
+                if let Some(session) = self.sessions.get_mut(key) {
+                    session.enter(State::Closed);
+                }
                 self.release_only(pool);
                 Outcome::Failed(error)
             }
         };
         let over = matches!(outcome, Outcome::Failed(_));
-        if let Some(op) = self.sessions.get_mut(key).and_then(|s| s.reader.as_mut()) {
-            op.finish(outcome);
-        }
+        self.complete(op_key, outcome);
         !over
-    }
-}
-
-/// The session has a connection.
-pub fn set_private(sessions: &mut Sessions, key: SessionKey, connection: ConnectionKey) {
-    if let Some(session) = sessions.get_mut(key) {
-        session.state = State::Private(connection);
     }
 }

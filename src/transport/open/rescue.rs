@@ -1,48 +1,51 @@
 //! What goes to another connection when a shared one fails.
 
 use crate::protocol::Pipeline;
-use crate::transport::connection::Tag;
-use crate::transport::connection::sharing::{Coalesced, Retry};
 use crate::transport::error::Error;
-use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
-use crate::transport::state::session::State;
+use crate::transport::ids::{ConnectionKey, OpKey, SessionKey, SharedPoolKey};
+use crate::transport::state::op::Stage;
+use crate::transport::state::session::Session;
 use crate::transport::worker::Worker;
-use crate::transport::worker::exchanges::{Fate, Lost};
+use crate::upstream::{Fate, Loss, Retry};
 
 impl Worker {
-    /// Gives what is not to fail to other connections. What of it cannot be had
-    /// there fails.
+    /// Gives what is not to fail to other connections. What of it they cannot take
+    /// fails.
     ///
-    /// Reads are asked again over a connection that nobody else uses meanwhile:
-    /// one of them may be why the first was lost.
+    /// Reads are repeated over a connection that nobody else uses meanwhile: one
+    /// of them may be why the first was lost.
     pub fn rescue(
         &mut self,
         shared_pool: SharedPoolKey,
-        from: &Pipeline<Tag>,
-        all: &mut [Lost],
+        from: &Pipeline<OpKey>,
+        losses: &mut [Loss<OpKey>],
         error: &Error,
         fruitless: u32,
     ) {
-        let mut again = None;
-        for lost in all {
-            let key = lost.tag.session;
-            let connection = match lost.fate {
-                Fate::Moves => self
+        let mut retries = None;
+        for loss in losses {
+            let op = self.ops.get(loss.op);
+            let Some(key) = op.and_then(|op| op.waiters.sessions().first().copied()) else {
+                loss.fate = Fate::Fail;
+                continue;
+            };
+            let connection = match loss.fate {
+                Fate::Move => self
                     .connection_for_batch(shared_pool, Some(key), false)
                     .ok()
                     .flatten(),
-                Fate::AskedAgain => *again.get_or_insert_with(|| {
-                    self.connection_to_ask_again(shared_pool, key, error, fruitless)
+                Fate::Retry => *retries.get_or_insert_with(|| {
+                    self.connection_for_retries(shared_pool, key, error, fruitless)
                 }),
-                Fate::Fails => continue,
+                Fate::Fail => continue,
             };
-            if !connection.is_some_and(|connection| self.hand_over(from, lost, connection)) {
-                lost.fate = Fate::Fails;
+            if !connection.is_some_and(|connection| self.hand_over(from, loss, connection)) {
+                loss.fate = Fate::Fail;
             }
         }
     }
 
-    pub fn connection_to_ask_again(
+    pub fn connection_for_retries(
         &mut self,
         shared_key: SharedPoolKey,
         session: SessionKey,
@@ -50,26 +53,20 @@ impl Worker {
         fruitless: u32,
     ) -> Option<ConnectionKey> {
         let shared_pool = self.shared_pools.get(shared_key)?;
-        let asks_again = |key: &&ConnectionKey| {
-            let sharing = self.connections.get(**key).and_then(|l| l.sharing.as_ref());
+        let retries = |key: &&ConnectionKey| {
+            let connection = self.connections.get(**key);
+            let sharing = connection.and_then(|connection| connection.sharing());
             sharing.is_some_and(|sharing| sharing.retry.is_some())
         };
-        let mut there = shared_pool.connections.iter().filter(asks_again);
+        let mut there = shared_pool.connections.iter().filter(retries);
         // a server that closes again and again gets no more and more of them
-        if there.clone().count() >= shared_pool.wanted {
+        if there.clone().count() >= shared_pool.usage.wanted() {
             return there.next_back().copied();
         }
         let connection = self.open_for(shared_key, session).ok()?;
-        if let Some(sharing) = self
-            .connections
-            .get_mut(connection)
-            .and_then(|l| l.sharing.as_mut())
-        {
-            sharing.retry = Some(Retry {
-                error: error.clone(),
-                until: 0,
-                fruitless,
-            });
+        let opened = self.connections.get_mut(connection);
+        if let Some(sharing) = opened.and_then(|connection| connection.sharing_mut()) {
+            sharing.retry = Some((Retry::new(fruitless), error.clone()));
         }
         Some(connection)
     }
@@ -78,8 +75,8 @@ impl Worker {
     /// no memory: then nothing of them is there.
     pub fn hand_over(
         &mut self,
-        from: &Pipeline<Tag>,
-        lost: &mut Lost,
+        from: &Pipeline<OpKey>,
+        loss: &Loss<OpKey>,
         connection_key: ConnectionKey,
     ) -> bool {
         let Some(connection) = self.connections.get_mut(connection_key) else {
@@ -87,13 +84,10 @@ impl Worker {
         };
         let was_idle = connection.pipeline.in_flight() == 0;
         let mut first = None;
-        for number in lost.numbers.clone() {
-            let Some(adopted) = connection.pipeline.adopt(lost.tag, from, number) else {
-                let newest = connection.pipeline.newest();
-                for number in first
-                    .into_iter()
-                    .flat_map(|first| first..=newest.unwrap_or(0))
-                {
+        for number in loss.numbers.clone() {
+            let Some(adopted) = connection.pipeline.adopt(loss.op, from, number) else {
+                let newest = connection.pipeline.newest().unwrap_or(0);
+                for number in first.into_iter().flat_map(|first| first..=newest) {
                     connection.pipeline.withdraw(number);
                 }
                 self.count_unsent(connection_key);
@@ -105,38 +99,27 @@ impl Worker {
             return false;
         };
         connection.mark_active(was_idle);
-        for tag in lost.tags() {
-            if let Some(session) = self.sessions.get_mut(tag.session)
-                && let State::Shared {
-                    flight: Some(flight),
-                    shared_pool,
-                    ..
-                } = &mut session.state
-            {
-                flight.connection = connection_key;
-                (flight.first, flight.last, flight.sent) = (first, last, false);
-                match lost.fate {
-                    Fate::Moves => flight.moved = true,
-                    _ => flight.retried = true,
+        if let Some(op) = self.ops.get_mut(loss.op) {
+            let sessions = op.waiters.sessions().iter();
+            let times = sessions.filter_map(|session| self.sessions.get(*session));
+            if let Some(longest) = times.map(Session::connect_timeout).max() {
+                connection.give_time_to_connect(longest);
+            }
+            if let Stage::Assigned(assignment) = &mut op.stage {
+                assignment.connection = connection_key;
+                (assignment.first, assignment.last) = (first, last);
+                assignment.accounted = false;
+                match loss.fate {
+                    Fate::Move => assignment.history.moved = true,
+                    Fate::Retry | Fate::Fail => assignment.history.retried = true,
                 }
-                if lost.is_list
-                    && let Some(shared_pool) = self.shared_pools.get_mut(*shared_pool)
-                {
-                    shared_pool.current = None;
-                }
-                connection.give_time_to_connect(session.connect_timeout());
             }
         }
-        if let Some(sharing) = connection
-            .sharing
-            .as_mut()
-            .filter(|_| !lost.others.is_empty())
+        if loss.is_list
+            && let Some(shared_pool) = self.shared_pool_with(connection_key)
+            && let Some(shared_pool) = self.shared_pools.get_mut(shared_pool)
         {
-            let coalesced = Coalesced {
-                waiting: 1 + lost.others.len(),
-                tags: std::mem::take(&mut lost.others),
-            };
-            sharing.coalesced.insert(first, coalesced);
+            shared_pool.current = None;
         }
         self.count_unsent(connection_key);
         self.flush_later(connection_key);

@@ -4,7 +4,7 @@ use crate::nginx::Request;
 use crate::transport::connection::Connection;
 use crate::transport::ids::SessionKey;
 use crate::transport::peer::Peer;
-use crate::transport::state::op::Op;
+use crate::transport::state::op::{Stage, Target};
 use crate::transport::state::session::State;
 use crate::transport::worker::Worker;
 
@@ -70,16 +70,14 @@ impl Worker {
         let Some(session) = self.sessions.get(key) else {
             return false;
         };
-        let State::Resolving {
-            resolution,
-            shared_pool,
-            ..
-        } = &session.state
-        else {
+        let op = session.reads().and_then(|op| Some((op, self.ops.get(op)?)));
+        let Some((op, Stage::Resolving(resolving))) = op.map(|(key, op)| (key, &op.stage)) else {
             return false;
         };
-        resolution.has_address()
-            && !session.reader.as_ref().is_none_or(Op::is_abandoned)
-            && shared_pool.is_none_or(|shared_pool| !self.has_connection(shared_pool))
+        let opens = match resolving.target {
+            Target::Private { .. } => true,
+            Target::Shared(shared_pool) => !self.has_connection(shared_pool),
+        };
+        opens && resolving.resolution.has_address() && session.waits_for(op)
     }
 }

@@ -1,9 +1,11 @@
-//! Sessions, their operations, and the shared connections to a server, as values.
+//! What a session, a call, an operation, a pool is.
 
-pub mod errands;
+pub mod call;
 pub mod op;
+pub mod outcome;
 pub mod pipeline;
 pub mod pool;
+pub mod postponed;
 pub mod session;
 pub mod sessions;
 pub mod shared_pool;

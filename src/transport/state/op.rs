@@ -1,90 +1,206 @@
-//! What a coroutine waits for, and what came of it.
+//! An operation: what is to be done, how far it is, and who waits for it.
+//!
+//! ```text
+//!     connect:   PoolQueue ---> Resolving ---> Assigned (to the connection that is opened)
+//!                               Resolving ---> Joining (waits for a shared connection)
+//!     commands:  RoomQueue ---> Assigned <---> Assigned (to another connection, if one is lost)
+//! ```
+//!
+//! An operation that is over is not kept: its result is with those who have
+//! waited for it. If a reply to it still comes, it finds no operation and is
+//! discarded.
 
-use std::rc::Rc;
-
-use crate::nginx::Request;
-use crate::ngx_lua::{Semaphore, Wait, Waiter};
-use crate::protocol::{Batch, Command, RawRead, RawReader, Reply};
+use crate::nginx::Msec;
+use crate::protocol::{Batch, RawRead, RawReader, Reply};
+use crate::transport::connection::resolve::Resolution;
+use crate::transport::connection::tls::Pending;
 use crate::transport::error::Error;
+use crate::transport::ids::{ConnectionKey, PoolKey, SessionKey, SharedPoolKey};
+use crate::transport::state::outcome::{Commands, Outcome, Slot};
+use crate::upstream::{History, Place, Spot};
 
-/// Values or replies of a large result.
-pub const LARGE: usize = 256;
+/// Sessions that are kept in the list of those who wait, though they do not any
+/// more.
+const LEFT_KEPT: usize = 32;
 
-/// Which of a session's two operations. Reading and sending of raw data go on
-/// independently of each other, as they do on a cosocket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Slot {
-    /// Connects, commands with replies, raw receives.
-    Reader,
-    /// Raw sends.
-    Writer,
+/// An operation that is under way.
+pub struct Op {
+    pub waiters: Waiters,
+    pub work: Work,
+    pub stage: Stage,
 }
 
-/// The result of an operation.
-#[derive(Debug)]
-pub enum Outcome {
-    /// The connection stands.
-    Connected,
-    /// TLS is established.
-    Handshaken,
-    /// The reply to a single command.
-    Reply(Reply),
-    /// The reply to a command that others have asked for as well.
-    Common(Rc<Reply>),
-    /// The replies to a pipeline, as many as came before it failed, if it did.
-    Replies(Vec<Reply>, Option<Error>),
-    /// Raw data.
-    Received(Vec<u8>),
-    /// A raw receive failed; what had come until then.
-    Interrupted(Error, Vec<u8>),
-    /// Raw data of so many bytes went out.
-    Sent(usize),
-    /// The operation failed.
-    Failed(Error),
-    /// The thread that the coroutine runs in was ended: it must not go on.
-    Ended,
+/// Who waits for the result of an operation.
+pub enum Waiters {
+    /// The session that has begun it, with the call in this slot.
+    One(SessionKey, Slot),
+    /// Several sessions that have asked for the same, each with the call in its
+    /// reader.
+    Several(Box<Several>),
 }
 
-impl Outcome {
-    /// Making Lua values of it takes longer than sending what waits to be sent.
-    pub fn is_large(&self) -> bool {
-        match self {
-            Outcome::Reply(Reply::Values(values)) => values.len() >= LARGE,
-            Outcome::Replies(replies, _) => replies.len() >= LARGE,
-            _ => false,
-        }
-    }
+/// Sessions that wait for the same operation.
+pub struct Several {
+    /// Those that do not wait any more may be among them.
+    pub sessions: Vec<SessionKey>,
+    /// How many wait.
+    pub waiting: usize,
 }
 
-/// An operation begun: either the coroutine has to yield or it has its result.
-#[derive(Debug)]
-pub enum Begun {
-    /// The coroutine is queued; the result is fetched after it was resumed.
-    Waiting,
-    /// The result is there at once.
-    Ready(Outcome),
-}
-
-/// What an operation is about.
+/// What is to be done, and what has come of it so far.
 pub enum Work {
+    /// Connecting, or a TLS handshake.
     Connect,
+    /// A command with one reply.
     Command,
+    /// Commands with a reply each.
     Pipeline {
         replies: Vec<Reply>,
         expected: usize,
     },
-    /// Commands that wait for room on a shared connection; then they are what
-    /// is within.
-    Queued(Box<(Batch, Work)>),
+    /// A raw receive.
     Receive(RawReader),
-    Send {
-        bytes: usize,
+    /// A raw send.
+    Send { bytes: usize },
+}
+
+/// How far an operation is.
+pub enum Stage {
+    /// It was begun just now.
+    New,
+    /// It waits for a place in a full pool.
+    PoolQueue(Box<PoolQueue>),
+    /// The server's name is being looked up.
+    Resolving(Box<Resolving>),
+    /// It waits for a shared connection to be established.
+    Joining {
+        shared_pool: SharedPoolKey,
+        place: Place,
     },
+    /// Its commands wait for room on shared connections.
+    RoomQueue { spot: Spot, batch: Box<Batch> },
+    /// It was given to a connection.
+    Assigned(Assignment),
+}
+
+/// A connect operation in a pool's queue.
+pub struct PoolQueue {
+    pub pool: PoolKey,
+    pub place: Place,
+    pub host: Vec<u8>,
+    pub port: u16,
+}
+
+/// A connect operation whose server's name is being looked up.
+pub struct Resolving {
+    pub resolution: Box<Resolution>,
+    pub port: u16,
+    pub target: Target,
+}
+
+/// What a connection is opened for.
+pub enum Target {
+    /// For the session alone. The pool counts it, if there is one. Then a TLS
+    /// handshake is to be done, if any.
+    Private {
+        pool: Option<PoolKey>,
+        handshake: Option<Box<Pending>>,
+    },
+    /// For all that share the connections of this pool.
+    Shared(SharedPoolKey),
+}
+
+/// The connection that an operation was given to, and its place there.
+#[derive(Clone, Copy, Debug)]
+pub struct Assignment {
+    pub connection: ConnectionKey,
+    /// Numbers of its first and its last exchange, if it has any: commands have.
+    pub first: u64,
+    pub last: u64,
+    /// When it began to wait.
+    pub since: Msec,
+    /// `since` accounts for the time that sending took.
+    pub accounted: bool,
+    pub history: History,
+}
+
+impl Op {
+    /// Whether it connects, or does a TLS handshake.
+    pub fn is_connect(&self) -> bool {
+        matches!(self.work, Work::Connect)
+    }
+}
+
+impl Assignment {
+    pub fn new(connection: ConnectionKey, now: Msec) -> Assignment {
+        Assignment {
+            connection,
+            first: 0,
+            last: 0,
+            since: now,
+            accounted: false,
+            history: History::default(),
+        }
+    }
+}
+
+impl Waiters {
+    /// Sessions that wait, and some that may not any more.
+    pub fn sessions(&self) -> &[SessionKey] {
+        match self {
+            Waiters::One(session, _) => std::slice::from_ref(session),
+            Waiters::Several(several) => &several.sessions,
+        }
+    }
+
+    /// Adds a session. False if there is no memory.
+    pub fn add(&mut self, session: SessionKey) -> bool {
+        let several = match self {
+            Waiters::Several(several) => several,
+            Waiters::One(first, _) => {
+                let mut sessions = Vec::new();
+                if sessions.try_reserve(2).is_err() {
+                    return false;
+                }
+                sessions.push(*first);
+                *self = Waiters::Several(Box::new(Several {
+                    sessions,
+                    waiting: 1,
+                }));
+                return self.add(session);
+            }
+        };
+        let added = several.sessions.try_reserve(1).is_ok();
+        if added {
+            several.sessions.push(session);
+            several.waiting += 1;
+        }
+        added
+    }
+
+    /// One session waits no more. Whether others do.
+    pub fn leave(&mut self, still_waits: impl FnMut(&SessionKey) -> bool) -> bool {
+        let Waiters::Several(several) = self else {
+            return false;
+        };
+        several.waiting = several.waiting.saturating_sub(1);
+        if several.sessions.len() > LEFT_KEPT.max(2 * several.waiting) {
+            several.sessions.retain(still_waits);
+        }
+        several.waiting > 0
+    }
 }
 
 impl Work {
-    /// Of an open pipeline, with room for its replies.
-    pub fn pipeline(batch: &Batch) -> Result<Work, Error> {
+    /// Of these commands. For a pipeline, there is room for its replies.
+    #[inline(always)]
+    pub fn of(commands: Commands<'_>) -> Result<Work, Error> {
+        let batch = match commands {
+            // nothing comes back: it is done when it is sent
+            Commands::One(_) if commands.is_quit() => return Ok(Work::Send { bytes: 0 }),
+            Commands::One(_) => return Ok(Work::Command),
+            Commands::Batch(batch) => batch,
+        };
         let mut replies = Vec::new();
         let expected = batch.len();
         match replies.try_reserve_exact(expected) {
@@ -92,160 +208,38 @@ impl Work {
             Err(_) => Err(Error::NoMemory),
         }
     }
-}
 
-/// An operation that a coroutine waits for.
-pub struct Op {
-    semaphore: Semaphore,
-    waiting: Waiting,
-    progress: Progress,
-}
-
-/// Who waits for the result of an operation.
-enum Waiting {
-    /// Nobody yet.
-    Nobody,
-    /// A coroutine that was queued at the semaphore.
-    Coroutine(Waiter),
-    /// One that must not go on, and is not queued any more.
-    Ended,
-}
-
-enum Progress {
-    Pending(Work),
-    Done(Outcome),
-}
-
-/// Whether an operation has its result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    Pending,
-    Done,
-}
-
-impl Op {
-    pub fn new(semaphore: Semaphore, work: Work) -> Op {
-        Op {
-            semaphore,
-            waiting: Waiting::Nobody,
-            progress: Progress::Pending(work),
+    /// Which of a session's calls it is.
+    pub fn slot(&self) -> Slot {
+        match self {
+            Work::Send { .. } => Slot::Writer,
+            _ => Slot::Reader,
         }
     }
 
-    pub fn status(&self) -> Status {
-        match self.progress {
-            Progress::Pending(_) => Status::Pending,
-            Progress::Done(_) => Status::Done,
-        }
-    }
-
-    pub fn is_connect(&self) -> bool {
-        matches!(
-            self.progress,
-            Progress::Pending(Work::Connect)
-                | Progress::Done(Outcome::Connected | Outcome::Handshaken)
-        )
-    }
-
-    pub fn is_raw_receive(&self) -> bool {
-        matches!(self.progress, Progress::Pending(Work::Receive(_)))
-    }
-
+    /// Whether it is a raw read of all that comes until the peer closes.
     pub fn reads_all(&self) -> bool {
-        match &self.progress {
-            Progress::Pending(Work::Receive(reader)) => reader.want() == RawRead::All,
-            _ => false,
-        }
+        matches!(self, Work::Receive(reader) if reader.want() == RawRead::All)
     }
 
-    /// The pending work, to be carried on.
-    pub fn work_mut(&mut self) -> Option<&mut Work> {
-        match &mut self.progress {
-            Progress::Pending(work) => Some(work),
-            Progress::Done(_) => None,
-        }
-    }
-
-    /// The commands of an operation that waited for room, which it does no more.
-    pub fn unqueue(&mut self) -> Option<Batch> {
-        let Progress::Pending(work) = &mut self.progress else {
-            return None;
-        };
-        match std::mem::replace(work, Work::Command) {
-            Work::Queued(queued) => {
-                let (batch, then) = *queued;
-                *work = then;
-                Some(batch)
-            }
-            other => {
-                *work = other;
-                None
-            }
-        }
-    }
-
-    /// Nobody waits (any more): the light thread was killed, or that in which
-    /// the coroutine runs, or all that ran for the request.
-    pub fn is_abandoned(&self) -> bool {
-        let Waiting::Coroutine(waiter) = &self.waiting else {
-            return matches!(self.waiting, Waiting::Ended);
-        };
-        if self.semaphore.is_queued() {
-            return !waiter.may_go_on();
-        }
-        match self.progress {
-            Progress::Pending(_) => true,
-            Progress::Done(_) => self.semaphore.count() > 0,
-        }
-    }
-
-    /// A coroutine waits for the result, or is about to fetch it.
-    pub fn has_waiter(&self) -> bool {
-        matches!(self.waiting, Waiting::Coroutine(_)) && !self.is_abandoned()
-    }
-
-    /// Makes the running coroutine wait.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Semaphore::wait`]; the operation ends with `request`.
+    /// Adds a reply. The result, if this was the last one.
     #[inline(always)]
-    pub unsafe fn wait(&mut self, request: Request, waiter: Waiter) -> Wait {
-        // SAFETY: by this function's contract.
-        let wait = unsafe { self.semaphore.wait(request) };
-        if let Wait::Queued = wait {
-            self.waiting = Waiting::Coroutine(waiter);
-        }
-        wait
-    }
-
-    /// Sets the result and wakes the coroutine, if it waits already.
-    pub fn finish(&mut self, outcome: Outcome) {
-        if let Progress::Pending(_) = self.progress {
-            self.progress = Progress::Done(outcome);
-            if let Waiting::Coroutine(waiter) = &self.waiting {
-                match waiter.may_go_on() {
-                    true => self.semaphore.post(),
-                    false => self.leave(),
-                }
+    pub fn accept(&mut self, reply: Reply) -> Option<Outcome> {
+        match self {
+            Work::Command => Some(Outcome::Reply(reply)),
+            Work::Pipeline { replies, expected } => {
+                replies.push(reply);
+                let complete = replies.len() == *expected;
+                complete.then(|| Outcome::Replies(std::mem::take(replies), None))
             }
+            Work::Connect | Work::Receive(_) | Work::Send { .. } => None,
         }
     }
 
-    /// Nothing of the coroutine stays in a queue or in nginx's timers.
-    fn leave(&mut self) {
-        if let Waiting::Coroutine(waiter) = std::mem::replace(&mut self.waiting, Waiting::Ended)
-            && self.semaphore.is_queued()
-        {
-            waiter.stop_waiting();
-        }
-    }
-
-    /// Finishes a failed operation with what it has got so far. `writing`
-    /// tells that the failure met commands that were still being sent.
-    pub fn fail(&mut self, error: Error, writing: bool) {
-        let Some(work) = self.work_mut() else { return };
-        let outcome = match work {
+    /// The result if it fails now, with what has come so far. `writing` tells
+    /// that the failure met commands that were still being sent.
+    pub fn fail(&mut self, error: Error, writing: bool) -> Outcome {
+        match self {
             Work::Pipeline { replies, .. } if !(writing && replies.is_empty()) => {
                 Outcome::Replies(std::mem::take(replies), Some(error))
             }
@@ -258,100 +252,25 @@ impl Op {
                 }
             }
             _ => Outcome::Failed(error),
-        };
-        self.finish(outcome);
+        }
     }
 
-    /// Ends it: nobody waits any more.
-    pub fn into_semaphore(mut self) -> Semaphore {
-        self.leave();
-        self.semaphore
-    }
-
-    /// Ends it for whoever was woken to fetch the result, or has not waited.
-    #[inline(always)]
-    pub fn into_outcome(self) -> (Outcome, Semaphore) {
-        let outcome = match self.progress {
-            Progress::Done(outcome) => outcome,
-            Progress::Pending(_) => Outcome::Failed(Error::Closed),
-        };
-        (outcome, self.semaphore)
-    }
-
-    /// Whether it has its result, and the coroutine that was woken may go on.
-    #[inline(always)]
-    pub fn has_result(&self) -> bool {
-        matches!(self.progress, Progress::Done(_))
-            && match &self.waiting {
-                Waiting::Coroutine(waiter) => waiter.may_go_on(),
-                Waiting::Nobody => true,
-                Waiting::Ended => false,
-            }
+    /// The result if the connection fails with `error`.
+    pub fn fail_with(&mut self, error: &Error, writing: bool) -> Outcome {
+        let begun = matches!(self, Work::Pipeline { replies, .. } if !replies.is_empty());
+        match error {
+            Error::Said(_) if begun => self.fail(Error::Closed, writing),
+            // in place of its reply, or of the first of them
+            Error::Said(line) => match self.accept(Reply::Line(line.to_vec())) {
+                Some(outcome) => outcome,
+                None => self.fail(Error::Closed, false),
+            },
+            error => self.fail(error.clone(), writing),
+        }
     }
 }
 
 /// What a raw read has got, complete or not.
 pub fn take_data(reader: &mut RawReader) -> Vec<u8> {
     std::mem::replace(reader, RawReader::new(RawRead::All)).into_data()
-}
-
-/// Adds a reply to the operation that waits for it.
-pub fn accept(op: &mut Op, reply: Reply) {
-    match op.work_mut() {
-        Some(Work::Command) => op.finish(Outcome::Reply(reply)),
-        Some(Work::Pipeline { replies, expected }) => {
-            replies.push(reply);
-            if replies.len() == *expected {
-                let replies = std::mem::take(replies);
-                op.finish(Outcome::Replies(replies, None));
-            }
-        }
-        _ => {}
-    }
-}
-
-/// How far opening a connection has got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opened {
-    /// It stands.
-    Connected,
-    /// A name is being looked up, the handshake of TCP is under way, or there
-    /// is no room for it yet.
-    Pending,
-}
-
-/// What a session is to send and to wait for.
-#[derive(Clone, Copy)]
-pub enum What<'a> {
-    /// One command with its reply (`quit` has none).
-    Command(&'a Command<'a>),
-    /// An open pipeline's commands.
-    Batch(&'a Batch),
-}
-
-impl What<'_> {
-    /// Whether it can be sent on a shared connection.
-    pub fn can_share(self) -> bool {
-        match self {
-            What::Command(command) => command.can_share(),
-            What::Batch(batch) => batch.can_share(),
-        }
-    }
-}
-
-impl What<'_> {
-    /// The result where the server has said this instead of waiting for it,
-    /// and the connection is closed.
-    pub fn answered_by(self, line: Vec<u8>) -> Result<Outcome, Error> {
-        let line = Reply::Line(line);
-        match self {
-            What::Command(_) => Ok(Outcome::Reply(line)),
-            What::Batch(_) => {
-                let mut replies = Vec::new();
-                replies.try_reserve_exact(1).map_err(|_| Error::NoMemory)?;
-                replies.push(line);
-                Ok(Outcome::Replies(replies, Some(Error::Closed)))
-            }
-        }
-    }
 }

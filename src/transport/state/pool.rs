@@ -5,7 +5,7 @@ use std::rc::Rc;
 use slotmap::SlotMap;
 
 use crate::transport::connection::Connection;
-use crate::transport::ids::{ConnectionKey, SessionKey};
+use crate::transport::ids::{ConnectionKey, OpKey};
 use crate::transport::peer::{Peer, PoolName};
 use crate::upstream::{Fitness, Pool};
 
@@ -13,16 +13,16 @@ use crate::upstream::{Fitness, Pool};
 #[derive(Debug)]
 pub struct NamedPool {
     pub name: Rc<[u8]>,
-    /// Who it has its name of, if it is known.
-    pub usual: Option<UsualPeer>,
+    /// The peer that it has its name from, if it is known.
+    pub default_peer: Option<DefaultPeer>,
     /// TLS connections were given to it: its connections are not all alike.
     pub tls: bool,
-    pub pool: Pool<ConnectionKey, SessionKey>,
+    pub pool: Pool<ConnectionKey, OpKey>,
 }
 
 /// A peer whose pool is named after it.
 #[derive(Debug)]
-pub struct UsualPeer {
+pub struct DefaultPeer {
     pub host: Box<[u8]>,
     pub port: u16,
     pub with_port: bool,
@@ -30,10 +30,12 @@ pub struct UsualPeer {
 
 impl NamedPool {
     pub fn is_for(&self, peer: &Peer<'_>) -> bool {
-        match (peer.pool, &self.usual) {
+        match (peer.pool, &self.default_peer) {
             (PoolName::Given(name), _) => *self.name == *name,
-            (PoolName::Usual { with_port }, Some(usual)) => {
-                usual.with_port == with_port && usual.port == peer.port && *usual.host == *peer.host
+            (PoolName::Default { with_port }, Some(peer_of)) => {
+                peer_of.with_port == with_port
+                    && peer_of.port == peer.port
+                    && *peer_of.host == *peer.host
             }
             _ => false,
         }

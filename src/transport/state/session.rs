@@ -1,19 +1,18 @@
-//! A session: one Lua object's side of a connection, and the operations that
-//! its coroutines wait for.
+//! A session: one Lua object's side of a connection, and the calls of it that
+//! wait.
 
 use std::rc::Rc;
 
 use crate::fault;
-use crate::nginx::{Msec, Request, Timer};
+use crate::nginx::{Msec, Request};
 use crate::ngx_lua::{Cleanup, Settings};
 use crate::transport::connection::address::Address;
 use crate::transport::connection::handlers::handlers;
-use crate::transport::connection::resolve::Resolution;
-use crate::transport::connection::tls::Pending;
 use crate::transport::error::Error;
-use crate::transport::ids::{ConnectionKey, PoolKey, SessionKey, SharedPoolKey};
-use crate::transport::state::op::{Op, Slot};
-use crate::upstream::{Bounds, Place, Spot, Ticket};
+use crate::transport::ids::{ConnectionKey, OpKey, PoolKey, SessionKey, SharedPoolKey};
+use crate::transport::state::call::Call;
+use crate::transport::state::outcome::Slot;
+use crate::upstream::Bounds;
 
 /// Timeouts of an object, in milliseconds; 0 stands for the location's
 /// `lua_socket_*_timeout`.
@@ -39,52 +38,24 @@ pub struct Session {
     /// Name of the pool that `setkeepalive` goes to.
     pub pool_name: Option<Rc<[u8]>>,
     /// Connecting, or waiting for replies or for raw data.
-    pub reader: Option<Op>,
+    pub reader: Option<Call>,
     /// Waiting for raw data to go out.
-    pub writer: Option<Box<Op>>,
+    pub writer: Option<Box<Call>>,
     /// How many operations on shared connections may wait for room.
     pub backlog: Option<usize>,
     /// How much may wait on shared connections for its operations to be taken.
     pub bounds: Bounds,
-    /// Number of the last operation on a shared connection.
-    pub serial: u64,
-    /// When the reader's operation times out, on a shared connection.
-    pub deadline: Option<Ticket>,
-    /// Its place among those who wait for shared connections, if it does.
-    pub waits: Option<Waits>,
 }
 
-/// How a session stands.
+/// How a session stands. ARCHITECTURE.md has a drawing.
 #[derive(Default)]
 pub enum State {
     /// Not connected.
     #[default]
     Closed,
-    /// Waits for a place in a full pool.
-    Queued {
-        pool: PoolKey,
-        place: Place,
-        host: Vec<u8>,
-        port: u16,
-        _timer: Timer,
-    },
-    /// The host's name is being looked up.
-    Resolving {
-        resolution: Box<Resolution>,
-        port: u16,
-        pool: Option<PoolKey>,
-        handshake: Option<Box<Pending>>,
-        /// It will be a shared one.
-        shared_pool: Option<SharedPoolKey>,
-    },
-    /// A shared connection is being opened.
-    Joining(SharedPoolKey),
-    /// Connected by shared connections.
-    Shared {
-        shared_pool: SharedPoolKey,
-        reused: u64,
-        flight: Option<Flight>,
-    },
+    /// Its operation waits for a place in a pool, for the server's name, or for
+    /// a shared connection.
+    Connecting,
     /// Connected, as far as Lua is told. Nothing is open yet: the handshake
     /// will show which of the pool's connections can be used, if it is done.
     /// The pool counts it.
@@ -92,8 +63,13 @@ pub enum State {
         pool: PoolKey,
         address: Box<Address>,
     },
-    /// Connecting or connected.
+    /// It has a connection of its own, which may not be established yet.
     Private(ConnectionKey),
+    /// Connected by shared connections.
+    Shared {
+        shared_pool: SharedPoolKey,
+        reused: u64,
+    },
     /// The connection failed and is gone, but Lua did not call `close()` yet:
     /// the call will succeed once, as it does with cosockets.
     Broken { reused: u64 },
@@ -112,11 +88,9 @@ impl Session {
     #[inline(always)]
     pub fn enter(&mut self, state: State) {
         match self.state {
-            State::Queued { .. } | State::Resolving { .. } | State::Deferred { .. } => {
-                self.state = state;
-            }
+            State::Deferred { .. } => self.state = state,
             State::Closed
-            | State::Joining(_)
+            | State::Connecting
             | State::Shared { .. }
             | State::Private(_)
             | State::Broken { .. } => std::mem::forget(std::mem::replace(&mut self.state, state)),
@@ -137,9 +111,6 @@ impl Session {
             writer,
             backlog,
             bounds: _,
-            serial,
-            deadline,
-            waits,
         } = self;
         *cleanup = None;
         *pool_name = None;
@@ -147,17 +118,6 @@ impl Session {
             (*reader, *writer) = (None, None);
         }
         *backlog = None;
-        *serial = 0;
-        *deadline = None;
-        *waits = None;
-    }
-
-    /// Where a queued session wants to connect to.
-    pub fn queued_for(&self) -> (&[u8], u16) {
-        match &self.state {
-            State::Queued { host, port, .. } => (host, *port),
-            _ => (&[], 0),
-        }
     }
 
     /// A timeout of the object, else of the location.
@@ -187,39 +147,64 @@ impl Session {
         self.timeout(self.timeouts.read, Settings::read_timeout)
     }
 
-    pub fn op(&mut self, slot: Slot) -> Option<&mut Op> {
+    #[inline(always)]
+    pub fn call(&self, slot: Slot) -> Option<&Call> {
+        match slot {
+            Slot::Reader => self.reader.as_ref(),
+            Slot::Writer => self.writer.as_deref(),
+        }
+    }
+
+    #[inline(always)]
+    pub fn call_mut(&mut self, slot: Slot) -> Option<&mut Call> {
         match slot {
             Slot::Reader => self.reader.as_mut(),
             Slot::Writer => self.writer.as_deref_mut(),
         }
     }
 
-    pub fn put_op(&mut self, slot: Slot, op: Op) {
+    #[inline(always)]
+    pub fn put_call(&mut self, slot: Slot, call: Call) {
         match slot {
-            Slot::Reader => self.reader = Some(op),
-            Slot::Writer => self.writer = Some(Box::new(op)),
-        }
-    }
-
-    pub fn take_op(&mut self, slot: Slot) -> Option<Op> {
-        match slot {
-            Slot::Reader => self.reader.take(),
-            Slot::Writer => self.writer.take().map(|op| *op),
+            Slot::Reader => self.reader = Some(call),
+            Slot::Writer => self.writer = Some(Box::new(call)),
         }
     }
 
     #[inline(always)]
-    pub fn has_ops(&self) -> bool {
+    pub fn take_call(&mut self, slot: Slot) -> Option<Call> {
+        match slot {
+            Slot::Reader => self.reader.take(),
+            Slot::Writer => self.writer.take().map(|call| *call),
+        }
+    }
+
+    #[inline(always)]
+    pub fn has_calls(&self) -> bool {
         self.reader.is_some() || self.writer.is_some()
+    }
+
+    pub fn calls(&self) -> impl Iterator<Item = &Call> {
+        self.reader.iter().chain(self.writer.as_deref())
+    }
+
+    /// The operation that its reader waits for.
+    #[inline(always)]
+    pub fn reads(&self) -> Option<OpKey> {
+        self.reader.as_ref()?.pending()
+    }
+
+    /// Whether its reader waits for this operation, and its coroutine has not
+    /// ended.
+    #[inline(always)]
+    pub fn waits_for(&self, op: OpKey) -> bool {
+        let call = self.reader.as_ref();
+        call.is_some_and(|call| call.pending() == Some(op) && !call.is_abandoned())
     }
 
     /// Nothing was done with it, or nothing is left of it.
     pub fn is_fresh(&self) -> bool {
-        matches!(self.state, State::Closed) && self.cleanup.is_none() && !self.has_ops()
-    }
-
-    pub fn ops(&self) -> impl Iterator<Item = &Op> {
-        self.reader.iter().chain(self.writer.as_deref())
+        matches!(self.state, State::Closed) && self.cleanup.is_none() && !self.has_calls()
     }
 
     pub fn request(&self) -> Option<Request> {
@@ -244,29 +229,4 @@ impl Session {
         fault::point();
         Ok(())
     }
-}
-
-/// Where an operation is under way.
-#[derive(Clone, Copy)]
-pub struct Flight {
-    pub connection: ConnectionKey,
-    /// Numbers of its first and its last exchange.
-    pub first: u64,
-    pub last: u64,
-    pub since: Msec,
-    /// `since` accounts for the time that sending took.
-    pub sent: bool,
-    /// It was on another connection, which could not send it.
-    pub moved: bool,
-    /// It was asked on another connection, which was lost.
-    pub retried: bool,
-}
-
-/// What a session waits for, and where.
-#[derive(Clone, Copy)]
-pub enum Waits {
-    /// For a connection.
-    Joining(Place),
-    /// For room, with its operation.
-    Queued(Spot),
 }

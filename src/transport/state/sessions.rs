@@ -4,9 +4,7 @@
 use slotmap::SlotMap;
 
 use crate::ngx_lua::Cleanup;
-use crate::transport::connection::Tag;
 use crate::transport::ids::SessionKey;
-use crate::transport::state::op::Status;
 use crate::transport::state::session::{Session, Timeouts};
 use crate::upstream::Spares;
 
@@ -95,14 +93,4 @@ impl Sessions {
             session
         })
     }
-}
-
-/// The session that waits for the exchange with this tag, if it still does.
-pub fn waiting(sessions: &mut Sessions, tag: Tag) -> Option<&mut Session> {
-    let session = sessions.get_mut(tag.session)?;
-    let waits = session
-        .reader
-        .as_ref()
-        .is_some_and(|op| op.status() == Status::Pending);
-    (session.serial == tag.serial && waits).then_some(session)
 }

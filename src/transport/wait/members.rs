@@ -1,103 +1,97 @@
-//! Sessions that use shared connections, or wait for one.
+//! Sessions that use shared connections, or wait for one; connections that
+//! have nothing to do.
 
+use crate::fault;
 use crate::nginx::{self, Msec};
-use crate::transport::connection::Owner;
 use crate::transport::error::Error;
-use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
-use crate::transport::state::op::{Opened, Outcome, Work};
-use crate::transport::state::session::{Flight, Session, State, Waits};
+use crate::transport::ids::{ConnectionKey, OpKey, SessionKey, SharedPoolKey};
+use crate::transport::state::op::{Assignment, Stage, Work};
+use crate::transport::state::outcome::{Opened, Slot};
+use crate::transport::state::session::{Session, State};
 use crate::transport::state::shared_pool::SharedPool;
 use crate::transport::worker::Worker;
-
-/// Least time that a connection with only discarded replies to come is given, in
-/// milliseconds.
-pub const MIN_GRACE: Msec = 100;
+use crate::upstream::{MIN_GRACE, Usage};
 
 impl Worker {
     pub fn attach(&mut self, key: SessionKey, shared_key: SharedPoolKey) {
-        let (Some(shared_pool), Some(session)) = (
+        if let (Some(shared_pool), Some(session)) = (
             self.shared_pools.get_mut(shared_key),
             self.sessions.get_mut(key),
-        ) else {
-            return;
-        };
-        shared_pool.attach(shared_key, session);
+        ) {
+            shared_pool.attach(shared_key, session);
+        }
     }
 
-    /// Makes an operation of waiting for a connection.
-    pub fn wait_for_shared(&mut self, key: SessionKey) -> Result<Opened, Error> {
-        match self.new_op(Work::Connect) {
-            Ok(op) => {
-                let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
-                session.reader = Some(op);
-                self.limit_joining(key);
-                Ok(Opened::Pending)
-            }
+    /// Has a session wait for a shared connection, which is given as long as the
+    /// one that waits longest.
+    pub fn wait_for_shared(
+        &mut self,
+        key: SessionKey,
+        shared_pool: SharedPoolKey,
+    ) -> Result<Opened, Error> {
+        let op = self.begin(key, Slot::Reader, Work::Connect, Stage::New)?;
+        match self.join_line(op, key, shared_pool) {
+            Ok(()) => Ok(Opened::Pending),
             Err(error) => {
-                if let Some(session) = self.sessions.get_mut(key) {
-                    session.state = State::Closed;
-                }
+                self.take_back(key, Slot::Reader);
                 Err(error)
             }
         }
     }
 
-    /// Those who wait for a connection; they do no more.
-    pub fn end_joining(&mut self, shared_pool: SharedPoolKey) -> Vec<SessionKey> {
-        let shared_pool = self.shared_pools.get_mut(shared_pool);
-        let joining = shared_pool.map(|shared_pool| std::mem::take(&mut shared_pool.joining));
-        let joining: Vec<SessionKey> = joining.unwrap_or_default().into_iter().collect();
-        for key in &joining {
-            if let Some(session) = self.sessions.get_mut(*key) {
-                session.waits = None;
-            }
-        }
-        joining
-    }
-
-    pub fn wait_for_connection(
+    /// Has a connect operation wait for a shared connection.
+    pub fn join_line(
         &mut self,
+        op_key: OpKey,
         key: SessionKey,
         shared_key: SharedPoolKey,
     ) -> Result<(), Error> {
         let shared_pool = self.shared_pools.get_mut(shared_key).ok_or(Error::Closed)?;
+        let op = self.ops.get_mut(op_key).ok_or(Error::Closed)?;
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
-        let place = shared_pool
-            .joining
-            .try_push_back(key)
-            .ok_or(Error::NoMemory)?;
-        session.waits = Some(Waits::Joining(place));
-        session.state = State::Joining(shared_key);
+        let place = shared_pool.usage.joining.try_push_back(op_key);
+        op.stage = Stage::Joining {
+            shared_pool: shared_key,
+            place: place.ok_or(Error::NoMemory)?,
+        };
+        session.enter(State::Connecting);
+        let timeout = session.connect_timeout();
+        for key in &shared_pool.connections {
+            if let Some(connection) = self.connections.get_mut(*key) {
+                connection.give_time_to_connect(timeout);
+            }
+        }
         Ok(())
     }
 
-    /// A session does not wait for a connection, or for room, any more.
-    pub fn stop_waiting(&mut self, key: SessionKey, shared_pool: SharedPoolKey) {
-        let session = self.sessions.get_mut(key);
-        let waits = session.and_then(|session| session.waits.take());
-        if let (Some(waits), Some(shared_pool)) = (waits, self.shared_pools.get_mut(shared_pool)) {
-            match waits {
-                Waits::Joining(place) => shared_pool.joining.remove(place),
-                Waits::Queued(spot) => shared_pool.queue.remove(spot),
-            };
+    /// The operations that wait for a connection; they do no more.
+    pub fn end_joining(&mut self, shared_pool: SharedPoolKey) -> Vec<(OpKey, SessionKey)> {
+        let shared_pool = self.shared_pools.get_mut(shared_pool);
+        let joining = shared_pool.map(|shared_pool| std::mem::take(&mut shared_pool.usage.joining));
+        let mut all = Vec::new();
+        for key in joining.unwrap_or_default() {
+            if let Some(op) = self.ops.get_mut(key) {
+                op.stage = Stage::New;
+                let sessions = op.waiters.sessions().iter();
+                all.extend(sessions.map(|session| (key, *session)));
+            }
         }
-    }
-
-    /// A session that is not there any more, or was served, is not at the head
-    /// of the queue either.
-    pub fn drop_from_queue(&mut self, shared_pool: SharedPoolKey, key: SessionKey) {
-        if let Some(shared_pool) = self.shared_pools.get_mut(shared_pool) {
-            shared_pool.queue.drop_first(&key);
-        }
+        all
     }
 
     /// A session uses a shared pool no more.
     #[inline(always)]
     pub fn leave(&mut self, key: SharedPoolKey) {
         if let Some(shared_pool) = self.shared_pools.get_mut(key) {
-            shared_pool.users = shared_pool.users.saturating_sub(1);
+            shared_pool.usage.leave();
             self.shorten_idle_if_unused(key);
         }
+    }
+
+    /// As [`Self::leave`], after a connection could not be had.
+    pub fn leave_after_failure(&mut self, key: SharedPoolKey) {
+        self.leave(key);
+        self.drop_unused_shared_pool(key);
     }
 
     /// Nothing is in flight on a connection.
@@ -105,22 +99,18 @@ impl Worker {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let Owner::Shared { shared_pool, .. } = connection.owner else {
-            return;
-        };
         if connection.pipeline.in_flight() > 0 || connection.is_connecting() {
             return;
         }
-        if let Some(sharing) = &mut connection.sharing {
-            sharing.idle_since = nginx::now();
-        }
-        let keepalive = self
-            .shared_pools
-            .get(shared_pool)
-            .map_or(0, SharedPool::idle_limit);
+        let Some(sharing) = connection.sharing_mut() else {
+            return;
+        };
+        sharing.health.rest(nginx::now());
+        let shared_pool = self.shared_pools.get(sharing.shared_pool);
+        let limit = shared_pool.map_or(0, |shared_pool| shared_pool.usage.idle_limit());
         connection.nginx.set_idle();
-        if keepalive != 0 {
-            connection.nginx.advance_read_timer(keepalive);
+        if limit != 0 {
+            connection.nginx.advance_read_timer(limit);
         }
         connection.pipeline.trim();
     }
@@ -139,58 +129,69 @@ impl Worker {
     /// If nobody uses a shared pool any more, its connections may have to go sooner.
     #[inline(always)]
     pub fn shorten_idle_if_unused(&mut self, key: SharedPoolKey) {
-        if self
-            .shared_pools
-            .get(key)
-            .is_some_and(SharedPool::is_unused)
-        {
+        let usage = |shared_pool: &SharedPool| Usage::is_unused(&shared_pool.usage);
+        if self.shared_pools.get(key).is_some_and(usage) {
             self.shorten_idle_timeouts(key);
         }
     }
 
-    /// Has the connection's timer call [`Self::check_stalled`].
+    /// Has a connection's timer call for a check of its health.
     pub fn arm_stall_check(&mut self, key: ConnectionKey, after: Msec) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        // until somebody else uses it, its failure is no error of anybody
-        connection.nginx.hush();
-        connection.nginx.start_read_timer(after.max(MIN_GRACE));
+        if let Some(connection) = self.connections.get_mut(key) {
+            // until somebody else uses it, its failure is no error of anybody
+            connection.nginx.hush();
+            connection.nginx.start_read_timer(after.max(MIN_GRACE));
+        }
     }
 
-    /// An operation is over, but its reply is still to come, if its command was
+    /// An operation is over, but its reply is still to come, if its commands were
     /// sent.
-    pub fn on_orphaned_reply(&mut self, flight: Flight, key: SessionKey) {
-        let connection = self.connections.get(flight.connection);
-        if connection.is_none_or(|connection| !connection.pipeline.is_sent(flight.first)) {
-            return;
-        }
+    pub fn on_orphaned_reply(&mut self, assignment: &Assignment, key: SessionKey) {
+        let connection = self.connections.get(assignment.connection);
         let timeout = match connection {
-            // nobody will come
-            Some(connection) if connection.is_leaving() => 0,
-            _ => self.sessions.get(key).map_or(0, Session::read_timeout),
+            Some(connection) if connection.pipeline.is_sent(assignment.first) => {
+                match connection.is_leaving() {
+                    // nobody will come
+                    true => 0,
+                    false => self.sessions.get(key).map_or(0, Session::read_timeout),
+                }
+            }
+            _ => return,
         };
-        self.arm_stall_check(flight.connection, timeout);
+        self.arm_stall_check(assignment.connection, timeout);
     }
 
-    /// An operation on a connection timed out. If it was the oldest, or older ones
-    /// are nobody's, the connection is overdue; else it is once these have their
-    /// replies.
-    pub fn on_timeout(&mut self, flight: Flight) {
-        let Some(connection) = self.connections.get_mut(flight.connection) else {
-            return;
-        };
-        if let Some(sharing) = &mut connection.sharing {
-            sharing.timed_out_until = sharing.timed_out_until.max(flight.last + 1);
+    /// An operation on a shared connection timed out. If it was the oldest, or
+    /// older ones are nobody's, the connection is stalled; else it is once these
+    /// have their replies.
+    pub fn on_timeout(&mut self, assignment: &Assignment) {
+        let connection = self.connections.get_mut(assignment.connection);
+        let sharing = connection.and_then(|connection| connection.sharing_mut());
+        if let Some(sharing) = sharing {
+            sharing.health.time_out(assignment.last);
+            self.update_health(assignment.connection);
         }
-        self.update_stalled(flight.connection);
     }
 
-    /// Ends the operation of a session's reader, if it waits.
-    pub fn finish_reader(&mut self, key: SessionKey, outcome: Outcome) {
-        self.clear_deadline(key);
-        if let Some(op) = self.sessions.get_mut(key).and_then(|s| s.reader.as_mut()) {
-            op.finish(outcome);
+    /// Where a shared pool's server is, for a log line.
+    pub fn peer_text(&self, shared_pool: SharedPoolKey) -> String {
+        let address = self
+            .shared_pools
+            .get(shared_pool)
+            .and_then(|shared_pool| shared_pool.address);
+        address.map_or_else(String::new, |mut address| address.text_and_port())
+    }
+
+    /// Has a shared connection be flushed at the end of this iteration of the
+    /// event loop.
+    pub fn flush_later(&mut self, key: ConnectionKey) {
+        let connection = self.connections.get_mut(key);
+        let sharing = connection.and_then(|connection| connection.sharing_mut());
+        if let Some(sharing) = sharing.filter(|sharing| !sharing.to_flush) {
+            sharing.to_flush = true;
+            self.to_flush.push(key);
+            fault::point();
+            self.turn_end().post();
         }
     }
 }

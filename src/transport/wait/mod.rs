@@ -1,5 +1,5 @@
 //! Who waits for what, and for how long.
 
-pub mod deadlines;
+pub mod calls;
 pub mod failures;
 pub mod members;

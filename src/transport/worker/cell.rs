@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use crate::contain;
+use crate::contain::{alert, contain};
 use crate::transport::fallback::Fallback;
 use crate::transport::worker::Worker;
 
@@ -36,7 +36,7 @@ pub fn with<R: Fallback>(f: impl FnOnce(&mut Worker) -> R) -> R {
 /// What [`with`] returns within itself, which would be a bug.
 #[cold]
 fn in_use<R: Fallback>() -> R {
-    contain::alert(format_args!(
+    alert(format_args!(
         "lua memcached internal error: the worker's state is in use"
     ));
     R::fallback()
@@ -68,5 +68,27 @@ pub fn end(f: impl FnOnce(&mut Worker)) {
     drop(cell);
     if let Some(mut worker) = worker {
         worker.contained(f);
+    }
+}
+
+impl Worker {
+    /// The result of `f` or, if it panics, something in its place. Then all
+    /// that was under way fails, since nobody knows how far `f` has got.
+    #[inline(always)]
+    pub fn contained<R: Fallback>(&mut self, f: impl FnOnce(&mut Worker) -> R) -> R {
+        match contain(|| f(self)) {
+            Some(result) => result,
+            None => self.start_over(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub fn start_over<R: Fallback>(&mut self) -> R {
+        if contain(|| self.drop_all()).is_none() {
+            // it is of no use any more; nginx starts another
+            std::process::abort();
+        }
+        R::fallback()
     }
 }

@@ -2,8 +2,8 @@
 //! generational ids only. A stale id, in an nginx event or in a Lua object,
 //! finds nothing instead of freed memory.
 
+pub mod assignments;
 pub mod cell;
-pub mod exchanges;
 pub mod lifecycle;
 pub mod pipelines;
 pub mod pools;

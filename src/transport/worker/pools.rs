@@ -3,13 +3,13 @@
 use std::rc::Rc;
 
 use crate::fault;
-use crate::nginx::Request;
+use crate::nginx::{Msec, Request};
 use crate::ngx_lua::Settings;
-use crate::transport::connection::Owner;
+use crate::transport::connection::{Idle, Owner};
 use crate::transport::error::{Error, KeepaliveError};
 use crate::transport::ids::{ConnectionKey, PoolKey, SessionKey};
 use crate::transport::peer::{Peer, PoolName};
-use crate::transport::state::pool::{NamedPool, UsualPeer};
+use crate::transport::state::pool::{DefaultPeer, NamedPool};
 use crate::transport::state::session::State;
 use crate::transport::worker::Worker;
 use crate::upstream::{Place, Pool};
@@ -33,10 +33,10 @@ impl Worker {
             return Some(self.create_pool(name.into(), peer.pool_size?, peer.backlog));
         };
         self.last_pool = Some(pool);
-        if let PoolName::Usual { with_port } = peer.pool
+        if let PoolName::Default { with_port } = peer.pool
             && let Some(named) = self.pools.get_mut(pool)
         {
-            named.usual = Some(UsualPeer {
+            named.default_peer = Some(DefaultPeer {
                 host: peer.host.into(),
                 port: peer.port,
                 with_port,
@@ -48,7 +48,7 @@ impl Worker {
     pub fn create_pool(&mut self, name: Rc<[u8]>, size: usize, backlog: Option<usize>) -> PoolKey {
         let pool = self.pools.insert(NamedPool {
             name: name.clone(),
-            usual: None,
+            default_peer: None,
             tls: false,
             pool: Pool::new(size, backlog),
         });
@@ -115,10 +115,16 @@ impl Worker {
         }
     }
 
-    /// Makes a connection idle in a pool; the least recently used one goes if there
-    /// is no room.
+    /// Makes a connection idle in a pool, until it is `due`; the least recently used
+    /// one goes if there is no room.
     #[inline(always)]
-    pub fn put_idle(&mut self, pool: PoolKey, key: ConnectionKey, counted: bool) {
+    pub fn put_idle(
+        &mut self,
+        pool: PoolKey,
+        key: ConnectionKey,
+        counted: bool,
+        due: Option<Msec>,
+    ) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
@@ -129,12 +135,25 @@ impl Worker {
             }
             None => Default::default(),
         };
-        connection.owner = Owner::Pool { pool, place };
+        connection.owner = Owner::Pool(Idle { pool, place, due });
         fault::point();
         connection.pool = Some(pool);
         if let Some(evicted) = evicted {
             self.close_evicted(evicted);
         }
+    }
+
+    /// Puts an idle connection back that was taken from a pool, and not used.
+    pub fn put_idle_again(&mut self, pool: PoolKey, key: ConnectionKey) {
+        let owner = self
+            .connections
+            .get(key)
+            .map(|connection| &connection.owner);
+        let due = match owner {
+            Some(Owner::Pool(idle)) => idle.due,
+            _ => None,
+        };
+        self.put_idle(pool, key, true, due);
     }
 
     pub fn is_alive(&mut self, key: ConnectionKey) -> bool {

@@ -5,8 +5,8 @@ use crate::protocol::Reply;
 use crate::transport::connection::Owner;
 use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, SessionKey};
-use crate::transport::state::op::{Op, Status};
-use crate::transport::state::session::{State, Timeouts};
+use crate::transport::state::op::{Assignment, Stage, Work};
+use crate::transport::state::session::{Session, State, Timeouts};
 use crate::transport::worker::Worker;
 
 impl Worker {
@@ -27,7 +27,7 @@ impl Worker {
     #[inline(always)]
     pub fn at_rest(&self, key: SessionKey, request: Request) -> Option<&State> {
         let session = self.sessions.get(key)?;
-        (session.request() == Some(request) && !session.has_ops()).then_some(&session.state)
+        (session.request() == Some(request) && !session.has_calls()).then_some(&session.state)
     }
 
     /// Whether `request` uses a session whose connection is deferred.
@@ -43,45 +43,33 @@ impl Worker {
     pub fn check_idle(&self, key: SessionKey) -> Result<(), Error> {
         match self.sessions.get(key) {
             // one that connects waits for it
-            Some(session) if session.has_ops() => self.check_ops(key),
+            Some(session) if session.has_calls() => self.check_calls(key),
             _ => Ok(()),
         }
     }
 
-    pub fn check_ops(&self, key: SessionKey) -> Result<(), Error> {
-        let Some(session) = self.sessions.get(key) else {
-            return Ok(());
-        };
-        if let State::Queued { .. } | State::Resolving { .. } | State::Joining(_) = session.state {
-            return Err(Error::BusyConnecting);
-        }
+    pub fn check_calls(&self, key: SessionKey) -> Result<(), Error> {
         self.check_reader(key)?;
-        match session.writer {
-            Some(_) => Err(Error::BusyWriting),
-            None => Ok(()),
+        match self.sessions.get(key) {
+            Some(session) if session.writer.is_some() => Err(Error::BusyWriting),
+            _ => Ok(()),
         }
     }
 
     /// As [`Self::check_idle`], for what only needs to read.
     pub fn check_reader(&self, key: SessionKey) -> Result<(), Error> {
-        let Some(session) = self.sessions.get(key) else {
+        let reader = self.sessions.get(key).and_then(|s| s.reader.as_ref());
+        let Some(call) = reader else {
             return Ok(());
         };
-        let Some(op) = &session.reader else {
-            return Ok(());
-        };
-        if op.is_connect() {
+        let op = call.pending().and_then(|op| self.ops.get(op));
+        let connects = op.is_some_and(|op| matches!(op.work, Work::Connect));
+        if connects || call.has_connected() {
             return Err(Error::BusyConnecting);
         }
-        let unsent = match session.state {
-            State::Shared {
-                flight: Some(flight),
-                ..
-            } => self.is_held_up(flight),
-            _ => session
-                .connection()
-                .and_then(|connection| self.connections.get(connection))
-                .is_some_and(|connection| !connection.pipeline.unsent().is_empty()),
+        let unsent = match op.map(|op| &op.stage) {
+            Some(Stage::Assigned(assignment)) => self.is_held_up(assignment),
+            _ => false,
         };
         Err(if unsent {
             Error::BusyWriting
@@ -90,13 +78,33 @@ impl Worker {
         })
     }
 
-    /// The operation that waits for data on a connection in use.
-    pub fn pending_reader(&mut self, key: ConnectionKey) -> Option<&mut Op> {
-        let Owner::Session { session, .. } = self.connections.get(key)?.owner else {
-            return None;
+    /// Whether commands wait for the socket to take them.
+    pub fn is_held_up(&self, assignment: &Assignment) -> bool {
+        let Some(connection) = self.connections.get(assignment.connection) else {
+            return false;
         };
-        let op = self.sessions.get_mut(session)?.reader.as_mut()?;
-        (op.status() == Status::Pending).then_some(op)
+        match connection.sharing() {
+            Some(sharing) => !sharing.to_flush && !connection.pipeline.is_sent(assignment.last),
+            None => !connection.pipeline.unsent().is_empty(),
+        }
+    }
+
+    /// Whether somebody waits for data on a connection: on a shared one always,
+    /// for its end at least.
+    #[inline(always)]
+    pub fn is_read(&self, key: ConnectionKey) -> bool {
+        match self
+            .connections
+            .get(key)
+            .map(|connection| &connection.owner)
+        {
+            Some(Owner::Session(private)) => {
+                let session = self.sessions.get(private.session);
+                session.is_some_and(|session| session.reads().is_some())
+            }
+            Some(Owner::Shared(_)) => true,
+            Some(Owner::Pool(_)) | None => false,
+        }
     }
 
     /// Changes the timeouts of later operations.
@@ -119,10 +127,18 @@ impl Worker {
                     _ => connection.reused,
                 })
             }
-            Some(State::Deferred { .. } | State::Joining(_)) => Ok(0),
+            Some(State::Deferred { .. }) => Ok(0),
+            Some(State::Connecting) if self.is_joining(key) => Ok(0),
             Some(State::Broken { reused } | State::Shared { reused, .. }) => Ok(*reused),
             _ => Err(Error::Closed),
         }
+    }
+
+    /// Whether a session waits for a shared connection.
+    pub fn is_joining(&self, key: SessionKey) -> bool {
+        let op = self.sessions.get(key).and_then(Session::reads);
+        op.and_then(|op| self.ops.get(op))
+            .is_some_and(|op| matches!(op.stage, Stage::Joining { .. }))
     }
 
     /// Gives the buffers of a reply back, for the next one.
@@ -134,7 +150,7 @@ impl Worker {
     /// operation of it is not over.
     pub fn retire(&mut self, key: SessionKey) -> Option<usize> {
         let session = self.sessions.get(key)?;
-        if !matches!(session.state, State::Closed) || session.has_ops() {
+        if !matches!(session.state, State::Closed) || session.has_calls() {
             return None;
         }
         self.forget(key)

@@ -3,11 +3,12 @@
 use crate::conf::LocConf;
 use crate::nginx::{Msec, Request};
 use crate::ngx_lua::Settings;
-use crate::transport::connection::{Connection, Owner};
+use crate::transport::connection::Connection;
 use crate::transport::ids::{ConnectionKey, SharedPoolKey};
 use crate::transport::peer::{Peer, PoolName};
 use crate::transport::state::shared_pool::{SharedPool, SharedPoolName};
 use crate::transport::worker::Worker;
+use crate::upstream::Usage;
 
 /// How many shared pools there may be for those without connections to stay.
 pub const MAX_LEARNED: usize = 1024;
@@ -40,37 +41,28 @@ impl Worker {
         let found = self.shared_pool_names.get(&name).copied();
         let shared_pool = found.unwrap_or_else(|| {
             let settings = Settings::of(request);
+            let keepalive = settings.map_or(0, |settings| settings.keepalive_timeout());
             let shared_pool = self.shared_pools.insert(SharedPool {
                 name: name.clone(),
-                usual: None,
+                default_name: None,
                 address: None,
                 renew_at: Msec::MAX,
                 renewal: None,
                 connections: Vec::new(),
                 last_chosen: 0,
                 current: None,
-                joining: Default::default(),
-                queue: Default::default(),
-                operations: 0,
-                unsent: 0,
-                users: 0,
-                sessions_served: 0,
-                known_plaintext: false,
-                wanted: peer.multiplex.connections,
+                usage: Usage::new(peer.multiplex.connections, keepalive),
                 nodelay: false,
-                keepalive: settings.map_or(0, |settings| settings.keepalive_timeout()),
-                kept_alive: false,
-                retry_at: 0,
                 tls: false,
                 loads: Vec::new(),
             });
             self.shared_pool_names.insert(name, shared_pool);
             shared_pool
         });
-        if let PoolName::Usual { with_port } = peer.pool
+        if let PoolName::Default { with_port } = peer.pool
             && let Some(shared_pool) = self.shared_pools.get_mut(shared_pool)
         {
-            shared_pool.usual = Some(with_port);
+            shared_pool.default_name = Some(with_port);
         }
         self.last_shared_pool = shared_pool;
         shared_pool
@@ -124,9 +116,7 @@ impl Worker {
     /// Whether a shared pool has more connections than it should: those that replaced
     /// overdue ones which then came back.
     pub fn is_surplus(&self, key: ConnectionKey) -> bool {
-        let Some(Owner::Shared { shared_pool, .. }) =
-            self.connections.get(key).map(|connection| connection.owner)
-        else {
+        let Some(shared_pool) = self.shared_pool_with(key) else {
             return false;
         };
         let Some(shared_pool) = self.shared_pools.get(shared_pool) else {
@@ -139,7 +129,7 @@ impl Worker {
         let fit = connections
             .filter(|connection| connection.takes_work())
             .count();
-        fit > shared_pool.wanted
+        fit > shared_pool.usage.wanted()
     }
 
     /// A shared pool that nobody uses goes.
@@ -147,21 +137,14 @@ impl Worker {
         // what was learned of servers is kept, but not of any number of them
         let learned = self.shared_pools.len() <= MAX_LEARNED;
         let unused = |shared_pool: &SharedPool| {
-            shared_pool.users == 0
+            shared_pool.usage.has_no_users()
                 && shared_pool.connections.is_empty()
                 && !(shared_pool.tls && learned)
         };
         if self.shared_pools.get(key).is_some_and(unused)
             && let Some(shared_pool) = self.shared_pools.remove(key)
         {
-            debug_assert_eq!(
-                (
-                    shared_pool.operations,
-                    shared_pool.unsent,
-                    shared_pool.queue.len()
-                ),
-                (0, 0, 0)
-            );
+            debug_assert!(shared_pool.usage.is_balanced());
             self.shared_pool_names.remove(&shared_pool.name);
         }
     }
@@ -170,17 +153,19 @@ impl Worker {
     /// somebody waits for room there, which there may be now.
     pub fn count_unsent(&mut self, key: ConnectionKey) -> Option<SharedPoolKey> {
         let connection = self.connections.get_mut(key)?;
-        let Owner::Shared {
-            shared_pool: of, ..
-        } = connection.owner
-        else {
-            return None;
-        };
-        let shared_pool = self.shared_pools.get_mut(of)?;
-        let sharing = connection.sharing.as_mut()?;
         let now = connection.pipeline.unsent_len();
-        shared_pool.count_unsent(std::mem::replace(&mut sharing.unsent, now), now);
-        (!shared_pool.queue.is_empty()).then_some(of)
+        let sharing = connection.sharing_mut()?;
+        let of = sharing.shared_pool;
+        let before = std::mem::replace(&mut sharing.unsent, now);
+        let shared_pool = self.shared_pools.get_mut(of)?;
+        shared_pool.usage.count_unsent(before, now);
+        (!shared_pool.usage.queue.is_empty()).then_some(of)
+    }
+
+    /// The shared pool that a connection belongs to, if it does to one.
+    pub fn shared_pool_with(&self, key: ConnectionKey) -> Option<SharedPoolKey> {
+        let sharing = self.connections.get(key)?.sharing()?;
+        Some(sharing.shared_pool)
     }
 
     /// Gives up what is looked up again: the resolvers of the cycle go.

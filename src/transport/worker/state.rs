@@ -10,10 +10,14 @@ use crate::nginx::{Msec, Posted, Timer};
 use crate::ngx_lua::Semaphores;
 use crate::protocol::Buffers;
 use crate::transport::connection::Connection;
-use crate::transport::ids::{ConnectionKey, PipelineKey, PoolKey, SessionKey, SharedPoolKey};
-use crate::transport::state::errands::Errands;
+use crate::transport::ids::{
+    ConnectionKey, OpKey, PipelineKey, PoolKey, SessionKey, SharedPoolKey,
+};
+use crate::transport::state::op::Op;
+use crate::transport::state::outcome::Slot;
 use crate::transport::state::pipeline::CommandPipeline;
 use crate::transport::state::pool::NamedPool;
+use crate::transport::state::postponed::PostponedQueue;
 use crate::transport::state::sessions::Sessions;
 use crate::transport::state::shared_pool::{SharedPool, SharedPoolName};
 use crate::upstream::Deadlines;
@@ -22,6 +26,8 @@ use crate::upstream::Deadlines;
 #[derive(Default)]
 pub struct Worker {
     pub sessions: Sessions,
+    /// Operations under way.
+    pub ops: SlotMap<OpKey, Op>,
     pub connections: SlotMap<ConnectionKey, Connection>,
     pub pools: SlotMap<PoolKey, NamedPool>,
     pub pool_names: HashMap<Rc<[u8]>, PoolKey>,
@@ -39,18 +45,18 @@ pub struct Worker {
     pub shared_pool_names: HashMap<SharedPoolName, SharedPoolKey>,
     /// The one that was found last, which most often is the next one too.
     pub last_shared_pool: SharedPoolKey,
-    /// By when those who wait on shared connections must have their results.
-    pub deadlines: Deadlines<SessionKey>,
+    /// By when the calls that wait must have their results.
+    pub deadlines: Deadlines<(SessionKey, Slot)>,
     pub deadline: Option<Timer>,
     /// When that timer expires.
     pub deadline_armed: Option<Msec>,
     /// Of the keys of gets.
     pub hasher: RandomState,
-    /// Shared connections with commands of this turn of the event loop.
+    /// Shared connections with commands of this iteration of the event loop.
     pub to_flush: Vec<ConnectionKey>,
     pub turn_end: Option<Posted>,
     /// Open pipelines.
     pub pipelines: SlotMap<PipelineKey, CommandPipeline>,
-    /// What waits for room for its connection.
-    pub errands: Errands,
+    /// What waits until nginx has a connection to spare.
+    pub postponed: PostponedQueue,
 }

@@ -3,7 +3,7 @@
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
-use nginx_sys::{SSL_SESSION, SSL_SESSION_free, ngx_ssl_get_session};
+use nginx_sys::{SSL_SESSION, SSL_SESSION_free};
 
 use crate::transport::connection::tls::TlsSession;
 use crate::transport::ids::SessionKey;
@@ -17,11 +17,9 @@ impl Worker {
             .sessions
             .get(key)
             .and_then(|session| session.connection());
-        let session = match connection.and_then(|connection| self.connections.get(connection)) {
-            // SAFETY: the connection is open and has its TLS part.
-            Some(connection) if connection.tls.is_some() => unsafe {
-                ngx_ssl_get_session(connection.nginx.as_ptr())
-            },
+        let connection = connection.and_then(|connection| self.connections.get(connection));
+        let session = match connection {
+            Some(connection) if connection.tls.is_some() => connection.nginx.tls_session(),
             _ => ptr::null_mut(),
         };
         if !session.is_null() {

@@ -1,4 +1,4 @@
-//! What waits for room for a connection.
+//! What waits until nginx has a connection to spare.
 
 use std::collections::VecDeque;
 
@@ -6,24 +6,24 @@ use crate::nginx::Posted;
 use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, PoolKey, SessionKey, SharedPoolKey};
 
-/// What waits for room.
-pub enum Errand {
+/// What will open a connection.
+pub enum Postponed {
     /// A session whose server's name was looked up.
     Resolved(SessionKey),
-    /// A pool with operations that wait for a connection.
+    /// A pool with operations that wait for a place.
     Pool(PoolKey),
-    /// A shared pool with operations that wait for room there.
-    Queue(SharedPoolKey),
+    /// A shared pool with operations that wait for room.
+    Room(SharedPoolKey),
     /// A shared connection that failed, and why. Its commands may need another.
-    Lost(ConnectionKey, Error),
+    Failed(ConnectionKey, Error),
 }
 
-/// All that waits for room.
+/// All that waits for a connection of nginx.
 #[derive(Default)]
-pub struct Errands {
+pub struct PostponedQueue {
     /// Longest waiting first.
-    pub waiting: VecDeque<Errand>,
+    pub waiting: VecDeque<Postponed>,
     pub event: Option<Posted>,
-    /// Room was made for one connection.
+    /// There is a connection to spare for the one that goes on now.
     pub granted: bool,
 }

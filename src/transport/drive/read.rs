@@ -1,0 +1,291 @@
+//! Bytes in, and replies to those who wait for them.
+
+use crate::protocol::Reply;
+use crate::transport::connection::io::READ_AT_ONCE;
+use crate::transport::connection::{Connection, Owner};
+use crate::transport::error::Error;
+use crate::transport::ids::{ConnectionKey, OpKey};
+use crate::transport::state::op::{Work, take_data};
+use crate::transport::state::outcome::Outcome;
+use crate::transport::worker::Worker;
+use crate::upstream::{Awaited, Verdict};
+use crate::{fault, nginx};
+
+impl Worker {
+    /// Takes what has been received already and receives more, if somebody waits
+    /// for it.
+    #[inline(always)]
+    pub fn read_if_due(&mut self, key: ConnectionKey) {
+        let connection = self.connections.get(key);
+        if !connection.is_some_and(Connection::is_established) || !self.is_read(key) {
+            return;
+        }
+        if self
+            .connections
+            .get(key)
+            .is_some_and(Connection::has_received)
+        {
+            self.deliver(key);
+            if !self.is_read(key) {
+                return;
+            }
+        }
+        self.read(key);
+    }
+
+    /// Receives what there is for those who wait for it. What else there is, an
+    /// end of the stream included, is the next operation's.
+    #[inline(always)]
+    pub fn read(&mut self, key: ConnectionKey) {
+        let mut read = 0;
+        while read < READ_AT_ONCE && self.is_read(key) {
+            let Some(connection) = self.connections.get_mut(key) else {
+                return;
+            };
+            if !connection.nginx.is_readable() {
+                break;
+            }
+            match connection.receive() {
+                None => break,
+                Some(Ok(n @ 1..)) => {
+                    read += n;
+                    connection.progress.receive(nginx::now());
+                    self.deliver(key);
+                }
+                Some(Ok(0)) => match self.finish_read_all(key) {
+                    true => break,
+                    false => return self.fail(key, Error::Closed),
+                },
+                Some(Err(error)) => return self.fail(key, error),
+            }
+        }
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if read >= READ_AT_ONCE && connection.nginx.is_readable() {
+            // there is more, for which no event would come
+            connection.nginx.post_read();
+        }
+        if connection.nginx.arm_read().is_err() {
+            self.fail(key, Error::Unknown);
+        }
+    }
+
+    /// The end of the stream completes a raw read of all there is, and leaves
+    /// the connection to be closed by its owner.
+    pub fn finish_read_all(&mut self, key: ConnectionKey) -> bool {
+        let session = self.connections.get(key).and_then(Connection::session);
+        let session = session.and_then(|session| self.sessions.get(session));
+        let Some(key) = session.and_then(|session| session.reads()) else {
+            return false;
+        };
+        match self.ops.get_mut(key) {
+            Some(op) if op.work.reads_all() => {
+                let outcome = op.work.fail(Error::Closed, false);
+                self.complete(key, outcome);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A read event of a connection in use, or the time of its timer.
+    pub fn on_readable(&mut self, key: ConnectionKey) {
+        fault::point();
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let timed_out = connection.nginx.take_read_timeout();
+        let idle = connection.pipeline.in_flight() == 0;
+        match &connection.owner {
+            Owner::Pool(_) => {}
+            Owner::Session(_) => {
+                if connection.nginx.is_aborting() {
+                    // worker_shutdown_timeout
+                    self.fail(key, Error::Closed);
+                } else if timed_out {
+                    // the timer is one of its time in the pool
+                } else if self.is_read(key) {
+                    self.read(key);
+                } else if let Some(connection) = self.connections.get_mut(key) {
+                    // nobody reads now; the event stays noted as ready
+                    let _ = connection.nginx.arm_read();
+                }
+            }
+            Owner::Shared(_) => {
+                if connection.nginx.is_closing() {
+                    // nginx closes idle connections of a worker that exits, and
+                    // after worker_shutdown_timeout all
+                    if connection.nginx.is_aborting() || idle {
+                        self.fail(key, Error::Closed);
+                    }
+                } else if timed_out {
+                    self.check_health(key);
+                } else if idle && connection.nginx.peek() != Err(libc::EAGAIN) {
+                    // of no use any more, and no error of anybody
+                    self.fail(key, Error::Closed);
+                } else {
+                    self.read(key);
+                }
+            }
+        }
+    }
+
+    /// A shared connection's timer has expired: it was idle for long enough, or its
+    /// oldest reply may be overdue.
+    pub fn check_health(&mut self, key: ConnectionKey) {
+        let awaited = self.awaited(key);
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let progress = connection.progress;
+        let Some(sharing) = connection.sharing_mut() else {
+            return;
+        };
+        let shared_pool = self.shared_pools.get(sharing.shared_pool);
+        let limit = shared_pool.map_or(0, |shared_pool| shared_pool.usage.idle_limit());
+        match sharing
+            .health
+            .check(awaited, limit, &progress, nginx::now())
+        {
+            Verdict::Rest => {}
+            Verdict::CheckAgain(after) => self.arm_stall_check(key, after),
+            Verdict::Close => {
+                debug_assert!(awaited == Awaited::Nothing || awaited == Awaited::None);
+                self.fail(key, Error::Closed);
+            }
+        }
+    }
+
+    // ---- replies to those who wait for them
+
+    /// Hands received bytes to whom they belong.
+    #[inline(always)]
+    pub fn deliver(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let before = connection.pipeline.in_flight();
+        while let Some(connection) = self.connections.get_mut(key) {
+            if connection.has_unasked() {
+                // the next command was not sent, and can be on another connection
+                let error = connection.unasked();
+                return self.fail(key, error);
+            }
+            let number = connection.pipeline.oldest();
+            let Some((op, reply)) = connection.pipeline.next_reply() else {
+                break;
+            };
+            fault::point();
+            connection.note_words(number, &reply);
+            let broken = connection.pipeline.is_broken();
+            self.answer(op, reply, broken);
+        }
+        match self
+            .connections
+            .get(key)
+            .map(|connection| &connection.owner)
+        {
+            Some(Owner::Session(_)) => self.deliver_raw(key),
+            Some(Owner::Shared(_)) => self.after_replies(key, before),
+            Some(Owner::Pool(_)) | None => {}
+        }
+    }
+
+    /// An operation gets a reply. `broken`: the connection is out of step now.
+    #[inline(always)]
+    pub fn answer(&mut self, key: OpKey, reply: Reply, broken: bool) {
+        // if it is over, nobody waits for the reply
+        let Some(op) = self.ops.get_mut(key) else {
+            return;
+        };
+        let Some(outcome) = op.work.accept(reply) else {
+            return;
+        };
+        match broken {
+            false => self.complete(key, outcome),
+            true => self.complete_broken(key, outcome),
+        }
+    }
+
+    /// As [`Self::complete`]; to Lua, the connection fails as a private one would.
+    #[cold]
+    pub fn complete_broken(&mut self, key: OpKey, outcome: Outcome) {
+        let sessions = self.waiting_for(key);
+        self.complete(key, outcome);
+        for session in sessions {
+            self.mark_broken(session);
+        }
+    }
+
+    /// Hands received bytes to a raw receive on a private connection, if one waits
+    /// for them.
+    #[inline(always)]
+    pub fn deliver_raw(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if connection.pipeline.is_broken() {
+            return self.fail(key, Error::Closed);
+        }
+        let session = connection.session().and_then(|key| self.sessions.get(key));
+        let Some(op_key) = session.and_then(|session| session.reads()) else {
+            return;
+        };
+        let Some(op) = self.ops.get_mut(op_key) else {
+            return;
+        };
+        if let Work::Receive(reader) = &mut op.work
+            && connection.pipeline.in_flight() == 0
+        {
+            if !reader.make_room(connection.pipeline.buffered().len()) {
+                return self.fail(key, Error::NoMemory);
+            }
+            let (taken, complete) = reader.feed(connection.pipeline.buffered());
+            connection.pipeline.consume(taken);
+            if complete {
+                if let Some(private) = connection.private_mut() {
+                    private.unanswered = false;
+                }
+                let data = take_data(reader);
+                self.complete(op_key, Outcome::Received(data));
+            }
+        }
+    }
+
+    /// Replies have come on a shared connection, which had so many exchanges in
+    /// flight `before`.
+    pub fn after_replies(&mut self, key: ConnectionKey, before: usize) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let in_flight = connection.pipeline.in_flight();
+        let broken = connection.pipeline.is_broken();
+        let unread = !connection.pipeline.buffered().is_empty();
+        let more = connection.has_more_to_retry();
+        let Some(sharing) = connection.sharing() else {
+            return;
+        };
+        let (shared_pool, suspect) = (sharing.shared_pool, sharing.health.is_suspect());
+        if in_flight < before
+            && !broken
+            && let Some(shared_pool) = self.shared_pools.get_mut(shared_pool)
+        {
+            shared_pool.usage.note_plaintext();
+        }
+        if broken || in_flight == 0 && unread {
+            return self.fail(key, Error::Closed);
+        }
+        if in_flight < before {
+            if suspect {
+                self.update_health(key);
+            }
+            if in_flight == 0 {
+                self.on_drained(key);
+            } else if more {
+                self.flush_later(key);
+            }
+            self.serve_queue(shared_pool);
+        }
+    }
+}

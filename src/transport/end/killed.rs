@@ -1,0 +1,65 @@
+//! Light threads that were killed while they waited. Nobody tells when ngx_lua
+//! does that: it shows when their calls are looked at.
+
+use crate::transport::ids::{ConnectionKey, OpKey, SessionKey};
+use crate::transport::state::call::Call;
+use crate::transport::state::session::{Session, State};
+use crate::transport::worker::Worker;
+
+impl Worker {
+    /// Closes the connections of killed light threads.
+    pub fn on_watch(&mut self) {
+        self.watch = None;
+        let (mut waiting, mut abandoned) = (false, Vec::new());
+        for (key, session) in self.sessions.iter() {
+            for call in session.calls() {
+                waiting = true;
+                if call.is_abandoned() {
+                    abandoned.push(key);
+                }
+            }
+        }
+        for key in abandoned {
+            self.disconnect(key, State::Closed);
+        }
+        if waiting {
+            self.watch_waiters();
+        }
+    }
+
+    /// Closes the connection if the light thread that used it was killed, as
+    /// a cosocket's is.
+    #[inline(always)]
+    pub fn reap(&mut self, key: SessionKey) {
+        if self.sessions.get(key).is_some_and(Session::has_calls) {
+            self.reap_abandoned(key);
+        }
+    }
+
+    pub fn reap_abandoned(&mut self, key: SessionKey) {
+        let session = self.sessions.get(key);
+        if session.is_some_and(|session| session.calls().any(Call::is_abandoned)) {
+            self.disconnect(key, State::Closed);
+        }
+    }
+
+    /// Before something is sent, those are looked for whose commands it would be.
+    pub fn end_killed(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let first_waits = |op: OpKey| {
+            let sessions = self.ops.get(op).map(|op| op.waiters.sessions());
+            let first = sessions.and_then(|sessions| self.sessions.get(*sessions.first()?));
+            first.is_some_and(|session| session.waits_for(op))
+        };
+        let mut all = connection.pipeline.still_to_send();
+        if all.all(|(_, op)| first_waits(op)) {
+            return;
+        }
+        drop(all);
+        for session in self.killed_on(key) {
+            self.disconnect(session, State::Closed);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Operations begin and are over; calls wait for them, for a limited time.
+
+use std::rc::Rc;
+
+use crate::fault;
+use crate::nginx::{self, Msec, Timer};
+use crate::transport::connection::handlers::handlers;
+use crate::transport::error::Error;
+use crate::transport::ids::{OpKey, SessionKey};
+use crate::transport::state::call::Call;
+use crate::transport::state::op::{Op, Stage, Waiters, Work};
+use crate::transport::state::outcome::{Begun, Outcome, Slot};
+use crate::transport::state::session::State;
+use crate::transport::worker::Worker;
+
+/// Least time that nginx's timers are armed for, in milliseconds.
+const TICK: Msec = 1;
+
+impl Worker {
+    /// Begins an operation for a session, whose call will wait for it.
+    #[inline(always)]
+    pub fn begin(
+        &mut self,
+        key: SessionKey,
+        slot: Slot,
+        work: Work,
+        stage: Stage,
+    ) -> Result<OpKey, Error> {
+        if self.ops.try_reserve(1).is_err() {
+            return Err(Error::NoMemory);
+        }
+        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
+        let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
+        let op = self.ops.insert(Op {
+            waiters: Waiters::One(key, slot),
+            work,
+            stage,
+        });
+        session.put_call(slot, Call::new(semaphore, op));
+        Ok(op)
+    }
+
+    /// Takes an operation back that was begun, and of which nothing is anywhere.
+    #[cold]
+    pub fn take_back(&mut self, key: SessionKey, slot: Slot) {
+        let session = self.sessions.get_mut(key);
+        if let Some(call) = session.and_then(|session| session.take_call(slot)) {
+            if let Some(op) = call.pending() {
+                self.ops.remove(op);
+            }
+            self.semaphores.give(call.into_semaphore());
+        }
+    }
+
+    /// An operation has its result.
+    #[inline(always)]
+    pub fn complete(&mut self, key: OpKey, outcome: Outcome) {
+        if let Some(op) = self.ops.remove(key) {
+            match op.waiters {
+                Waiters::One(session, slot) => self.finish_call(session, slot, outcome, &op.stage),
+                Waiters::Several(_) => self.finish_calls(key, &op, outcome),
+            }
+        }
+    }
+
+    /// The same, if several wait for it.
+    #[cold]
+    pub fn finish_calls(&mut self, key: OpKey, op: &Op, outcome: Outcome) {
+        let outcome = match outcome {
+            Outcome::Reply(reply) => Ok(Rc::new(reply)),
+            Outcome::Failed(error) => Err(error),
+            _ => Err(Error::Unknown),
+        };
+        for session in op.waiters.sessions() {
+            let waiting = self.sessions.get(*session);
+            if waiting.and_then(|session| session.reads()) == Some(key) {
+                let outcome = match &outcome {
+                    Ok(reply) => Outcome::Common(reply.clone()),
+                    Err(error) => Outcome::Failed(error.clone()),
+                };
+                self.finish_call(*session, Slot::Reader, outcome, &op.stage);
+            }
+        }
+    }
+
+    /// A session's call has its result; its operation had come to `stage`.
+    #[inline(always)]
+    pub fn finish_call(&mut self, key: SessionKey, slot: Slot, outcome: Outcome, stage: &Stage) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let shared_pool = match session.state {
+            State::Shared { shared_pool, .. } => Some(shared_pool),
+            _ => None,
+        };
+        let Some(call) = session.call_mut(slot) else {
+            return;
+        };
+        fault::point();
+        let deadline = call.deadline.take();
+        call.finish(outcome);
+        if let Some(ticket) = deadline {
+            self.deadlines.cancel(ticket);
+            self.let_worker_exit();
+        }
+        if let (Some(shared_pool), Stage::Assigned(_)) = (shared_pool, stage)
+            && let Some(shared_pool) = self.shared_pools.get_mut(shared_pool)
+        {
+            shared_pool.usage.count_out();
+        }
+    }
+
+    /// Whether the operation of a call is over already; then its result.
+    #[inline(always)]
+    pub fn begun(&mut self, key: SessionKey, slot: Slot) -> Result<Begun, Error> {
+        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
+        let call = session.call(slot).ok_or(Error::Closed)?;
+        if call.pending().is_some() {
+            return Ok(Begun::Waiting);
+        }
+        let call = session.take_call(slot).ok_or(Error::Closed)?;
+        let (outcome, semaphore) = call.into_outcome();
+        self.semaphores.give(semaphore);
+        match outcome {
+            Some(Outcome::Failed(error)) => Err(error),
+            Some(outcome) => Ok(Begun::Ready(outcome)),
+            None => Err(Error::Closed),
+        }
+    }
+
+    /// The time that a call may wait from now on, in milliseconds. `None`: the
+    /// resolver has a time limit of its own.
+    #[inline(always)]
+    pub fn time_limit(&self, key: SessionKey, slot: Slot) -> Option<Msec> {
+        let session = self.sessions.get(key)?;
+        let op = self.ops.get(session.call(slot)?.pending()?)?;
+        let assignment = match &op.stage {
+            Stage::New | Stage::Resolving(_) => return None,
+            Stage::PoolQueue(_) | Stage::Joining { .. } => return Some(session.connect_timeout()),
+            Stage::RoomQueue { .. } => {
+                return Some(session.send_timeout().min(session.read_timeout()));
+            }
+            Stage::Assigned(assignment) => assignment,
+        };
+        let connecting = match op.work {
+            Work::Connect => true,
+            // sent when the connection is established, or on a shared one
+            _ => {
+                let connection = self.connections.get(assignment.connection)?;
+                connection.is_connecting() && connection.sharing().is_none()
+            }
+        };
+        Some(match (connecting, slot) {
+            (true, _) => session.connect_timeout(),
+            // the first of both; when it is over, the right one is looked at
+            (false, Slot::Reader) => session.send_timeout().min(session.read_timeout()),
+            (false, Slot::Writer) => session.send_timeout(),
+        })
+    }
+
+    /// The time of an operation runs from now on: its connection is established.
+    pub fn begin_to_wait(&mut self, key: OpKey) {
+        if let Some(Stage::Assigned(assignment)) = self.ops.get_mut(key).map(|op| &mut op.stage) {
+            assignment.since = nginx::now();
+        }
+    }
+
+    /// Limits the time that a call waits, from now on.
+    #[inline(always)]
+    pub fn limit_call(&mut self, key: SessionKey, slot: Slot) {
+        if let Some(timeout) = self.time_limit(key, slot) {
+            self.set_deadline(key, slot, timeout);
+        }
+    }
+
+    /// Limits the time that a call waits from now on.
+    #[inline(always)]
+    pub fn set_deadline(&mut self, key: SessionKey, slot: Slot, timeout: Msec) {
+        let session = self.sessions.get_mut(key);
+        let Some(call) = session.and_then(|session| session.call_mut(slot)) else {
+            return;
+        };
+        let now = nginx::now();
+        let ticket = self.deadlines.set(now, timeout, (key, slot));
+        if let Some(old) = call.deadline.replace(ticket) {
+            self.deadlines.cancel(old);
+        }
+        let due = now.saturating_add(timeout);
+        if self.deadline_armed.is_none_or(|armed| armed > due) {
+            self.arm_deadline(due);
+        } else if let Some(timer) = &mut self.deadline {
+            // a worker that exits waits for those who wait
+            timer.set_cancelable(false);
+        }
+    }
+
+    pub fn arm_deadline(&mut self, due: Msec) {
+        let timer = self
+            .deadline
+            .get_or_insert_with(|| Timer::new(handlers().deadline, 0));
+        timer.set_cancelable(false);
+        // nginx does not move an armed timer by less than 300 ms
+        timer.stop();
+        timer.start(due.saturating_sub(nginx::now()).max(TICK));
+        self.deadline_armed = Some(due);
+    }
+
+    /// The timer stays armed when nobody waits any more, but then an exiting
+    /// worker does not wait for it.
+    #[inline(always)]
+    pub fn let_worker_exit(&mut self) {
+        if self.deadlines.is_empty()
+            && let Some(timer) = &mut self.deadline
+        {
+            timer.set_cancelable(true);
+        }
+    }
+}
