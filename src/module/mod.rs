@@ -90,6 +90,7 @@ unsafe extern "C" fn init_module(_cycle: *mut ngx_cycle_t) -> ngx_int_t {
     contain(|| {
         alias::forget();
         transport::forget_cycle();
+        nginx::finish_lines();
     });
     NGX_OK as ngx_int_t
 }
@@ -105,6 +106,7 @@ unsafe extern "C" fn init_process(_cycle: *mut ngx_cycle_t) -> ngx_int_t {
 
 unsafe extern "C" fn exit_process(_cycle: *mut ngx_cycle_t) {
     contain(transport::shut_down);
+    contain(nginx::finish_lines);
     contain(ngx_lua::forget_anchors);
     MEMORY.empty();
 }

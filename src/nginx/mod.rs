@@ -3,21 +3,25 @@
 //! | file | subject |
 //! |---|---|
 //! | `log` | log lines and error texts |
+//! | `peer_log` | log lines that end with a server's address |
+//! | `limited` | log lines that would repeat |
 //! | `timer` | the clock, and timers that belong to no connection |
 //! | `posted` | posted events |
 //! | `draining` | when nginx may close idle connections to get free ones |
 
 mod draining;
+mod limited;
 mod log;
+mod peer_log;
 mod posted;
 mod timer;
 
 use nginx_sys::{ngx_exiting, ngx_terminate};
 
 pub use draining::{is_scarce, make_room, without_draining};
-#[cfg(ngx_feature = "http_ssl")]
-pub use log::silent_log;
-pub use log::{error_text, last_errno, log};
+pub use limited::{admit, finish as finish_lines, first, would_admit};
+pub use log::{error_text, last_errno, log, silent_log};
+pub use peer_log::{PeerLog, with_peer};
 pub use posted::{Posted, post_next};
 pub use timer::{Msec, Timer, event_id, now, stop_timer, until_after};
 

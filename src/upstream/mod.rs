@@ -10,18 +10,24 @@
 //! | `rotation` | which of the shared connections takes the next commands |
 //! | `deadlines` | many deadlines for one timer |
 //! | `spares` | how much of what is not used is kept |
+//! | `rates` | how often a log line of one kind may be written |
+//! | `once` | what is said once |
 #![forbid(unsafe_code)]
 
 mod deadlines;
 mod line;
+mod once;
 mod pool;
 mod queue;
+mod rates;
 mod rotation;
 mod spares;
 
 pub use deadlines::{Deadlines, Ticket};
 pub use line::{Line, Place};
+pub use once::Once;
 pub use pool::{Admission, Fitness, Pool};
 pub use queue::{Bounds, Queue, Spot};
+pub use rates::{Kind, Rates, Suppressed};
 pub use rotation::{Choice, Demand, Load, choose};
 pub use spares::Spares;

@@ -12,6 +12,7 @@ use crate::nginx;
 use crate::transport::connection::NgxConnection;
 use crate::transport::connection::address::Address;
 use crate::transport::error::Error;
+use crate::transport::log::connect_failed;
 
 /// Begins a connection on behalf of a request, whose log it gets. Whether it
 /// is still to be waited for.
@@ -35,7 +36,13 @@ pub unsafe fn dial(
         peer.socklen = address.len();
         peer.name = &mut name;
         peer.get = Some(ngx_event_get_peer);
-        peer.log = (*(*request.as_ptr()).connection).log;
+        let log = (*(*request.as_ptr()).connection).log;
+        // a server that is away is told a few times, and counted after that
+        let kind = connect_failed(&text);
+        peer.log = match nginx::would_admit(kind) {
+            true => log,
+            false => nginx::silent_log(),
+        };
         peer.set_log_error(NGX_ERROR_ERR as _);
         // it says nothing of it if there is no free connection
         *libc::__errno_location() = 0;
@@ -44,10 +51,16 @@ pub unsafe fn dial(
         match NonNull::new(peer.connection) {
             Some(connection) if rc == NGX_OK as ngx_int_t || rc == NGX_AGAIN as ngx_int_t => {
                 let connecting = rc == NGX_AGAIN as ngx_int_t;
-                Ok((NgxConnection::from_raw(connection), connecting))
+                let mut connection = NgxConnection::from_raw(connection, text);
+                connection.set_log(log);
+                Ok((connection, connecting))
             }
             None if errno == 0 => Err(Error::NoConnection),
-            _ => Err(Error::from_errno(errno)),
+            _ => {
+                // nginx has written the line, if there was to be one
+                nginx::admit(kind);
+                Err(Error::from_errno(errno))
+            }
         }
     }
 }

@@ -17,20 +17,32 @@ use nginx_sys::{
     ngx_tcp_nodelay,
 };
 
-use crate::nginx::{self, Msec, stop_timer};
+use crate::nginx::{self, Msec, PeerLog, stop_timer};
 use crate::transport::connection::handlers::handlers;
 use crate::transport::connection::tls;
 use crate::transport::error::Error;
 
 /// An nginx connection that is closed when dropped.
-pub struct NgxConnection(NonNull<ngx_connection_t>);
+pub struct NgxConnection(NonNull<ngx_connection_t>, PeerLog);
 
 impl NgxConnection {
+    /// Its lines in the log end with the server's address, `peer`.
+    ///
     /// # Safety
     ///
-    /// `connection` is open and nobody else closes it.
-    pub unsafe fn from_raw(connection: NonNull<ngx_connection_t>) -> NgxConnection {
-        NgxConnection(connection)
+    /// `connection` is open and nobody else closes it; its log is valid until
+    /// another one is set.
+    pub unsafe fn from_raw(connection: NonNull<ngx_connection_t>, peer: String) -> NgxConnection {
+        let mut connection = NgxConnection(connection, PeerLog::new(peer));
+        let log = connection.get().log;
+        // SAFETY: by this function's contract.
+        unsafe { connection.set_log(log) };
+        connection
+    }
+
+    /// The server's address.
+    pub fn peer(&self) -> &str {
+        self.1.peer()
     }
 
     /// For nginx's own functions. The connection is open while this lives.
@@ -395,6 +407,8 @@ impl NgxConnection {
     /// `log` outlives its use, that is, until another one is set.
     #[inline(always)]
     pub unsafe fn set_log(&mut self, log: *mut ngx_log_t) {
+        // SAFETY: by this function's contract.
+        let log = unsafe { self.1.stand_for(log) };
         let c = self.get_mut();
         c.log = log;
         if !c.pool.is_null() {
@@ -427,9 +441,13 @@ impl NgxConnection {
         errno: ngx_err_t,
         text: &'static std::ffi::CStr,
     ) {
-        let own = std::mem::replace(&mut self.get_mut().log, log);
-        self.log_error(errno, text);
-        self.get_mut().log = own;
+        let own = self.1.target();
+        // SAFETY: the log that it had is valid as before.
+        unsafe {
+            self.1.stand_for(log);
+            self.log_error(errno, text);
+            self.1.stand_for(own);
+        }
     }
 }
 

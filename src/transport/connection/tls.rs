@@ -254,6 +254,7 @@ pub unsafe fn verify(
     c: *mut ngx_connection_t,
     server_name: Option<&[u8]>,
     request: Option<NonNull<ngx_http_request_t>>,
+    peer: &str,
 ) -> Result<(), Error> {
     // SAFETY: by this function's contract; the texts of codes are static.
     unsafe {
@@ -262,7 +263,9 @@ pub unsafe fn verify(
             let text = CStr::from_ptr(X509_verify_cert_error_string(code)).to_string_lossy();
             log_socket_error(
                 request,
-                format_args!("lua ssl certificate verify error: ({code}: {text})"),
+                peer,
+                "lua ssl certificate verify error",
+                format_args!(": ({code}: {text})"),
             );
             return Err(Error::Tls(format!("{code}: {text}")));
         }
@@ -276,10 +279,9 @@ pub unsafe fn verify(
         if ngx_ssl_check_host(c, &mut text) != NGX_OK as ngx_int_t {
             log_socket_error(
                 request,
-                format_args!(
-                    "lua ssl certificate does not match host \"{}\"",
-                    String::from_utf8_lossy(name)
-                ),
+                peer,
+                "lua ssl certificate does not match host",
+                format_args!(" \"{}\"", String::from_utf8_lossy(name)),
             );
             return Err(failed("certificate host mismatch"));
         }

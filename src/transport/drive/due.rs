@@ -35,10 +35,12 @@ impl Worker {
         let request = session.request();
         match session.state {
             State::Joining(shared_pool) => {
-                log_timeout(request, &self.peer_text(shared_pool));
+                let [to, peer] = self.peer_texts(shared_pool);
+                log_timeout(request, &peer, &to);
                 self.time_out(key, false);
             }
             State::Shared {
+                shared_pool,
                 flight: Some(flight),
                 ..
             } => {
@@ -54,13 +56,23 @@ impl Worker {
                     }
                     return self.set_deadline(key, due - now);
                 }
-                let what = if sent { "read" } else { "write" };
-                log_socket_error(request, format_args!("lua tcp socket {what} timed out"));
+                let words = match sent {
+                    true => "lua tcp socket read timed out",
+                    false => "lua tcp socket write timed out",
+                };
+                let [_, peer] = self.peer_texts(shared_pool);
+                log_socket_error(request, &peer, words, format_args!(""));
                 self.time_out(key, !sent);
                 self.on_timeout(flight);
             }
-            State::Shared { flight: None, .. } => {
-                log_socket_error(request, format_args!("lua tcp socket write timed out"));
+            State::Shared {
+                shared_pool,
+                flight: None,
+                ..
+            } => {
+                let [_, peer] = self.peer_texts(shared_pool);
+                let words = "lua tcp socket write timed out";
+                log_socket_error(request, &peer, words, format_args!(""));
                 self.time_out(key, true);
             }
             _ => {}

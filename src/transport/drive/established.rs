@@ -6,7 +6,7 @@ use crate::transport::connection::dial::wants_nodelay;
 use crate::transport::connection::resolve::Resolution;
 use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
-use crate::transport::log::{log_socket_error, logs_errors};
+use crate::transport::log::{log_connect_error, log_timeout, logs_errors};
 use crate::transport::open::shared::RETRY_DELAY;
 use crate::transport::state::errands::Errand;
 use crate::transport::state::op::{Op, Opened, Outcome};
@@ -98,7 +98,7 @@ impl Worker {
                     .arm_established(unsafe { wants_nodelay(request) }),
                 errno => {
                     if logs_errors(request) {
-                        connection.nginx.log_error(errno, c"connect() failed");
+                        log_connect_error(&connection.nginx, errno);
                     }
                     Err(Error::from_errno(errno))
                 }
@@ -114,11 +114,8 @@ impl Worker {
             }
             Err(error) => {
                 if error == Error::Timeout {
-                    let peer = connection.address.text_and_port();
-                    log_socket_error(
-                        Some(request),
-                        format_args!("lua tcp socket connect timed out, when connecting to {peer}"),
-                    );
+                    let to = connection.address.text_and_port();
+                    log_timeout(Some(request), connection.nginx.peer(), &to);
                 }
                 self.fail(key, error, State::Closed);
             }

@@ -264,7 +264,9 @@ impl Worker {
             connection.read_due = None;
             log_socket_error(
                 session.request(),
-                format_args!("lua tcp socket read timed out"),
+                connection.nginx.peer(),
+                "lua tcp socket read timed out",
+                format_args!(""),
             );
             // as with cosockets, a raw receive can be tried again
             match &mut session.reader {
@@ -295,7 +297,12 @@ impl Worker {
         if connection.nginx.has_write_timed_out() {
             if let Owner::Session { session, .. } = connection.owner {
                 let request = self.sessions.get(session).and_then(|s| s.request());
-                log_socket_error(request, format_args!("lua tcp socket write timed out"));
+                log_socket_error(
+                    request,
+                    connection.nginx.peer(),
+                    "lua tcp socket write timed out",
+                    format_args!(""),
+                );
             }
             self.fail(key, Error::Timeout, State::Broken { reused: 0 });
             return;

@@ -4,7 +4,7 @@ use crate::transport::connection::sharing::Sharing;
 use crate::transport::connection::{Connection, Owner};
 use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
-use crate::transport::log::log_refusal;
+use crate::transport::log::{log_connect_error, log_refusal};
 use crate::transport::open::shared::RETRY_DELAY;
 use crate::transport::state::errands::Errand;
 use crate::transport::state::op::{Op, Outcome, Slot, What};
@@ -331,7 +331,7 @@ impl Worker {
         let peer = connection.address.text_and_port();
         if let (Error::Os(errno), true) = (error, joining.is_empty()) {
             // nobody is told the reason
-            connection.nginx.log_error(*errno, c"connect() failed");
+            log_connect_error(&connection.nginx, *errno);
         }
         for key in joining {
             let Some(session) = self.sessions.get_mut(key) else {

@@ -182,12 +182,12 @@ impl Worker {
             op.fail(Error::Timeout, false);
         }
         self.leave_queue(pool, place);
+        let to = format!("{}:{port}", String::from_utf8_lossy(&host));
         log_socket_error(
             request,
-            format_args!(
-                "lua tcp socket queued connect timed out, when trying to connect to {}:{port}",
-                String::from_utf8_lossy(&host)
-            ),
+            &to,
+            "lua tcp socket queued connect timed out",
+            format_args!(", when trying to connect to {to}"),
         );
     }
 

@@ -85,7 +85,8 @@ impl Worker {
                 return Err(failed("handshake failed"));
             }
             if handshake.verify {
-                verify(c, handshake.server_name.as_deref(), request)?;
+                let peer = connection.nginx.peer();
+                verify(c, handshake.server_name.as_deref(), request, peer)?;
             }
         }
         connection.tls = Some(identity);
