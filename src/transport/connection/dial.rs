@@ -26,7 +26,8 @@ pub unsafe fn dial(
 ) -> Result<(NgxConnection, bool), Error> {
     // SAFETY: by this function's contract; its connection has a log.
     unsafe {
-        let text = address.text();
+        // nginx writes the path of a unix socket as it is
+        let text = address.text().replace(|c: char| c.is_control(), "?");
         let mut name = ngx_str_t {
             len: text.len(),
             data: text.as_ptr().cast_mut(),
