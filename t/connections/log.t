@@ -108,7 +108,8 @@ like $lines[0], qr/\Aconnect\(\) failed \(111: Connection refused\)$client, memc
     'with the address at its end';
 
 ( $body, @lines ) = lines('/path');
-like $lines[0], qr{\Aconnect\(\) to unix:/nonexistent/}, 'a unix socket: nginx names it';
+like $lines[0], qr{\Aconnect\(\) to unix:/nonexistent/.* failed \(2: No .*, memcached: unix:/nonexistent/},
+    'a unix socket';
 is @lines, 1, 'in one line, whatever its name is';
 
 for my $case (

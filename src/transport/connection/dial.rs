@@ -8,7 +8,7 @@ use nginx_sys::{
     ngx_http_request_t, ngx_int_t, ngx_peer_connection_t, ngx_str_t,
 };
 
-use crate::nginx;
+use crate::nginx::{self, PeerLog};
 use crate::transport::connection::NgxConnection;
 use crate::transport::connection::address::Address;
 use crate::transport::error::Error;
@@ -28,20 +28,21 @@ pub unsafe fn dial(
     unsafe {
         // nginx writes the path of a unix socket as it is
         let text = address.text().replace(|c: char| c.is_control(), "?");
+        let mut log = PeerLog::new(text);
+        let request_log = (*(*request.as_ptr()).connection).log;
+        let own_log = log.stand_for(request_log);
         let mut name = ngx_str_t {
-            len: text.len(),
-            data: text.as_ptr().cast_mut(),
+            len: log.peer().len(),
+            data: log.peer().as_ptr().cast_mut(),
         };
         let mut peer: ngx_peer_connection_t = std::mem::zeroed();
         peer.sockaddr = address.as_ptr();
         peer.socklen = address.len();
         peer.name = &mut name;
         peer.get = Some(ngx_event_get_peer);
-        let log = (*(*request.as_ptr()).connection).log;
         // a server that is away is told a few times, and counted after that
-        let kind = connect_failed(&text);
-        peer.log = match nginx::would_admit(kind) {
-            true => log,
+        peer.log = match nginx::would_admit(connect_failed(log.peer())) {
+            true => own_log,
             false => nginx::silent_log(),
         };
         peer.set_log_error(NGX_ERROR_ERR as _);
@@ -52,14 +53,14 @@ pub unsafe fn dial(
         match NonNull::new(peer.connection) {
             Some(connection) if rc == NGX_OK as ngx_int_t || rc == NGX_AGAIN as ngx_int_t => {
                 let connecting = rc == NGX_AGAIN as ngx_int_t;
-                let mut connection = NgxConnection::from_raw(connection, text);
-                connection.set_log(log);
+                let mut connection = NgxConnection::from_raw(connection, log);
+                connection.set_log(request_log);
                 Ok((connection, connecting))
             }
             None if errno == 0 => Err(Error::NoConnection),
             _ => {
                 // nginx has written the line, if there was to be one
-                nginx::admit(kind);
+                nginx::admit(connect_failed(log.peer()));
                 Err(Error::from_errno(errno))
             }
         }

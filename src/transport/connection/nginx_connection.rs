@@ -26,18 +26,13 @@ use crate::transport::error::Error;
 pub struct NgxConnection(NonNull<ngx_connection_t>, PeerLog);
 
 impl NgxConnection {
-    /// Its lines in the log end with the server's address, `peer`.
+    /// Its lines in the log end with the server's address, by `log`.
     ///
     /// # Safety
     ///
-    /// `connection` is open and nobody else closes it; its log is valid until
-    /// another one is set.
-    pub unsafe fn from_raw(connection: NonNull<ngx_connection_t>, peer: String) -> NgxConnection {
-        let mut connection = NgxConnection(connection, PeerLog::new(peer));
-        let log = connection.get().log;
-        // SAFETY: by this function's contract.
-        unsafe { connection.set_log(log) };
-        connection
+    /// `connection` is open and nobody else closes it. A log is to be set.
+    pub unsafe fn from_raw(connection: NonNull<ngx_connection_t>, log: PeerLog) -> NgxConnection {
+        NgxConnection(connection, log)
     }
 
     /// The server's address.
