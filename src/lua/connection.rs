@@ -10,6 +10,7 @@ use mlua::ffi::{
 };
 use nginx_sys::ngx_http_request_t;
 
+use super::explain;
 use super::fields;
 use super::handle::{self, NewHandle};
 use super::results::Shape;
@@ -217,6 +218,7 @@ fn options(stack: Stack, index: c_int) -> Options {
             format_args!("bad \"pool\" option type: {}", stack.type_name(-1)),
         ),
     });
+    explain::connect_options(stack, index);
     options
 }
 
@@ -248,6 +250,9 @@ fn bad_option(stack: Stack, index: c_int, text: std::fmt::Arguments<'_>) -> ! {
 /// A timeout in milliseconds; anything but a number counts as 0.
 fn timeout(stack: Stack, index: c_int) -> usize {
     let ms = stack.number(index);
+    if ms == 0.0 && !stack.is_none_or_nil(index) && !stack.is_number(index) {
+        explain::timeout(stack, index);
+    }
     if ms > -1.0 && ms < 2_147_483_648.0 {
         return ms as usize;
     }

@@ -6,12 +6,11 @@ use std::fmt;
 use std::ptr::NonNull;
 
 use mlua::ffi::lua_yield;
-use nginx_sys::{NGX_LOG_INFO, ngx_http_request_t};
+use nginx_sys::ngx_http_request_t;
 
+use super::explain;
 use super::results::{Shape, push};
 use super::stack::{CannotWait, Stack};
-use crate::nginx;
-use crate::protocol::Refused;
 use crate::transport::{self, Begun, CallError, Caller, Error, Rejected, SessionKey};
 
 /// Who calls a method that may have to wait. Under a C function that cannot be
@@ -46,7 +45,12 @@ pub fn give_up<E: Raised>(stack: Stack, shape: u8, error: CallError<E>) -> c_int
     match error {
         CallError::Failed(error) if !error.is_raised() => stack.failure(Shape::nils(shape), error),
         CallError::CannotWait => stack.cannot_wait(Shape::nils(shape), CannotWait::CCall),
-        error => stack.raise(format_args!("{error}")),
+        error => {
+            if let CallError::Failed(_) = error {
+                explain::bad_request(stack);
+            }
+            stack.raise(format_args!("{error}"))
+        }
     }
 }
 
@@ -78,19 +82,5 @@ pub fn cannot_wait(
     match transport::check_ready(key, request) {
         Ok(()) => stack.cannot_wait(Shape::nils(shape), why),
         Err(error) => give_up(stack, shape, CallError::Failed(error)),
-    }
-}
-
-/// Logs which command was not sent, and why.
-pub fn log_refused(stack: Stack, refused: &Refused) {
-    let request = stack.request();
-    // SAFETY: the running request has a connection with a log.
-    unsafe {
-        nginx::log(
-            NGX_LOG_INFO,
-            (*(*request.as_ptr()).connection).log,
-            0,
-            format_args!("lua memcached command refused: {}", refused.why),
-        );
     }
 }

@@ -52,26 +52,22 @@ pub fn log_socket_error(
 
 /// Logs the use of a closed connection, in the words of cosockets, which log
 /// alerts look for.
-pub fn not_connected(
-    request: NonNull<ngx_http_request_t>,
-    action: &'static str,
-    error: Error,
-) -> Error {
-    if error == Error::Closed {
-        let words = match action {
-            "send" => "attempt to send data on a closed socket",
-            _ => "attempt to receive data on a closed socket",
-        };
-        log_socket_error(
-            Some(request),
-            "",
-            words,
-            format_args!(
-                ": u:{0:016X}, c:{0:016X}, ft:0 eof:0 (not connected: connect was not called, or \
-                 set_keepalive, close or an error has ended the connection)",
-                0
-            ),
-        );
+pub fn not_connected(request: NonNull<ngx_http_request_t>, action: &str, error: Error) -> Error {
+    if error == Error::Closed && logs_errors(request) {
+        // SAFETY: the request that calls is live, and with it its log.
+        unsafe {
+            nginx::log(
+                NGX_LOG_ERR,
+                (*(*request.as_ptr()).connection).log,
+                0,
+                format_args!(
+                    "attempt to {action} data on a closed socket: u:{0:016X}, c:{0:016X}, ft:0 eof:0 \
+                     (not connected: connect was not called, or set_keepalive, close or an error \
+                     has ended the connection)",
+                    0
+                ),
+            );
+        }
     }
     error
 }
