@@ -13,6 +13,7 @@
 //! | `tls` | `sock:sslhandshake` |
 //! | `suspend` | operations that may have to wait |
 //! | `results` | outcomes to Lua values |
+//! | `status` | the Lua module `resty.memcached.status` |
 //! | `explain` | lines in error.log that explain what the caller did |
 //!
 //! A method that may wait consists of two C functions: `start` sends and
@@ -30,6 +31,7 @@ mod pipeline;
 mod raw;
 mod results;
 mod stack;
+pub mod status;
 mod suspend;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls;
