@@ -91,7 +91,7 @@ for my $name (@others) {
     my $text = read_conf($name);
     cmp_ok( scalar( split /\n/, $text ), '<', 60, "$name is short" );
     ( my $suite = $name ) =~ s/\.conf$/.t/;
-    ok( -e TestEnv::root() . '/t/examples/' . $suite =~ tr/-/_/r, '... and has a suite' );
+    ok( -e TestEnv::root() . '/t/examples/site_' . $suite =~ tr/-/_/r, '... and has a suite' );
     accepts( $name, "error_log $prefix/error.log;\n$modules$line" . sprintf $site, with_ports($text) );
 }
 
