@@ -106,6 +106,7 @@ unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
             // SAFETY: this is `init_module`.
             unsafe { notice::write(cycle) };
         }
+        conf::forget();
     });
     NGX_OK as ngx_int_t
 }
@@ -121,7 +122,7 @@ unsafe extern "C" fn init_process(_cycle: *mut ngx_cycle_t) -> ngx_int_t {
 
 unsafe extern "C" fn exit_process(_cycle: *mut ngx_cycle_t) {
     contain(transport::shut_down);
-    contain(nginx::finish_lines);
+    contain(nginx::end_lines);
     contain(ngx_lua::forget_anchors);
     MEMORY.empty();
 }
@@ -129,4 +130,5 @@ unsafe extern "C" fn exit_process(_cycle: *mut ngx_cycle_t) {
 /// `init_by_lua*` runs in the master process, and may use the module there.
 unsafe extern "C" fn exit_master(_cycle: *mut ngx_cycle_t) {
     transport::shut_down();
+    nginx::end_lines();
 }

@@ -56,7 +56,16 @@ pub fn first(text: &[u8]) -> bool {
     lines.is_ok_and(|mut lines| lines.once.first(text))
 }
 
-/// Tells all counts, and drops the timer: the cycle whose log it has goes, or the process ends.
+/// The process ends: tells all counts, and keeps nothing.
+pub fn end() {
+    finish();
+    if let Ok(mut lines) = LINES.0.try_borrow_mut() {
+        lines.rates = Rates::new();
+        lines.once = Once::new();
+    }
+}
+
+/// Tells all counts, and drops the timer, because the cycle whose log it has goes.
 pub fn finish() {
     let taken = LINES.0.try_borrow_mut().map(|mut lines| {
         lines.timer = None;

@@ -19,7 +19,7 @@ mod timer;
 use nginx_sys::{ngx_exiting, ngx_terminate};
 
 pub use draining::{is_scarce, make_room, without_draining};
-pub use limited::{admit, finish as finish_lines, first, would_admit};
+pub use limited::{admit, end as end_lines, finish as finish_lines, first, would_admit};
 pub use log::{error_text, last_errno, log, silent_log};
 pub use peer_log::{PeerLog, with_peer};
 pub use posted::{Posted, post_next};
