@@ -12,7 +12,8 @@ use nginx_sys::{NGX_LOG_WARN, ngx_cycle};
 use super::stack::Stack;
 use crate::nginx;
 use crate::ngx_lua;
-use crate::protocol::Refused;
+use crate::protocol::{Malformed, Refused};
+use crate::transport::Error;
 use crate::upstream::Kind;
 
 /// Options of `new`.
@@ -40,15 +41,45 @@ pub fn refused(stack: Stack, refused: &Refused) {
         command.unwrap_or_default(),
         argument.unwrap_or_default()
     );
-    let kind = Kind {
-        words: &words,
-        about: "",
-        level: NGX_LOG_WARN,
+    let why = &refused.why;
+    counted(
+        stack,
+        &words,
+        format_args!("lua memcached command refused: {why}"),
+    );
+}
+
+/// Logs a reply that is none of memcached's protocol, or too large.
+#[cold]
+pub fn malformed(stack: Stack, malformed: &Malformed) {
+    let directive = match malformed {
+        Malformed::ValueTooLarge { .. } | Malformed::StatsTooLong => {
+            ": see lua_memcached_max_value_size"
+        }
+        _ => "",
     };
-    if nginx::admit(kind) {
-        let why = &refused.why;
-        warn(stack, format_args!("lua memcached command refused: {why}"));
-    }
+    counted(
+        stack,
+        "lua memcached: bad reply",
+        format_args!("lua memcached: {malformed}{directive}"),
+    );
+}
+
+/// Logs that too much waits.
+#[cold]
+pub fn overload(stack: Stack, error: &Error) {
+    let (words, limits) = match error {
+        Error::TooManyWaiting => (
+            "lua memcached: too many waiting connect operations",
+            "the pool and its backlog are full, see the options pool_size and backlog of connect",
+        ),
+        Error::TooManyOperations => (
+            "lua memcached: too many waiting operations",
+            "see max_operations and max_size of lua_memcached_multiplex",
+        ),
+        _ => return,
+    };
+    counted(stack, words, format_args!("{words}: {limits}"));
 }
 
 /// Explains the error `bad request`.
@@ -180,6 +211,18 @@ fn ignored(stack: Stack, method: &str, what: fmt::Arguments<'_>) {
         format!("ignored {method} {place}"),
         format_args!("lua memcached: {method} ignores {what} at {place}: {expected}"),
     );
+}
+
+/// Logs `line` unless there were many of its kind, which are counted.
+fn counted(stack: Stack, words: &str, line: fmt::Arguments<'_>) {
+    let kind = Kind {
+        words,
+        about: "",
+        level: NGX_LOG_WARN,
+    };
+    if nginx::admit(kind) {
+        warn(stack, line);
+    }
 }
 
 /// Logs `line` unless `text` was given before.

@@ -43,7 +43,10 @@ pub fn go_on<E: Raised>(stack: Stack, shape: u8, next: Result<Begun, CallError<E
 /// Ends a method that gives no result.
 pub fn give_up<E: Raised>(stack: Stack, shape: u8, error: CallError<E>) -> c_int {
     match error {
-        CallError::Failed(error) if !error.is_raised() => stack.failure(Shape::nils(shape), error),
+        CallError::Failed(error) if !error.is_raised() => {
+            error.explain(stack);
+            stack.failure(Shape::nils(shape), error)
+        }
         CallError::CannotWait => stack.cannot_wait(Shape::nils(shape), CannotWait::CCall),
         error => {
             if let CallError::Failed(_) = error {
@@ -57,17 +60,29 @@ pub fn give_up<E: Raised>(stack: Stack, shape: u8, error: CallError<E>) -> c_int
 /// An error of which some kinds are raised in Lua, and others returned.
 pub trait Raised: fmt::Display {
     fn is_raised(&self) -> bool;
+    /// Logs what the operator can do, if that is known.
+    fn explain(&self, stack: Stack);
 }
 
 impl Raised for Error {
     fn is_raised(&self) -> bool {
         *self == Error::BadRequest
     }
+
+    fn explain(&self, stack: Stack) {
+        explain::overload(stack, self);
+    }
 }
 
 impl Raised for Rejected {
     fn is_raised(&self) -> bool {
         matches!(self, Rejected::Failed(Error::BadRequest))
+    }
+
+    fn explain(&self, stack: Stack) {
+        if let Rejected::Failed(error) = self {
+            explain::overload(stack, error);
+        }
     }
 }
 

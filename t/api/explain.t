@@ -224,3 +224,61 @@ done
 "unknown option\n" x 64
 --- no_error_log
 [error]
+
+
+
+=== TEST 7: replies that are refused, and more than may wait
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        lua_memcached_max_value_size 10;
+        content_by_lua_block {
+            local srv = kit.replies("VALUE k 0 11\r\n01234567890\r\nEND\r\n", "END\r\n")
+            kit.show("get", kit.connect(srv.port):get("k"))
+            srv:close()
+            local opts = { pool = "small", pool_size = 1, backlog = 0 }
+            local first = kit.connect(nil, opts, { multiplex = false })
+            local second = kit.new{ multiplex = false }
+            kit.show("connect", second:connect("127.0.0.1", kit.port, opts))
+            first:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+get: nil, nil, "bad reply: value of 11 bytes exceeds the limit of 10"
+connect: nil, "too many waiting connect operations"
+--- grep_error_log eval: qr/\[\w+\] .*?lua memcached: .*?(?=, client)/
+--- grep_error_log_out eval
+qr/\A\[warn\] \S+ \S+ lua memcached: bad reply: value of 11 bytes exceeds the limit of 10: see lua_memcached_max_value_size
+\[warn\] \S+ \S+ lua memcached: too many waiting connect operations: the pool and its backlog are full, see the options pool_size and backlog of connect
+\z/
+--- no_error_log
+[error]
+
+
+
+=== TEST 8: more than the bounds of sharing allow
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        lua_memcached_multiplex 1 max_operations=1;
+        content_by_lua_block {
+            local srv = kit.fake(function(c) c:line() ngx.sleep(0.1) c:send("END\r\n") c:drain(1) end)
+            local a, b = kit.connect(srv.port), kit.connect(srv.port)
+            local waits = ngx.thread.spawn(function() return a:get("a") end)
+            kit.show("second", b:get("b"))
+            kit.show("first", select(2, ngx.thread.wait(waits)))
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+second: nil, nil, "too many waiting operations"
+first: nil, nil, nil
+--- grep_error_log eval: qr/\[\w+\] .*?lua memcached: .*?(?=, client)/
+--- grep_error_log_out eval
+qr/\A\[warn\] \S+ \S+ lua memcached: too many waiting operations: see max_operations and max_size of lua_memcached_multiplex\n\z/
+--- no_error_log
+[error]
