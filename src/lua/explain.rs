@@ -1,5 +1,5 @@
 //! Lines in error.log that explain what the caller did, where Lua is told no more than the
-//! pure-Lua library would tell: at level `warn`, and not again and again.
+//! pure-Lua library would tell: mostly at level `warn`, and not again and again.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::fmt;
@@ -7,7 +7,7 @@ use std::fmt;
 use mlua::ffi::{
     LUA_TSTRING, LUA_TTABLE, lua_Debug, lua_getinfo, lua_getstack, lua_next, lua_pop, lua_pushnil,
 };
-use nginx_sys::{NGX_LOG_WARN, ngx_cycle};
+use nginx_sys::{NGX_LOG_NOTICE, NGX_LOG_WARN, ngx_cycle};
 
 use super::stack::Stack;
 use crate::nginx;
@@ -44,6 +44,7 @@ pub fn refused(stack: Stack, refused: &Refused) {
     let why = &refused.why;
     counted(
         stack,
+        NGX_LOG_WARN,
         &words,
         format_args!("lua memcached command refused: {why}"),
     );
@@ -60,6 +61,7 @@ pub fn malformed(stack: Stack, malformed: &Malformed) {
     };
     counted(
         stack,
+        NGX_LOG_NOTICE,
         "lua memcached: bad reply",
         format_args!("lua memcached: {malformed}{directive}"),
     );
@@ -79,7 +81,12 @@ pub fn overload(stack: Stack, error: &Error) {
         ),
         _ => return,
     };
-    counted(stack, words, format_args!("{words}: {limits}"));
+    counted(
+        stack,
+        NGX_LOG_WARN,
+        words,
+        format_args!("{words}: {limits}"),
+    );
 }
 
 /// Explains the error `bad request`.
@@ -214,25 +221,25 @@ fn ignored(stack: Stack, method: &str, what: fmt::Arguments<'_>) {
 }
 
 /// Logs `line` unless there were many of its kind, which are counted.
-fn counted(stack: Stack, words: &str, line: fmt::Arguments<'_>) {
+fn counted(stack: Stack, level: u32, words: &str, line: fmt::Arguments<'_>) {
     let kind = Kind {
         words,
         about: "",
-        level: NGX_LOG_WARN,
+        level,
     };
     if nginx::admit(kind) {
-        warn(stack, line);
+        log(stack, level, line);
     }
 }
 
 /// Logs `line` unless `text` was given before.
 fn once(stack: Stack, text: String, line: fmt::Arguments<'_>) {
     if nginx::first(text.as_bytes()) {
-        warn(stack, line);
+        log(stack, NGX_LOG_WARN, line);
     }
 }
 
-fn warn(stack: Stack, line: fmt::Arguments<'_>) {
+fn log(stack: Stack, level: u32, line: fmt::Arguments<'_>) {
     // SAFETY: the state of a running C function; a request has a connection with a log, and so has
     // the cycle, in which there may be none yet.
     unsafe {
@@ -241,7 +248,7 @@ fn warn(stack: Stack, line: fmt::Arguments<'_>) {
             true => (*ngx_cycle).log,
             false => (*(*request).connection).log,
         };
-        nginx::log(NGX_LOG_WARN, log, 0, line);
+        nginx::log(level, log, 0, line);
     }
 }
 

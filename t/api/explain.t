@@ -250,7 +250,7 @@ get: nil, nil, "bad reply: value of 11 bytes exceeds the limit of 10"
 connect: nil, "too many waiting connect operations"
 --- grep_error_log eval: qr/\[\w+\] .*?lua memcached: .*?(?=, client)/
 --- grep_error_log_out eval
-qr/\A\[warn\] \S+ \S+ lua memcached: bad reply: value of 11 bytes exceeds the limit of 10: see lua_memcached_max_value_size
+qr/\A\[notice\] \S+ \S+ lua memcached: bad reply: value of 11 bytes exceeds the limit of 10: see lua_memcached_max_value_size
 \[warn\] \S+ \S+ lua memcached: too many waiting connect operations: the pool and its backlog are full, see the options pool_size and backlog of connect
 \z/
 --- no_error_log
