@@ -10,6 +10,11 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=DEP_NGINX_FEATURES_CHECK");
     println!("cargo::rerun-if-env-changed=DEP_NGINX_FEATURES");
+    println!("cargo::rerun-if-env-changed=DEP_NGINX_VERSION");
+    // nginx/1.22.1
+    let version = env::var("DEP_NGINX_VERSION").unwrap_or_default();
+    let number = version.rsplit('/').next().unwrap_or_default();
+    println!("cargo::rustc-env=BUILT_FOR_NGINX={number}");
     println!(
         "cargo::rustc-check-cfg=cfg(ngx_feature, values({}))",
         env::var("DEP_NGINX_FEATURES_CHECK").unwrap_or_else(|_| "any()".to_string())

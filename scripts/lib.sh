@@ -128,9 +128,59 @@ install_packages() (
     as_root "${apt[@]}" install --no-install-recommends "$@"
 )
 
+# ---- Rust ------------------------------------------------------------------
+
+# rust_version DIR: the older of the versions of DIR's cargo and rustc; nothing if one does not run.
+# DIR ends with a slash, or is empty for those in PATH.
+rust_version() {
+    local cargo rustc
+    cargo=$("$1cargo" --version 2>/dev/null | sed -n 's/^cargo \([0-9.]*\).*/\1/p') || return 0
+    rustc=$("$1rustc" --version 2>/dev/null | sed -n 's/^rustc \([0-9.]*\).*/\1/p') || return 0
+    [ -n "$cargo" ] && [ -n "$rustc" ] || return 0
+    printf '%s\n' "$cargo" "$rustc" | sort -V | head -n 1
+}
+
+# version_is_at_least HAVE WANT
+version_is_at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]; }
+
+# Sees to it that PATH has a cargo and a rustc that are new enough.
 need_cargo() {
-    command -v cargo >/dev/null ||
-        fail "cargo is missing: install Rust 1.88 or newer, for instance from https://rustup.rs, and run this again"
+    local want have own=${CARGO_HOME:-${HOME:-/root}/.cargo}/bin/ how
+    want=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
+    have=$(rust_version '')
+    if [ -n "$have" ] && version_is_at_least "$have" "$want"; then return 0; fi
+    # The distribution's comes first in PATH, and is older as a rule.
+    if [ -x "${own}cargo" ]; then
+        local others
+        others=$(rust_version "$own")
+        if [ -n "$others" ] && version_is_at_least "$others" "$want"; then
+            PATH=${own%/}:$PATH
+            return 0
+        fi
+    fi
+    how="install it with rustup, which needs no root (https://rustup.rs):
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh
+and run this again. Debian 12 (Rust 1.63) and 13 (1.85) have older ones. The module can also be built
+on another machine, and be installed here with: scripts/install --module FILE"
+    if command -v rustup >/dev/null || [ -x "${own}rustup" ]; then
+        how="get it with: rustup toolchain install stable && rustup default stable"
+    fi
+    if [ -n "$have" ]; then
+        fail "found Rust $have ($(command -v cargo)), but Rust $want or newer is needed: $how"
+    elif command -v cargo >/dev/null; then
+        fail "$(command -v cargo) or its rustc does not run, and Rust $want or newer is needed: $how"
+    fi
+    fail "cargo is missing: Rust $want or newer is needed: $how"
+}
+
+# Where scripts/vendor puts the crates; with them nothing is fetched.
+vendor=$root/vendor
+
+# Options of cargo for a build: those crates, if they are there.
+cargo_options() {
+    [ -d "$vendor" ] || return 0
+    printf '%s\n' --offline --config 'source.crates-io.replace-with="vendored"' \
+        --config "source.vendored.directory='$vendor'"
 }
 
 # ---- nginx -----------------------------------------------------------------

@@ -13,6 +13,7 @@
 //! | `ngx_lua` | the ABI of ngx_lua, and nothing else knows it |
 //! | `nginx` | the nginx facilities that need a Rust interface |
 //! | `contain`, `reserve` | panics and lack of memory, which must not end the worker |
+//! | `version` | which version this is, and for which nginx |
 //!
 //! The pure modules hold no `unsafe` and know neither nginx nor Lua; they are
 //! all there is without the feature `nginx`, and what `cargo test` tests. The
@@ -47,6 +48,8 @@ mod ngx_lua;
 mod reserve;
 #[cfg(all(feature = "nginx", not(test)))]
 mod transport;
+#[cfg(all(feature = "nginx", not(test)))]
+mod version;
 
 /// All of the module's own memory.
 #[cfg(all(feature = "nginx", not(test)))]

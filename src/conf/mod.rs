@@ -2,6 +2,7 @@
 //! contexts made of ngx_lua's.
 
 mod multiplex;
+mod size;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls;
 
@@ -17,7 +18,8 @@ use nginx_sys::{ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_module, ngx_palloc};
 #[cfg(ngx_feature = "http_ssl")]
 pub use tls::Context;
 
-pub use multiplex::{MAX_CONNECTIONS, Multiplex, set as set_multiplex};
+pub use multiplex::{MAX_CONNECTIONS, Multiplex, places as multiplex_places, set as set_multiplex};
+pub use size::set_max_value_size;
 
 /// Where in `loc_conf` arrays this module's configuration is.
 static INDEX: AtomicUsize = AtomicUsize::new(0);
@@ -25,13 +27,13 @@ static INDEX: AtomicUsize = AtomicUsize::new(0);
 /// Bytes; well above memcached's default item size of 1 MiB.
 const DEFAULT_MAX_VALUE_SIZE: usize = 128 * 1024 * 1024;
 
-/// Unset, as nginx's slot functions and merges understand it (`NGX_CONF_UNSET_SIZE`).
+/// Not set here.
 const UNSET: usize = usize::MAX;
 
 /// The directives of a location.
-#[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct LocConf {
+    /// 0: no limit.
     max_value_size: usize,
     /// `None`: not set here.
     multiplex: Option<Multiplex>,
@@ -62,7 +64,10 @@ impl LocConf {
     /// `lua_memcached_max_value_size`: the longest value accepted from a
     /// server, in bytes.
     pub fn max_value_size(self) -> usize {
-        self.max_value_size
+        match self.max_value_size {
+            0 => usize::MAX,
+            size => size,
+        }
     }
 
     /// `lua_memcached_multiplex`
@@ -96,12 +101,10 @@ pub fn set_index(index: usize) {
     INDEX.store(index, Ordering::Relaxed);
 }
 
-/// Where a `LocConf` keeps `lua_memcached_max_value_size`, for the command table.
-pub const MAX_VALUE_SIZE_OFFSET: usize = std::mem::offset_of!(LocConf, max_value_size);
-
 /// Drops what was recorded while a configuration was read. To be called before
 /// a configuration is read, because reading the last one may have failed.
 pub fn forget() {
+    multiplex::forget();
     #[cfg(ngx_feature = "http_ssl")]
     tls::forget();
 }
@@ -127,7 +130,8 @@ pub unsafe fn complete(cf: *mut ngx_conf_t) {
             (*http).ssl = tls::http_context(cf);
         }
     }
-    forget();
+    #[cfg(ngx_feature = "http_ssl")]
+    tls::forget();
 }
 
 /// This module's configuration in the http block, if `cf` does not belong to

@@ -1,10 +1,12 @@
 //! `lua_memcached_multiplex off | <connections> [max_operations=N] [max_size=SIZE];`
 
-use std::ffi::{c_char, c_void};
+use std::cell::RefCell;
+use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 
-use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_parse_size, ngx_str_t};
+use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_str_t};
 
+use super::size;
 use super::{ERROR, LocConf};
 use crate::contain::contain;
 use crate::upstream::Bounds;
@@ -41,8 +43,13 @@ impl Multiplex {
     };
 
     /// Parses the arguments of the directive. The error is for the operator.
-    fn parse(args: &[ngx_str_t]) -> Result<Multiplex, &'static std::ffi::CStr> {
+    fn parse(args: &[ngx_str_t]) -> Result<Multiplex, &'static CStr> {
         let mut parsed = Multiplex::OFF;
+        let (mut operations, mut size) = (false, false);
+        let first = |seen: &mut bool| match std::mem::replace(seen, true) {
+            false => Ok(()),
+            true => Err(c"takes each parameter only once"),
+        };
         for (at, arg) in args.iter().enumerate() {
             let text = arg.as_bytes();
             if at == 0 {
@@ -54,11 +61,15 @@ impl Multiplex {
             } else if parsed.connections == 0 {
                 return Err(c"\"off\" takes no parameters");
             } else if let Some(text) = text.strip_prefix(b"max_operations=") {
+                first(&mut operations)?;
                 parsed.bounds.operations = number(text)
                     .filter(|n| *n > 0)
                     .ok_or(c"needs a positive number of operations in \"max_operations\"")?;
             } else if let Some(text) = text.strip_prefix(b"max_size=") {
-                parsed.bounds.size = size(text).ok_or(c"needs a positive size in \"max_size\"")?;
+                first(&mut size)?;
+                parsed.bounds.size = size::parse(text)
+                    .filter(|size| *size > 0)
+                    .ok_or(c"needs a positive size in \"max_size\"")?;
             } else {
                 return Err(c"takes only the parameters \"max_operations\" and \"max_size\"");
             }
@@ -72,14 +83,54 @@ fn number(text: &[u8]) -> Option<usize> {
     str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
 }
 
-fn size(text: &[u8]) -> Option<usize> {
-    let mut text = ngx_str_t {
-        len: text.len(),
-        data: text.as_ptr().cast_mut(),
+/// Where sharing is on in the configuration that was read last, for a log line.
+struct Places(RefCell<(Vec<String>, usize)>);
+
+// SAFETY: nginx reads its configuration in one thread.
+unsafe impl Sync for Places {}
+
+static PLACES: Places = Places(RefCell::new((Vec::new(), 0)));
+
+/// Forgets the places of a configuration.
+pub fn forget() {
+    PLACES.0.take();
+}
+
+/// The places: `2 in /etc/nginx/nginx.conf:12, 4 in …`; empty if there are none.
+pub fn places() -> String {
+    let Ok(places) = PLACES.0.try_borrow() else {
+        return String::new();
     };
-    // SAFETY: a valid string, which is only read.
-    let size = unsafe { ngx_parse_size(&mut text) };
-    usize::try_from(size).ok().filter(|size| *size > 0)
+    let (named, others) = &*places;
+    let mut text = named.join(", ");
+    if *others > 0 {
+        text.push_str(&format!(" and in {others} more places"));
+    }
+    text
+}
+
+/// # Safety
+///
+/// `cf` is the configuration being read.
+unsafe fn note_place(cf: *mut ngx_conf_t, connections: usize) {
+    /// How many are named.
+    const NAMED: usize = 4;
+    let Ok(mut places) = PLACES.0.try_borrow_mut() else {
+        return;
+    };
+    let (named, others) = &mut *places;
+    if named.len() == NAMED {
+        *others += 1;
+        return;
+    }
+    // SAFETY: by this function's contract; a directive is read from a file, which has a name.
+    let place = unsafe {
+        (*cf).conf_file.as_ref().map_or_else(
+            || "?".into(),
+            |file| format!("{}:{}", file.file.name, file.line),
+        )
+    };
+    named.push(format!("{connections} in {place}"));
 }
 
 /// The directive's handler.
@@ -98,7 +149,12 @@ pub unsafe extern "C" fn set(
         let args = (*cf).args;
         let args = std::slice::from_raw_parts((*args).elts.cast::<ngx_str_t>(), (*args).nelts);
         match contain(|| Multiplex::parse(args.get(1..).unwrap_or_default())) {
-            Some(Ok(parsed)) => conf.multiplex = Some(parsed),
+            Some(Ok(parsed)) => {
+                conf.multiplex = Some(parsed);
+                if parsed.connections > 0 {
+                    contain(|| note_place(cf, parsed.connections));
+                }
+            }
             Some(Err(text)) => return text.as_ptr().cast_mut(),
             None => return ERROR,
         }

@@ -8,11 +8,12 @@ use std::ffi::c_int;
 
 use mlua::ffi::{lua_objlen, lua_pop, lua_rawgeti_};
 
+use super::explain;
 use super::handle;
 use super::pipeline;
 use super::results::Shape;
 use super::stack::Stack;
-use super::suspend::{cannot_wait, go_on, log_refused};
+use super::suspend::{cannot_wait, go_on};
 use crate::protocol::{Arith, Command, Key, Verb};
 use crate::transport::{self, CallError, Caller, Commands, Error, Rejected, not_connected};
 
@@ -52,7 +53,7 @@ fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
     };
     let next = transport::submit(key, Shape::slot(shape), caller, Commands::One(command));
     if let Err(CallError::Failed(Rejected::Refused(refused))) = &next {
-        log_refused(stack, refused);
+        explain::refused(stack, refused);
     }
     go_on(stack, shape, next)
 }

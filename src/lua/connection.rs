@@ -8,6 +8,7 @@ use mlua::ffi::{
     lua_pushnumber, lua_rawseti_, lua_tointeger_,
 };
 
+use super::explain;
 use super::fields;
 use super::handle::{self, NewHandle};
 use super::results::Shape;
@@ -213,6 +214,7 @@ fn options(stack: Stack, index: c_int) -> Options {
             format_args!("bad \"pool\" option type: {}", stack.type_name(-1)),
         ),
     });
+    explain::connect_options(stack, index);
     options
 }
 
@@ -244,6 +246,9 @@ fn bad_option(stack: Stack, index: c_int, text: std::fmt::Arguments<'_>) -> ! {
 /// A timeout in milliseconds; anything but a number counts as 0.
 fn timeout(stack: Stack, index: c_int) -> usize {
     let ms = stack.number(index);
+    if ms == 0.0 && !stack.is_none_or_nil(index) && !stack.is_number(index) {
+        explain::timeout(stack, index);
+    }
     if ms > -1.0 && ms < 2_147_483_648.0 {
         return ms as usize;
     }

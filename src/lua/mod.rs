@@ -13,6 +13,8 @@
 //! | `tls` | `sock:sslhandshake` |
 //! | `suspend` | operations that may have to wait |
 //! | `results` | outcomes to Lua values |
+//! | `status` | the Lua module `resty.memcached.status` |
+//! | `explain` | lines in error.log that explain what the caller did |
 //!
 //! A method that may wait consists of two C functions: `start` sends and
 //! yields, `finish` fetches the result. The reason is that a resumed `start`
@@ -22,12 +24,14 @@
 
 mod commands;
 mod connection;
+mod explain;
 mod fields;
 mod handle;
 mod pipeline;
 mod raw;
 mod results;
 mod stack;
+pub mod status;
 mod suspend;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls;
@@ -132,6 +136,9 @@ fn build(lua: &Lua) -> mlua::Result<Table> {
 fn native_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {
     [
         ("check_phase", native!(connection::check_phase)),
+        ("check_options", native!(explain::check_options)),
+        ("not_initialized", native!(explain::not_initialized)),
+        ("bad_timeout", native!(explain::bad_timeout)),
         (
             "finish_connect",
             native!(results::finish::<{ Shape::CONNECT }>),

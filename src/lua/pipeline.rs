@@ -6,10 +6,11 @@ use std::ffi::c_int;
 
 use mlua::ffi::LUA_TBOOLEAN;
 
+use super::explain;
 use super::handle::{self, Kind};
 use super::results::{Shape, new_table, push_reply, set_index};
 use super::stack::{Stack, native};
-use super::suspend::{cannot_wait, go_on, log_refused};
+use super::suspend::{cannot_wait, go_on};
 use crate::protocol::{Command, Reply};
 use crate::transport::{
     self, Begun, Caller, Error, Outcome, PipelineKey, Queued, Rejected, Slot, not_connected,
@@ -52,7 +53,7 @@ pub fn length(stack: Stack) -> c_int {
 pub fn queue(stack: Stack, key: PipelineKey, shape: u8, command: &Command<'_>) -> c_int {
     match transport::add_command(key, shape, command) {
         Ok(()) => {}
-        Err(Rejected::Refused(refused)) => log_refused(stack, &refused),
+        Err(Rejected::Refused(refused)) => explain::refused(stack, &refused),
         Err(Rejected::Failed(error)) => stack.raise(format_args!("{error}")),
     }
     stack.push_integer(1);

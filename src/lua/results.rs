@@ -8,6 +8,7 @@ use mlua::ffi::{
     lua_rawset, lua_rawseti_, lua_upvalueindex,
 };
 
+use super::explain;
 use super::handle;
 use super::stack::{Stack, native};
 use crate::protocol::{Hit, Reply, Values, is_plain, unescape_into};
@@ -201,7 +202,10 @@ pub fn push_reply(stack: Stack, shape: u8, reply: &Reply, zero: Option<c_int>) -
             stack.push_bytes(line);
             nils + 1
         }
-        Reply::Malformed(malformed) => stack.failure(Shape::nils(shape), malformed),
+        Reply::Malformed(malformed) => {
+            explain::malformed(stack, malformed);
+            stack.failure(Shape::nils(shape), malformed)
+        }
     }
 }
 

@@ -221,10 +221,15 @@ impl Stack {
         unsafe { ngx_lua::release_anchors(self.0) }
     }
 
-    /// The request whose Lua code runs.
-    pub fn request(self) -> Request {
+    /// The request whose Lua code runs, if there is one.
+    pub fn try_request(self) -> Option<Request> {
         // SAFETY: see the type.
-        match unsafe { ngx_lua::request(self.0) } {
+        unsafe { ngx_lua::request(self.0) }
+    }
+
+    /// The request whose Lua code runs. Raises an error if there is none.
+    pub fn request(self) -> Request {
+        match self.try_request() {
             Some(request) => request,
             None => self.raise(format_args!("no request found")),
         }

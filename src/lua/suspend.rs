@@ -5,12 +5,11 @@ use std::ffi::c_int;
 use std::fmt;
 
 use mlua::ffi::lua_yield;
-use nginx_sys::NGX_LOG_INFO;
 
+use super::explain;
 use super::results::{Shape, push};
 use super::stack::{CannotWait, Stack};
 use crate::nginx::Request;
-use crate::protocol::Refused;
 use crate::transport::{self, Begun, CallError, Caller, Error, Rejected, SessionKey};
 
 /// Who calls a method that may have to wait. Under a C function that cannot be
@@ -43,26 +42,46 @@ pub fn go_on<E: Raised>(stack: Stack, shape: u8, next: Result<Begun, CallError<E
 /// Ends a method that gives no result.
 pub fn give_up<E: Raised>(stack: Stack, shape: u8, error: CallError<E>) -> c_int {
     match error {
-        CallError::Failed(error) if !error.is_raised() => stack.failure(Shape::nils(shape), error),
+        CallError::Failed(error) if !error.is_raised() => {
+            error.explain(stack);
+            stack.failure(Shape::nils(shape), error)
+        }
         CallError::CannotWait => stack.cannot_wait(Shape::nils(shape), CannotWait::CCall),
-        error => stack.raise(format_args!("{error}")),
+        error => {
+            if let CallError::Failed(_) = error {
+                explain::bad_request(stack);
+            }
+            stack.raise(format_args!("{error}"))
+        }
     }
 }
 
 /// An error of which some kinds are raised in Lua, and others returned.
 pub trait Raised: fmt::Display {
     fn is_raised(&self) -> bool;
+    /// Logs what the operator can do, if that is known.
+    fn explain(&self, stack: Stack);
 }
 
 impl Raised for Error {
     fn is_raised(&self) -> bool {
         *self == Error::BadRequest
     }
+
+    fn explain(&self, stack: Stack) {
+        explain::overload(stack, self);
+    }
 }
 
 impl Raised for Rejected {
     fn is_raised(&self) -> bool {
         matches!(self, Rejected::Failed(Error::BadRequest))
+    }
+
+    fn explain(&self, stack: Stack) {
+        if let Rejected::Failed(error) = self {
+            explain::overload(stack, error);
+        }
     }
 }
 
@@ -78,13 +97,4 @@ pub fn cannot_wait(
         Ok(()) => stack.cannot_wait(Shape::nils(shape), why),
         Err(error) => give_up(stack, shape, CallError::Failed(error)),
     }
-}
-
-/// Logs which command was not sent, and why.
-pub fn log_refused(stack: Stack, refused: &Refused) {
-    stack.request().log().write(
-        NGX_LOG_INFO,
-        0,
-        format_args!("lua memcached command refused: {}", refused.why),
-    );
 }

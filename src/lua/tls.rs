@@ -8,6 +8,7 @@ use std::rc::Rc;
 use mlua::ffi::LUA_TBOOLEAN;
 use nginx_sys::SSL_SESSION;
 
+use super::explain;
 use super::handle;
 use super::results::{Shape, push};
 use super::stack::Stack;
@@ -46,7 +47,10 @@ pub fn sslhandshake(stack: Stack) -> c_int {
     };
     match transport::handshake(key, caller, handshake) {
         // cosockets return this one here, and raise it elsewhere
-        Err(CallError::Failed(Error::BadRequest)) => stack.failure(1, Error::BadRequest),
+        Err(CallError::Failed(Error::BadRequest)) => {
+            explain::bad_request(stack);
+            stack.failure(1, Error::BadRequest)
+        }
         Ok(Begun::Ready(Outcome::Connected)) if resumed => {
             stack.push_number(SAME_SESSION);
             1

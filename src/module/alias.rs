@@ -49,7 +49,20 @@ unsafe fn add(cf: *mut ngx_conf_t) -> *mut c_char {
         if text.is_empty() {
             return c"needs the name of a Lua module".as_ptr().cast_mut();
         }
-        if text == lua::NAME.to_bytes() || aliases.iter().any(|alias| alias == text) {
+        if text
+            .iter()
+            .any(|byte| byte.is_ascii_control() || *byte == b' ')
+        {
+            return c"needs the name of a Lua module, without spaces and control characters"
+                .as_ptr()
+                .cast_mut();
+        }
+        if text == lua::NAME.to_bytes() || text == lua::status::NAME.to_bytes() {
+            return c"is duplicate: this name is there without an alias"
+                .as_ptr()
+                .cast_mut();
+        }
+        if aliases.iter().any(|alias| alias == text) {
             return c"is duplicate".as_ptr().cast_mut();
         }
         aliases.push(text.to_vec());

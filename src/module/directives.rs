@@ -4,8 +4,7 @@ use std::ptr;
 
 use nginx_sys::{
     NGX_CONF_TAKE1, NGX_CONF_TAKE2, NGX_CONF_TAKE3, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET,
-    NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF, ngx_command_t, ngx_conf_set_size_slot, ngx_str_t,
-    ngx_uint_t,
+    NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF, ngx_command_t, ngx_str_t, ngx_uint_t,
 };
 
 use super::alias;
@@ -20,9 +19,9 @@ pub static mut COMMANDS: [ngx_command_t; 4] = [
         },
         type_: (NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_CONF_TAKE1)
             as ngx_uint_t,
-        set: Some(ngx_conf_set_size_slot),
+        set: Some(conf::set_max_value_size),
         conf: NGX_HTTP_LOC_CONF_OFFSET,
-        offset: conf::MAX_VALUE_SIZE_OFFSET,
+        offset: 0,
         post: ptr::null_mut(),
     },
     ngx_command_t {

@@ -4,9 +4,13 @@
 //! |---|---|
 //! | `directives` | the command table: `lua_memcached_*` |
 //! | `alias` | `lua_memcached_alias` |
+//! | `notice` | the line in error.log at the start |
 
 mod alias;
 mod directives;
+mod notice;
+
+use std::ptr::NonNull;
 
 use nginx_sys::{
     NGX_ERROR, NGX_HTTP_MODULE, NGX_LOG_EMERG, NGX_OK, ngx_conf_t, ngx_cycle_t, ngx_http_module_t,
@@ -68,17 +72,24 @@ unsafe fn register(cf: *mut ngx_conf_t) -> Result<(), String> {
     ngx_lua::check().map_err(|error| error.to_string())?;
     ngx_lua::discover().map_err(|error| error.to_string())?;
     // SAFETY: by the caller's contract.
-    if unsafe { ngx_lua::preload(cf, lua::NAME, lua::open) } {
-        Ok(())
-    } else {
-        Err("cannot register resty.memcached with ngx_http_lua_module".into())
+    let registered = unsafe {
+        ngx_lua::preload(cf, lua::NAME, lua::open)
+            && ngx_lua::preload(cf, lua::status::NAME, lua::status::open)
+    };
+    match registered {
+        true => Ok(()),
+        false => Err("cannot register resty.memcached with ngx_http_lua_module".into()),
     }
 }
 
 /// The http block is read and merged.
 unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
     // SAFETY: nginx passes the configuration being read.
-    match contain(|| unsafe { conf::complete(cf) }) {
+    let completed = contain(|| unsafe {
+        conf::complete(cf);
+        notice::look(cf);
+    });
+    match completed {
         Some(()) => NGX_OK as ngx_int_t,
         None => NGX_ERROR as ngx_int_t,
     }
@@ -87,10 +98,15 @@ unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
 /// The configuration is read. With `master_process off` this happens in the
 /// worker itself at a reload: what is tied to the old cycle has to go before
 /// it does.
-unsafe extern "C" fn init_module(_cycle: *mut ngx_cycle_t) -> ngx_int_t {
+unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     contain(|| {
         alias::forget();
         transport::forget_cycle();
+        if let Some(cycle) = NonNull::new(cycle) {
+            // SAFETY: this is `init_module`.
+            unsafe { notice::write(cycle) };
+        }
+        conf::forget();
     });
     NGX_OK as ngx_int_t
 }
@@ -106,6 +122,7 @@ unsafe extern "C" fn init_process(_cycle: *mut ngx_cycle_t) -> ngx_int_t {
 
 unsafe extern "C" fn exit_process(_cycle: *mut ngx_cycle_t) {
     contain(transport::shut_down);
+    contain(nginx::end_lines);
     contain(ngx_lua::forget_anchors);
     MEMORY.empty();
 }
@@ -113,4 +130,5 @@ unsafe extern "C" fn exit_process(_cycle: *mut ngx_cycle_t) {
 /// `init_by_lua*` runs in the master process, and may use the module there.
 unsafe extern "C" fn exit_master(_cycle: *mut ngx_cycle_t) {
     transport::shut_down();
+    nginx::end_lines();
 }

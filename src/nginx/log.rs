@@ -30,6 +30,11 @@ impl Log {
         Log(cycle.map_or_else(silent_log, |cycle| cycle.log))
     }
 
+    /// One that nobody sees.
+    pub fn silent() -> Log {
+        Log(silent_log())
+    }
+
     /// For functions of nginx.
     #[inline(always)]
     pub fn as_ptr(self) -> *mut ngx_log_t {

@@ -3,13 +3,17 @@
 //! | file | subject |
 //! |---|---|
 //! | `log` | log lines and error texts |
+//! | `peer_log` | log lines that end with a server's address |
+//! | `limited` | log lines that would repeat |
 //! | `request` | a request, as far as this module has to do with it |
 //! | `timer` | the clock, and timers that belong to no connection |
 //! | `posted` | posted events |
 //! | `draining` | when nginx may close idle connections to get free ones |
 
 mod draining;
+mod limited;
 mod log;
+mod peer_log;
 mod posted;
 mod request;
 mod timer;
@@ -17,8 +21,10 @@ mod timer;
 use nginx_sys::{ngx_exiting, ngx_terminate};
 
 pub use draining::{is_scarce, make_room, without_draining};
+pub use limited::{admit, end as end_lines, first, would_admit};
 pub use log::silent_log;
 pub use log::{Log, error_text, last_errno};
+pub use peer_log::{PeerLog, with_peer};
 pub use posted::{Posted, post_next};
 pub use request::Request;
 pub use timer::{Msec, Timer, event_id, now, stop_timer, until_after};

@@ -27,7 +27,10 @@ mod tls_settings;
 use std::ffi::{CStr, c_char, c_int};
 use std::ptr::NonNull;
 
-use mlua::ffi::{lua_CFunction, lua_State};
+use mlua::ffi::{
+    LUA_GLOBALSINDEX, LUA_TNUMBER, LUA_TTABLE, lua_CFunction, lua_State, lua_gettop,
+    lua_pushstring_, lua_pushvalue, lua_rawget_, lua_remove, lua_settop, lua_tonumber, lua_type,
+};
 use nginx_sys::{NGX_OK, ngx_conf_t, ngx_http_request_t, ngx_int_t, ngx_module_t};
 
 use crate::nginx::Request;
@@ -52,6 +55,8 @@ unsafe extern "C" {
         package: *const c_char,
         func: lua_CFunction,
     ) -> ngx_int_t;
+
+    fn ngx_http_lua_get_global_state(cf: *mut ngx_conf_t) -> *mut lua_State;
 }
 
 unsafe extern "C-unwind" {
@@ -80,6 +85,38 @@ pub unsafe fn request(state: *mut lua_State) -> Option<Request> {
 pub unsafe fn is_yieldable(state: *mut lua_State) -> bool {
     // SAFETY: by this function's contract.
     unsafe { lua_isyieldable(state) != 0 }
+}
+
+/// ngx_lua's version as it counts itself, 10023 for 0.10.23 (`ngx.config.ngx_lua_version`).
+///
+/// # Safety
+///
+/// `cf` is the configuration being read, for which ngx_lua has run its postconfiguration.
+pub unsafe fn version(cf: *mut ngx_conf_t) -> Option<u32> {
+    // SAFETY: by this function's contract. The state is that of a VM in which nothing runs; what
+    // is looked up without metamethods raises no errors, and two values are pushed and popped.
+    unsafe {
+        let state = ngx_http_lua_get_global_state(cf);
+        if state.is_null() {
+            return None;
+        }
+        let top = lua_gettop(state);
+        lua_pushvalue(state, LUA_GLOBALSINDEX);
+        for name in [c"ngx", c"config", c"ngx_lua_version"] {
+            if lua_type(state, -1) != LUA_TTABLE {
+                break;
+            }
+            lua_pushstring_(state, name.as_ptr());
+            lua_rawget_(state, -2);
+            lua_remove(state, -2);
+        }
+        let number = match lua_type(state, -1) {
+            LUA_TNUMBER => Some(lua_tonumber(state, -1) as u32),
+            _ => None,
+        };
+        lua_settop(state, top);
+        number
+    }
 }
 
 /// Makes `require(package)` call `open` in every Lua VM of this configuration.

@@ -54,7 +54,8 @@ weak_symbols! {
     ngx_http_lua_module
     ngx_http_lua_add_package_preload ngx_http_lua_cleanup_add ngx_http_lua_cleanup_free
     ngx_http_lua_ffi_sema_count ngx_http_lua_ffi_sema_gc ngx_http_lua_ffi_sema_new
-    ngx_http_lua_ffi_sema_post ngx_http_lua_ffi_sema_wait ngx_http_lua_get_request
+    ngx_http_lua_ffi_sema_post ngx_http_lua_ffi_sema_wait ngx_http_lua_get_global_state
+    ngx_http_lua_get_request
 
     // all of Lua 5.1, because what mlua uses of it may change
     luaL_addlstring luaL_addstring luaL_addvalue luaL_argerror luaL_buffinit luaL_callmeta

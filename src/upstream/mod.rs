@@ -14,15 +14,19 @@
 //! | `deadlines` | many deadlines for one timer |
 //! | `usage` | who uses a server's shared connections, and how much may wait |
 //! | `spares` | how much of what is not used is kept |
+//! | `rates` | how often a log line of one kind may be written |
+//! | `once` | what is said once |
 #![forbid(unsafe_code)]
 
 mod deadlines;
 mod health;
 mod line;
 mod losses;
+mod once;
 mod pool;
 mod progress;
 mod queue;
+mod rates;
 mod rotation;
 mod spares;
 mod usage;
@@ -31,9 +35,11 @@ pub use deadlines::{Deadlines, Ticket};
 pub use health::{Awaited, Health, MIN_GRACE, Verdict, Work};
 pub use line::{Line, Place};
 pub use losses::{Fate, History, Loss, Rescue, Retry, losses, put_in_order};
+pub use once::Once;
 pub use pool::{Admission, Fitness, Pool};
 pub use progress::{Position, Progress};
 pub use queue::{Bounds, Queue, Spot};
+pub use rates::{LineKind, Rates, Suppressed};
 pub use rotation::{Choice, Demand, Load, choose};
 pub use spares::Spares;
 pub use usage::{RETRY_DELAY, Usage};

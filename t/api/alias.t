@@ -3,7 +3,7 @@ use TestEnv;
 use Test::Nginx::Socket::Lua;
 
 # What `lua_memcached_alias` registers is no behaviour of the reference.
-plan tests => 12;
+plan tests => 18;
 
 our $HttpConfig = TestEnv::http_config();
 
@@ -103,3 +103,39 @@ $::HttpConfig . q{
 --- must_die
 --- error_log
 "lua_memcached_alias" directive is duplicate
+
+
+
+=== TEST 6: the name of the module's other module
+--- http_config eval
+$::HttpConfig . q{
+    lua_memcached_alias resty.memcached.status;
+}
+--- config
+--- must_die
+--- error_log
+"lua_memcached_alias" directive is duplicate: this name is there without an alias
+
+
+
+=== TEST 7: no name of a module
+--- http_config eval
+$::HttpConfig . q{
+    lua_memcached_alias "nginx.memcached ";
+}
+--- config
+--- must_die
+--- error_log
+"lua_memcached_alias" directive needs the name of a Lua module, without spaces and control characters
+
+
+
+=== TEST 8: no name at all
+--- http_config eval
+$::HttpConfig . q{
+    lua_memcached_alias "";
+}
+--- config
+--- must_die
+--- error_log
+"lua_memcached_alias" directive needs the name of a Lua module

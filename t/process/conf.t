@@ -13,7 +13,6 @@ use TestEnv memcached => 0;
 plan skip_all => 'the configurations load the module' if TestEnv::reference_lib();
 
 my $prefix = tempdir( CLEANUP => 1 );
-my $ours   = ( TestEnv::modules(1) )[-1];
 
 # nginx resolves a relative load_module against its prefix. Packages and
 # scripts/install name the module without cargo's "lib".
@@ -64,29 +63,40 @@ sub accepts {
     return;
 }
 
-my $demo = read_conf('demo.conf');
-my %value = (
-    MODULES_PATH   => "$prefix/modules",
-    MODULE         => $ours,
-    LISTEN_PORT    => TestEnv::free_port(),
-    MEMCACHED_PORT => TestEnv::free_port(),
-);
-$demo =~ s/^#.*\n//mg;
-$demo =~ s/\@([A-Z_]+)\@/$value{$1} \/\/ "(no value for $1)"/ge;
+# As it is, but for the place of the modules, and ports that are free.
+sub with_ports {
+    my ($text) = @_;
+    my %port = map { ( $_ => TestEnv::free_port() ) } 8080, 8081;
+    $text =~ s/127\.0\.0\.1:(808[01])\b/127.0.0.1:$port{$1}/g;
+    return $text;
+}
+my $modules = join '', map {"load_module modules/$_;\n"} qw( ndk_http_module.so ngx_http_lua_module.so );
+
+my $demo = with_ports( read_conf('demo.conf') );
+$demo =~ s{^load_module /usr/lib/nginx/modules/}{load_module modules/}mg == 3 or die 'not three modules';
 accepts( 'demo.conf', $demo );
 
-my $drop_in = read_conf('drop-in.conf');
-my $port    = TestEnv::free_port();
-$drop_in =~ s{/var/log/nginx}{$prefix}g;
-$drop_in =~ s{(?<=listen 127\.0\.0\.1:)\d+}{$port};
-$drop_in =~ s/^(http \{\n)/$1$temp_paths/m or die 'no http block';
-$drop_in =~ s{^user .*\n}{}m if $> != 0;    # only root can change it; nginx warns
-accepts( 'drop-in.conf', $drop_in );
+# One line for an existing site.
+my $line = read_conf('drop-in.conf');
+is( join( '', grep { !/^\s*(?:#|$)/ } split /^/, $line ),
+    "load_module modules/ngx_http_lua_memcached_module.so;\n", 'drop-in.conf is one line' );
+my $site = "events {}\nhttp {\n$temp_paths    access_log off;\n%s}\n";
+my $drop_in = "$modules$line" . sprintf $site, '';
+accepts( 'drop-in.conf', "error_log $prefix/error.log;\n$drop_in" );
+
+# The others are for its http block. t/examples has what they do.
+my @others = grep { !/^(?:demo|drop-in)\.conf$/ } map { basename($_) } glob TestEnv::root() . '/nginx-conf/*.conf';
+cmp_ok( scalar @others, '>=', 6, 'configurations for the http block' );
+for my $name (@others) {
+    my $text = read_conf($name);
+    cmp_ok( scalar( split /\n/, $text ), '<', 60, "$name is short" );
+    ( my $suite = $name ) =~ s/\.conf$/.t/;
+    ok( -e TestEnv::root() . '/t/examples/site_' . $suite =~ tr/-/_/r, '... and has a suite' );
+    accepts( $name, "error_log $prefix/error.log;\n$modules$line" . sprintf $site, with_ports($text) );
+}
 
 # The order that the comments ask for is needed indeed.
-( my $wrong_order = $drop_in )
-    =~ s{^(load_module \S+lua_module\.so;\n)(load_module \S+\n)}{$2$1}m;
-my ($accepted) = check( 'wrong-order.conf', $wrong_order );
+my ($accepted) = check( 'wrong-order.conf', "$line$modules" . sprintf $site, '' );
 ok( !$accepted, 'our module before ngx_lua is refused' );
 
 done_testing();

@@ -16,6 +16,8 @@ my @bad = (
     [ '2 max_operations=x', 'needs a positive number of operations in "max_operations"' ],
     [ '2 max_size=0',       'needs a positive size in "max_size"' ],
     [ '2 max_size=1q',      'needs a positive size in "max_size"' ],
+    [ '2 max_size=1m max_size=2m', 'takes each parameter only once' ],
+    [ '2 max_operations=1 max_operations=1', 'takes each parameter only once' ],
     [ '2 more=1',           'takes only the parameters "max_operations" and "max_size"' ],
     [ '2; lua_memcached_multiplex off', 'is duplicate' ],
     [ '',                   'invalid number of arguments in "lua_memcached_multiplex" directive' ],

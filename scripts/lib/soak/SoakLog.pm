@@ -7,6 +7,7 @@ use warnings;
 
 # nginx's own lines about servers that are down, killed or cut.
 my $USUAL = qr/ (?: connect | recv | send | writev ) \(\) \s .* failed \s \( (?: 2 | 32 | 104 | 111 ): \s
+    | connect\(\)\ failed:\ \d+\ more\ lines?\ like\ this\ suppressed
     | SSL_\w+ \(\) \s failed \s .* (?: 32:\s | 104:\s | unexpected\ eof )
     | peer\ closed\ connection\ in\ SSL\ handshake /x;
 my $CHUNK = 262_144;

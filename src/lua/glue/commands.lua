@@ -4,7 +4,7 @@ local native, glue = ...
 
 local escape_uri, unescape_uri = ngx.escape_uri, ngx.unescape_uri
 local concat = table.concat
-local rawget, type = rawget, type
+local rawequal, rawget, type = rawequal, rawget, type
 
 local get, finish_get = native.get, native.finish_get
 local gets, finish_gets = native.gets, native.finish_gets
@@ -16,6 +16,7 @@ local flush_all, stats = native.flush_all, native.stats
 local server_version, verbosity = native.server_version, native.verbosity
 local finish_line = native.finish_line
 local quit, finish_quit = native.quit, native.finish_quit
+local not_initialized = native.not_initialized
 local wire_key, wire_keys, method = glue.wire_key, glue.wire_keys, glue.method
 
 local _M = glue.module
@@ -36,7 +37,7 @@ end
 local function get_list(self, keys, cas)
     local sock = self.sock
     if not sock then
-        return nil, "not initialized"
+        return nil, not_initialized(self, rawequal(self, _M))
     end
     local count = #keys
     if count == 0 then
@@ -59,7 +60,7 @@ function _M.get(self, key)
     end
     local sock = self.sock
     if not sock then
-        return nil, nil, "not initialized"
+        return nil, nil, not_initialized(self, rawequal(self, _M))
     end
     local text, escape = key, true
     if kind ~= "string" or self.escape_key ~= escape_uri then
@@ -75,7 +76,7 @@ function _M.gets(self, key)
     end
     local sock = self.sock
     if not sock then
-        return nil, nil, nil, "not initialized"
+        return nil, nil, nil, not_initialized(self, rawequal(self, _M))
     end
     local text, escape = wire_key(self, key)
     local id = sock[ID] or sock
@@ -100,7 +101,7 @@ end
 local function storage(self, verb, key, value, exptime, flags)
     local sock = self.sock
     if not sock then
-        return nil, "not initialized"
+        return nil, not_initialized(self, rawequal(self, _M))
     end
     if type(value) == "table" then
         value = joined(value)
@@ -134,7 +135,7 @@ end
 function _M.cas(self, key, value, cas_unique, exptime, flags)
     local sock = self.sock
     if not sock then
-        return nil, "not initialized"
+        return nil, not_initialized(self, rawequal(self, _M))
     end
     local text, escape = wire_key(self, key)
     local id = sock[ID] or sock

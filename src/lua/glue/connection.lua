@@ -1,9 +1,10 @@
 -- Methods on the connection of an object.
 local native, glue = ...
 
-local error, tonumber, type = error, tonumber, type
+local error, rawequal, tonumber, type = error, rawequal, tonumber, type
 
-local settimeouts = native.settimeouts
+local settimeouts, bad_timeout = native.settimeouts, native.bad_timeout
+local not_initialized = native.not_initialized
 local set_keepalive = native.set_keepalive
 local getreusedtimes, close = native.getreusedtimes, native.close
 local connect_sock, handshake = glue.connect_sock, glue.handshake
@@ -13,7 +14,11 @@ local _M = glue.module
 -- A timeout as cosockets take it: what is no number counts as 0.
 local function milliseconds(timeout)
     if type(timeout) ~= "number" then
-        timeout = tonumber(timeout) or 0
+        local number = tonumber(timeout)
+        if not number and timeout ~= nil then
+            bad_timeout(timeout)
+        end
+        timeout = number or 0
     end
     if not (timeout > -1 and timeout < 2147483648) then
         error("bad timeout value", 4)
@@ -24,7 +29,7 @@ end
 local function set_timeouts(self, connect_timeout, send_timeout, read_timeout)
     local sock = self.sock
     if not sock then
-        return nil, "not initialized"
+        return nil, not_initialized(self, rawequal(self, _M))
     end
     if sock[ID] == false then
         -- never connected: only kept, without a call
@@ -55,7 +60,7 @@ end
 function _M.connect(self, ...)
     local sock = self.sock
     if not sock then
-        return nil, "not initialized"
+        return nil, not_initialized(self, rawequal(self, _M))
     end
     return connect_sock(sock, ...)
 end
@@ -63,7 +68,7 @@ end
 function _M.sslhandshake(self, ...)
     local sock = self.sock
     if not sock then
-        return nil, "not initialized"
+        return nil, not_initialized(self, rawequal(self, _M))
     end
     return handshake(sock, ...)
 end
@@ -71,7 +76,7 @@ end
 function _M.set_keepalive(self, ...)
     local sock = self.sock
     if not sock then
-        return nil, "not initialized"
+        return nil, not_initialized(self, rawequal(self, _M))
     end
     return set_keepalive(sock, sock[ID], ...)
 end
@@ -79,7 +84,7 @@ end
 function _M.get_reused_times(self)
     local sock = self.sock
     if not sock then
-        return nil, "not initialized"
+        return nil, not_initialized(self, rawequal(self, _M))
     end
     return getreusedtimes(sock)
 end
@@ -87,7 +92,7 @@ end
 function _M.close(self)
     local sock = self.sock
     if not sock then
-        return nil, "not initialized"
+        return nil, not_initialized(self, rawequal(self, _M))
     end
     return close(sock)
 end

@@ -2,9 +2,10 @@
 local native, glue = ...
 
 local escape_uri, unescape_uri = ngx.escape_uri, ngx.unescape_uri
-local setmetatable, type = setmetatable, type
+local rawequal, setmetatable, type = rawequal, setmetatable, type
 
-local check_phase = native.check_phase
+local check_phase, check_options = native.check_phase, native.check_options
+local not_initialized = native.not_initialized
 local MAX_CONNECTIONS = native.max_connections
 local sock_metatable = glue.sock_metatable
 
@@ -19,6 +20,7 @@ function _M.new(_, opts)
     local sock = { false, 0, 0, 0, false, false, false, false }
     local escape_key, unescape_key = escape_uri, unescape_uri
     if opts then
+        check_options(opts)
         local transform = opts.key_transform
         if transform then
             escape_key, unescape_key = transform[1], transform[2]
@@ -56,7 +58,7 @@ local function method(body)
     return function(self, first, second)
         local sock = self.sock
         if not sock then
-            return nil, "not initialized"
+            return nil, not_initialized(self, rawequal(self, _M))
         end
         return body(self, sock, sock[ID] or sock, first, second)
     end

@@ -1,10 +1,11 @@
 -- Open pipelines. The methods of commands look for one in `_reqs`.
 local native, glue = ...
 
-local rawget, type = rawget, type
+local rawequal, rawget, type = rawequal, rawget, type
 
 local new_pipeline, pipeline_length = native.new_pipeline, native.pipeline_length
 local commit, finish_commit = native.commit, native.finish_commit
+local not_initialized = native.not_initialized
 
 local _M = glue.module
 
@@ -31,7 +32,7 @@ function _M.commit_pipeline(self)
     end
     local sock = self.sock
     if not sock then
-        return nil, "not initialized"
+        return nil, not_initialized(self, rawequal(self, _M))
     end
     if pipeline_length(pipeline) == 0 then
         return nil, "no more cmds"

@@ -7,28 +7,35 @@ use nginx_sys::{
     ngx_event_connect_peer, ngx_event_get_peer, ngx_int_t, ngx_peer_connection_t, ngx_str_t,
 };
 
-use crate::nginx::{self, Request};
+use crate::nginx::{self, Log, PeerLog, Request};
 use crate::transport::connection::address::Address;
 use crate::transport::connection::{Connection, NgxConnection};
 use crate::transport::error::Error;
+use crate::transport::log::connect_failed;
 
 /// Begins a connection on behalf of a request, whose log it gets. Whether it
 /// is still to be waited for.
 pub fn dial(address: &mut Address, request: Request) -> Result<(NgxConnection, bool), Error> {
-    // SAFETY: address and name live for the call; the request's log is valid, and
-    // so is a new connection, of which nobody else knows.
+    // nginx writes the path of a unix socket as it is
+    let text = address.text().replace(|c: char| c.is_control(), "?");
+    let mut peer_log = PeerLog::new(text);
+    let log = peer_log.stand_for(request.log());
+    let mut name = ngx_str_t {
+        len: peer_log.peer().len(),
+        data: peer_log.peer().as_ptr().cast_mut(),
+    };
+    // a server that is away is told a few times, and counted after that
+    let told = nginx::would_admit(connect_failed(peer_log.peer()));
+    let log = if told { log } else { Log::silent() };
+    // SAFETY: address and name live for the call; the logs are valid, and so is a new
+    // connection, of which nobody else knows.
     unsafe {
-        let text = address.text();
-        let mut name = ngx_str_t {
-            len: text.len(),
-            data: text.as_ptr().cast_mut(),
-        };
         let mut peer: ngx_peer_connection_t = std::mem::zeroed();
         peer.sockaddr = address.as_ptr();
         peer.socklen = address.len();
         peer.name = &mut name;
         peer.get = Some(ngx_event_get_peer);
-        peer.log = request.log().as_ptr();
+        peer.log = log.as_ptr();
         peer.set_log_error(NGX_ERROR_ERR as _);
         // it says nothing of it if there is no free connection
         *libc::__errno_location() = 0;
@@ -37,10 +44,15 @@ pub fn dial(address: &mut Address, request: Request) -> Result<(NgxConnection, b
         match NonNull::new(peer.connection) {
             Some(connection) if rc == NGX_OK as ngx_int_t || rc == NGX_AGAIN as ngx_int_t => {
                 let connecting = rc == NGX_AGAIN as ngx_int_t;
-                Ok((NgxConnection::from_raw(connection), connecting))
+                let connection = NgxConnection::from_raw(connection, peer_log, request.log());
+                Ok((connection, connecting))
             }
             None if errno == 0 => Err(Error::NoConnection),
-            _ => Err(Error::from_errno(errno)),
+            _ => {
+                // nginx has written the line, if there was to be one
+                nginx::admit(connect_failed(peer_log.peer()));
+                Err(Error::from_errno(errno))
+            }
         }
     }
 }

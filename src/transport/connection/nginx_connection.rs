@@ -16,19 +16,32 @@ use nginx_sys::{
     ngx_event_t, ngx_handle_read_event, ngx_handle_write_event, ngx_int_t, ngx_tcp_nodelay,
 };
 
-use crate::nginx::{self, Log, Msec, stop_timer};
+use crate::nginx::{self, Log, Msec, PeerLog, stop_timer};
 use crate::transport::connection::handlers::handlers;
 use crate::transport::error::Error;
 
 /// An nginx connection that is closed when dropped.
-pub struct NgxConnection(NonNull<ngx_connection_t>);
+pub struct NgxConnection(NonNull<ngx_connection_t>, PeerLog);
 
 impl NgxConnection {
+    /// Its lines in the log end with the server's address, by `peer_log`. It writes to `log`.
+    ///
     /// # Safety
     ///
     /// `connection` is open and nobody else closes it.
-    pub unsafe fn from_raw(connection: NonNull<ngx_connection_t>) -> NgxConnection {
-        NgxConnection(connection)
+    pub unsafe fn from_raw(
+        connection: NonNull<ngx_connection_t>,
+        peer_log: PeerLog,
+        log: Log,
+    ) -> NgxConnection {
+        let mut this = NgxConnection(connection, peer_log);
+        this.set_log(log);
+        this
+    }
+
+    /// The server's address.
+    pub fn peer(&self) -> &str {
+        self.1.peer()
     }
 
     /// For nginx's own functions. The connection is open while this lives.
@@ -378,7 +391,7 @@ impl NgxConnection {
     /// until the request ends at the latest, or that of the cycle.
     #[inline(always)]
     pub fn set_log(&mut self, log: Log) {
-        let log = log.as_ptr();
+        let log = self.1.stand_for(log).as_ptr();
         let c = self.get_mut();
         c.log = log;
         if !c.pool.is_null() {
@@ -403,9 +416,10 @@ impl NgxConnection {
 
     /// As [`Self::log_error`], to another log.
     pub fn log_error_to(&mut self, log: Log, errno: ngx_err_t, text: &'static std::ffi::CStr) {
-        let own = std::mem::replace(&mut self.get_mut().log, log.as_ptr());
+        let own = self.1.target();
+        self.1.stand_for(log);
         self.log_error(errno, text);
-        self.get_mut().log = own;
+        self.1.stand_for(own);
     }
 }
 

@@ -335,7 +335,9 @@ impl NgxConnection {
         if code != X509_V_OK as std::ffi::c_long {
             log_socket_error(
                 request,
-                format_args!("lua ssl certificate verify error: ({code}: {text})"),
+                self.peer(),
+                "lua ssl certificate verify error",
+                format_args!(": ({code}: {text})"),
             );
             return Err(Error::Tls(format!("{code}: {text}")));
         }
@@ -350,10 +352,9 @@ impl NgxConnection {
         if unsafe { ngx_ssl_check_host(c, &mut text) } != NGX_OK as ngx_int_t {
             log_socket_error(
                 request,
-                format_args!(
-                    "lua ssl certificate does not match host \"{}\"",
-                    String::from_utf8_lossy(name)
-                ),
+                self.peer(),
+                "lua ssl certificate does not match host",
+                format_args!(" \"{}\"", String::from_utf8_lossy(name)),
             );
             return Err(failed("certificate host mismatch"));
         }

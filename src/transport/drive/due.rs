@@ -2,7 +2,7 @@
 
 use crate::nginx::{self, Request};
 use crate::transport::error::Error;
-use crate::transport::ids::{ConnectionKey, OpKey, SessionKey};
+use crate::transport::ids::{ConnectionKey, OpKey, SessionKey, SharedPoolKey};
 use crate::transport::log::{log_socket_error, log_timeout};
 use crate::transport::state::op::{Assignment, Stage, Work};
 use crate::transport::state::outcome::Slot;
@@ -12,6 +12,8 @@ use crate::transport::worker::Worker;
 /// Calls that time out in an iteration of the event loop before others have their
 /// turn.
 const AT_ONCE: usize = 512;
+
+const WRITE_TIMED_OUT: &str = "lua tcp socket write timed out";
 
 impl Worker {
     /// The timer has expired.
@@ -48,22 +50,27 @@ impl Worker {
         match &op.stage {
             Stage::New | Stage::Resolving(_) => {}
             Stage::PoolQueue(queued) => {
-                let host = String::from_utf8_lossy(&queued.host);
+                let to = format!("{}:{}", String::from_utf8_lossy(&queued.host), queued.port);
                 log_socket_error(
                     request,
-                    format_args!(
-                        "lua tcp socket queued connect timed out, when trying to connect to {host}:{}",
-                        queued.port
-                    ),
+                    &to,
+                    "lua tcp socket queued connect timed out",
+                    format_args!(", when trying to connect to {to}"),
                 );
                 self.time_out(key, false);
             }
             Stage::Joining { shared_pool, .. } => {
-                log_timeout(request, &self.peer_text(*shared_pool));
+                let [to, peer] = self.peer_texts(*shared_pool);
+                log_timeout(request, &peer, &to);
                 self.time_out(key, false);
             }
             Stage::RoomQueue { .. } => {
-                log_socket_error(request, format_args!("lua tcp socket write timed out"));
+                let shared_pool = match session.state {
+                    State::Shared { shared_pool, .. } => shared_pool,
+                    _ => SharedPoolKey::default(),
+                };
+                let [_, peer] = self.peer_texts(shared_pool);
+                log_socket_error(request, &peer, WRITE_TIMED_OUT, format_args!(""));
                 self.time_out(key, true);
             }
             Stage::Assigned(assignment) => {
@@ -91,8 +98,8 @@ impl Worker {
         if let Some(connection) = self.connections.get_mut(connection)
             && connection.is_connecting()
         {
-            let peer = connection.address.text_and_port();
-            log_timeout(request, &peer);
+            let to = connection.address.text_and_port();
+            log_timeout(request, connection.nginx.peer(), &to);
         }
         self.time_out(key, false);
     }
@@ -124,11 +131,13 @@ impl Worker {
             }
             return self.set_deadline(key, slot, due - now);
         }
-        let what = if sent { "read" } else { "write" };
-        log_socket_error(
-            session.request(),
-            format_args!("lua tcp socket {what} timed out"),
-        );
+        let words = match sent {
+            true => "lua tcp socket read timed out",
+            false => WRITE_TIMED_OUT,
+        };
+        let connection = self.connections.get(assignment.connection);
+        let peer = connection.map_or("", |connection| connection.nginx.peer());
+        log_socket_error(session.request(), peer, words, format_args!(""));
         if raw_receive {
             // as with cosockets, it can be tried again
             let outcome = self

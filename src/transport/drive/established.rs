@@ -4,7 +4,7 @@ use crate::fault;
 use crate::transport::connection::{Connection, Owner, Phase};
 use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, OpKey, SessionKey};
-use crate::transport::log::logs_errors;
+use crate::transport::log::{log_connect_error, logs_errors};
 use crate::transport::state::op::{Resolving, Stage, Target};
 use crate::transport::state::outcome::{Opened, Outcome, Slot};
 use crate::transport::state::postponed::Postponed;
@@ -114,7 +114,7 @@ impl Worker {
                 if let (Error::Os(errno), Some(request)) = (&error, request)
                     && logs_errors(request)
                 {
-                    connection.nginx.log_error(*errno, c"connect() failed");
+                    log_connect_error(&connection.nginx, *errno);
                 }
                 self.fail_connecting(key, error);
             }

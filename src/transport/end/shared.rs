@@ -3,7 +3,7 @@
 use crate::transport::connection::{Connection, Owner};
 use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, SharedPoolKey};
-use crate::transport::log::log_refusal;
+use crate::transport::log::{log_connect_error, log_refusal};
 use crate::transport::state::op::Stage;
 use crate::transport::state::outcome::Outcome;
 use crate::transport::state::postponed::Postponed;
@@ -157,7 +157,7 @@ impl Worker {
         let peer = connection.address.text_and_port();
         if let (Error::Os(errno), true) = (error, joining.is_empty()) {
             // nobody is told the reason
-            connection.nginx.log_error(*errno, c"connect() failed");
+            log_connect_error(&connection.nginx, *errno);
         }
         for (op, key) in joining {
             let Some(session) = self.sessions.get_mut(key) else {

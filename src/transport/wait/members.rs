@@ -173,13 +173,16 @@ impl Worker {
         }
     }
 
-    /// Where a shared pool's server is, for a log line.
-    pub fn peer_text(&self, shared_pool: SharedPoolKey) -> String {
+    /// Where a shared pool's server is, for a log line: as cosockets say to where they connect,
+    /// and its address.
+    pub fn peer_texts(&self, shared_pool: SharedPoolKey) -> [String; 2] {
         let address = self
             .shared_pools
             .get(shared_pool)
             .and_then(|shared_pool| shared_pool.address);
-        address.map_or_else(String::new, |mut address| address.text_and_port())
+        address.map_or_else(Default::default, |mut address| {
+            [address.text_and_port(), address.text()]
+        })
     }
 
     /// Has a shared connection be flushed at the end of this iteration of the
