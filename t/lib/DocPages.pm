@@ -111,8 +111,9 @@ sub run_nginx {
         $text = "server {\n$text\n}" if $place eq 'in a server block';
         $text = "${load}events {}\nhttp {\n$text\n}\n";
     }
-    my @modules = TestEnv::modules(1);
-    $text =~ s{load_module modules/\S*;}{ 'load_module ' . ( shift(@modules) // 'one/too/many' ) . ';' }ge;
+    my %module = map { m{([^/]*)\z} && ( $1 =~ s/\Alib//r ) => $_ } TestEnv::modules(1);
+    $text =~ s{load_module modules/\K(\S*)(?=;)}{ $module{$1} // $1 }ge;
+    $text =~ s{load_module modules/(?=/)}{load_module }g;
     my ($http) = $text =~ /^http \{\n(.*)/ms or return 'no http block';
     my $shared = TestEnv::multiplex_config($http);
     $text =~ s/^http \{\n/http {\n    access_log off;\n$temps    $shared/m;
