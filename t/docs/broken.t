@@ -47,7 +47,7 @@ like faults( [ nginx => $server =~ s/:get\(/:got(/r ], [ console => "${ask}\xe2\
 like faults( [ nginx => $server =~ s/listen/lua_memcached_multiplexing 2; listen/r ] ),
     qr/unknown directive "lua_memcached_multiplexing"/, 'a directive that is not there';
 like faults( [ nginx => $server =~ s/\A.*\n//r ] ), qr/first line has to be/, 'a block of no known place';
-like faults( [ nginx => <<'END' ] ), qr/loaded before ngx_http_lua_module/, 'the wrong order of modules';
+like faults( [ nginx => <<'END' ] ), qr/does not start/, 'the wrong order of modules';
 # nginx.conf
 load_module modules/ndk_http_module.so;
 load_module modules/ngx_http_lua_memcached_module.so;

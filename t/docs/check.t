@@ -84,6 +84,8 @@ notices 'a log line without a row', 'docs/monitoring.md', sub {s/^\| `lua memcac
     qr/no table in docs\/ has "lua memcached unsolicited data/;
 notices 'a log line that the code does not have', 'docs/monitoring.md', sub {s/`lua memcached unsolicited data/`lua memcached unasked data/g},
     qr/nobody says "lua memcached unasked data/;
+notices 'a symptom that does not exist', 'docs/troubleshooting.md', sub {s/^### `socket busy reading`/### `socket is busy`/m},
+    qr/troubleshooting\.md: "socket is busy": nobody/;
 notices 'a pattern for alerts that matches nothing', 'docs/monitoring.md',
     sub {s/`lua tcp socket read timed out`, /`memcached read timed out`, /}, qr/nobody says "memcached read/;
 notices 'a new log line', 'src/contain.rs', sub {s/"lua memcached internal error in/"lua memcached has a bug in/},

@@ -82,15 +82,15 @@ for my $path ( sort keys %page ) {
         my $to = length $file ? ( $path =~ s{[^/]*\z}{}r ) . $file : $path;
         1 while $to =~ s{[^/]+/\.\./}{};
         if ( !-e $to ) { fault("$path: dead link $target"); next }
-        $linked{$path}{$to}                   = 1;
-        $linked{$path}{"$to#" . $anchor // ''} = 1 if defined $anchor;
+        $linked{$path}{$to} = 1;
+        $linked{$path}{"$to#$anchor"} = 1 if defined $anchor;
         fault("$path: no such heading: $target")
             if defined $anchor && $page{$to} && !$page{$to}{anchors}{$anchor};
     }
     next if $path eq 'CHANGELOG.md';    # it tells of the past
     my %seen;
     for my $name ( $page{$path}{text} =~ m{(?<![\w/.@-])((?:scripts|nginx-conf|t|docs)/[\w./*-]*\w)}g ) {
-        next if $seen{$name}++ || $name =~ /\bmine\b/;
+        next if $seen{$name}++;
         my $here = $path =~ m{\Adocs/} && -e "docs/$name";
         fault("$path: there is no $name") if !$here && !grep { -e } glob $name;
     }
@@ -123,7 +123,6 @@ for my $name ( sort keys %directive ) {
 for my $path (@user_pages) {
     my %seen;
     for my $name ( grep { !$seen{$_}++ } $page{$path}{text} =~ /\b(lua_memcached_\w+)/g ) {
-        # one that is misspelt on purpose says so
         fault("$path: there is no directive $name") if !$directive{$name};
     }
 }
@@ -229,6 +228,8 @@ for my $path (@user_pages) {
         $kind->{$_} //= $path for $first =~ /`([^`]+)`/g;
     }
 }
+# Symptoms are headings.
+$told{$_} = 'docs/troubleshooting.md' for $page{'docs/troubleshooting.md'}{prose} =~ /^#+ `([^`]+)`$/mg;
 # The prose of the API names errors, too.
 my %named;
 for my $part ( split /\n\s*\n/, $page{'docs/api.md'}{prose} ) {
