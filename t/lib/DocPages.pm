@@ -16,7 +16,7 @@ my $PATIENCE = 20;
 my %FILE = ( 'memcached-ca.pem' => 'ca.pem', 'client.pem' => 'client.pem', 'client.key' => 'client.key' );
 my %HOST = ( 'cache.example' => 'memcached.test' );
 # Commands in `sh` blocks, besides the scripts.
-my %COMMAND = map { $_ => 1 } qw( cargo cp memcached mkdir mv nginx systemctl tar );
+my %COMMAND = map { $_ => 1 } qw( cargo cp grep memcached mkdir mv nginx strings systemctl tar );
 
 # The fenced blocks of a page: { lang, text, line }.
 sub blocks {

@@ -30,6 +30,7 @@ my $CHECKED    = qr/\A(?:error|message|line|reason|pattern)\z/;
 my %UNSEEN = (
     'a constant'                  => 'of the compiler',
     'evaluated at compile time'   => 'of the compiler',
+    'bad request …'              => 'a key of what is counted',
     'cannot wait'                 => 'becomes another error on its way',
     'cas unique'                  => 'a name in other texts',
     'server name'                 => 'a name in other texts',
