@@ -272,7 +272,11 @@ sub unknown_part {
     for my $known (@known) {
         @parts = map { without( $_, $known->[1] ) } @parts;
     }
-    return join ' ', grep { telling($_) } @parts;
+    # what is left between two of them may be a part of a third
+    return join ' ', grep {
+        my $part = s/\A\s+|\s+\z//gr;
+        telling($part) && !grep { index( $_->[0], $part ) >= 0 } @known
+    } @parts;
 }
 
 # What is left of a text without what a pattern fixes.
