@@ -69,7 +69,7 @@ sub run {
 sub start_servers {
     my ($self) = @_;
     my $plain = TestEnv::start_memcached();
-    my %port = ( 8080 => TestEnv::free_port(), 11211 => $plain, 11219 => TestEnv::free_port() );
+    my %port = ( 11211 => $plain, map { $_ => TestEnv::free_port() } 8080, 8081, 11219 );
     $self->{memcached} = [$plain];
     if ( $self->{text} =~ /\bsslhandshake\b/ && $self->{text} =~ /\b11213\b/ ) {
         my $dir = TestCerts::dir();
@@ -86,6 +86,7 @@ sub start_servers {
 sub here {
     my ( $self, $text ) = @_;
     my $port = $self->{port};
+    $text =~ s{^\s*include (nginx-conf/[\w.-]+);$}{ slurp( TestEnv::root() . "/$1" ) }mge;
     $text =~ s/\b(\d{4,5})\b/$port->{$1} \/\/ $1/ge;
     $text =~ s/\blisten \K(?=\d+;)/127.0.0.1:/g;
     $text =~ s{/etc/nginx/([\w.-]+\.(?:pem|key))}{ $FILE{$1} ? TestCerts::dir() . "/$FILE{$1}" : $& }ge;
@@ -275,7 +276,7 @@ sub shell {
         // '';
     local $?;
     close $out;
-    return $said;
+    return $said =~ s/\r$//gmr;
 }
 
 # What is wrong with the output, or nothing. An ellipsis stands for any text.
