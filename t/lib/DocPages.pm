@@ -16,7 +16,7 @@ my $PATIENCE = 20;
 my %FILE = ( 'memcached-ca.pem' => 'ca.pem', 'client.pem' => 'client.pem', 'client.key' => 'client.key' );
 my %HOST = ( 'cache.example' => 'memcached.test' );
 # Commands in `sh` blocks, besides the scripts.
-my %COMMAND = map { $_ => 1 } qw( cargo cp grep memcached mkdir mv nginx strings systemctl tar );
+my %COMMAND = map { $_ => 1 } qw( cp grep memcached mv nginx rm systemctl tar );
 
 # The fenced blocks of a page: { lang, text, line }.
 sub blocks {
@@ -90,6 +90,7 @@ sub here {
     $text =~ s/\b(\d{4,5})\b/$port->{$1} \/\/ $1/ge;
     $text =~ s/\blisten \K(?=\d+;)/127.0.0.1:/g;
     $text =~ s{/etc/nginx/([\w.-]+\.(?:pem|key))}{ $FILE{$1} ? TestCerts::dir() . "/$FILE{$1}" : $& }ge;
+    $text =~ s{/var/log/nginx/}{logs/}g;
     $text =~ s{/etc/nginx/lua\b}{$self->{dir}/lua}g;
     $text =~ s/\b\Q$_\E\b/$HOST{$_}/g for keys %HOST;
     $text =~ s/\bset_timeouts\(\K([\d, ]+)(?=\))/join ', ', map { $_ * $PATIENCE } split m{, *}, $1/ge;
