@@ -109,7 +109,6 @@ sub run_nginx {
     if ( $place ne 'nginx.conf' ) {
         my $load = join '', map {"load_module modules/$_;\n"}
             qw( ndk_http_module.so ngx_http_lua_module.so ngx_http_lua_memcached_module.so );
-        # A server block that is one already stays as it is.
         $text = "server {\n$text\n}" if $place eq 'in a server block';
         $text = "${load}events {}\nhttp {\n$text\n}\n";
     }
@@ -117,7 +116,7 @@ sub run_nginx {
     $text =~ s{load_module modules/\K(\S*)(?=;)}{ $module{$1} // $1 }ge;
     $text =~ s{load_module modules/(?=/)}{load_module }g;
     my ($http) = $text =~ /^http \{\n(.*)/ms or return 'no http block';
-    my $shared = TestEnv::multiplex_config($http);
+    my $shared = $text =~ /lua_memcached_module/ ? TestEnv::multiplex_config($http) : '';
     $text =~ s/^http \{\n/http {\n    access_log off;\n$temps    $shared/m;
     $self->start_nginx("daemon off;\npid logs/nginx.pid;\nerror_log logs/error.log info;\n$text");
     # What is in it has to be asked for, or nobody knows whether it works.
