@@ -5,7 +5,6 @@ use warnings;
 use lib 't/lib';
 
 use File::Temp ();
-use IO::Socket::INET;
 use Test::More;
 use TestEnv;
 use DocPages;

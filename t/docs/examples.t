@@ -4,7 +4,6 @@ use warnings;
 
 use lib 't/lib';
 
-use IO::Socket::INET;
 use Test::More;
 use TestEnv;
 use DocPages;

@@ -3,12 +3,15 @@ package DocPages;
 use strict;
 use warnings;
 
-use File::Path ();
 use File::Temp ();
+use IO::Socket::INET;
 use Time::HiRes qw( sleep time );
 
+use LiveNginx ();
 use TestCerts ();
 use TestEnv;
+
+*slurp = \&LiveNginx::slurp;
 
 # Examples have timeouts for production. Here the machine may be busy.
 my $PATIENCE = 20;
@@ -292,13 +295,6 @@ sub spill {
     print {$file} $text;
     close $file or die "$path: $!\n";
     return;
-}
-
-sub slurp {
-    my ($path) = @_;
-    open my $file, '<', $path or return '';
-    local $/;
-    return scalar(<$file>) // '';
 }
 
 sub DESTROY {
