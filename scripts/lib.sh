@@ -290,6 +290,7 @@ wait_for_port() {
 # The suites below t/, by folder.
 all_suites() { (cd "$root" && find t -path t/lib -prune -o -path 't/servroot*' -prune -o -name '*.t' -print | sort); }
 
-# What the suites need, besides what the build needs. openssl makes the TLS suites' certificates.
+# What the suites need, besides what the build needs. openssl makes the TLS suites' certificates;
+# examples of the documentation use curl.
 # shellcheck disable=SC2034 # used by scripts that source this
-suite_packages=(nginx libnginx-mod-http-lua memcached openssl perl libtest-base-perl)
+suite_packages=(nginx libnginx-mod-http-lua memcached openssl perl libtest-base-perl curl)

@@ -1,5 +1,5 @@
 //! Replies, parsed from a text that is there as a whole: what the decoder must come to, however it
-//! got the bytes. Written from protocol.txt and the rules of the module's README.
+//! got the bytes. Written from protocol.txt and docs/errors.md.
 
 /// What a reply says. Texts of errors are those of the module.
 #[derive(Clone, PartialEq, Eq, Debug)]

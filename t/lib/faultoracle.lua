@@ -1,5 +1,5 @@
 -- What a method has to return for the bytes that a server sends: the rules of
--- the README (Errors, Safety), said once more and as plainly as can be. All
+-- docs/errors.md, said once more and as plainly as can be. All
 -- bytes are there at once, so nothing here is incremental. In one place it
 -- matters when they came, see `came_with`.
 

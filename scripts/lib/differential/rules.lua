@@ -1,4 +1,4 @@
--- What the README says that this module refuses, written once more, to know it
+-- What docs/errors.md says that this module refuses, written once more, to know it
 -- of a call beforehand (for known.lua).
 
 local values = require "differential.values"
