@@ -1,12 +1,14 @@
 //! `lua_memcached_multiplex off | <connections> [max_operations=N] [max_size=SIZE];`
 
+use std::cell::Cell;
 use std::ffi::{c_char, c_void};
 use std::ptr;
 
-use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_parse_size, ngx_str_t};
+use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_str_t};
 
 use super::{ERROR, LocConf};
 use crate::contain::contain;
+use crate::nginx::Conf;
 use crate::upstream::Bounds;
 
 /// Maximum number of shared connections from a worker to a server.
@@ -72,14 +74,15 @@ fn number(text: &[u8]) -> Option<usize> {
     str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
 }
 
+/// As nginx reads a size, which may end with `k` or `m`.
 fn size(text: &[u8]) -> Option<usize> {
-    let mut text = ngx_str_t {
-        len: text.len(),
-        data: text.as_ptr().cast_mut(),
+    let (digits, unit) = match text {
+        [digits @ .., b'k' | b'K'] => (digits, 1024),
+        [digits @ .., b'm' | b'M'] => (digits, 1024 * 1024),
+        digits => (digits, 1),
     };
-    // SAFETY: a valid string, which is only read.
-    let size = unsafe { ngx_parse_size(&mut text) };
-    usize::try_from(size).ok().filter(|size| *size > 0)
+    let size = number(digits)?.checked_mul(unit)?;
+    (1..=isize::MAX as usize).contains(&size).then_some(size)
 }
 
 /// The directive's handler.
@@ -88,20 +91,17 @@ pub unsafe extern "C" fn set(
     _: *mut ngx_command_t,
     conf: *mut c_void,
 ) -> *mut c_char {
-    // SAFETY: nginx passes the configuration being read, with the directive
-    // and its arguments, and what `create_loc_conf` made.
-    unsafe {
-        let conf = &mut *conf.cast::<LocConf>();
-        if conf.multiplex.is_some() {
-            return c"is duplicate".as_ptr().cast_mut();
-        }
-        let args = (*cf).args;
-        let args = std::slice::from_raw_parts((*args).elts.cast::<ngx_str_t>(), (*args).nelts);
-        match contain(|| Multiplex::parse(args.get(1..).unwrap_or_default())) {
-            Some(Ok(parsed)) => conf.multiplex = Some(parsed),
-            Some(Err(text)) => return text.as_ptr().cast_mut(),
-            None => return ERROR,
-        }
+    // SAFETY: this is a handler; `create_loc_conf` made the location's configuration.
+    let (cf, conf) = unsafe { (Conf::from_raw(cf), &*conf.cast::<Cell<LocConf>>()) };
+    let mut changed = conf.get();
+    if changed.multiplex.is_some() {
+        return c"is duplicate".as_ptr().cast_mut();
     }
+    match contain(|| Multiplex::parse(cf.arguments().get(1..).unwrap_or_default())) {
+        Some(Ok(parsed)) => changed.multiplex = Some(parsed),
+        Some(Err(text)) => return text.as_ptr().cast_mut(),
+        None => return ERROR,
+    }
+    conf.set(changed);
     ptr::null_mut() // NGX_CONF_OK
 }

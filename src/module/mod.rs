@@ -15,7 +15,8 @@ use nginx_sys::{
 
 use crate::MEMORY;
 use crate::contain::{INTERNAL, contain, report};
-use crate::{conf, lua, nginx, ngx_lua, transport};
+use crate::nginx::{Conf, Module};
+use crate::{conf, lua, ngx_lua, transport};
 
 static MODULE_CONTEXT: ngx_http_module_t = ngx_http_module_t {
     preconfiguration: Some(preconfiguration),
@@ -49,25 +50,26 @@ unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
     report();
     alias::forget();
     conf::forget();
-    // SAFETY: nginx has set the index by now.
-    conf::set_index(unsafe { ngx_http_lua_memcached_module.ctx_index });
-    // SAFETY: nginx passes the configuration being read.
-    let registered = contain(|| unsafe { register(cf) });
+    // SAFETY: the module has the hooks of `conf`; this is one of its hooks.
+    let (module, cf) = unsafe {
+        let module = Module::from_raw(&raw const ngx_http_lua_memcached_module);
+        (module, Conf::from_raw(cf))
+    };
+    conf::set_module(module);
+    let registered = contain(|| register(cf));
     let Err(failed) = registered.unwrap_or_else(|| Err(INTERNAL.into())) else {
         return NGX_OK as ngx_int_t;
     };
-    // SAFETY: the configuration has a log.
-    let log = unsafe { nginx::Log::from_raw((*cf).log) };
-    log.write(NGX_LOG_EMERG, 0, format_args!("{failed}"));
+    cf.log().write(NGX_LOG_EMERG, 0, format_args!("{failed}"));
     NGX_ERROR as ngx_int_t
 }
 
 /// The error is for the operator to read.
-unsafe fn register(cf: *mut ngx_conf_t) -> Result<(), String> {
+fn register(cf: Conf) -> Result<(), String> {
     // first of all: nothing of ngx_lua may be touched when it is not there
     ngx_lua::check().map_err(|error| error.to_string())?;
     ngx_lua::discover().map_err(|error| error.to_string())?;
-    // SAFETY: by the caller's contract.
+    // SAFETY: the name is static.
     if unsafe { ngx_lua::preload(cf, lua::NAME, lua::open) } {
         Ok(())
     } else {
@@ -77,8 +79,9 @@ unsafe fn register(cf: *mut ngx_conf_t) -> Result<(), String> {
 
 /// The http block is read and merged.
 unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
-    // SAFETY: nginx passes the configuration being read.
-    match contain(|| unsafe { conf::complete(cf) }) {
+    // SAFETY: this is a hook.
+    let cf = unsafe { Conf::from_raw(cf) };
+    match contain(|| conf::complete(cf)) {
         Some(()) => NGX_OK as ngx_int_t,
         None => NGX_ERROR as ngx_int_t,
     }
