@@ -54,10 +54,7 @@ impl<A: GlobalAlloc> Reserve<A> {
         self.full.store(false, Relaxed);
         for block in &self.blocks {
             let memory = block.swap(ptr::null_mut(), Relaxed);
-            if !memory.is_null() {
-                // SAFETY: allocated with this layout, and nobody else has it.
-                unsafe { self.inner.dealloc(memory, LAYOUT) };
-            }
+            self.give_back(memory);
         }
     }
 
@@ -82,9 +79,26 @@ impl<A: GlobalAlloc> Reserve<A> {
             .compare_exchange(ptr::null_mut(), memory, Relaxed, Relaxed)
             .is_err()
         {
+            self.give_back(memory);
+        }
+    }
+
+    /// Sets a block free that is not in the reserve any more, if there is one.
+    fn give_back(&self, memory: *mut u8) {
+        if !memory.is_null() {
             // SAFETY: allocated with this layout, and nobody else has it.
             unsafe { self.inner.dealloc(memory, LAYOUT) };
         }
+    }
+
+    /// What `ask` gets or, when there is no memory, what it gets with the reserve.
+    #[inline(always)]
+    fn ask(&self, size: usize, ask: impl Fn() -> *mut u8) -> *mut u8 {
+        let found = ask();
+        if found.is_null() {
+            return self.tap(size, ask);
+        }
+        found
     }
 
     /// Tries again and again, with a block of the reserve set free each time.
@@ -100,8 +114,7 @@ impl<A: GlobalAlloc> Reserve<A> {
                 continue;
             }
             self.full.store(false, Relaxed);
-            // SAFETY: allocated with this layout, and nobody else has it.
-            unsafe { self.inner.dealloc(memory, LAYOUT) };
+            self.give_back(memory);
             let found = again();
             if !found.is_null() {
                 return found;
@@ -116,23 +129,13 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Reserve<A> {
     #[inline(always)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: by the caller's contract.
-        let found = unsafe { self.inner.alloc(layout) };
-        if found.is_null() {
-            // SAFETY: as above.
-            return self.tap(layout.size(), || unsafe { self.inner.alloc(layout) });
-        }
-        found
+        self.ask(layout.size(), || unsafe { self.inner.alloc(layout) })
     }
 
     #[inline(always)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: by the caller's contract.
-        let found = unsafe { self.inner.alloc_zeroed(layout) };
-        if found.is_null() {
-            // SAFETY: as above.
-            return self.tap(layout.size(), || unsafe { self.inner.alloc_zeroed(layout) });
-        }
-        found
+        self.ask(layout.size(), || unsafe { self.inner.alloc_zeroed(layout) })
     }
 
     #[inline(always)]
@@ -144,12 +147,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Reserve<A> {
     #[inline(always)]
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: by the caller's contract; after a failure the memory is as it was.
-        let found = unsafe { self.inner.realloc(memory, layout, size) };
-        if found.is_null() {
-            // SAFETY: as above.
-            return self.tap(size, || unsafe { self.inner.realloc(memory, layout, size) });
-        }
-        found
+        self.ask(size, || unsafe { self.inner.realloc(memory, layout, size) })
     }
 }
 

@@ -6,14 +6,16 @@ mod size;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls;
 
+use std::cell::Cell;
 use std::ffi::{c_char, c_void};
-use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::ptr::{self, NonNull};
+use std::sync::OnceLock;
 
-use crate::contain::contain;
+use nginx_sys::ngx_conf_t;
+
 #[cfg(ngx_feature = "http_ssl")]
-use crate::nginx::Request;
-use nginx_sys::{ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_module, ngx_palloc};
+use crate::contain::contain;
+use crate::nginx::{Conf, Live, Module, Request};
 
 #[cfg(ngx_feature = "http_ssl")]
 pub use tls::Context;
@@ -21,8 +23,8 @@ pub use tls::Context;
 pub use multiplex::{MAX_CONNECTIONS, Multiplex, places as multiplex_places, set as set_multiplex};
 pub use size::set_max_value_size;
 
-/// Where in `loc_conf` arrays this module's configuration is.
-static INDEX: AtomicUsize = AtomicUsize::new(0);
+/// This module.
+static MODULE: OnceLock<&Module<Cell<LocConf>>> = OnceLock::new();
 
 /// Bytes; well above memcached's default item size of 1 MiB.
 const DEFAULT_MAX_VALUE_SIZE: usize = 128 * 1024 * 1024;
@@ -53,12 +55,8 @@ impl LocConf {
     /// The configuration of `request`'s location.
     #[inline(always)]
     pub fn of(request: Request) -> LocConf {
-        // SAFETY: the index is this module's; `create_loc_conf` made what is there.
-        let conf = unsafe {
-            let conf = request.loc_conf(INDEX.load(Ordering::Relaxed));
-            conf.cast::<LocConf>().as_ref()
-        };
-        conf.copied().unwrap_or(LocConf::UNSET)
+        let conf = MODULE.get().and_then(|module| request.conf(module));
+        conf.map_or(LocConf::UNSET, |conf| conf.get())
     }
 
     /// `lua_memcached_max_value_size`: the longest value accepted from a
@@ -96,9 +94,11 @@ impl LocConf {
 /// `NGX_CONF_ERROR`
 pub const ERROR: *mut c_char = usize::MAX as *mut c_char;
 
-/// Sets the index that nginx gave the module. To be called before any request.
-pub fn set_index(index: usize) {
-    INDEX.store(index, Ordering::Relaxed);
+/// Sets the module whose [`create_loc_conf`] is that of this file. To be called
+/// before anything else.
+pub fn set_module(module: &'static Module<Cell<LocConf>>) {
+    // a second configuration has the same one
+    let _ = MODULE.set(module);
 }
 
 /// Drops what was recorded while a configuration was read. To be called before
@@ -110,72 +110,31 @@ pub fn forget() {
 }
 
 /// Completes the configuration of the http block after all locations were
-/// merged. It applies to timers of `init_worker_by_lua*`.
-///
-/// # Safety
-///
-/// To be called from `postconfiguration`, with its `cf`.
-pub unsafe fn complete(cf: *mut ngx_conf_t) {
-    // SAFETY: nginx has set the context to the http block's; `create_loc_conf`
-    // made its configuration, to which nobody else refers now.
-    unsafe {
-        let Some(http) = of_block((*cf).ctx.cast()) else {
-            return;
-        };
-        if (*http).max_value_size == UNSET {
-            (*http).max_value_size = DEFAULT_MAX_VALUE_SIZE;
-        }
-        #[cfg(ngx_feature = "http_ssl")]
-        {
-            (*http).ssl = tls::http_context(cf);
-        }
+/// merged. It applies to timers of `init_worker_by_lua*`. To be called from
+/// `postconfiguration`.
+pub fn complete(cf: Conf) {
+    let Some(http) = MODULE.get().and_then(|module| cf.of_block(module)) else {
+        return;
+    };
+    let mut conf = http.get();
+    if conf.max_value_size == UNSET {
+        conf.max_value_size = DEFAULT_MAX_VALUE_SIZE;
     }
+    #[cfg(ngx_feature = "http_ssl")]
+    {
+        conf.ssl = tls::http_context(cf);
+    }
+    http.set(conf);
     #[cfg(ngx_feature = "http_ssl")]
     tls::forget();
 }
 
-/// This module's configuration in the http block, if `cf` does not belong to
-/// reading a configuration. For `init_worker_by_lua*`, ngx_lua makes all
-/// modules merge a location in each worker, with an empty parent.
-///
-/// # Safety
-///
-/// To be called from `merge_loc_conf`, with its `cf`.
-unsafe fn finished_http<'a>(cf: *mut ngx_conf_t) -> Option<&'a LocConf> {
-    // SAFETY: the cycle has the http block's context as soon as nginx reads
-    // that block, and merges with it. ngx_lua has one of its own.
-    unsafe {
-        let context = *(*(*cf).cycle).conf_ctx.add(ngx_http_module.index);
-        if context.cast() == (*cf).ctx {
-            return None;
-        }
-        of_block(context.cast())?.as_ref()
-    }
-}
-
-/// # Safety
-///
-/// `context` is null or the context of an http block.
-unsafe fn of_block(context: *mut ngx_http_conf_ctx_t) -> Option<*mut LocConf> {
-    // SAFETY: by this function's contract, the array is filled for all modules.
-    unsafe {
-        let context = context.as_ref()?;
-        let conf = *context.loc_conf.add(INDEX.load(Ordering::Relaxed));
-        (!conf.is_null()).then_some(conf.cast())
-    }
-}
-
 /// `create_loc_conf`
 pub unsafe extern "C" fn create_loc_conf(cf: *mut ngx_conf_t) -> *mut c_void {
-    // SAFETY: nginx passes the configuration being read; its pool gives
-    // memory that is big and aligned enough, or null.
-    unsafe {
-        let conf = ngx_palloc((*cf).pool, size_of::<LocConf>()).cast::<LocConf>();
-        if !conf.is_null() {
-            conf.write(LocConf::UNSET);
-        }
-        conf.cast()
-    }
+    // SAFETY: this is a hook.
+    let cf = unsafe { Conf::from_raw(cf) };
+    let conf = cf.keep(Cell::new(LocConf::UNSET));
+    conf.map_or(ptr::null_mut(), |conf| conf.as_ptr().cast())
 }
 
 /// `merge_loc_conf`
@@ -184,24 +143,37 @@ pub unsafe extern "C" fn merge_loc_conf(
     parent: *mut c_void,
     child: *mut c_void,
 ) -> *mut c_char {
-    // SAFETY: both came from `create_loc_conf`.
-    let (parent, child) = unsafe { (&*parent.cast::<LocConf>(), &mut *child.cast::<LocConf>()) };
-    // SAFETY: this is `merge_loc_conf`.
-    if let Some(http) = unsafe { finished_http(cf) } {
-        // a worker may not be able to read what the master could
-        child.inherit(http);
-        #[cfg(ngx_feature = "http_ssl")]
-        {
-            child.ssl = http.ssl;
-        }
-        return ptr::null_mut(); // NGX_CONF_OK
-    }
-    child.inherit(parent);
-    #[cfg(ngx_feature = "http_ssl")]
-    // SAFETY: as above.
-    match contain(|| unsafe { tls::context(cf) }).flatten() {
-        Some(context) => child.ssl = context,
+    let (Some(parent), Some(child)) = (NonNull::new(parent), NonNull::new(child)) else {
+        return ERROR;
+    };
+    // SAFETY: this is a hook; both came from `create_loc_conf`.
+    let (cf, parent, child) = unsafe {
+        let of = |conf: NonNull<c_void>| Live::<Cell<LocConf>>::new(conf.cast());
+        (Conf::from_raw(cf), of(parent), of(child))
+    };
+    match merged(cf, child.get(), parent.get()) {
+        Some(conf) => child.set(conf),
         None => return ERROR,
     }
     ptr::null_mut() // NGX_CONF_OK
+}
+
+/// `None`: the reason was logged.
+fn merged(cf: Conf, mut conf: LocConf, parent: LocConf) -> Option<LocConf> {
+    let http = MODULE.get().and_then(|module| cf.of_finished_http(module));
+    if let Some(http) = http {
+        // a worker may not be able to read what the master could
+        conf.inherit(&http.get());
+        #[cfg(ngx_feature = "http_ssl")]
+        {
+            conf.ssl = http.get().ssl;
+        }
+        return Some(conf);
+    }
+    conf.inherit(&parent);
+    #[cfg(ngx_feature = "http_ssl")]
+    {
+        conf.ssl = contain(|| tls::context(cf)).flatten()?;
+    }
+    Some(conf)
 }

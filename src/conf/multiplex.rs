@@ -1,6 +1,6 @@
 //! `lua_memcached_multiplex off | <connections> [max_operations=N] [max_size=SIZE];`
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 
@@ -9,6 +9,7 @@ use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_str_t};
 use super::size;
 use super::{ERROR, LocConf};
 use crate::contain::contain;
+use crate::nginx::Conf;
 use crate::upstream::Bounds;
 
 /// Maximum number of shared connections from a worker to a server.
@@ -109,10 +110,7 @@ pub fn places() -> String {
     text
 }
 
-/// # Safety
-///
-/// `cf` is the configuration being read.
-unsafe fn note_place(cf: *mut ngx_conf_t, connections: usize) {
+fn note_place(cf: Conf, connections: usize) {
     /// How many are named.
     const NAMED: usize = 4;
     let Ok(mut places) = PLACES.0.try_borrow_mut() else {
@@ -123,14 +121,7 @@ unsafe fn note_place(cf: *mut ngx_conf_t, connections: usize) {
         *others += 1;
         return;
     }
-    // SAFETY: by this function's contract; a directive is read from a file, which has a name.
-    let place = unsafe {
-        (*cf).conf_file.as_ref().map_or_else(
-            || "?".into(),
-            |file| format!("{}:{}", file.file.name, file.line),
-        )
-    };
-    named.push(format!("{connections} in {place}"));
+    named.push(format!("{connections} in {}", cf.place()));
 }
 
 /// The directive's handler.
@@ -139,25 +130,22 @@ pub unsafe extern "C" fn set(
     _: *mut ngx_command_t,
     conf: *mut c_void,
 ) -> *mut c_char {
-    // SAFETY: nginx passes the configuration being read, with the directive
-    // and its arguments, and what `create_loc_conf` made.
-    unsafe {
-        let conf = &mut *conf.cast::<LocConf>();
-        if conf.multiplex.is_some() {
-            return c"is duplicate".as_ptr().cast_mut();
-        }
-        let args = (*cf).args;
-        let args = std::slice::from_raw_parts((*args).elts.cast::<ngx_str_t>(), (*args).nelts);
-        match contain(|| Multiplex::parse(args.get(1..).unwrap_or_default())) {
-            Some(Ok(parsed)) => {
-                conf.multiplex = Some(parsed);
-                if parsed.connections > 0 {
-                    contain(|| note_place(cf, parsed.connections));
-                }
-            }
-            Some(Err(text)) => return text.as_ptr().cast_mut(),
-            None => return ERROR,
-        }
+    // SAFETY: this is a handler; `create_loc_conf` made the location's configuration.
+    let (cf, conf) = unsafe { (Conf::from_raw(cf), &*conf.cast::<Cell<LocConf>>()) };
+    let mut changed = conf.get();
+    if changed.multiplex.is_some() {
+        return c"is duplicate".as_ptr().cast_mut();
     }
+    match contain(|| Multiplex::parse(cf.arguments().get(1..).unwrap_or_default())) {
+        Some(Ok(parsed)) => {
+            changed.multiplex = Some(parsed);
+            if parsed.connections > 0 {
+                contain(|| note_place(cf, parsed.connections));
+            }
+        }
+        Some(Err(text)) => return text.as_ptr().cast_mut(),
+        None => return ERROR,
+    }
+    conf.set(changed);
     ptr::null_mut() // NGX_CONF_OK
 }

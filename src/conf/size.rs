@@ -1,22 +1,32 @@
 //! Sizes, and `lua_memcached_max_value_size size;`.
 
+use std::cell::Cell;
 use std::ffi::{c_char, c_void};
 use std::ptr;
 
-use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_parse_offset, ngx_str_t};
+use nginx_sys::{ngx_command_t, ngx_conf_t};
 
 use super::{ERROR, LocConf, UNSET};
 use crate::contain::contain;
+use crate::nginx::Conf;
 
 /// A number of bytes as in nginx's directives, with `k`, `m` or `g` for others.
 pub fn parse(text: &[u8]) -> Option<usize> {
-    let mut text = ngx_str_t {
-        len: text.len(),
-        data: text.as_ptr().cast_mut(),
+    let (digits, unit) = match text {
+        [digits @ .., b'k' | b'K'] => (digits, 1 << 10),
+        [digits @ .., b'm' | b'M'] => (digits, 1 << 20),
+        [digits @ .., b'g' | b'G'] => (digits, 1 << 30),
+        digits => (digits, 1),
     };
-    // SAFETY: a valid string, which is only read.
-    let size = unsafe { ngx_parse_offset(&mut text) };
-    usize::try_from(size).ok()
+    // a sign would be parsed, too
+    let only_digits = digits.iter().all(u8::is_ascii_digit);
+    let number: usize = str::from_utf8(digits)
+        .ok()
+        .filter(|_| only_digits)?
+        .parse()
+        .ok()?;
+    let size = number.checked_mul(unit)?;
+    (size <= isize::MAX as usize).then_some(size)
 }
 
 /// The directive's handler.
@@ -25,23 +35,22 @@ pub unsafe extern "C" fn set_max_value_size(
     _: *mut ngx_command_t,
     conf: *mut c_void,
 ) -> *mut c_char {
-    // SAFETY: nginx passes the configuration being read, with the directive
-    // and its one argument, and what `create_loc_conf` made.
-    unsafe {
-        let conf = &mut *conf.cast::<LocConf>();
-        if conf.max_value_size != UNSET {
-            return c"is duplicate".as_ptr().cast_mut();
-        }
-        let text: ngx_str_t = *(*(*cf).args).elts.cast::<ngx_str_t>().add(1);
-        match contain(|| parse(text.as_bytes())) {
-            Some(Some(size)) => conf.max_value_size = size,
-            Some(None) => {
-                return c"needs a size such as 512k, 1m or 2g, or 0 for no limit"
-                    .as_ptr()
-                    .cast_mut();
-            }
-            None => return ERROR,
-        }
+    // SAFETY: this is a handler; `create_loc_conf` made the location's configuration.
+    let (cf, conf) = unsafe { (Conf::from_raw(cf), &*conf.cast::<Cell<LocConf>>()) };
+    let mut changed = conf.get();
+    if changed.max_value_size != UNSET {
+        return c"is duplicate".as_ptr().cast_mut();
     }
+    let size = contain(|| parse(cf.arguments().get(1)?.as_bytes()));
+    match size {
+        Some(Some(size)) => changed.max_value_size = size,
+        Some(None) => {
+            return c"needs a size such as 512k, 1m or 2g, or 0 for no limit"
+                .as_ptr()
+                .cast_mut();
+        }
+        None => return ERROR,
+    }
+    conf.set(changed);
     ptr::null_mut() // NGX_CONF_OK
 }

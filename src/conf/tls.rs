@@ -4,13 +4,12 @@ use std::cell::RefCell;
 use std::ptr::{self, NonNull};
 
 use nginx_sys::{
-    NGX_LOG_EMERG, NGX_LOG_WARN, NGX_OK, SSL_CTX_set_cipher_list, ngx_array_t, ngx_conf_full_name,
-    ngx_conf_t, ngx_int_t, ngx_keyval_t, ngx_pcalloc, ngx_pool_cleanup_add, ngx_ssl_certificates,
-    ngx_ssl_cleanup_ctx, ngx_ssl_conf_commands, ngx_ssl_create, ngx_ssl_crl, ngx_ssl_error,
-    ngx_ssl_t, ngx_ssl_trusted_certificate, ngx_str_t,
+    NGX_LOG_EMERG, NGX_LOG_WARN, NGX_OK, SSL_CTX_set_cipher_list, ngx_int_t, ngx_pcalloc,
+    ngx_pool_cleanup_add, ngx_ssl_certificates, ngx_ssl_cleanup_ctx, ngx_ssl_conf_commands,
+    ngx_ssl_create, ngx_ssl_crl, ngx_ssl_error, ngx_ssl_t, ngx_ssl_trusted_certificate, ngx_str_t,
 };
 
-use crate::nginx;
+use crate::nginx::{Conf, Log};
 use crate::ngx_lua::TlsSettings;
 
 /// The SSL context for TLS handshakes in a location.
@@ -42,85 +41,60 @@ pub fn forget() {
     CONTEXTS.0.take();
 }
 
-/// The context for the location that is being merged. `None` if it cannot be
-/// made; the reason was logged.
-///
-/// # Safety
-///
-/// As for [`TlsSettings::being_merged`].
-pub unsafe fn context(cf: *mut ngx_conf_t) -> Option<Context> {
-    // SAFETY: by this function's contract.
-    unsafe {
-        match TlsSettings::being_merged(cf) {
-            None => Some(Context::None),
-            Some(settings) => context_of(cf, settings).map(Context::Made),
-        }
+/// The context for the location that is being merged, see
+/// [`TlsSettings::being_merged`]. `None` if it cannot be made; the reason was
+/// logged.
+pub fn context(cf: Conf) -> Option<Context> {
+    match TlsSettings::being_merged(cf) {
+        None => Some(Context::None),
+        Some(settings) => context_of(cf, settings, cf.log()).map(Context::Made),
     }
 }
 
-/// The context for the http block. Locations with the same settings share it.
-///
-/// # Safety
-///
-/// As for [`TlsSettings::of_http_block`].
-pub unsafe fn http_context(cf: *mut ngx_conf_t) -> Context {
-    // SAFETY: by this function's contract; the copy is used here only.
-    unsafe {
-        let Some(settings) = TlsSettings::of_http_block(cf) else {
-            return Context::None;
-        };
-        // each location may have other settings, so this is not an error
-        let mut quiet = *cf;
-        quiet.log = nginx::silent_log();
-        let Some(context) = context_of(&raw mut quiet, settings) else {
-            nginx::Log::from_raw((*cf).log).write(
-                NGX_LOG_WARN,
-                0,
-                format_args!(
-                    "lua_ssl_* directives of the http block cannot be applied: \
-                     timers of init_worker_by_lua* can do no TLS handshakes with memcached"
-                ),
-            );
-            return Context::Unusable;
-        };
-        (*context.as_ptr()).log = (*cf).log;
-        Context::Made(context)
-    }
+/// The context for the http block, see [`TlsSettings::of_http_block`]. Locations
+/// with the same settings share it.
+pub fn http_context(cf: Conf) -> Context {
+    let Some(settings) = TlsSettings::of_http_block(cf) else {
+        return Context::None;
+    };
+    // each location may have other settings, so this is not an error
+    let Some(context) = cf.quietly(|quiet| context_of(quiet, settings, cf.log())) else {
+        cf.log().write(
+            NGX_LOG_WARN,
+            0,
+            format_args!(
+                "lua_ssl_* directives of the http block cannot be applied: \
+                 timers of init_worker_by_lua* can do no TLS handshakes with memcached"
+            ),
+        );
+        return Context::Unusable;
+    };
+    Context::Made(context)
 }
 
-/// # Safety
-///
-/// `cf` belongs to reading the configuration that has these settings.
-unsafe fn context_of(cf: *mut ngx_conf_t, mut settings: TlsSettings) -> Option<NonNull<ngx_ssl_t>> {
-    // SAFETY: by this function's contract: the settings' arrays and strings
-    // live in the configuration, and its cycle has a pool.
-    unsafe {
-        for name in [&mut settings.trusted_certificate, &mut settings.crl] {
-            let found =
-                name.len == 0 || ngx_conf_full_name((*cf).cycle, name, 1) == NGX_OK as ngx_int_t;
-            if !found {
-                return None;
-            }
+/// The settings are those of the configuration, and so is the log, which the
+/// context has later.
+fn context_of(cf: Conf, mut settings: TlsSettings, log: Log) -> Option<NonNull<ngx_ssl_t>> {
+    for name in [&mut settings.trusted_certificate, &mut settings.crl] {
+        if name.len != 0 && !cf.complete_path(name) {
+            return None;
         }
-        let recipe = recipe(&settings);
-        let known = CONTEXTS
-            .0
-            .borrow()
-            .iter()
-            .find_map(|(other, context)| (*other == recipe).then_some(*context));
-        if known.is_some() {
-            return known;
-        }
-        let context = create(cf, settings)?;
-        CONTEXTS.0.borrow_mut().push((recipe, context));
-        Some(context)
     }
+    let recipe = recipe(&settings);
+    let known = CONTEXTS
+        .0
+        .borrow()
+        .iter()
+        .find_map(|(other, context)| (*other == recipe).then_some(*context));
+    if known.is_some() {
+        return known;
+    }
+    let context = create(cf, settings, log)?;
+    CONTEXTS.0.borrow_mut().push((recipe, context));
+    Some(context)
 }
 
-/// # Safety
-///
-/// The settings are those of a configuration that exists.
-unsafe fn recipe(settings: &TlsSettings) -> Recipe {
+fn recipe(settings: &TlsSettings) -> Recipe {
     let mut recipe = format!("{} {} ", settings.protocols, settings.verify_depth).into_bytes();
     let mut add = |text: &ngx_str_t| {
         recipe.extend_from_slice(format!("{}:", text.len).as_bytes());
@@ -129,38 +103,24 @@ unsafe fn recipe(settings: &TlsSettings) -> Recipe {
     add(&settings.ciphers);
     add(&settings.trusted_certificate);
     add(&settings.crl);
-    // SAFETY: by this function's contract; the element types are those of
-    // the directives' slot functions.
-    unsafe {
-        for pair in elements::<ngx_keyval_t>(settings.conf_commands) {
-            add(&pair.key);
-            add(&pair.value);
-        }
-        for files in [settings.certificates, settings.certificate_keys] {
-            elements::<ngx_str_t>(files).iter().for_each(&mut add);
-        }
+    for pair in settings.conf_commands.as_slice() {
+        add(&pair.key);
+        add(&pair.value);
+    }
+    for files in [settings.certificates, settings.certificate_keys] {
+        files.as_slice().iter().for_each(&mut add);
     }
     recipe
 }
 
-/// # Safety
-///
-/// `array` is null or holds elements of type `T`.
-unsafe fn elements<'a, T>(array: *mut ngx_array_t) -> &'a [T] {
-    if array.is_null() {
-        return &[];
-    }
-    // SAFETY: by this function's contract.
-    unsafe { std::slice::from_raw_parts((*array).elts.cast(), (*array).nelts) }
-}
-
 /// Makes a context, step by step as ngx_lua does.
-///
-/// # Safety
-///
-/// As for [`context_of`].
-unsafe fn create(cf: *mut ngx_conf_t, mut settings: TlsSettings) -> Option<NonNull<ngx_ssl_t>> {
+fn create(cf: Conf, mut settings: TlsSettings, log: Log) -> Option<NonNull<ngx_ssl_t>> {
     let ok = NGX_OK as ngx_int_t;
+    let (certificates, keys) = (
+        settings.certificates.as_ptr(),
+        settings.certificate_keys.as_ptr(),
+    );
+    let cf = cf.as_ptr();
     // SAFETY: the configuration being read has a pool and a log, and the
     // settings are its own.
     unsafe {
@@ -190,15 +150,9 @@ unsafe fn create(cf: *mut ngx_conf_t, mut settings: TlsSettings) -> Option<NonNu
             );
             return None;
         }
-        if !settings.certificates.is_null()
-            && !settings.certificate_keys.is_null()
-            && ngx_ssl_certificates(
-                cf,
-                ssl,
-                settings.certificates,
-                settings.certificate_keys,
-                ptr::null_mut(),
-            ) != ok
+        if !certificates.is_null()
+            && !keys.is_null()
+            && ngx_ssl_certificates(cf, ssl, certificates, keys, ptr::null_mut()) != ok
         {
             return None;
         }
@@ -213,10 +167,11 @@ unsafe fn create(cf: *mut ngx_conf_t, mut settings: TlsSettings) -> Option<NonNu
             return None;
         }
         if ngx_ssl_crl(cf, ssl, &mut settings.crl) != ok
-            || ngx_ssl_conf_commands(cf, ssl, settings.conf_commands) != ok
+            || ngx_ssl_conf_commands(cf, ssl, settings.conf_commands.as_ptr()) != ok
         {
             return None;
         }
+        (*ssl).log = log.as_ptr();
         Some(context)
     }
 }

@@ -6,13 +6,13 @@
 
 use std::ffi::c_int;
 
-use mlua::ffi::{lua_objlen, lua_pop, lua_rawgeti_};
+use mlua::ffi::{LUA_TNIL, LUA_TNUMBER};
 
 use super::explain;
 use super::handle;
 use super::pipeline;
 use super::results::Shape;
-use super::stack::Stack;
+use super::stack::{Stack, type_name};
 use super::suspend::{cannot_wait, go_on};
 use crate::protocol::{Arith, Command, Key, Verb};
 use crate::transport::{self, CallError, Caller, Commands, Error, Rejected, not_connected};
@@ -87,28 +87,27 @@ pub fn get<const CAS: bool>(stack: Stack) -> c_int {
 /// `get_many(sock, keys, escape, cas, unescape)`; the keys are strings in an
 /// array. With `unescape` the keys of the result are unescaped natively.
 pub fn get_many(stack: Stack) -> c_int {
-    stack.check_table(2);
+    let table = stack.check_table(2);
     let escape = flag(stack, 3);
     let cas = flag(stack, 4);
-    // SAFETY: a table is at index 2.
-    let len = unsafe { lua_objlen(stack.state(), 2) };
+    let len = table.len();
     let mut keys = Vec::new();
     stack.reserve(&mut keys, len);
     for at in 1..=len {
         let Ok(at) = c_int::try_from(at) else { break };
-        // SAFETY: a table is at index 2, whose elements are strings and stay
-        // in it; a number's text would not outlive the pop.
-        unsafe {
-            lua_rawgeti_(stack.state(), 2, at);
-            if stack.kind(-1) == mlua::ffi::LUA_TNUMBER {
-                stack.raise(format_args!("bad key argument (string expected)"));
-            }
-            keys.push(Key {
-                bytes: stack.optional_text(-1, "key").unwrap_or_default(),
-                escape,
-            });
-            lua_pop(stack.state(), 1);
-        }
+        // SAFETY: the glue passes strings, and nobody changes the table while
+        // this runs.
+        let bytes = match unsafe { table.string(at) } {
+            Ok(bytes) => bytes,
+            Err(LUA_TNIL) => b"",
+            // a number's text would not stay
+            Err(LUA_TNUMBER) => stack.raise(format_args!("bad key argument (string expected)")),
+            Err(kind) => stack.raise(format_args!(
+                "bad key argument (string or number expected, got {})",
+                type_name(kind)
+            )),
+        };
+        keys.push(Key { bytes, escape });
     }
     let shape = if flag(stack, 5) {
         Shape::MANY

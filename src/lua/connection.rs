@@ -1,12 +1,9 @@
 //! Connecting, keepalive, timeouts and closing: the methods of `sock` that
 //! cosockets have, with their arguments, results and errors.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::c_int;
 
-use mlua::ffi::{
-    LUA_TNIL, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE, lua_getfield_, lua_isnumber, lua_pop,
-    lua_pushnumber, lua_rawseti_, lua_tointeger_,
-};
+use mlua::ffi::{LUA_TNIL, LUA_TNUMBER, LUA_TSTRING};
 
 use super::explain;
 use super::fields;
@@ -16,7 +13,7 @@ use super::stack::{CannotWait, Stack};
 use super::suspend::{give_up, go_on};
 use crate::conf::{LocConf, MAX_CONNECTIONS, Multiplex};
 use crate::nginx::Request;
-use crate::ngx_lua::Settings;
+use crate::ngx_lua::{Settings, Table, Value};
 use crate::transport::{
     self, Begun, CallError, Caller, Connecting, Error, KeepaliveError, Opened, Peer, PoolName,
     Timeouts,
@@ -65,7 +62,8 @@ pub fn connect(stack: Stack) -> c_int {
     if waiter.is_err() {
         require_phase(stack, request);
     }
-    let found = handle::session_to_connect(stack, 1, 2);
+    let sock = stack.check_table(1);
+    let found = handle::session_to_connect(stack, sock, 2);
     let Some(host) = stack.text(ADDED + 2) else {
         stack.raise(format_args!(
             "bad argument #1 to 'connect' (string expected, got {})",
@@ -76,8 +74,10 @@ pub fn connect(stack: Stack) -> c_int {
     let number = stack.integer(ADDED + 3) as i32;
     let options = match top {
         3 if number != 0 => Options::default(),
-        _ if stack.kind(ADDED + top) == LUA_TTABLE => options(stack, ADDED + top),
-        _ => Options::default(),
+        _ => match stack.table(ADDED + top) {
+            Some(table) => options(stack, ADDED + top, table),
+            None => Options::default(),
+        },
     };
     let has_port = number != 0 || top >= 3 && stack.is_number(ADDED + 3);
     let port = if has_port {
@@ -124,7 +124,7 @@ pub fn connect(stack: Stack) -> c_int {
     let caller = Caller { request, waiter };
     let (key, opened) = transport::connect(object, caller, &peer);
     if let Some(handle) = handle {
-        handle.give(stack, 1, key);
+        handle.give(stack, sock, key);
     }
     match opened {
         Ok(Opened::Connected) => {
@@ -163,12 +163,13 @@ fn multiplex(stack: Stack, request: Request) -> Multiplex {
     multiplex
 }
 
-/// Reads the options table at `index`.
-fn options(stack: Stack, index: c_int) -> Options {
+/// Reads the options in a table, which is the argument at `index`.
+fn options(stack: Stack, index: c_int, table: Table) -> Options {
     let mut options = Options::default();
-    field(stack, index, c"pool_size", |kind| match kind {
-        LUA_TNUMBER | LUA_TSTRING if integer(stack).is_some() => {
-            let size = integer(stack).unwrap_or(0);
+    let pool_size = table.push_field(c"pool_size");
+    match stack.kind(pool_size) {
+        LUA_TNUMBER | LUA_TSTRING if stack.is_number(pool_size) => {
+            let size = stack.integer(pool_size);
             match usize::try_from(size) {
                 Ok(size) if size > 0 => options.pool_size = Some(size),
                 _ => bad_option(
@@ -182,13 +183,15 @@ fn options(stack: Stack, index: c_int) -> Options {
         _ => bad_option(
             stack,
             index,
-            format_args!("bad \"pool_size\" option type: {}", stack.type_name(-1)),
+            format_args!(
+                "bad \"pool_size\" option type: {}",
+                stack.type_name(pool_size)
+            ),
         ),
-    });
-    field(stack, index, c"backlog", |_| {
-        let Some(backlog) = integer(stack) else {
-            return;
-        };
+    }
+    let backlog = table.push_field(c"backlog");
+    if stack.is_number(backlog) {
+        let backlog = stack.integer(backlog);
         match usize::try_from(backlog) {
             Ok(backlog) => options.backlog = Some(backlog),
             Err(_) => bad_option(
@@ -197,43 +200,26 @@ fn options(stack: Stack, index: c_int) -> Options {
                 format_args!("bad \"backlog\" option value: {backlog}"),
             ),
         }
-    });
+    }
     if options.backlog.is_some() && options.pool_size.is_none() {
         let settings = Settings::of(stack.request());
         let size = settings.map(|settings| settings.pool_size());
         options.pool_size = size.and_then(|size| usize::try_from(size).ok());
     }
-    field(stack, index, c"pool", |kind| match kind {
+    let pool = table.push_field(c"pool");
+    match stack.kind(pool) {
         LUA_TNUMBER | LUA_TSTRING => {
-            options.pool = stack.text(-1).map(|pool| stack.owned(pool));
+            options.pool = stack.text(pool).map(|pool| stack.owned(pool));
         }
         LUA_TNIL => {}
         _ => bad_option(
             stack,
             index,
-            format_args!("bad \"pool\" option type: {}", stack.type_name(-1)),
+            format_args!("bad \"pool\" option type: {}", stack.type_name(pool)),
         ),
-    });
+    }
     explain::connect_options(stack, index);
     options
-}
-
-/// Passes the type of a table's field to `look`, while the field is on top of
-/// the stack.
-fn field(stack: Stack, index: c_int, name: &CStr, look: impl FnOnce(c_int)) {
-    // SAFETY: a running C function's state with a table at `index`.
-    unsafe { lua_getfield_(stack.state(), index, name.as_ptr()) };
-    look(stack.kind(-1));
-    // SAFETY: the field is on top.
-    unsafe { lua_pop(stack.state(), 1) };
-}
-
-/// The number on top of the stack, as an integer.
-fn integer(stack: Stack) -> Option<i64> {
-    // SAFETY: a running C function's state.
-    unsafe {
-        (lua_isnumber(stack.state(), -1) != 0).then(|| lua_tointeger_(stack.state(), -1) as i64)
-    }
 }
 
 fn bad_option(stack: Stack, index: c_int, text: std::fmt::Arguments<'_>) -> ! {
@@ -295,17 +281,14 @@ pub fn settimeouts(stack: Stack) -> c_int {
 /// Stores the timeouts in `sock` for later connections, and passes them to the
 /// session.
 fn store_timeouts(stack: Stack, timeouts: Timeouts) -> c_int {
-    let session = handle::session(stack, 1);
+    let sock = stack.check_table(1);
+    let session = handle::session_of(stack, sock);
     for (index, ms) in [
         (fields::CONNECT_TIMEOUT, timeouts.connect),
         (fields::SEND_TIMEOUT, timeouts.send),
         (fields::READ_TIMEOUT, timeouts.read),
     ] {
-        // SAFETY: a table is at index 1.
-        unsafe {
-            lua_pushnumber(stack.state(), ms as f64);
-            lua_rawseti_(stack.state(), 1, index);
-        }
+        sock.put(index, Value::Number(ms as f64));
     }
     if let Some(key) = session {
         transport::set_timeouts(key, timeouts);
@@ -322,10 +305,11 @@ pub fn setkeepalive<const WITH_ID: bool>(stack: Stack) -> c_int {
             "expecting 1 to 3 arguments (including the object), but got {top}"
         ));
     }
+    let sock = stack.check_table(1);
     let found = if WITH_ID {
-        handle::session_with_id(stack, 1, 2)
+        handle::session_with_id(stack, sock, 2)
     } else {
-        handle::session(stack, 1)
+        handle::session_of(stack, sock)
     };
     let Some(key) = found else {
         return stack.failure(1, Error::Closed);
@@ -353,7 +337,7 @@ pub fn setkeepalive<const WITH_ID: bool>(stack: Stack) -> c_int {
     let timeout = timeout.map(|ms| usize::try_from(ms).unwrap_or(1));
     match transport::set_keepalive(key, request, timeout, pool_size) {
         Ok(retired) => {
-            handle::detach(stack, 1, retired);
+            handle::detach(stack, sock, retired);
             stack.push_integer(1);
             1
         }
@@ -397,12 +381,13 @@ pub fn getreusedtimes(stack: Stack) -> c_int {
 pub fn close(stack: Stack) -> c_int {
     require_only_self(stack, " but seen");
     let request = stack.request();
-    let Some(key) = handle::session(stack, 1) else {
+    let sock = stack.check_table(1);
+    let Some(key) = handle::session_of(stack, sock) else {
         return stack.failure(1, Error::Closed);
     };
     match transport::close(key, request) {
         Ok(retired) => {
-            handle::detach(stack, 1, retired);
+            handle::detach(stack, sock, retired);
             stack.push_integer(1);
             1
         }

@@ -169,7 +169,7 @@ pub fn timeout(stack: Stack, index: c_int) {
 }
 
 fn options(stack: Stack, index: c_int, method: &str, known: &[&str]) {
-    let state = stack.state();
+    let state = stack.as_ptr();
     // SAFETY: a running C function's state with a table at `index`; two slots are used. A key that
     // is a string is not converted, hence good for `lua_next`.
     unsafe {
@@ -240,7 +240,9 @@ fn once(stack: Stack, text: String, line: fmt::Arguments<'_>) {
 
 fn log(stack: Stack, level: u32, line: fmt::Arguments<'_>) {
     // there may be no request yet
-    let log = stack.try_request().map_or_else(Log::of_cycle, Request::log);
+    let log = stack
+        .running_request()
+        .map_or_else(Log::of_cycle, Request::log);
     log.write(level, 0, line);
 }
 
@@ -259,7 +261,7 @@ impl Call {
             method: "a method".into(),
             place: "?".into(),
         };
-        let state = stack.state();
+        let state = stack.as_ptr();
         // SAFETY: a C struct for which all zeros is a valid value.
         let mut debug: lua_Debug = unsafe { std::mem::zeroed() };
         for level in 0..MAX_LEVEL {

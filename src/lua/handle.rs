@@ -6,19 +6,16 @@
 //! collection ends the session. Creating and collecting userdata is slow, so
 //! the userdata of a closed `sock` is reused for the next one.
 
-use std::ffi::{c_int, c_void};
-use std::ptr;
+use std::cell::Cell;
+use std::ffi::c_int;
 
 use mlua::ffi::{
-    LUA_REGISTRYINDEX, LUA_TBOOLEAN, LUA_TFUNCTION, LUA_TNUMBER, LUA_TTABLE, LUA_TUSERDATA,
-    lua_CFunction, lua_State, lua_createtable, lua_getfield_, lua_newuserdata, lua_objlen, lua_pop,
-    lua_pushboolean, lua_pushcclosure, lua_pushlightuserdata, lua_pushnil, lua_pushnumber,
-    lua_pushvalue, lua_rawget_, lua_rawgeti_, lua_rawset, lua_rawseti_, lua_setfield,
-    lua_setmetatable, lua_tonumber, lua_touserdata, lua_type, lua_upvalueindex,
+    LUA_TBOOLEAN, LUA_TFUNCTION, LUA_TNUMBER, LUA_TTABLE, lua_CFunction, lua_upvalueindex,
 };
 
 use super::fields;
 use super::stack::{Stack, native};
+use crate::ngx_lua::{State, Table, Value};
 use crate::transport::{self, SessionKey};
 
 /// Upvalues of the functions that [`with_spares`] makes: the number of spare
@@ -27,12 +24,12 @@ const SPARES_COUNT: c_int = lua_upvalueindex(1);
 const SPARES: c_int = lua_upvalueindex(2);
 
 /// Maximum number of spare handles in a VM.
-const MAX_SPARES: c_int = 256;
+const MAX_SPARES: u64 = 256;
 
 /// Commands a handle names. Each kind has a metatable of its own.
 pub struct Kind {
-    /// The first field of its handles, so that no other userdata is taken for
-    /// one.
+    /// The first word of its handles, so that no other userdata is taken for
+    /// one. The second is the id.
     pub magic: u64,
     /// `__gc` of its handles.
     pub collect: lua_CFunction,
@@ -43,65 +40,20 @@ static SESSION: Kind = Kind {
     collect: native!(collect),
 };
 
-#[repr(C)]
-struct Handle {
-    magic: u64,
-    id: u64,
-}
-
 /// Pushes a new handle. Its garbage collection ends what it names.
-pub fn push(stack: Stack, kind: &'static Kind, id: u64) {
-    let state = stack.state();
-    // SAFETY: a running C function's state; the userdata is as big as a handle
-    // and aligned to 8 bytes.
-    unsafe {
-        let handle = lua_newuserdata(state, size_of::<Handle>()).cast::<Handle>();
-        handle.write(Handle {
-            magic: kind.magic,
-            id,
-        });
-        push_metatable(state, kind);
-        lua_setmetatable(state, -2);
-    }
-}
-
-/// The metatable of a kind's handles, kept in the registry of each VM.
-unsafe fn push_metatable(state: *mut lua_State, kind: &'static Kind) {
-    let key = ptr::from_ref(kind).cast_mut().cast::<c_void>();
-    // SAFETY: a running C function's state; three stack slots are used.
-    unsafe {
-        lua_pushlightuserdata(state, key);
-        lua_rawget_(state, LUA_REGISTRYINDEX);
-        if lua_type(state, -1) == mlua::ffi::LUA_TTABLE {
-            return;
-        }
-        lua_pop(state, 1);
-        lua_createtable(state, 0, 2);
-        lua_pushcclosure(state, kind.collect, 0);
-        lua_setfield(state, -2, c"__gc".as_ptr());
+pub fn push<'a>(stack: Stack, kind: &'static Kind, id: u64) -> &'a [Cell<u64>; 2] {
+    let metatable = stack.push_kept_table(kind, |table| {
+        table.set(Value::Bytes(b"__gc"), Value::Function(kind.collect, &[]));
         // keeps Lua code from getting the metatable and calling __gc itself
-        mlua::ffi::lua_pushboolean(state, 0);
-        lua_setfield(state, -2, c"__metatable".as_ptr());
-        lua_pushlightuserdata(state, key);
-        lua_pushvalue(state, -2);
-        lua_rawset(state, LUA_REGISTRYINDEX);
-    }
+        table.set(Value::Bytes(b"__metatable"), Value::Boolean(false));
+    });
+    stack.push_words([kind.magic, id], Some(metatable))
 }
 
 /// The id in the handle at `index`, if there is a handle of this kind.
 pub fn read(stack: Stack, index: c_int, kind: &Kind) -> Option<u64> {
-    let state = stack.state();
-    // SAFETY: a running C function's state; only userdata of a handle's size
-    // is read as one.
-    unsafe {
-        if lua_type(state, index) != LUA_TUSERDATA
-            || lua_objlen(state, index) != size_of::<Handle>()
-        {
-            return None;
-        }
-        let handle = lua_touserdata(state, index).cast::<Handle>();
-        ((*handle).magic == kind.magic).then_some((*handle).id)
-    }
+    let [magic, id] = stack.words::<2>(index)?;
+    (magic.get() == kind.magic).then(|| id.get())
 }
 
 fn collect(stack: Stack) -> c_int {
@@ -130,19 +82,17 @@ pub fn session_argument(stack: Stack, index: c_int) -> Option<SessionKey> {
 /// The session of the `sock` at `index`. Raises an error if that is not a
 /// table.
 pub fn session(stack: Stack, index: c_int) -> Option<SessionKey> {
-    stack.check_table(index);
-    // SAFETY: a table is at `index`; one slot is used and freed.
-    let (kind, id) = unsafe {
-        lua_rawgeti_(stack.state(), index, fields::ID);
-        let found = (lua_type(stack.state(), -1), lua_tonumber(stack.state(), -1));
-        lua_pop(stack.state(), 1);
-        found
-    };
-    match kind {
-        LUA_TNUMBER => return Some(SessionKey::from_number(id)),
+    session_of(stack, stack.check_table(index))
+}
+
+/// As [`session`].
+#[inline(always)]
+pub fn session_of(stack: Stack, sock: Table) -> Option<SessionKey> {
+    match sock.number(fields::ID) {
+        (LUA_TNUMBER, id) => return Some(SessionKey::from_number(id)),
         // the glue makes each `sock` with false in the id's place
-        LUA_TBOOLEAN => {}
-        _ => check_sock(stack, index),
+        (LUA_TBOOLEAN, _) => {}
+        _ => check_sock(stack, sock),
     }
     None
 }
@@ -150,9 +100,8 @@ pub fn session(stack: Stack, index: c_int) -> Option<SessionKey> {
 /// As [`session`], for calls in which the glue passes the id of `sock` as well.
 /// `None` also if the session was closed.
 #[inline(always)]
-pub fn session_with_id(stack: Stack, sock: c_int, id: c_int) -> Option<SessionKey> {
+pub fn session_with_id(stack: Stack, sock: Table, id: c_int) -> Option<SessionKey> {
     let number = stack.number(id);
-    stack.check_table(sock);
     if number != 0.0 {
         return Some(SessionKey::from_number(number));
     }
@@ -163,116 +112,126 @@ pub fn session_with_id(stack: Stack, sock: c_int, id: c_int) -> Option<SessionKe
 }
 
 /// As [`session_with_id`], optimised for a `sock` that has had no session yet.
-pub fn session_to_connect(stack: Stack, sock: c_int, id: c_int) -> Option<SessionKey> {
-    if stack.kind(id) != LUA_TBOOLEAN {
-        return session_with_id(stack, sock, id);
+pub fn session_to_connect(stack: Stack, sock: Table, id: c_int) -> Option<SessionKey> {
+    match stack.kind(id) {
+        LUA_TBOOLEAN => None,
+        _ => session_with_id(stack, sock, id),
     }
-    stack.check_table(sock);
-    None
 }
 
-/// Raises an error if the table at `index` lacks the methods of a `sock`.
+/// Raises an error if the table lacks the methods of a `sock`.
 #[cold]
-fn check_sock(stack: Stack, index: c_int) {
-    // SAFETY: a table is at `index`; one slot is used and freed.
-    let is_sock = unsafe {
-        lua_getfield_(stack.state(), index, c"setkeepalive".as_ptr());
-        let kind = lua_type(stack.state(), -1);
-        lua_pop(stack.state(), 1);
-        kind == LUA_TFUNCTION
-    };
-    if !is_sock {
+fn check_sock(stack: Stack, sock: Table) {
+    let method = stack.scope(|| stack.kind(sock.push_field(c"setkeepalive")));
+    if method != LUA_TFUNCTION {
         stack.raise(format_args!("bad sock (it has no method 'setkeepalive')"));
     }
 }
 
-/// Pushes functions that may use [`NewHandle`] and [`detach`].
-///
-/// # Safety
-///
-/// `state` is a VM's, with room for three values more than there are functions.
-pub unsafe fn with_spares(state: *mut lua_State, functions: &[lua_CFunction]) {
-    // SAFETY: by this function's contract; a count fits into the userdata.
-    unsafe {
-        lua_newuserdata(state, size_of::<c_int>())
-            .cast::<c_int>()
-            .write(0);
-        lua_createtable(state, 32, 0);
-        for (at, function) in (0..).zip(functions) {
-            lua_pushvalue(state, -2 - at);
-            lua_pushvalue(state, -2 - at);
-            lua_pushcclosure(state, *function, 2);
+/// Sets functions that may use [`NewHandle`] and [`detach`] in a table.
+pub fn set_with_spares(state: State, into: Table, functions: &[(&str, lua_CFunction)]) {
+    state.scope(|| {
+        state.push_words([0], None);
+        let count = Value::At(state.top());
+        state.push_table(32, 0);
+        let spares = Value::At(state.top());
+        for (name, function) in functions {
+            let function = Value::Function(*function, &[count, spares]);
+            into.set(Value::Bytes(name.as_bytes()), function);
         }
+    });
+}
+
+/// The handles that are kept for the next sessions of a VM.
+struct Spares<'a> {
+    count: &'a Cell<u64>,
+    table: Table,
+}
+
+impl<'a> Spares<'a> {
+    /// `None` in a function that [`set_with_spares`] has not made.
+    #[inline(always)]
+    fn of(stack: Stack) -> Option<Spares<'a>> {
+        let count = stack.userdata(SPARES_COUNT).cast::<Cell<u64>>();
+        // SAFETY: no other function of this module has a userdata as its first
+        // upvalue. These have the count, and a table as the second.
+        unsafe {
+            Some(Spares {
+                count: count.as_ref()?,
+                table: Table::assume(*stack, SPARES),
+            })
+        }
+    }
+
+    /// Takes one out of the table, where it would outlive its `sock`, and pushes
+    /// it.
+    #[inline(always)]
+    fn push_one(&self, stack: Stack) -> Option<NewHandle<'a>> {
+        let count = self.count.get();
+        let left = count.checked_sub(1)?;
+        let at = self.table.push_element(count as c_int);
+        self.table.put(count as c_int, Value::Nil);
+        self.count.set(left);
+        // SAFETY: what is in the table are handles of sessions.
+        let handle = unsafe { stack.userdata(at).cast::<[Cell<u64>; 2]>().as_ref()? };
+        Some(NewHandle { handle, at })
     }
 }
 
-/// The handle of a session that is about to be created. It is on top of the
-/// stack.
-pub struct NewHandle(*mut Handle);
+/// The handle of a session that is about to be created. It is on the stack.
+pub struct NewHandle<'a> {
+    handle: &'a [Cell<u64>; 2],
+    at: c_int,
+}
 
-impl NewHandle {
-    /// Pushes one. Only for functions made by [`with_spares`].
-    pub fn push(stack: Stack) -> NewHandle {
-        let state = stack.state();
-        // SAFETY: the upvalues are those of `with_spares`; two slots are used.
-        unsafe {
-            let count = lua_touserdata(state, SPARES_COUNT).cast::<c_int>();
-            if *count > 0 {
-                lua_rawgeti_(state, SPARES, *count);
-                // a handle that stayed in the table would outlive its `sock`
-                lua_pushnil(state);
-                lua_rawseti_(state, SPARES, *count);
-                *count -= 1;
-            } else {
-                push(stack, &SESSION, 0);
-            }
-            NewHandle(lua_touserdata(state, -1).cast())
-        }
+impl NewHandle<'_> {
+    /// Pushes one. Only for functions made by [`set_with_spares`].
+    pub fn push(stack: Stack) -> Self {
+        let spare = Spares::of(stack).and_then(|spares| spares.push_one(stack));
+        spare.unwrap_or_else(|| {
+            let handle = push(stack, &SESSION, 0);
+            let at = stack.top();
+            NewHandle { handle, at }
+        })
     }
 
+    /// The address of the handle.
     pub fn address(&self) -> usize {
-        self.0.addr()
+        std::ptr::from_ref(self.handle).addr()
     }
 
-    /// Pops the handle into the `sock` at `index`, which has none, and makes it
-    /// that of this session.
-    pub fn give(self, stack: Stack, index: c_int, key: SessionKey) {
-        let state = stack.state();
-        // SAFETY: the handle is on top of the stack, hence live; a table is at
-        // `index`.
-        unsafe {
-            (*self.0).id = key.to_bits();
-            let Some(id) = key.to_number() else {
-                // the handle is collected, and with it the session
-                stack.raise(format_args!("no memory"))
-            };
-            lua_rawseti_(state, index, fields::HANDLE);
-            lua_pushnumber(state, id);
-            lua_rawseti_(state, index, fields::ID);
-        }
+    /// Puts the handle into the `sock`, which has none, and makes it that of
+    /// this session.
+    pub fn give(self, stack: Stack, sock: Table, key: SessionKey) {
+        let [_, id] = self.handle;
+        id.set(key.to_bits());
+        let Some(id) = key.to_number() else {
+            // the handle is collected, and with it the session
+            stack.raise(format_args!("no memory"))
+        };
+        sock.put(fields::HANDLE, Value::At(self.at));
+        sock.put(fields::ID, Value::Number(id));
     }
 }
 
-/// Keeps the handle of the `sock` at `index`, whose session was retired and had
-/// a handle at this address. The id stays in the `sock` and finds nothing. Only
-/// for functions made by [`with_spares`].
+/// Keeps the handle of the `sock`, whose session was retired and had a handle at
+/// this address. The id stays in the `sock` and finds nothing. Only for functions
+/// made by [`set_with_spares`].
 #[inline(always)]
-pub fn detach(stack: Stack, index: c_int, address: Option<usize>) {
-    let state = stack.state();
+pub fn detach(stack: Stack, sock: Table, address: Option<usize>) {
     let Some(address) = address else { return };
-    // SAFETY: as in `give`. Only the handle of that session is kept, whatever
-    // Lua code has put into the table.
-    unsafe {
-        let count = lua_touserdata(state, SPARES_COUNT).cast::<c_int>();
-        lua_rawgeti_(state, index, fields::HANDLE);
-        if *count < MAX_SPARES && lua_touserdata(state, -1).addr() == address {
-            // in this order, because growing the table may raise an error
-            lua_rawseti_(state, SPARES, *count + 1);
-            *count += 1;
-            lua_pushboolean(state, 0);
-            lua_rawseti_(state, index, fields::HANDLE);
-        } else {
-            lua_pop(state, 1);
-        }
+    let Some(spares) = Spares::of(stack) else {
+        return;
+    };
+    let count = spares.count.get();
+    // Only the handle of that session is kept, whatever Lua code has put into the
+    // table. In this order, because growing the table may raise an error.
+    if count < MAX_SPARES
+        && spares
+            .table
+            .put_userdata_of(count as c_int + 1, sock, fields::HANDLE, address)
+    {
+        spares.count.set(count + 1);
+        sock.put(fields::HANDLE, Value::Boolean(false));
     }
 }

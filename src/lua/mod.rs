@@ -44,9 +44,10 @@ use std::ffi::{CStr, c_int};
 use mlua::ffi::{
     LUA_GLOBALSINDEX, lua_CFunction, lua_State, lua_call, lua_getfield_, lua_pushstring_,
 };
-use mlua::{Function, Lua, Table, Value};
+use mlua::{Lua, Table};
 
 use crate::conf::MAX_CONNECTIONS;
+use crate::ngx_lua::{State, Value};
 use results::Shape;
 use stack::native;
 
@@ -90,34 +91,10 @@ pub unsafe extern "C-unwind" fn open_alias(state: *mut lua_State) -> c_int {
 }
 
 fn build(lua: &Lua) -> mlua::Result<Table> {
-    let native = lua.create_table()?;
-    for (name, function) in native_functions() {
-        // SAFETY: each is written to be called by Lua with any arguments.
-        native.set(name, unsafe { lua.create_c_function(function)? })?;
-    }
-    let closures: [Function; 4] = {
-        let closures = [
-            native!(connection::connect),
-            native!(connection::setkeepalive::<false>),
-            native!(connection::setkeepalive::<true>),
-            native!(connection::close),
-        ];
-        // SAFETY: the state has room for a few values; the functions are
-        // written as those above are.
-        let made: (Value, Value, Function, Function, Function, Function) =
-            unsafe { lua.exec_raw((), |state| handle::with_spares(state, &closures))? };
-        [made.2, made.3, made.4, made.5]
-    };
-    for (name, closure) in ["connect", "setkeepalive", "set_keepalive", "close"]
-        .into_iter()
-        .zip(closures)
-    {
-        native.set(name, closure)?;
-    }
-    // SAFETY: the state has room for a few values.
-    let finish_get: Function =
-        unsafe { lua.exec_raw((), |state| results::push_finish_get(state))? };
-    native.set("finish_get", finish_get)?;
+    // SAFETY: mlua passes the state of a C function that runs, and takes what was
+    // pushed.
+    let native: Table =
+        unsafe { lua.exec_raw((), |state| push_native_functions(State::new(state)))? };
     native.set("version", API_VERSION)?;
     native.set("same_session", tls::SAME_SESSION)?;
     native.set("max_connections", MAX_CONNECTIONS)?;
@@ -131,6 +108,28 @@ fn build(lua: &Lua) -> mlua::Result<Table> {
         chunk.call::<()>((&native, &glue))?;
     }
     glue.get("module")
+}
+
+/// Pushes a table of the native functions.
+fn push_native_functions(state: State) {
+    let native = state.push_table(0, 64);
+    for (name, function) in native_functions() {
+        native.set(
+            Value::Bytes(name.as_bytes()),
+            Value::Function(function, &[]),
+        );
+    }
+    native.set(Value::Bytes(b"finish_get"), results::finish_get());
+    handle::set_with_spares(
+        state,
+        native,
+        &[
+            ("connect", native!(connection::connect)),
+            ("setkeepalive", native!(connection::setkeepalive::<false>)),
+            ("set_keepalive", native!(connection::setkeepalive::<true>)),
+            ("close", native!(connection::close)),
+        ],
+    );
 }
 
 fn native_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {

@@ -8,9 +8,10 @@ use mlua::ffi::LUA_TBOOLEAN;
 
 use super::explain;
 use super::handle::{self, Kind};
-use super::results::{Shape, new_table, push_reply, set_index};
+use super::results::{Shape, push_reply};
 use super::stack::{Stack, native};
 use super::suspend::{cannot_wait, go_on};
+use crate::ngx_lua::Table;
 use crate::protocol::{Command, Reply};
 use crate::transport::{
     self, Begun, Caller, Error, Outcome, PipelineKey, Queued, Rejected, Slot, not_connected,
@@ -109,15 +110,15 @@ fn push_outcome(stack: Stack, key: PipelineKey, outcome: Outcome) -> c_int {
         _ => return stack.failure(1, Error::Unknown),
     };
     let commands = transport::take_commands(key);
-    new_table(stack, commands.len(), 0);
+    let results = stack.push_table(commands.len(), 0);
     let mut replies = replies.into_iter();
     let mut failure = failure;
     for (at, slot) in (1..).zip(&commands) {
         match slot {
-            Queued::Refused(shape, answer) => push_failure(stack, *shape, answer),
+            Queued::Refused(shape, answer) => put_failure(stack, results, at, *shape, answer),
             Queued::Command(shape) => match replies.next() {
                 Some(reply) => {
-                    push_slot(stack, *shape, &reply);
+                    put_reply(stack, results, at, *shape, &reply);
                     transport::recycle(reply);
                 }
                 None => {
@@ -126,49 +127,32 @@ fn push_outcome(stack: Stack, key: PipelineKey, outcome: Outcome) -> c_int {
                     let error = failure.take().unwrap_or_else(|| {
                         not_connected(stack.request(), "receive", Error::Closed)
                     });
-                    push_failure(stack, *shape, &error);
+                    put_failure(stack, results, at, *shape, &error);
                 }
             },
         }
-        set_index(stack, at);
     }
     stack.push_nil();
     2
 }
 
-fn push_slot(stack: Stack, shape: u8, reply: &Reply) {
+fn put_reply(stack: Stack, results: Table, at: c_int, shape: u8, reply: &Reply) {
     match reply {
-        Reply::Miss => new_table(stack, 0, 0),
-        _ => {
-            let before = stack.top();
-            let count = push_reply(stack, shape, reply, None);
-            pack(stack, before, count);
-        }
+        Reply::Miss => results.put_table(at, 0, |_| {}),
+        _ => results.put_packed(at, || push_reply(stack, shape, reply, None), room),
     }
 }
 
-fn push_failure(stack: Stack, shape: u8, error: &dyn std::fmt::Display) {
-    let before = stack.top();
-    let count = stack.failure(Shape::nils(shape), error);
-    pack(stack, before, count);
+fn put_failure(stack: Stack, results: Table, at: c_int, shape: u8, error: &dyn std::fmt::Display) {
+    results.put_packed(at, || stack.failure(Shape::nils(shape), error), room);
 }
 
-/// `{ … }` around the `count` values above `before`.
-///
-/// The room is what LuaJIT makes for the expression `{ f() }`, so that `#`
-/// finds the same border in `{ nil, err }` or `{ nil, nil, err }` as it does
-/// there.
-fn pack(stack: Stack, before: c_int, count: c_int) {
-    let room = match count.unsigned_abs() as usize {
+/// What LuaJIT makes for the expression `{ f() }`, if `f` returns so many values:
+/// so `#` finds the same border in `{ nil, err }` or `{ nil, nil, err }` as it
+/// does there.
+fn room(count: c_int) -> usize {
+    match count.unsigned_abs() as usize {
         0..=2 => 2,
         count => count + 1,
-    };
-    new_table(stack, room, 0);
-    // SAFETY: a running C function's state; the table goes below the values,
-    // which are then popped into it from the last to the first.
-    unsafe { mlua::ffi::lua_insert(stack.state(), before + 1) };
-    for at in (1..=count).rev() {
-        // SAFETY: as above; the table is at a fixed index.
-        unsafe { mlua::ffi::lua_rawseti_(stack.state(), before + 1, at) };
     }
 }

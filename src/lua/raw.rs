@@ -3,15 +3,13 @@
 
 use std::ffi::c_int;
 
-use mlua::ffi::{
-    LUA_TBOOLEAN, LUA_TNIL, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE, lua_checkstack, lua_next,
-    lua_pop, lua_pushnil, lua_rawgeti_, lua_tonumber,
-};
+use mlua::ffi::{LUA_TBOOLEAN, LUA_TNIL, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE};
 
 use super::handle;
 use super::results::Shape;
 use super::stack::Stack;
 use super::suspend::{caller, give_up, go_on};
+use crate::ngx_lua::Table;
 use crate::protocol::RawRead;
 use crate::transport::{self, CallError, Error, not_connected};
 
@@ -37,7 +35,7 @@ pub fn send(stack: Stack) -> c_int {
         LUA_TBOOLEAN if stack.boolean(2) => b"true",
         LUA_TBOOLEAN => b"false",
         LUA_TTABLE => {
-            flatten(stack, 2, &mut buffer, 0);
+            flatten(stack, stack.check_table(2), &mut buffer, 0);
             &buffer
         }
         _ => stack.raise(format_args!(
@@ -52,46 +50,38 @@ pub fn send(stack: Stack) -> c_int {
 }
 
 /// Appends the strings and numbers of an array, nested ones included.
-fn flatten(stack: Stack, table: c_int, out: &mut Vec<u8>, depth: usize) {
-    let state = stack.state();
-    // SAFETY: a running C function's state; room for what is pushed is made.
-    if depth > MAX_DEPTH || unsafe { lua_checkstack(state, 4) } == 0 {
+fn flatten(stack: Stack, table: Table, out: &mut Vec<u8>, depth: usize) {
+    if depth > MAX_DEPTH || !stack.has_room(4) {
         stack.raise(format_args!(
             "bad argument #1 to 'send' (table nested too deeply)"
         ));
     }
     let mut max = 0;
-    // SAFETY: a table is at `table`, which is not changed while it is traversed.
-    unsafe {
-        lua_pushnil(state);
-        while lua_next(state, table) != 0 {
-            let number = lua_tonumber(state, -2);
-            if stack.kind(-2) != LUA_TNUMBER || number < 1.0 || number.fract() != 0.0 {
-                stack.raise(format_args!(
-                    "bad argument #1 to 'send' (non-array table found)"
-                ));
-            }
-            max = max.max(number as c_int);
-            lua_pop(state, 1);
+    table.for_each_key(|kind, number| {
+        if kind != LUA_TNUMBER || number < 1.0 || number.fract() != 0.0 {
+            stack.raise(format_args!(
+                "bad argument #1 to 'send' (non-array table found)"
+            ));
         }
+        max = max.max(number as c_int);
+    });
+    for n in 1..=max {
+        stack.scope(|| flatten_element(stack, table.push_element(n), out, depth));
     }
-    for at in 1..=max {
-        // SAFETY: as above; the element is popped again.
-        unsafe { lua_rawgeti_(state, table, at) };
-        match stack.kind(-1) {
-            LUA_TSTRING | LUA_TNUMBER => {
-                let text = stack.text(-1).unwrap_or_default();
-                stack.reserve(out, text.len());
-                out.extend_from_slice(text);
-            }
-            LUA_TTABLE => flatten(stack, stack.top(), out, depth + 1),
-            _ => stack.raise(format_args!(
-                "bad argument #1 to 'send' (bad data type {} found)",
-                stack.type_name(-1)
-            )),
+}
+
+fn flatten_element(stack: Stack, at: c_int, out: &mut Vec<u8>, depth: usize) {
+    match stack.kind(at) {
+        LUA_TSTRING | LUA_TNUMBER => {
+            let text = stack.text(at).unwrap_or_default();
+            stack.reserve(out, text.len());
+            out.extend_from_slice(text);
         }
-        // SAFETY: as above.
-        unsafe { lua_pop(state, 1) };
+        LUA_TTABLE => flatten(stack, stack.check_table(at), out, depth + 1),
+        _ => stack.raise(format_args!(
+            "bad argument #1 to 'send' (bad data type {} found)",
+            stack.type_name(at)
+        )),
     }
 }
 

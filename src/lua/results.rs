@@ -3,14 +3,12 @@
 use std::ffi::c_int;
 use std::rc::Rc;
 
-use mlua::ffi::{
-    LUA_TBOOLEAN, lua_State, lua_createtable, lua_pushcclosure, lua_pushlstring_, lua_pushvalue,
-    lua_rawset, lua_rawseti_, lua_upvalueindex,
-};
+use mlua::ffi::{LUA_TBOOLEAN, lua_upvalueindex};
 
 use super::explain;
 use super::handle;
 use super::stack::{Stack, native};
+use crate::ngx_lua::{Table, Value};
 use crate::protocol::{Hit, Reply, Values, is_plain, unescape_into};
 use crate::transport::{self, Outcome, Slot};
 
@@ -62,17 +60,9 @@ impl Shape {
 /// and pushing an upvalue is cheaper than interning a string.
 const ZERO: c_int = lua_upvalueindex(1);
 
-/// Pushes `finish::<{ Shape::GET }>`.
-///
-/// # Safety
-///
-/// `state` is a VM's, with room for a value.
-pub unsafe fn push_finish_get(state: *mut lua_State) {
-    // SAFETY: by this function's contract.
-    unsafe {
-        lua_pushlstring_(state, c"0".as_ptr(), 1);
-        lua_pushcclosure(state, native!(finish::<{ Shape::GET }>), 1);
-    }
+/// `finish::<{ Shape::GET }>`.
+pub fn finish_get() -> Value<'static> {
+    Value::Function(native!(finish::<{ Shape::GET }>), &[Value::Bytes(b"0")])
 }
 
 /// `finish(sock, id, start(id, …))`: the results of `start` or, after a
@@ -150,8 +140,7 @@ pub fn push_reply(stack: Stack, shape: u8, reply: &Reply, zero: Option<c_int>) -
         Reply::Value(value) => {
             stack.push_bytes(&value.data);
             match (value.flags.as_bytes(), zero) {
-                // SAFETY: a running C function's state; the index is of a string.
-                (b"0", Some(at)) => unsafe { lua_pushvalue(stack.state(), at) },
+                (b"0", Some(at)) => stack.push(Value::At(at)),
                 (flags, _) => stack.push_bytes(flags),
             }
             match value.cas {
@@ -186,10 +175,9 @@ pub fn push_reply(stack: Stack, shape: u8, reply: &Reply, zero: Option<c_int>) -
             1
         }
         Reply::Stats(lines) => {
-            new_table(stack, lines.len(), 0);
+            let table = stack.push_table(lines.len(), 0);
             for (at, line) in (1..).zip(lines) {
-                stack.push_bytes(line);
-                set_index(stack, at);
+                table.put(at, Value::Bytes(line));
             }
             stack.push_nil();
             2
@@ -211,12 +199,10 @@ pub fn push_reply(stack: Stack, shape: u8, reply: &Reply, zero: Option<c_int>) -
 
 fn push_values(stack: Stack, shape: u8, values: &Values) {
     if shape == Shape::MANY_RAW {
-        new_table(stack, values.len() * 2, 0);
+        let table = stack.push_table(values.len() * 2, 0);
         for (at, hit) in (1..).step_by(2).zip(values.iter()) {
-            stack.push_bytes(hit.key);
-            set_index(stack, at);
-            push_item(stack, &hit, None);
-            set_index(stack, at + 1);
+            table.put(at, Value::Bytes(hit.key));
+            table.put_table(at + 1, item_len(&hit), |item| fill_item(item, &hit, None));
         }
         return;
     }
@@ -224,49 +210,34 @@ fn push_values(stack: Stack, shape: u8, values: &Values) {
     let common = values.iter().next().map(|hit| hit.flags);
     stack.push_bytes(common.unwrap_or_default());
     let common = common.map(|flags| (flags, stack.top()));
-    new_table(stack, 0, values.len());
+    let table = stack.push_table(0, values.len());
     let mut key = Vec::new();
     for hit in values.iter() {
-        if is_plain(hit.key) {
-            stack.push_bytes(hit.key);
+        let name = if is_plain(hit.key) {
+            hit.key
         } else {
             key.clear();
             unescape_into(hit.key, &mut key);
-            stack.push_bytes(&key);
-        }
-        push_item(stack, &hit, common);
-        // SAFETY: a running C function's state with table, key and value on top.
-        unsafe { lua_rawset(stack.state(), -3) };
+            &key
+        };
+        table.set_table(name, item_len(&hit), |item| fill_item(item, &hit, common));
     }
+}
+
+fn item_len(hit: &Hit<'_>) -> usize {
+    if hit.cas.is_some() { 3 } else { 2 }
 }
 
 /// `{ value, flags [, cas] }`. `common`: some flags, and the index of their
 /// string on the stack.
-fn push_item(stack: Stack, hit: &Hit<'_>, common: Option<(&[u8], c_int)>) {
-    new_table(stack, if hit.cas.is_some() { 3 } else { 2 }, 0);
-    stack.push_bytes(hit.data);
-    set_index(stack, 1);
+#[inline(always)]
+fn fill_item(item: Table, hit: &Hit<'_>, common: Option<(&[u8], c_int)>) {
+    item.put(1, Value::Bytes(hit.data));
     match common {
-        // SAFETY: a running C function's state; the index is of a string.
-        Some((flags, at)) if flags == hit.flags => unsafe { lua_pushvalue(stack.state(), at) },
-        _ => stack.push_bytes(hit.flags),
+        Some((flags, at)) if flags == hit.flags => item.put(2, Value::At(at)),
+        _ => item.put(2, Value::Bytes(hit.flags)),
     }
-    set_index(stack, 2);
     if let Some(cas) = hit.cas {
-        stack.push_bytes(cas);
-        set_index(stack, 3);
+        item.put(3, Value::Bytes(cas));
     }
-}
-
-/// Pushes a table with room for this many elements and fields.
-pub fn new_table(stack: Stack, elements: usize, fields: usize) {
-    let size = |n: usize| c_int::try_from(n).unwrap_or(0);
-    // SAFETY: a running C function's state; callers keep the stack small.
-    unsafe { lua_createtable(stack.state(), size(elements), size(fields)) };
-}
-
-/// Pops a value into the table below it.
-pub fn set_index(stack: Stack, at: c_int) {
-    // SAFETY: a running C function's state with table and value on top.
-    unsafe { lua_rawseti_(stack.state(), -2, at) };
 }

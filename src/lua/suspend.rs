@@ -4,8 +4,6 @@
 use std::ffi::c_int;
 use std::fmt;
 
-use mlua::ffi::lua_yield;
-
 use super::explain;
 use super::results::{Shape, push};
 use super::stack::{CannotWait, Stack};
@@ -32,8 +30,7 @@ pub fn caller(stack: Stack, request: Request) -> Result<Caller, CannotWait> {
 /// Ends a `start`: with its results, or by suspending the coroutine.
 pub fn go_on<E: Raised>(stack: Stack, shape: u8, next: Result<Begun, CallError<E>>) -> c_int {
     match next {
-        // SAFETY: the coroutine may yield; the call made sure.
-        Ok(Begun::Waiting) => unsafe { lua_yield(stack.state(), 0) },
+        Ok(Begun::Waiting) => stack.suspend(),
         Ok(Begun::Ready(outcome)) => push(stack, shape, outcome, None),
         Err(error) => give_up(stack, shape, error),
     }

@@ -5,10 +5,11 @@ use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 
-use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_str_t};
+use nginx_sys::{ngx_command_t, ngx_conf_t};
 
 use crate::conf::ERROR;
 use crate::contain::contain;
+use crate::nginx::Conf;
 use crate::{lua, ngx_lua};
 
 /// The aliases of the configuration that is being read.
@@ -31,45 +32,41 @@ pub unsafe extern "C" fn set(
     _: *mut ngx_command_t,
     _: *mut c_void,
 ) -> *mut c_char {
-    // SAFETY: this is `set`.
-    contain(|| unsafe { add(cf) }).unwrap_or(ERROR)
+    // SAFETY: this is a handler.
+    let cf = unsafe { Conf::from_raw(cf) };
+    contain(|| add(cf)).unwrap_or(ERROR)
 }
 
-/// # Safety
-///
-/// As for [`set`].
-unsafe fn add(cf: *mut ngx_conf_t) -> *mut c_char {
-    // SAFETY: nginx passes the configuration being read, with the directive
-    // and its one argument; arguments end with NUL and live as long as the
-    // configuration.
-    unsafe {
-        let name: ngx_str_t = *(*(*cf).args).elts.cast::<ngx_str_t>().add(1);
-        let text = name.as_bytes();
-        let mut aliases = ALIASES.0.borrow_mut();
-        if text.is_empty() {
-            return c"needs the name of a Lua module".as_ptr().cast_mut();
-        }
-        if text
-            .iter()
-            .any(|byte| byte.is_ascii_control() || *byte == b' ')
-        {
-            return c"needs the name of a Lua module, without spaces and control characters"
-                .as_ptr()
-                .cast_mut();
-        }
-        if text == lua::NAME.to_bytes() || text == lua::status::NAME.to_bytes() {
-            return c"is duplicate: this name is there without an alias"
-                .as_ptr()
-                .cast_mut();
-        }
-        if aliases.iter().any(|alias| alias == text) {
-            return c"is duplicate".as_ptr().cast_mut();
-        }
-        aliases.push(text.to_vec());
-        let name = CStr::from_ptr(name.data.cast());
-        if !ngx_lua::preload(cf, name, lua::open_alias) {
-            return ERROR;
-        }
+fn add(cf: Conf) -> *mut c_char {
+    let Some(name) = cf.arguments().get(1) else {
+        return ERROR;
+    };
+    let text = name.as_bytes();
+    let mut aliases = ALIASES.0.borrow_mut();
+    if text.is_empty() {
+        return c"needs the name of a Lua module".as_ptr().cast_mut();
     }
-    ptr::null_mut() // NGX_CONF_OK
+    if text
+        .iter()
+        .any(|byte| byte.is_ascii_control() || *byte == b' ')
+    {
+        return c"needs the name of a Lua module, without spaces and control characters"
+            .as_ptr()
+            .cast_mut();
+    }
+    if text == lua::NAME.to_bytes() || text == lua::status::NAME.to_bytes() {
+        return c"is duplicate: this name is there without an alias"
+            .as_ptr()
+            .cast_mut();
+    }
+    if aliases.iter().any(|alias| alias == text) {
+        return c"is duplicate".as_ptr().cast_mut();
+    }
+    aliases.push(text.to_vec());
+    // SAFETY: arguments end with NUL and live as long as the configuration.
+    let done = unsafe { ngx_lua::preload(cf, CStr::from_ptr(name.data.cast()), lua::open_alias) };
+    match done {
+        true => ptr::null_mut(), // NGX_CONF_OK
+        false => ERROR,
+    }
 }

@@ -19,7 +19,8 @@ use nginx_sys::{
 
 use crate::MEMORY;
 use crate::contain::{INTERNAL, contain, report};
-use crate::{conf, lua, nginx, ngx_lua, transport};
+use crate::nginx::{Conf, Module};
+use crate::{conf, lua, ngx_lua, transport};
 
 static MODULE_CONTEXT: ngx_http_module_t = ngx_http_module_t {
     preconfiguration: Some(preconfiguration),
@@ -53,25 +54,26 @@ unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
     report();
     alias::forget();
     conf::forget();
-    // SAFETY: nginx has set the index by now.
-    conf::set_index(unsafe { ngx_http_lua_memcached_module.ctx_index });
-    // SAFETY: nginx passes the configuration being read.
-    let registered = contain(|| unsafe { register(cf) });
+    // SAFETY: the module has the hooks of `conf`; this is one of its hooks.
+    let (module, cf) = unsafe {
+        let module = Module::from_raw(&raw const ngx_http_lua_memcached_module);
+        (module, Conf::from_raw(cf))
+    };
+    conf::set_module(module);
+    let registered = contain(|| register(cf));
     let Err(failed) = registered.unwrap_or_else(|| Err(INTERNAL.into())) else {
         return NGX_OK as ngx_int_t;
     };
-    // SAFETY: the configuration has a log.
-    let log = unsafe { nginx::Log::from_raw((*cf).log) };
-    log.write(NGX_LOG_EMERG, 0, format_args!("{failed}"));
+    cf.log().write(NGX_LOG_EMERG, 0, format_args!("{failed}"));
     NGX_ERROR as ngx_int_t
 }
 
 /// The error is for the operator to read.
-unsafe fn register(cf: *mut ngx_conf_t) -> Result<(), String> {
+fn register(cf: Conf) -> Result<(), String> {
     // first of all: nothing of ngx_lua may be touched when it is not there
     ngx_lua::check().map_err(|error| error.to_string())?;
     ngx_lua::discover().map_err(|error| error.to_string())?;
-    // SAFETY: by the caller's contract.
+    // SAFETY: the names are static.
     let registered = unsafe {
         ngx_lua::preload(cf, lua::NAME, lua::open)
             && ngx_lua::preload(cf, lua::status::NAME, lua::status::open)
@@ -84,8 +86,9 @@ unsafe fn register(cf: *mut ngx_conf_t) -> Result<(), String> {
 
 /// The http block is read and merged.
 unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
-    // SAFETY: nginx passes the configuration being read.
-    let completed = contain(|| unsafe {
+    // SAFETY: this is a hook.
+    let cf = unsafe { Conf::from_raw(cf) };
+    let completed = contain(|| {
         conf::complete(cf);
         notice::look(cf);
     });
@@ -122,7 +125,7 @@ unsafe extern "C" fn init_process(_cycle: *mut ngx_cycle_t) -> ngx_int_t {
 
 unsafe extern "C" fn exit_process(_cycle: *mut ngx_cycle_t) {
     contain(transport::shut_down);
-    contain(nginx::end_lines);
+    contain(crate::nginx::end_lines);
     contain(ngx_lua::forget_anchors);
     MEMORY.empty();
 }
@@ -130,5 +133,5 @@ unsafe extern "C" fn exit_process(_cycle: *mut ngx_cycle_t) {
 /// `init_by_lua*` runs in the master process, and may use the module there.
 unsafe extern "C" fn exit_master(_cycle: *mut ngx_cycle_t) {
     transport::shut_down();
-    nginx::end_lines();
+    crate::nginx::end_lines();
 }

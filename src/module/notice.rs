@@ -3,10 +3,9 @@
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use nginx_sys::{
-    NGX_LOG_NOTICE, NGX_PROCESS_MASTER, ngx_conf_t, ngx_cycle_t, ngx_process, ngx_test_config,
-};
+use nginx_sys::{NGX_LOG_NOTICE, NGX_PROCESS_MASTER, ngx_cycle_t, ngx_process, ngx_test_config};
 
+use crate::nginx::Conf;
 use crate::version::{NGINX, VERSION};
 use crate::{conf, nginx, ngx_lua};
 
@@ -14,14 +13,8 @@ use crate::{conf, nginx, ngx_lua};
 static NGX_LUA: AtomicU32 = AtomicU32::new(0);
 
 /// Asks ngx_lua's new VM for its version.
-///
-/// # Safety
-///
-/// `cf` is the configuration being read, of which ngx_lua has made its VM.
-pub unsafe fn look(cf: *mut ngx_conf_t) {
-    // SAFETY: by this function's contract.
-    let version = unsafe { ngx_lua::version(cf) };
-    NGX_LUA.store(version.unwrap_or(0), Ordering::Relaxed);
+pub fn look(cf: Conf) {
+    NGX_LUA.store(ngx_lua::version(cf).unwrap_or(0), Ordering::Relaxed);
 }
 
 /// Writes the line when nginx starts or reads its configuration again, not when it only tests it.

@@ -5,9 +5,10 @@ use std::cell::RefCell;
 
 use nginx_sys::ngx_event_t;
 
+use super::cycle::now;
 use super::log::Log;
 use super::peer_log::with_peer;
-use super::timer::{Msec, Timer, now};
+use super::timer::{Msec, Timer};
 use crate::contain::contain;
 use crate::upstream::{LineKind, Once, Rates, Suppressed};
 

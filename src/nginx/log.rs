@@ -5,9 +5,12 @@ use std::fmt;
 use std::mem::MaybeUninit;
 
 use nginx_sys::{
-    NGX_MAX_ERROR_STR, ngx_cycle, ngx_err_t, ngx_log_error_core, ngx_log_t, ngx_strerror,
-    ngx_uint_t,
+    NGX_MAX_ERROR_STR, ngx_conf_t, ngx_connection_t, ngx_cycle_t, ngx_err_t, ngx_log_error_core,
+    ngx_log_t, ngx_strerror, ngx_uint_t,
 };
+
+use super::cycle::Cycle;
+use super::live::Zeroed;
 
 /// A log of nginx. It is not kept longer than what it belongs to: a cycle, a
 /// connection, or a configuration being read.
@@ -23,11 +26,14 @@ impl Log {
         Log(log)
     }
 
+    #[inline(always)]
+    pub(super) fn of(owner: &impl Owner) -> Log {
+        Log(owner.log())
+    }
+
     /// The log of the current cycle; before there is one, one that nobody sees.
     pub fn of_cycle() -> Log {
-        // SAFETY: nginx's global; a cycle has a log.
-        let cycle = unsafe { ngx_cycle.as_ref() };
-        Log(cycle.map_or_else(silent_log, |cycle| cycle.log))
+        Cycle::current().map_or_else(|| Log(silent_log()), Cycle::log)
     }
 
     /// One that nobody sees.
@@ -47,6 +53,30 @@ impl Log {
         if unsafe { (*self.0).log_level } >= level as ngx_uint_t {
             write_line(level, self, err, args);
         }
+    }
+}
+
+/// What nginx gives a log, for as long as it is there.
+pub(super) trait Owner {
+    fn log(&self) -> *mut ngx_log_t;
+}
+
+impl Owner for ngx_cycle_t {
+    fn log(&self) -> *mut ngx_log_t {
+        self.log
+    }
+}
+
+impl Owner for ngx_connection_t {
+    #[inline(always)]
+    fn log(&self) -> *mut ngx_log_t {
+        self.log
+    }
+}
+
+impl Owner for ngx_conf_t {
+    fn log(&self) -> *mut ngx_log_t {
+        self.log
     }
 }
 
@@ -81,8 +111,8 @@ pub fn silent_log() -> *mut ngx_log_t {
     struct Silent(UnsafeCell<ngx_log_t>);
     // SAFETY: nginx has one thread, and writes no line at level 0.
     unsafe impl Sync for Silent {}
-    // SAFETY: a C struct; all zeros is a log at level 0 without a file.
-    static SILENT: Silent = Silent(UnsafeCell::new(unsafe { std::mem::zeroed() }));
+    // a log at level 0 without a file
+    static SILENT: Silent = Silent(UnsafeCell::new(ngx_log_t::ZEROED));
     SILENT.0.get()
 }
 

@@ -6,31 +6,35 @@
 //! | `peer_log` | log lines that end with a server's address |
 //! | `limited` | log lines that would repeat |
 //! | `request` | a request, as far as this module has to do with it |
-//! | `timer` | the clock, and timers that belong to no connection |
+//! | `timer` | timers that belong to no connection |
+//! | `cycle` | global variables: the cycle, the clock, the worker's end |
+//! | `module`, `conf` | modules, and a configuration that is being read |
+//! | `live` | pointers to what nginx owns |
 //! | `posted` | posted events |
 //! | `draining` | when nginx may close idle connections to get free ones |
 
+mod conf;
+mod cycle;
 mod draining;
 mod limited;
+mod live;
 mod log;
+mod module;
 mod peer_log;
 mod posted;
 mod request;
 mod timer;
 
-use nginx_sys::{ngx_exiting, ngx_terminate};
-
+#[cfg(ngx_feature = "http_ssl")]
+pub use conf::Array;
+pub use conf::Conf;
+pub use cycle::{current_cycle, is_exiting, now, until_after};
 pub use draining::{is_scarce, make_room, without_draining};
 pub use limited::{admit, end as end_lines, first, would_admit};
-pub use log::silent_log;
+pub use live::Live;
 pub use log::{Log, error_text, last_errno};
+pub use module::Module;
 pub use peer_log::{PeerLog, with_peer};
-pub use posted::{Posted, post_next};
+pub use posted::{Posted, post_next, unlink};
 pub use request::Request;
-pub use timer::{Msec, Timer, event_id, now, stop_timer, until_after};
-
-/// Whether the worker is about to end: what becomes idle is to be closed.
-pub fn is_exiting() -> bool {
-    // SAFETY: nginx's globals, written by this thread only.
-    unsafe { ngx_exiting != 0 || ngx_terminate != 0 }
-}
+pub use timer::{Msec, Timer, event_id, stop_timer};

@@ -2,6 +2,7 @@
 
 use nginx_sys::{ngx_event_t, ngx_posted_events, ngx_posted_next_events, ngx_queue_t};
 
+use super::live::Zeroed;
 use super::log::silent_log;
 
 /// An event that is handled at the end of the current iteration of the event loop,
@@ -14,8 +15,7 @@ impl Posted {
     /// An event that will call `handler`, not posted. It may outlive the cycle,
     /// so its log is none of a cycle.
     pub fn new(handler: unsafe extern "C" fn(*mut ngx_event_t)) -> Posted {
-        // SAFETY: a C struct for which all zeros is the initial state.
-        let mut event: Box<ngx_event_t> = Box::new(unsafe { std::mem::zeroed() });
+        let mut event = Box::new(ngx_event_t::ZEROED);
         event.handler = Some(handler);
         event.log = silent_log();
         Posted { event }
@@ -33,11 +33,7 @@ impl Drop for Posted {
     fn drop(&mut self) {
         if self.event.posted() != 0 {
             // SAFETY: it is in nginx's queue (`ngx_delete_posted_event`).
-            unsafe {
-                let node = &self.event.queue;
-                (*node.next).prev = node.prev;
-                (*node.prev).next = node.next;
-            }
+            unsafe { unlink(&raw const self.event.queue) };
         }
     }
 }
@@ -71,5 +67,18 @@ unsafe fn post_event(event: *mut ngx_event_t, queue: *mut ngx_queue_t) {
         (*(*node).prev).next = node;
         (*node).next = queue;
         (*queue).prev = node;
+    }
+}
+
+/// `ngx_queue_remove`
+///
+/// # Safety
+///
+/// `node` is in a queue.
+pub unsafe fn unlink(node: *const ngx_queue_t) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        (*(*node).next).prev = (*node).prev;
+        (*(*node).prev).next = (*node).next;
     }
 }

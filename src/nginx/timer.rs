@@ -1,31 +1,14 @@
-//! Time: the clock, and timers that belong to no connection.
+//! Timers that belong to no connection.
 
 use std::ffi::c_void;
 
-use nginx_sys::{
-    ngx_add_timer, ngx_cached_time, ngx_connection_t, ngx_current_msec, ngx_del_timer, ngx_event_t,
-    ngx_msec_t,
-};
+use nginx_sys::{ngx_add_timer, ngx_connection_t, ngx_del_timer, ngx_event_t, ngx_msec_t};
 
+use super::live::Zeroed;
 use super::log::silent_log;
 
 /// Milliseconds, as nginx counts them.
 pub type Msec = ngx_msec_t;
-
-/// The time of the current iteration of the event loop.
-pub fn now() -> Msec {
-    // SAFETY: nginx's global, written by this thread only.
-    unsafe { ngx_current_msec }
-}
-
-/// How long it is, in this iteration of the event loop, until the clock says a later
-/// second than this one of the epoch.
-pub fn until_after(second: libc::time_t) -> Msec {
-    // SAFETY: nginx's clock, set at its start and by this thread only.
-    let (now, part) = unsafe { ((*ngx_cached_time).sec, (*ngx_cached_time).msec) };
-    let seconds = Msec::try_from(second.saturating_add(1).saturating_sub(now)).unwrap_or(0);
-    seconds.saturating_mul(1000).saturating_sub(part)
-}
 
 /// A timer that belongs to no connection; it carries a 64-bit id.
 ///
@@ -44,8 +27,10 @@ impl Timer {
     /// A timer that will call `handler`, unarmed. It may outlive the cycle, so
     /// its log is none of a cycle.
     pub fn new(handler: unsafe extern "C" fn(*mut ngx_event_t), id: u64) -> Timer {
-        // SAFETY: both are C structs for which all zeros is the initial state.
-        let mut cell: Box<TimerCell> = Box::new(unsafe { std::mem::zeroed() });
+        let mut cell = Box::new(TimerCell {
+            event: ngx_event_t::ZEROED,
+            connection: ngx_connection_t::ZEROED,
+        });
         cell.connection.fd = -1;
         cell.connection.data = id as usize as *mut c_void;
         cell.event.data = (&raw mut cell.connection).cast();
@@ -81,10 +66,7 @@ impl Timer {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        if self.cell.event.timer_set() != 0 {
-            // SAFETY: the timer is armed.
-            unsafe { ngx_del_timer(&raw mut self.cell.event) };
-        }
+        self.stop();
     }
 }
 

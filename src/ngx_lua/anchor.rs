@@ -1,14 +1,12 @@
 //! Keeps coroutines from being collected while one of them waits.
 
 use std::cell::RefCell;
-use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use mlua::ffi::{
-    LUA_REGISTRYINDEX, LUA_TNIL, LUA_TTABLE, lua_State, lua_checkstack, lua_createtable, lua_pop,
-    lua_pushlightuserdata, lua_pushnil, lua_pushnumber, lua_pushthread, lua_pushvalue, lua_rawget_,
-    lua_rawset, lua_type, lua_xmove,
-};
+use mlua::ffi::LUA_TNIL;
+
+use super::state::{Ancestor, State, Value};
+use super::table::Table;
 
 /// Holds coroutines in the registry of their VM, each under a number. After
 /// this value is dropped, the next call of [`release`] lets them go.
@@ -46,50 +44,38 @@ fn with<R>(f: impl FnOnce(&mut Anchors) -> R) -> Option<R> {
 }
 
 impl Anchor {
-    /// Holds the coroutine whose state is `state`, and suspended ones by their
-    /// states. `None`: no memory. It may raise a Lua error when Lua has none.
-    ///
-    /// # Safety
-    ///
-    /// `state` is what Lua passed to the running C function; the others are
-    /// states of the same VM.
-    pub unsafe fn new(
-        state: *mut lua_State,
-        others: impl Iterator<Item = *mut lua_State>,
-    ) -> Option<Anchor> {
-        // SAFETY: by this function's contract.
-        unsafe { release(state) };
+    /// Holds the running coroutine, and others that wait for it. `None`: no
+    /// memory. It may raise a Lua error when Lua has none.
+    pub(super) fn new(state: State, others: impl Iterator<Item = Ancestor>) -> Option<Anchor> {
+        release(state);
         let first = with(|anchors| {
             anchors.released.try_reserve(anchors.live + 1).ok()?;
             anchors.live += 1;
             Some(anchors.given)
         })??;
         let mut anchor = Anchor { first, count: 0 };
-        // SAFETY: by this function's contract; there is room for four values.
-        unsafe {
-            if lua_checkstack(state, 4) == 0 {
-                return None;
-            }
-            push_table(state);
-            for other in std::iter::once(state).chain(others) {
-                if other != state && lua_checkstack(other, 1) == 0 {
-                    lua_pop(state, 1);
-                    return None;
-                }
-                anchor.count += 1;
-                let number = with(|anchors| {
-                    anchors.given += 1;
-                    anchors.given - 1
-                })?;
-                lua_pushnumber(state, number as f64);
-                lua_pushthread(other);
-                if other != state {
-                    lua_xmove(other, state, 1);
-                }
-                lua_rawset(state, -3);
-            }
-            lua_pop(state, 1);
+        if !state.has_room(4) {
+            return None;
         }
+        state.scope(|| {
+            let table = held(state);
+            for other in std::iter::once(None).chain(others.map(Some)) {
+                state.scope(|| {
+                    let coroutine = match other {
+                        None => state.push_running(),
+                        Some(other) => state.push_ancestor(other)?,
+                    };
+                    anchor.count += 1;
+                    let number = with(|anchors| {
+                        anchors.given += 1;
+                        anchors.given - 1
+                    })?;
+                    table.set(Value::Number(number as f64), Value::At(coroutine));
+                    Some(())
+                })?;
+            }
+            Some(())
+        })?;
         Some(anchor)
     }
 }
@@ -107,43 +93,31 @@ impl Drop for Anchor {
 }
 
 /// Releases what is not needed any more.
-///
-/// # Safety
-///
-/// `state` is what Lua passed to the running C function.
 #[inline(always)]
-pub unsafe fn release(state: *mut lua_State) {
+pub fn release(state: State) {
     if RELEASED.load(Relaxed) {
-        // SAFETY: by this function's contract.
-        unsafe { release_all(state) }
+        release_all(state);
     }
 }
 
 #[cold]
-unsafe fn release_all(state: *mut lua_State) {
-    // SAFETY: by the caller's contract; there is room for three values. The
-    // keys that are set to nil exist, so that takes no memory.
-    unsafe {
-        if lua_checkstack(state, 3) == 0 {
-            return;
-        }
-        RELEASED.store(false, Relaxed);
-        push_table(state);
+fn release_all(state: State) {
+    if !state.has_room(4) {
+        return;
+    }
+    RELEASED.store(false, Relaxed);
+    state.scope(|| {
+        let table = held(state);
         while let Some((first, count)) = with(|anchors| anchors.released.pop()).flatten() {
             for number in first..first.saturating_add(count) {
-                lua_pushnumber(state, number as f64);
-                lua_rawget_(state, -2);
-                let is_there = lua_type(state, -1) != LUA_TNIL;
-                lua_pop(state, 1);
-                if is_there {
-                    lua_pushnumber(state, number as f64);
-                    lua_pushnil(state);
-                    lua_rawset(state, -3);
+                let key = Value::Number(number as f64);
+                // setting a key to nil that exists takes no memory
+                if state.scope(|| state.kind(table.push(key))) != LUA_TNIL {
+                    table.set(key, Value::Nil);
                 }
             }
         }
-        lua_pop(state, 1);
-    }
+    });
 }
 
 /// The process ends, and with it all VMs.
@@ -155,20 +129,7 @@ pub fn forget() {
 
 /// Pushes the table of the held coroutines, which is in the registry of each
 /// VM.
-unsafe fn push_table(state: *mut lua_State) {
+fn held(state: State) -> Table {
     static KEY: u8 = 0;
-    let key = (&raw const KEY).cast_mut().cast::<c_void>();
-    // SAFETY: by the caller's contract; three values are pushed at most.
-    unsafe {
-        lua_pushlightuserdata(state, key);
-        lua_rawget_(state, LUA_REGISTRYINDEX);
-        if lua_type(state, -1) == LUA_TTABLE {
-            return;
-        }
-        lua_pop(state, 1);
-        lua_createtable(state, 0, 0);
-        lua_pushlightuserdata(state, key);
-        lua_pushvalue(state, -2);
-        lua_rawset(state, LUA_REGISTRYINDEX);
-    }
+    state.push_kept_table(&KEY, |_| {})
 }

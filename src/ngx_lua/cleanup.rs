@@ -1,17 +1,30 @@
 //! Handlers that run when a request ends.
 
+use std::cell::Cell;
 use std::ffi::c_void;
-use std::ptr::NonNull;
+use std::ptr;
 
-use nginx_sys::{ngx_http_cleanup_pt, ngx_http_cleanup_t, ngx_http_request_t};
+use nginx_sys::{ngx_http_cleanup_pt, ngx_http_cleanup_t};
+
+use crate::nginx::{Live, Request};
+
+/// `ngx_http_cleanup_t`
+#[derive(Debug)]
+#[repr(C)]
+struct Entry {
+    handler: Cell<ngx_http_cleanup_pt>,
+    data: Cell<*mut c_void>,
+    next: Cell<*mut c_void>,
+}
+
+const _: () = assert!(size_of::<Entry>() == size_of::<ngx_http_cleanup_t>());
 
 // SAFETY: the declarations match ngx_lua's sources, 0.10.23 and later.
 unsafe extern "C" {
     // Both reuse entries, so that a request (or a timer) that calls them often
     // does not grow.
-    fn ngx_http_lua_cleanup_add(r: *mut ngx_http_request_t, size: usize)
-    -> *mut ngx_http_cleanup_t;
-    fn ngx_http_lua_cleanup_free(r: *mut ngx_http_request_t, cleanup: *mut ngx_http_cleanup_pt);
+    safe fn ngx_http_lua_cleanup_add(request: Request, size: usize) -> Option<Live<Entry>>;
+    fn ngx_http_lua_cleanup_free(request: Request, handler: *const Cell<ngx_http_cleanup_pt>);
 }
 
 /// A handler registered with a request. Dropping this value does not unregister
@@ -19,7 +32,7 @@ unsafe extern "C" {
 #[derive(Debug)]
 pub struct Cleanup {
     request: Request,
-    entry: NonNull<ngx_http_cleanup_t>,
+    entry: Live<Entry>,
 }
 
 impl Cleanup {
@@ -30,13 +43,10 @@ impl Cleanup {
         handler: unsafe extern "C" fn(*mut c_void),
         id: u64,
     ) -> Option<Cleanup> {
-        // SAFETY: the request is live; a new entry is ours to fill.
-        unsafe {
-            let entry = NonNull::new(ngx_http_lua_cleanup_add(request.as_ptr(), 0))?;
-            (*entry.as_ptr()).handler = Some(handler);
-            (*entry.as_ptr()).data = id as usize as *mut c_void;
-            Some(Cleanup { request, entry })
-        }
+        let entry = ngx_http_lua_cleanup_add(request, 0)?;
+        entry.handler.set(Some(handler));
+        entry.data.set(ptr::without_provenance_mut(id as usize));
+        Some(Cleanup { request, entry })
     }
 
     /// The request it was registered with.
@@ -50,16 +60,11 @@ impl Cleanup {
     ///
     /// The handler did not run yet; hence the request is still live.
     pub unsafe fn cancel(self) {
-        // SAFETY: the entry lives as long as the request. ngx_lua cannot unlink
-        // it when the request has lost its context (after ngx.exec), so the
-        // handler is cleared first.
-        unsafe {
-            (*self.entry.as_ptr()).handler = None;
-            ngx_http_lua_cleanup_free(
-                self.request.as_ptr(),
-                &raw mut (*self.entry.as_ptr()).handler,
-            );
-        }
+        // ngx_lua cannot unlink it when the request has lost its context (after
+        // ngx.exec), so the handler is cleared first
+        self.entry.handler.set(None);
+        // SAFETY: the entry lives as long as the request; its handler is its
+        // first field.
+        unsafe { ngx_http_lua_cleanup_free(self.request, self.entry.as_ptr().cast()) };
     }
 }
-use crate::nginx::Request;

@@ -3,6 +3,7 @@
 //! versions since 0.10.23. They are read only after [`Layout::find`] has
 //! verified that the loaded ngx_lua has them where they are expected.
 
+use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
@@ -11,11 +12,12 @@ use mlua::ffi::lua_State;
 use nginx_sys::{NGX_LOG_ALERT, ngx_event_t, ngx_http_request_t, ngx_int_t, ngx_queue_t};
 
 use super::ngx_http_lua_module;
-use super::semaphore::Semaphore;
-use crate::nginx::{self, Log, Request};
+use super::semaphore::{Semaphore, Wait};
+use super::state::State;
+use crate::nginx::{self, Live, Log, Request};
 
 /// What ngx_lua calls when a waiting coroutine ends.
-pub(super) type CleanupHandler = Option<unsafe extern "C" fn(*mut c_void)>;
+type CleanupHandler = Option<unsafe extern "C" fn(*mut c_void)>;
 
 /// `LUA_NOREF`: ngx_lua does not hold the coroutine, or no longer. It holds
 /// light threads and entry threads until they end, and no others.
@@ -32,12 +34,12 @@ const FLAGS: u32 = 0x3ff;
 /// entry thread's [`CoCtx`] follows.
 #[repr(C)]
 pub(super) struct Ctx {
-    vm_state: *mut c_void,
-    request: *mut ngx_http_request_t,
-    resume_handler: *mut c_void,
+    vm_state: Cell<*mut c_void>,
+    request: Cell<*mut ngx_http_request_t>,
+    resume_handler: Cell<*mut c_void>,
     /// The coroutine that ngx_lua runs and would resume.
-    pub(super) running: *mut CoCtx,
-    user_co_ctx: *mut c_void,
+    running: Cell<Option<Live<CoCtx>>>,
+    user_co_ctx: Cell<*mut c_void>,
 }
 
 /// The fields of `ngx_http_lua_ctx_t` between the entry thread and `cleanup`.
@@ -47,21 +49,29 @@ const BEFORE_CLEANUP: usize = 64;
 #[repr(C)]
 pub(super) struct CoCtx {
     /// What it waits for, a semaphore for instance.
-    pub(super) data: *mut c_void,
-    pub(super) co: *mut lua_State,
+    data: Cell<*mut c_void>,
+    co: Cell<*mut lua_State>,
     /// The coroutine that has resumed it or, for a light thread, spawned it.
-    pub(super) parent: *mut CoCtx,
-    zombies: [*mut c_void; 2],
-    pub(super) cleanup: CleanupHandler,
+    parent: Cell<Option<Live<CoCtx>>>,
+    zombies: [Cell<*mut c_void>; 2],
+    cleanup: Cell<CleanupHandler>,
 }
 
 /// The end of `ngx_http_lua_co_ctx_t`. The event `sleep` is right before it.
 #[repr(C)]
 struct CoCtxEnd {
-    sem_wait_queue: ngx_queue_t,
-    co_ref: c_int,
+    sem_wait_queue: Cell<[*mut ngx_queue_t; 2]>,
+    co_ref: Cell<c_int>,
     /// From the lowest bit: `waited_by_parent`, three of `co_status`, others.
-    flags: u32,
+    flags: Cell<u32>,
+}
+
+/// What ngx_lua has registered for a run of Lua code, the beginning of
+/// `ngx_http_cleanup_t`. The handler is cleared when the run ends.
+#[repr(C)]
+pub(super) struct Run {
+    handler: Cell<CleanupHandler>,
+    data: Cell<*mut c_void>,
 }
 
 /// The offsets that differ from version to version, in bytes.
@@ -79,179 +89,174 @@ static LAYOUT: OnceLock<Option<Layout>> = OnceLock::new();
 
 impl Layout {
     /// The layout of the loaded ngx_lua. `None` if it is unknown, or if
-    /// `request` may not wait now.
-    ///
-    /// # Safety
-    ///
-    /// `request` is the one whose Lua code runs right now.
+    /// `request`, the running one, may not wait now.
     #[inline(always)]
-    pub(super) unsafe fn get(request: Request) -> Option<Layout> {
+    pub(super) fn get(state: State, request: Request) -> Option<Layout> {
         match LAYOUT.get() {
             Some(layout) => *layout,
-            // SAFETY: by this function's contract.
-            None => unsafe { Layout::first(request) },
+            None => Layout::first(state.running_request().filter(|r| *r == request)?),
         }
-    }
-
-    #[cold]
-    unsafe fn first(request: Request) -> Option<Layout> {
-        // SAFETY: by the caller's contract.
-        let layout = unsafe { Layout::find(request)? };
-        if layout.is_none() {
-            Log::of_cycle().write(
-                NGX_LOG_ALERT,
-                0,
-                format_args!("lua memcached: this version of ngx_http_lua_module is unknown"),
-            );
-        }
-        *LAYOUT.get_or_init(|| layout)
     }
 
     /// Makes the running coroutine wait for a moment, and inspects what ngx_lua
-    /// has done for that. `None` if it may not wait now.
-    unsafe fn find(request: Request) -> Option<Option<Layout>> {
+    /// has done for that. `None` also if it may not wait now.
+    #[cold]
+    fn first(request: Request) -> Option<Layout> {
         let semaphore = Semaphore::new()?;
-        // SAFETY: by the caller's contract. What waits is in the semaphore's
+        // SAFETY: it is the running request. What waits is in the semaphore's
         // queue, with its event right before it, and the event's data is the
         // coroutine's. It is verified before anything is called.
-        unsafe {
-            let Some(node) = semaphore.probe(request) else {
+        let layout = unsafe {
+            let queued = match semaphore.wait(request) {
+                Wait::Queued => semaphore.last_queued(),
+                Wait::Done | Wait::Declined | Wait::Refused(_) => None,
+            };
+            let Some(node) = queued else {
                 semaphore.free();
                 return None;
             };
-            let layout = Layout::of(node, semaphore.address(), request);
-            if let Some((_, co_ctx)) = layout {
-                leave(co_ctx);
-                semaphore.free();
-            } else {
+            let sleep = node.cast::<ngx_event_t>().as_ptr().sub(1);
+            let co_ctx = NonNull::new((*sleep).data.cast()).map(|at| Live::new(at));
+            let layout = Layout::of(node, co_ctx, &semaphore, request);
+            if layout.is_none() {
                 // only the two queues can be restored
-                let sleep = node.cast::<ngx_event_t>().as_ptr().sub(1);
                 nginx::stop_timer(sleep);
-                (*(*node.as_ptr()).next).prev = (*node.as_ptr()).prev;
-                (*(*node.as_ptr()).prev).next = (*node.as_ptr()).next;
+                nginx::unlink(node.as_ptr());
                 (*node.as_ptr()).next = node.as_ptr();
                 (*node.as_ptr()).prev = node.as_ptr();
             }
-            Some(layout.map(|(layout, _)| layout))
+            layout
+        };
+        match layout {
+            Some((_, co_ctx)) => {
+                co_ctx.leave();
+                semaphore.free();
+            }
+            None => Log::of_cycle().write(
+                NGX_LOG_ALERT,
+                0,
+                format_args!("lua memcached: this version of ngx_http_lua_module is unknown"),
+            ),
         }
+        *LAYOUT.get_or_init(|| layout.map(|(layout, _)| layout))
     }
 
     /// Derives the layout from the address of `node`, with which the running
-    /// coroutine has just been queued.
-    unsafe fn of(
+    /// coroutine has just been queued: its memory begins before and ends behind
+    /// that.
+    fn of(
         node: NonNull<ngx_queue_t>,
-        semaphore: *mut c_void,
+        co_ctx: Option<Live<CoCtx>>,
+        semaphore: &Semaphore,
         request: Request,
-    ) -> Option<(Layout, NonNull<CoCtx>)> {
-        // SAFETY: by the caller's contract: an event is right before the node.
-        // The coroutine's memory begins before and ends behind it.
-        unsafe {
-            let sleep = node.cast::<ngx_event_t>().as_ptr().sub(1);
-            let co_ctx = NonNull::new((*sleep).data.cast::<CoCtx>())?;
-            let end = (node.addr().get()).checked_sub(co_ctx.addr().get())?;
-            let head = size_of::<CoCtx>() + size_of::<ngx_event_t>();
-            if end < head || end > 4 * head || end % align_of::<CoCtx>() != 0 {
-                return None;
-            }
-            let layout = Layout {
-                end,
-                cleanup: size_of::<Ctx>() + end + size_of::<CoCtxEnd>() + BEFORE_CLEANUP,
-            };
-            let ctx = ctx(request)?;
-            let flags = (*layout.end_of(co_ctx)).flags;
-            let as_expected = (*co_ctx.as_ptr()).data == semaphore
-                && is_of_ngx_lua((*co_ctx.as_ptr()).cleanup)
-                && (*ctx.as_ptr()).request == request.as_ptr()
-                && (*ctx.as_ptr()).running == co_ctx.as_ptr()
-                && flags & !FLAGS == 0
-                && status(flags) == RUNNING
-                && layout.run(ctx).is_some_and(|run| is_for(run, ctx));
-            as_expected.then_some((layout, co_ctx))
+    ) -> Option<(Layout, Live<CoCtx>)> {
+        let co_ctx = co_ctx?;
+        let end = (node.addr().get()).checked_sub(co_ctx.as_ptr().addr())?;
+        let head = size_of::<CoCtx>() + size_of::<ngx_event_t>();
+        if end < head || end > 4 * head || end % align_of::<CoCtx>() != 0 {
+            return None;
         }
-    }
-
-    fn end_of(self, co_ctx: NonNull<CoCtx>) -> *mut CoCtxEnd {
-        co_ctx.as_ptr().wrapping_byte_add(self.end).cast()
-    }
-
-    /// Whether ngx_lua holds the coroutine: it is a light thread or an entry
-    /// thread that has not ended.
-    ///
-    /// # Safety
-    ///
-    /// The coroutine's request has not ended.
-    #[inline(always)]
-    pub(super) unsafe fn is_held(self, co_ctx: NonNull<CoCtx>) -> bool {
-        // SAFETY: by this function's contract.
-        unsafe { (*self.end_of(co_ctx)).co_ref != NO_REF }
-    }
-
-    /// Whether the coroutine has ended, or was ended.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Self::is_held`].
-    pub(super) unsafe fn is_dead(self, co_ctx: NonNull<CoCtx>) -> bool {
-        // SAFETY: by this function's contract.
-        status(unsafe { (*self.end_of(co_ctx)).flags }) == DEAD
-    }
-
-    /// The address of the handler that ngx_lua has registered for the current
-    /// run of Lua code. It is in the request's memory, and is cleared when the
-    /// run ends.
-    ///
-    /// # Safety
-    ///
-    /// `ctx` is that of a request that has not ended.
-    pub(super) unsafe fn run(self, ctx: NonNull<Ctx>) -> Option<NonNull<CleanupHandler>> {
-        // SAFETY: by this function's contract.
-        unsafe {
-            let at = ctx.as_ptr().byte_add(self.cleanup);
-            NonNull::new(at.cast::<*mut CleanupHandler>().read())
-        }
+        let layout = Layout {
+            end,
+            cleanup: size_of::<Ctx>() + end + size_of::<CoCtxEnd>() + BEFORE_CLEANUP,
+        };
+        let ctx = ctx(request)?;
+        let flags = co_ctx.end(layout).flags.get();
+        let as_expected = co_ctx.data.get() == semaphore.address()
+            && is_of_ngx_lua(co_ctx.cleanup.get())
+            && ctx.request.get() == request.as_ptr()
+            && ctx.running() == Some(co_ctx)
+            && flags & !FLAGS == 0
+            && status(flags) == RUNNING
+            && ctx.run(layout).is_some_and(|run| run.is_for(ctx));
+        as_expected.then_some((layout, co_ctx))
     }
 }
 
 /// ngx_lua's context of a request. `None` if it has none (after `ngx.exec`).
-///
-/// # Safety
-///
-/// `request` has not ended.
 #[inline(always)]
-pub(super) unsafe fn ctx(request: Request) -> Option<NonNull<Ctx>> {
-    // SAFETY: by this function's contract; a request has a place for each module.
-    unsafe {
-        let at = (*request.as_ptr()).ctx.add(ngx_http_lua_module.ctx_index);
-        NonNull::new((*at).cast())
+pub(super) fn ctx(request: Request) -> Option<Live<Ctx>> {
+    request.context(&ngx_http_lua_module)
+}
+
+impl Live<Ctx> {
+    /// The coroutine that ngx_lua runs, if any.
+    #[inline(always)]
+    pub(super) fn running(self) -> Option<Live<CoCtx>> {
+        self.running.get()
+    }
+
+    /// What ngx_lua has registered for the current run of Lua code. It is in the
+    /// request's memory.
+    pub(super) fn run(self, layout: Layout) -> Option<Live<Run>> {
+        // SAFETY: the context has such a pointer there, which may be null.
+        unsafe {
+            self.as_ptr()
+                .byte_add(layout.cleanup)
+                .cast::<Option<Live<Run>>>()
+                .read()
+        }
     }
 }
 
-/// Ends the waiting of a coroutine: ngx_lua's own handler removes it from the
-/// queue, and its timer from nginx's tree.
-///
-/// # Safety
-///
-/// The coroutine's request has not ended, and it waits for one of our semaphores.
-pub(super) unsafe fn leave(co_ctx: NonNull<CoCtx>) {
-    // SAFETY: by this function's contract.
-    unsafe {
-        if let Some(cleanup) = (*co_ctx.as_ptr()).cleanup.take() {
-            cleanup(co_ctx.as_ptr().cast());
+impl Live<Run> {
+    /// Whether it belongs to this context.
+    fn is_for(self, ctx: Live<Ctx>) -> bool {
+        is_of_ngx_lua(self.handler.get()) && self.data.get() == ctx.as_ptr().cast()
+    }
+
+    /// Whether the run of Lua code has ended.
+    pub(super) fn has_ended(self) -> bool {
+        self.handler.get().is_none()
+    }
+}
+
+impl Live<CoCtx> {
+    /// Its Lua state.
+    #[inline(always)]
+    pub(super) fn state(self) -> *mut lua_State {
+        self.co.get()
+    }
+
+    /// The coroutine that has resumed it or, for a light thread, spawned it.
+    pub(super) fn parent(self) -> Option<Live<CoCtx>> {
+        self.parent.get()
+    }
+
+    #[inline(always)]
+    fn end(self, layout: Layout) -> Live<CoCtxEnd> {
+        // SAFETY: the layout says where it is.
+        unsafe {
+            Live::new(NonNull::new_unchecked(
+                self.as_ptr().byte_add(layout.end).cast(),
+            ))
+        }
+    }
+
+    /// Whether ngx_lua holds the coroutine: it is a light thread or an entry
+    /// thread that has not ended.
+    #[inline(always)]
+    pub(super) fn is_held(self, layout: Layout) -> bool {
+        self.end(layout).co_ref.get() != NO_REF
+    }
+
+    /// Whether the coroutine has ended, or was ended.
+    pub(super) fn is_dead(self, layout: Layout) -> bool {
+        status(self.end(layout).flags.get()) == DEAD
+    }
+
+    /// Ends the waiting of a coroutine: ngx_lua's own handler removes it from the
+    /// queue, and its timer from nginx's tree.
+    pub(super) fn leave(self) {
+        if let Some(cleanup) = self.cleanup.take() {
+            // SAFETY: a coroutine that waits has a handler for that.
+            unsafe { cleanup(self.as_ptr().cast()) };
         }
     }
 }
 
 fn status(flags: u32) -> u32 {
     flags >> 1 & 7
-}
-
-/// Whether the handler that ngx_lua has registered for a run of Lua code
-/// belongs to this request.
-unsafe fn is_for(run: NonNull<CleanupHandler>, ctx: NonNull<Ctx>) -> bool {
-    // SAFETY: by the caller's contract: the handler's argument follows it.
-    unsafe {
-        is_of_ngx_lua(*run.as_ptr()) && *run.as_ptr().add(1).cast::<*mut Ctx>() == ctx.as_ptr()
-    }
 }
 
 /// Whether a handler is a function in the code of ngx_lua.

@@ -7,47 +7,46 @@ use std::ffi::{c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 
-use nginx_sys::{
-    NGX_AGAIN, NGX_DECLINED, NGX_OK, ngx_cycle, ngx_cycle_t, ngx_http_request_t, ngx_int_t,
-    ngx_queue_t, u_char,
-};
+use nginx_sys::{NGX_AGAIN, NGX_DECLINED, NGX_OK, ngx_cycle_t, ngx_int_t, ngx_queue_t, u_char};
 
 use crate::MEMORY;
-use crate::nginx::Request;
+use crate::nginx::{Request, current_cycle};
 
 /// Size in bytes of the buffer for error texts of ngx_lua.
 const MAX_TEXT: usize = 256;
 
-/// The beginning of `ngx_http_lua_sema_t`.
-#[repr(C)]
-struct RawSemaphore {
-    /// The queue of waiting coroutines, longest waiting first.
-    wait_queue: ngx_queue_t,
-}
+/// `ngx_http_lua_sema_t`, of which the beginning is the queue of waiting
+/// coroutines, longest waiting first.
+type RawSemaphore = ngx_queue_t;
+
+/// A semaphore that was not freed.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+struct Raw(NonNull<RawSemaphore>);
 
 // SAFETY: the declarations match ngx_lua's sources, 0.10.23 and later.
 unsafe extern "C" {
-    fn ngx_http_lua_ffi_sema_new(
-        semaphore: *mut *mut RawSemaphore,
+    safe fn ngx_http_lua_ffi_sema_new(
+        semaphore: &mut Option<Raw>,
         resources: c_int,
-        errmsg: *mut *mut c_char,
+        errmsg: &mut *mut c_char,
     ) -> c_int;
-    fn ngx_http_lua_ffi_sema_post(semaphore: *mut RawSemaphore, resources: c_int) -> c_int;
+    safe fn ngx_http_lua_ffi_sema_post(semaphore: Raw, resources: c_int) -> c_int;
     fn ngx_http_lua_ffi_sema_wait(
-        r: *mut ngx_http_request_t,
-        semaphore: *mut RawSemaphore,
+        r: Request,
+        semaphore: Raw,
         wait_ms: c_int,
         err: *mut u_char,
         errlen: *mut usize,
     ) -> c_int;
-    fn ngx_http_lua_ffi_sema_count(semaphore: *mut RawSemaphore) -> c_int;
-    fn ngx_http_lua_ffi_sema_gc(semaphore: *mut RawSemaphore);
+    safe fn ngx_http_lua_ffi_sema_count(semaphore: Raw) -> c_int;
+    fn ngx_http_lua_ffi_sema_gc(semaphore: Raw);
 }
 
 /// A semaphore of ngx_lua with no resource, for one waiter at a time.
 #[derive(Debug)]
 pub struct Semaphore {
-    raw: NonNull<RawSemaphore>,
+    raw: Raw,
     cycle: *mut ngx_cycle_t,
 }
 
@@ -66,18 +65,14 @@ pub enum Wait {
 
 impl Semaphore {
     pub(super) fn new() -> Option<Semaphore> {
-        let mut raw = ptr::null_mut();
-        let mut errmsg = ptr::null_mut();
-        // SAFETY: both out pointers are valid; the cycle is set while nginx runs.
-        unsafe {
-            if ngx_http_lua_ffi_sema_new(&mut raw, 0, &mut errmsg) != NGX_OK as c_int {
-                return None;
-            }
-            Some(Semaphore {
-                raw: NonNull::new(raw)?,
-                cycle: ngx_cycle,
-            })
+        let (mut raw, mut errmsg) = (None, ptr::null_mut());
+        if ngx_http_lua_ffi_sema_new(&mut raw, 0, &mut errmsg) != NGX_OK as c_int {
+            return None;
         }
+        Some(Semaphore {
+            raw: raw?,
+            cycle: current_cycle(),
+        })
     }
 
     /// Queues the running coroutine of `request`, which
@@ -93,26 +88,14 @@ impl Semaphore {
         unsafe { self.wait_ms(request, c_int::MAX) }
     }
 
-    /// Makes the running coroutine wait, to find out where ngx_lua records
-    /// that: returns the node with which it was queued. `None` if it may not
-    /// wait.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Self::wait`]. The caller ends its waiting.
-    pub(super) unsafe fn probe(&self, request: Request) -> Option<NonNull<ngx_queue_t>> {
-        // SAFETY: by this function's contract; the queue is a ring.
-        unsafe {
-            match self.wait_ms(request, c_int::MAX) {
-                Wait::Queued => NonNull::new((*self.raw.as_ptr()).wait_queue.prev),
-                Wait::Done | Wait::Declined | Wait::Refused(_) => None,
-            }
-        }
+    /// The node of the coroutine that was queued last.
+    pub(super) fn last_queued(&self) -> Option<NonNull<ngx_queue_t>> {
+        NonNull::new(self.queue().prev)
     }
 
     /// Its address, as ngx_lua knows it.
     pub(super) fn address(&self) -> *mut c_void {
-        self.raw.as_ptr().cast()
+        self.raw.0.as_ptr().cast()
     }
 
     /// An address in ngx_lua's code.
@@ -124,11 +107,14 @@ impl Semaphore {
     /// knows.
     #[inline(always)]
     pub fn is_queued(&self) -> bool {
-        // SAFETY: the semaphore is live, and begins with its queue.
-        unsafe {
-            let queue = &raw mut (*self.raw.as_ptr()).wait_queue;
-            (*queue).next != queue
-        }
+        self.queue().next != self.raw.0.as_ptr()
+    }
+
+    /// The ring of waiting coroutines.
+    #[inline(always)]
+    fn queue(&self) -> ngx_queue_t {
+        // SAFETY: the semaphore was not freed, and begins with it.
+        unsafe { self.raw.0.read() }
     }
 
     #[inline(always)]
@@ -138,8 +124,8 @@ impl Semaphore {
         // SAFETY: the semaphore is live; at most `len` bytes of text are written.
         let rc = unsafe {
             ngx_http_lua_ffi_sema_wait(
-                request.as_ptr(),
-                self.raw.as_ptr(),
+                request,
+                self.raw,
                 wait_ms,
                 text.as_mut_ptr().cast(),
                 &mut len,
@@ -162,26 +148,23 @@ impl Semaphore {
 
     /// Wakes the waiting coroutine, once the current event handler is done.
     pub fn post(&self) {
-        // SAFETY: the semaphore is live.
-        unsafe { ngx_http_lua_ffi_sema_post(self.raw.as_ptr(), 1) };
+        ngx_http_lua_ffi_sema_post(self.raw, 1);
     }
 
     /// Posts not consumed minus waiting coroutines: -1 while a coroutine
     /// waits, 0 when it was woken (or is gone), 1 when it was killed between
     /// the post and its waking.
     pub fn count(&self) -> i32 {
-        // SAFETY: the semaphore is live.
-        unsafe { ngx_http_lua_ffi_sema_count(self.raw.as_ptr()) }
+        ngx_http_lua_ffi_sema_count(self.raw)
     }
 
     pub(super) fn free(self) {
-        // SAFETY: the semaphore is live and given up here.
-        unsafe { ngx_http_lua_ffi_sema_gc(self.raw.as_ptr()) };
+        // SAFETY: it is given up here.
+        unsafe { ngx_http_lua_ffi_sema_gc(self.raw) };
     }
 
     fn is_current(&self) -> bool {
-        // SAFETY: reading nginx's global of the running cycle.
-        self.cycle == unsafe { ngx_cycle }
+        self.cycle == current_cycle()
     }
 }
 

@@ -4,23 +4,31 @@
 //! table tells at which offset each directive stores its value, so that is
 //! looked up once and no header is needed.
 
-use std::ptr::NonNull;
+use std::marker::PhantomData;
 use std::sync::OnceLock;
 
-use nginx_sys::{ngx_command_t, ngx_flag_t, ngx_int_t, ngx_msec_t};
+use nginx_sys::{ngx_flag_t, ngx_int_t, ngx_msec_t};
 
 use super::ngx_http_lua_module;
-use crate::nginx::{Msec, Request};
+use crate::nginx::{Live, Msec, Request};
+
+/// ngx_lua's configuration of a location.
+pub(super) struct LocConf(());
+
+/// Where that keeps the value of a directive, which its slot function stores as
+/// a `T`.
+#[derive(Debug)]
+pub(super) struct Offset<T>(usize, PhantomData<fn() -> T>);
 
 #[derive(Debug)]
 struct Offsets {
-    connect_timeout: usize,
-    send_timeout: usize,
-    read_timeout: usize,
-    keepalive_timeout: usize,
-    pool_size: usize,
-    send_lowat: usize,
-    log_errors: usize,
+    connect_timeout: Offset<ngx_msec_t>,
+    send_timeout: Offset<ngx_msec_t>,
+    read_timeout: Offset<ngx_msec_t>,
+    keepalive_timeout: Offset<ngx_msec_t>,
+    pool_size: Offset<ngx_int_t>,
+    send_lowat: Offset<usize>,
+    log_errors: Offset<ngx_flag_t>,
 }
 
 static OFFSETS: OnceLock<Offsets> = OnceLock::new();
@@ -36,14 +44,17 @@ pub struct MissingDirective(&'static str);
 ///
 /// If one is missing; the module cannot work with such an ngx_lua.
 pub fn discover() -> Result<(), MissingDirective> {
-    let offsets = Offsets {
-        connect_timeout: offset("lua_socket_connect_timeout")?,
-        send_timeout: offset("lua_socket_send_timeout")?,
-        read_timeout: offset("lua_socket_read_timeout")?,
-        keepalive_timeout: offset("lua_socket_keepalive_timeout")?,
-        pool_size: offset("lua_socket_pool_size")?,
-        send_lowat: offset("lua_socket_send_lowat")?,
-        log_errors: offset("lua_socket_log_errors")?,
+    // SAFETY: these are stored as such, see `Offsets`.
+    let offsets = unsafe {
+        Offsets {
+            connect_timeout: offset("lua_socket_connect_timeout")?,
+            send_timeout: offset("lua_socket_send_timeout")?,
+            read_timeout: offset("lua_socket_read_timeout")?,
+            keepalive_timeout: offset("lua_socket_keepalive_timeout")?,
+            pool_size: offset("lua_socket_pool_size")?,
+            send_lowat: offset("lua_socket_send_lowat")?,
+            log_errors: offset("lua_socket_log_errors")?,
+        }
     };
     // a second configuration finds the same module
     let _ = OFFSETS.set(offsets);
@@ -51,14 +62,17 @@ pub fn discover() -> Result<(), MissingDirective> {
 }
 
 /// Where ngx_lua's configuration of a location keeps a directive's value.
-pub(super) fn offset(name: &'static str) -> Result<usize, MissingDirective> {
+///
+/// # Safety
+///
+/// The directive's slot function stores a `T`.
+pub(super) unsafe fn offset<T>(name: &'static str) -> Result<Offset<T>, MissingDirective> {
+    let mut command = ngx_http_lua_module.commands();
     // SAFETY: ngx_lua's command table is static and ends with an empty name.
     unsafe {
-        let mut command: *const ngx_command_t = ngx_http_lua_module.commands;
         while !command.is_null() && (*command).name.len != 0 {
-            let text = std::slice::from_raw_parts((*command).name.data, (*command).name.len);
-            if text == name.as_bytes() {
-                return Ok((*command).offset);
+            if (*command).name.as_bytes() == name.as_bytes() {
+                return Ok(Offset((*command).offset, PhantomData));
             }
             command = command.add(1);
         }
@@ -66,10 +80,17 @@ pub(super) fn offset(name: &'static str) -> Result<usize, MissingDirective> {
     Err(MissingDirective(name))
 }
 
+/// The value of a directive in a location.
+#[inline(always)]
+pub(super) fn read<T: Copy>(conf: Live<LocConf>, at: &Offset<T>) -> T {
+    // SAFETY: see the types.
+    unsafe { conf.as_ptr().cast::<T>().byte_add(at.0).read() }
+}
+
 /// The directives in force at the current location of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    conf: NonNull<u8>,
+    conf: Live<LocConf>,
     offsets: &'static Offsets,
 }
 
@@ -78,51 +99,44 @@ impl Settings {
     /// request. `None` only before configuration.
     #[inline(always)]
     pub fn of(request: Request) -> Option<Settings> {
-        // SAFETY: ngx_lua is an HTTP module.
-        let conf = unsafe { request.loc_conf(ngx_http_lua_module.ctx_index) };
         Some(Settings {
-            conf: NonNull::new(conf.cast())?,
+            conf: request.conf(&ngx_http_lua_module)?,
             offsets: OFFSETS.get()?,
         })
     }
 
-    fn read<T: Copy>(&self, offset: usize) -> T {
-        // SAFETY: the directive's slot function stores a `T` at this offset.
-        unsafe { self.conf.as_ptr().add(offset).cast::<T>().read() }
-    }
-
     /// `lua_socket_connect_timeout`
     pub fn connect_timeout(&self) -> Msec {
-        self.read::<ngx_msec_t>(self.offsets.connect_timeout)
+        read(self.conf, &self.offsets.connect_timeout)
     }
 
     /// `lua_socket_send_timeout`
     pub fn send_timeout(&self) -> Msec {
-        self.read::<ngx_msec_t>(self.offsets.send_timeout)
+        read(self.conf, &self.offsets.send_timeout)
     }
 
     /// `lua_socket_read_timeout`
     pub fn read_timeout(&self) -> Msec {
-        self.read::<ngx_msec_t>(self.offsets.read_timeout)
+        read(self.conf, &self.offsets.read_timeout)
     }
 
     /// `lua_socket_keepalive_timeout`; 0: no limit
     pub fn keepalive_timeout(&self) -> Msec {
-        self.read::<ngx_msec_t>(self.offsets.keepalive_timeout)
+        read(self.conf, &self.offsets.keepalive_timeout)
     }
 
     /// `lua_socket_pool_size`, in connections
     pub fn pool_size(&self) -> isize {
-        self.read::<ngx_int_t>(self.offsets.pool_size)
+        read(self.conf, &self.offsets.pool_size)
     }
 
     /// `lua_socket_send_lowat`, in bytes
     pub fn send_lowat(&self) -> usize {
-        self.read::<usize>(self.offsets.send_lowat)
+        read(self.conf, &self.offsets.send_lowat)
     }
 
     /// `lua_socket_log_errors`
     pub fn log_errors(&self) -> bool {
-        self.read::<ngx_flag_t>(self.offsets.log_errors) != 0
+        read(self.conf, &self.offsets.log_errors) != 0
     }
 }

@@ -88,7 +88,7 @@ struct Address(*const ngx_module_t);
 // SAFETY: it does not change, and it is only compared.
 unsafe impl Sync for Address {}
 
-static NGX_LUA: Address = Address(&raw const ngx_http_lua_module);
+static NGX_LUA: Address = Address((&raw const ngx_http_lua_module).cast());
 
 /// Checks that all symbols that the module uses are there. They must not be
 /// used before. All modules have to be loaded.

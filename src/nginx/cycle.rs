@@ -1,0 +1,109 @@
+//! nginx's global variables: the cycle, the clock, and whether the worker ends.
+
+use std::cell::Cell;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering::Relaxed};
+
+use nginx_sys::{ngx_conf_t, ngx_cycle_t, ngx_http_conf_ctx_t, ngx_time_t, ngx_uint_t};
+
+use super::live::Live;
+use super::module::ngx_http_module;
+use super::{Log, Msec};
+
+// SAFETY: nginx declares variables of these sizes. This thread and its signal
+// handlers write them, nobody else.
+unsafe extern "C" {
+    safe static ngx_cycle: AtomicPtr<ngx_cycle_t>;
+    safe static ngx_cached_time: AtomicPtr<ngx_time_t>;
+    safe static ngx_current_msec: AtomicUsize;
+    safe static ngx_exiting: AtomicUsize;
+    safe static ngx_terminate: AtomicI32;
+}
+
+/// They are what the headers say.
+const _: fn() = || {
+    let _: *mut *mut ngx_cycle_t = &raw mut nginx_sys::ngx_cycle;
+    let _: *mut *mut ngx_time_t = &raw mut nginx_sys::ngx_cached_time;
+    let _: *mut usize = &raw mut nginx_sys::ngx_current_msec;
+    let _: *mut usize = &raw mut nginx_sys::ngx_exiting;
+    let _: *mut i32 = &raw mut nginx_sys::ngx_terminate;
+};
+
+/// A cycle. It is not kept, because it may go when there is another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cycle(Live<ngx_cycle_t>);
+
+impl Cycle {
+    /// The current one; `None` before there is any.
+    #[inline(always)]
+    pub fn current() -> Option<Cycle> {
+        Cycle::from_raw(current_cycle())
+    }
+
+    /// The one whose configuration is being read.
+    pub fn of(conf: &ngx_conf_t) -> Option<Cycle> {
+        Cycle::from_raw(conf.cycle)
+    }
+
+    #[inline(always)]
+    fn from_raw(cycle: *mut ngx_cycle_t) -> Option<Cycle> {
+        // SAFETY: both callers have one that exists, or none.
+        NonNull::new(cycle).map(|cycle| Cycle(unsafe { Live::new(cycle) }))
+    }
+
+    /// Its log.
+    pub fn log(self) -> Log {
+        Log::of(&*self.0)
+    }
+
+    /// Whether nginx closes idle connections before it gives the next one away
+    /// (`ngx_drain_connections`).
+    #[inline(always)]
+    pub fn is_scarce(self) -> bool {
+        self.0.free_connection_n <= self.0.connection_n / 16 && self.0.reusable_connections_n > 0
+    }
+
+    /// Number of idle connections that nginx may close.
+    pub fn reusable(&self) -> &Cell<ngx_uint_t> {
+        // SAFETY: a field of the cycle, which this thread only writes; no other
+        // reference to it is held.
+        unsafe { &*(&raw mut (*self.0.as_ptr()).reusable_connections_n).cast() }
+    }
+
+    /// The context of its http block, if one has been read.
+    pub fn http(self) -> Option<Live<ngx_http_conf_ctx_t>> {
+        let index = ngx_http_module.core_index();
+        // SAFETY: a cycle has a place for each module; http's has the context
+        // as soon as nginx reads the block.
+        unsafe { NonNull::new((*self.0.conf_ctx.add(index)).cast()).map(|at| Live::new(at)) }
+    }
+}
+
+/// The address of the current cycle.
+#[inline(always)]
+pub fn current_cycle() -> *mut ngx_cycle_t {
+    ngx_cycle.load(Relaxed)
+}
+
+/// The time of the current iteration of the event loop.
+#[inline(always)]
+pub fn now() -> Msec {
+    ngx_current_msec.load(Relaxed)
+}
+
+/// How long it is, in this iteration of the event loop, until the clock says a later
+/// second than this one of the epoch.
+pub fn until_after(second: libc::time_t) -> Msec {
+    // SAFETY: nginx's clock, set at its start and by this thread only.
+    let (now, part) = unsafe {
+        let time = ngx_cached_time.load(Relaxed);
+        ((*time).sec, (*time).msec)
+    };
+    let seconds = Msec::try_from(second.saturating_add(1).saturating_sub(now)).unwrap_or(0);
+    seconds.saturating_mul(1000).saturating_sub(part)
+}
+
+/// Whether the worker is about to end: what becomes idle is to be closed.
+pub fn is_exiting() -> bool {
+    ngx_exiting.load(Relaxed) != 0 || ngx_terminate.load(Relaxed) != 0
+}
