@@ -4,12 +4,10 @@
 use std::ffi::{CStr, c_char, c_int};
 use std::fmt;
 
-use mlua::ffi::{
-    LUA_TSTRING, LUA_TTABLE, lua_Debug, lua_getinfo, lua_getstack, lua_next, lua_pop, lua_pushnil,
-};
+use mlua::ffi::{LUA_TSTRING, LUA_TTABLE, lua_Debug, lua_getinfo, lua_getstack};
 use nginx_sys::{NGX_LOG_NOTICE, NGX_LOG_WARN};
 
-use super::stack::Stack;
+use super::stack::{Stack, type_name};
 use crate::nginx::{self, Log, Request};
 use crate::protocol::{Malformed, Refused};
 use crate::transport::Error;
@@ -169,27 +167,17 @@ pub fn timeout(stack: Stack, index: c_int) {
 }
 
 fn options(stack: Stack, index: c_int, method: &str, known: &[&str]) {
-    let state = stack.as_ptr();
-    // SAFETY: a running C function's state with a table at `index`; two slots are used. A key that
-    // is a string is not converted, hence good for `lua_next`.
-    unsafe {
-        lua_pushnil(state);
-        while lua_next(state, index) != 0 {
-            lua_pop(state, 1);
-            match stack.kind(-1) {
-                LUA_TSTRING => {
-                    let name = stack.text(-1).unwrap_or_default();
-                    if !known.iter().any(|known| known.as_bytes() == name) {
-                        unknown(stack, method, known, format_args!("{}", Shown(name)));
-                    }
-                }
-                _ => {
-                    let kind = stack.type_name(-1);
-                    unknown(stack, method, known, format_args!("whose name is a {kind}"));
-                }
-            }
+    let Some(table) = stack.table(index) else {
+        return;
+    };
+    table.for_each_name(|name| match name {
+        Ok(name) if known.iter().any(|known| known.as_bytes() == name) => {}
+        Ok(name) => unknown(stack, method, known, format_args!("{}", Shown(name))),
+        Err(kind) => {
+            let kind = type_name(kind);
+            unknown(stack, method, known, format_args!("whose name is a {kind}"));
         }
-    }
+    });
 }
 
 #[cold]

@@ -189,6 +189,24 @@ impl Table {
         }
     }
 
+    /// Passes each key to `look`: its text if it is a string, else its type. The table is not
+    /// changed meanwhile.
+    pub fn for_each_name(self, mut look: impl FnMut(Result<&[u8], c_int>)) {
+        let state = self.state;
+        state.push(Value::Nil);
+        // SAFETY: see the type. A key is on top, then key and value. A key that is a string is
+        // not converted, and lives while it is on the stack.
+        unsafe {
+            while lua_next(state.as_ptr(), self.at.0) != 0 {
+                look(match state.kind_at(BELOW_TOP) {
+                    LUA_TSTRING => Ok(state.text_at(BELOW_TOP).unwrap_or_default()),
+                    kind => Err(kind),
+                });
+                lua_settop(state.as_ptr(), -2);
+            }
+        }
+    }
+
     /// Sets an element.
     #[inline(always)]
     pub fn put(self, n: c_int, value: Value<'_>) {
