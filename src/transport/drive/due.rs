@@ -101,7 +101,8 @@ impl Worker {
             let to = connection.address.text_and_port();
             log_timeout(request, connection.nginx.peer(), &to);
         }
-        self.time_out(key, false);
+        // commands that wait for it were not sent
+        self.end_use(key, State::Closed, Some(&Error::Timeout), true);
     }
 
     /// An operation on a connection may have waited for too long.
