@@ -127,10 +127,14 @@ impl Worker {
         };
         let (due, now) = (since.saturating_add(timeout), nginx::now());
         if due > now {
+            let mut after = due - now;
             if sent {
                 self.account_for_sending(op_key, since);
+            } else if slot == Slot::Reader {
+                // when all is sent, the read timeout runs
+                after = after.min(session.read_timeout().max(1));
             }
-            return self.set_deadline(key, slot, due - now);
+            return self.set_deadline(key, slot, after);
         }
         let words = match sent {
             true => "lua tcp socket read timed out",
