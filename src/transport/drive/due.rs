@@ -116,8 +116,11 @@ impl Worker {
         let Some(op) = self.ops.get(op_key) else {
             return;
         };
-        let (Some((since, sent)), Some(session)) = (self.waits_since(op), self.sessions.get(key))
-        else {
+        let Some((since, sent)) = self.waits_since(op) else {
+            // its connection is gone
+            return self.time_out(key, false);
+        };
+        let Some(session) = self.sessions.get(key) else {
             return;
         };
         let raw_receive = matches!(op.work, Work::Receive(_));
