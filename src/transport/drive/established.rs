@@ -216,9 +216,8 @@ impl Worker {
             None => {
                 // what a killed light thread asked for is not sent
                 self.reap(session_key);
-                if let Some(op) = op {
-                    self.begin_to_wait(op);
-                    self.limit_call(session_key, Slot::Reader);
+                for slot in [Slot::Reader, Slot::Writer] {
+                    self.begin_to_wait(session_key, slot);
                 }
                 self.flush(key);
                 self.read_if_due(key);

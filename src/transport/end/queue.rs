@@ -2,7 +2,7 @@
 
 use crate::nginx;
 use crate::transport::error::Error;
-use crate::transport::ids::{OpKey, SessionKey, SharedPoolKey};
+use crate::transport::ids::{OpKey, SharedPoolKey};
 use crate::transport::state::op::Stage;
 use crate::transport::state::outcome::Commands;
 use crate::transport::state::postponed::Postponed;
@@ -57,11 +57,6 @@ impl Worker {
             self.take_from_queue(shared_key, op);
             self.fail_op(op, error, false);
         }
-    }
-
-    /// The session that has begun an operation.
-    pub fn waiter_of(&self, op: OpKey) -> Option<SessionKey> {
-        self.ops.get(op)?.waiters.sessions().first().copied()
     }
 
     /// Takes an operation out of the queue. Where it was.
