@@ -264,7 +264,7 @@ pub fn run(data: &[u8]) {
                 let pushed = batch.push(&command);
                 assert_eq!(batch.text_len() == 0, pushed.is_err());
                 pushed.map(|()| {
-                    assert!(pipeline.submit_batch(tag, &batch));
+                    assert!(pipeline.submit_batch(tag, &batch).is_ok());
                     &b""[..]
                 })
             }

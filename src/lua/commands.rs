@@ -12,7 +12,7 @@ use super::handle;
 use super::pipeline;
 use super::results::Shape;
 use super::stack::Stack;
-use super::suspend::{cannot_wait, go_on, log_refused};
+use super::suspend::{ask, cannot_wait, go_on, log_refused, question};
 use crate::protocol::{Arith, Command, Key, Verb};
 use crate::transport::{self, CallError, Caller, Error, Rejected, What, not_connected};
 
@@ -28,7 +28,7 @@ pub const VERBS: [(&str, Verb); 6] = [
 ];
 
 /// Sends a command or adds it to an open pipeline.
-fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
+pub fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
     let session = match handle::id_argument(stack, 1) {
         None => match pipeline::id_at(stack, 1) {
             Some(id) => return pipeline::queue(stack, id, shape, command),
@@ -52,6 +52,9 @@ fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
     };
     let next = transport::submit(key, Shape::slot(shape), caller, What::Command(command));
     if let Err(CallError::Failed(Rejected::Refused(refused))) = &next {
+        if let Some(question) = question(refused) {
+            return ask(stack, shape, key, &question);
+        }
         log_refused(stack, refused);
     }
     go_on(stack, shape, next)
@@ -59,7 +62,7 @@ fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
 
 /// The key at `index`; whether to escape it is at the next index. Raises an
 /// error if a transform returned neither a string nor a number.
-fn key<'a>(stack: Stack, index: c_int) -> Key<'a> {
+pub fn key<'a>(stack: Stack, index: c_int) -> Key<'a> {
     Key {
         bytes: stack.required_text(index, "key"),
         escape: flag(stack, index + 1),
@@ -86,9 +89,54 @@ pub fn get<const CAS: bool>(stack: Stack) -> c_int {
 /// `get_many(sock, keys, escape, cas, unescape)`; the keys are strings in an
 /// array. With `unescape` the keys of the result are unescaped natively.
 pub fn get_many(stack: Stack) -> c_int {
+    let keys = keys(stack);
+    let cas = flag(stack, 4);
+    run(stack, many(stack), &Command::GetMany { keys: &keys, cas })
+}
+
+/// `gat(target, key, escape, exptime)`
+pub fn gat<const CAS: bool>(stack: Stack) -> c_int {
+    let shape = if CAS { Shape::GETS } else { Shape::GET };
+    run(
+        stack,
+        shape,
+        &Command::Gat {
+            key: key(stack, 2),
+            exptime: stack.optional_text(4, "exptime"),
+            cas: CAS,
+        },
+    )
+}
+
+/// `gat_many(target, keys, escape, cas, unescape, exptime)`, as [`get_many`]
+pub fn gat_many(stack: Stack) -> c_int {
+    let keys = keys(stack);
+    run(
+        stack,
+        many(stack),
+        &Command::GatMany {
+            keys: &keys,
+            exptime: stack.optional_text(6, "exptime"),
+            cas: flag(stack, 4),
+        },
+    )
+}
+
+/// The form of the results of a list, by whether its keys are unescaped.
+#[inline(always)]
+fn many(stack: Stack) -> u8 {
+    if flag(stack, 5) {
+        Shape::MANY
+    } else {
+        Shape::MANY_RAW
+    }
+}
+
+/// The keys in the array at index 2, by whether they are to be escaped.
+#[inline(always)]
+fn keys<'a>(stack: Stack) -> Vec<Key<'a>> {
     stack.check_table(2);
     let escape = flag(stack, 3);
-    let cas = flag(stack, 4);
     // SAFETY: a table is at index 2.
     let len = unsafe { lua_objlen(stack.state(), 2) };
     let mut keys = Vec::new();
@@ -109,12 +157,7 @@ pub fn get_many(stack: Stack) -> c_int {
             lua_pop(stack.state(), 1);
         }
     }
-    let shape = if flag(stack, 5) {
-        Shape::MANY
-    } else {
-        Shape::MANY_RAW
-    };
-    run(stack, shape, &Command::GetMany { keys: &keys, cas })
+    keys
 }
 
 /// `store(target, verb, key, escape, value, exptime, flags, cas_unique?)`

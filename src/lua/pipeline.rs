@@ -7,12 +7,13 @@ use std::ffi::c_int;
 use mlua::ffi::LUA_TBOOLEAN;
 
 use super::handle::{self, Kind};
-use super::results::{Shape, new_table, push_reply, set_index};
+use super::results::{AGAIN, Shape, is_told, new_table, push_reply, set_index};
 use super::stack::{Stack, native};
-use super::suspend::{cannot_wait, go_on, log_refused};
-use crate::protocol::{Command, Reply};
+use super::suspend::{ask, cannot_wait, go_on, log_refused, question};
+use crate::protocol::{Answer, Command, Refused, Reply};
 use crate::transport::{
-    self, Begun, Caller, Error, Outcome, PipelineKey, Queued, Rejected, Slot, not_connected,
+    self, Begun, CallError, Caller, Error, Outcome, PipelineKey, Queued, Rejected, SessionKey,
+    Slot, not_connected,
 };
 
 static KIND: Kind = Kind {
@@ -77,7 +78,27 @@ pub fn commit(stack: Stack) -> c_int {
     };
     match transport::commit(session, caller, id) {
         Ok(Begun::Ready(outcome)) => push_outcome(stack, id, outcome),
+        Err(CallError::Failed(Rejected::Refused(refused))) => refuse(stack, session, id, &refused),
         next => go_on(stack, Shape::LINE, next),
+    }
+}
+
+/// Nothing of a pipeline was sent, because of what its server cannot do, or may
+/// not be able to do. It is asked, or some commands are refused. Then the
+/// pipeline is to be committed again.
+#[cold]
+fn refuse(stack: Stack, session: SessionKey, id: PipelineKey, refused: &Refused) -> c_int {
+    if let Some(question) = question(refused) {
+        return ask(stack, Shape::LINE, session, &question);
+    }
+    log_refused(stack, refused);
+    match refused.answer {
+        Answer::NotSupported { by, .. } => {
+            transport::restrict_pipeline(id, by);
+            stack.push_integer(AGAIN);
+            1
+        }
+        _ => stack.failure(1, refused),
     }
 }
 
@@ -92,6 +113,10 @@ pub fn finish_commit(stack: Stack) -> c_int {
         None => Outcome::Failed(Error::Closed),
     };
     stack.release_anchors();
+    if is_told(&outcome) {
+        stack.push_integer(AGAIN);
+        return 1;
+    }
     match id_at(stack, 1) {
         Some(id) => push_outcome(stack, id, outcome),
         None => stack.failure(1, Error::Unknown),
@@ -104,6 +129,11 @@ fn push_outcome(stack: Stack, key: PipelineKey, outcome: Outcome) -> c_int {
     let (replies, failure) = match outcome {
         Outcome::Replies(replies, failure) => (replies, failure),
         Outcome::Failed(error) => return stack.failure(1, error),
+        // to the question what the server can do
+        Outcome::Reply(Reply::Line(line)) => {
+            return stack.failure(1, String::from_utf8_lossy(&line));
+        }
+        Outcome::Reply(Reply::Malformed(malformed)) => return stack.failure(1, malformed),
         Outcome::Ended => return stack.suspend_for_good(),
         _ => return stack.failure(1, Error::Unknown),
     };

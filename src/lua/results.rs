@@ -1,16 +1,16 @@
 //! Converts outcomes to Lua values.
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 use std::rc::Rc;
 
 use mlua::ffi::{
     LUA_TBOOLEAN, lua_State, lua_createtable, lua_pushcclosure, lua_pushlstring_, lua_pushvalue,
-    lua_rawset, lua_rawseti_, lua_upvalueindex,
+    lua_rawset, lua_rawseti_, lua_setfield, lua_upvalueindex,
 };
 
 use super::handle;
 use super::stack::{Stack, native};
-use crate::protocol::{Hit, Reply, Values, is_plain, unescape_into};
+use crate::protocol::{Digits, Hit, MetaItem, Reply, Values, is_plain, unescape_into};
 use crate::transport::{self, Outcome, Slot};
 
 /// Which values a method returns.
@@ -39,6 +39,23 @@ impl Shape {
     /// The address of a TLS session (0: none) or `nil, err`
     pub const HANDSHAKE: u8 = 9;
 
+    /// A table or nil, or `nil, err`
+    pub const META_GET: u8 = 10;
+    /// A table, or `nil, err`
+    pub const META_SET: u8 = 11;
+    /// `1` or `nil, err`
+    pub const META_DELETE: u8 = 12;
+    /// `number, nil, ttl` or `nil, err`
+    pub const META_ARITH: u8 = 13;
+
+    /// Those of commands that may have to ask first what the server can do.
+    const fn may_ask(shape: u8) -> bool {
+        matches!(
+            shape,
+            Shape::META_GET | Shape::META_SET | Shape::META_DELETE | Shape::META_ARITH
+        )
+    }
+
     /// How many nils precede an error.
     pub fn nils(shape: u8) -> c_int {
         match shape {
@@ -56,6 +73,14 @@ impl Shape {
         }
     }
 }
+
+/// What is returned instead of results where the server had to be asked what it
+/// can do: the command is to be started again. No result of one that needs it is
+/// this number.
+///
+/// An older server would take a value for commands or ignore an option. So the
+/// first meta command on a connection asks for the version.
+pub const AGAIN: i64 = 0;
 
 /// Upvalue of `finish::<{ Shape::GET }>`: the string `"0"`. Most flags are 0,
 /// and pushing an upvalue is cheaper than interning a string.
@@ -86,11 +111,20 @@ pub fn finish<const SHAPE: u8>(stack: Stack) -> c_int {
             let slot = Shape::slot(SHAPE);
             let outcome = transport::take_outcome(key, slot);
             stack.release_anchors();
+            if Shape::may_ask(SHAPE) && is_told(&outcome) {
+                stack.push_integer(AGAIN);
+                return 1;
+            }
             let zero = (SHAPE == Shape::GET).then_some(ZERO);
             push(stack, SHAPE, outcome, zero)
         }
         None => stack.failure(Shape::nils(SHAPE), transport::Error::Closed),
     }
+}
+
+/// Whether the server has told what it can do, and nothing else was asked.
+pub fn is_told(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Reply(Reply::Version(_) | Reply::Done))
 }
 
 /// Pushes what a method of this shape returns for an outcome, and returns the
@@ -121,7 +155,7 @@ pub fn push(stack: Stack, shape: u8, outcome: Outcome, zero: Option<c_int>) -> c
         }
         Outcome::Reply(reply) => {
             let pushed = push_reply(stack, shape, &reply, zero);
-            if let Reply::Value(_) | Reply::Values(_) = reply {
+            if let Reply::Value(_) | Reply::Values(_) | Reply::Meta(_) = reply {
                 transport::recycle(reply);
             }
             pushed
@@ -180,6 +214,7 @@ pub fn push_reply(stack: Stack, shape: u8, reply: &Reply, zero: Option<c_int>) -
             stack.push_bytes(digits.as_bytes());
             1
         }
+        Reply::Meta(item) => push_meta(stack, shape, item),
         Reply::Version(text) => {
             stack.push_bytes(text);
             1
@@ -202,6 +237,61 @@ pub fn push_reply(stack: Stack, shape: u8, reply: &Reply, zero: Option<c_int>) -
             nils + 1
         }
         Reply::Malformed(malformed) => stack.failure(Shape::nils(shape), malformed),
+    }
+}
+
+/// What a meta command's method returns.
+fn push_meta(stack: Stack, shape: u8, item: &MetaItem) -> c_int {
+    match shape {
+        Shape::META_GET | Shape::META_SET => {
+            new_table(stack, 0, 4);
+            let field = |name: &CStr| {
+                // SAFETY: a running C function's state with table and value on top.
+                unsafe { lua_setfield(stack.state(), -2, name.as_ptr()) };
+            };
+            let text = |name, text: Option<&[u8]>| {
+                if let Some(text) = text {
+                    stack.push_bytes(text);
+                    field(name);
+                }
+            };
+            let number = |name, number: Option<f64>| {
+                if let Some(number) = number {
+                    stack.push_number(number);
+                    field(name);
+                }
+            };
+            let flag = |name, flag: Option<bool>| {
+                if let Some(flag) = flag {
+                    stack.push_boolean(flag);
+                    field(name);
+                }
+            };
+            text(c"value", item.value.as_deref());
+            text(c"flags", item.flags.as_ref().map(Digits::as_bytes));
+            text(c"cas", item.cas.as_ref().map(Digits::as_bytes));
+            number(c"ttl", item.ttl.map(f64::from));
+            number(c"size", item.size.map(|size| size as f64));
+            flag(c"hit", item.hit);
+            number(c"last_access", item.last_access.map(|age| age as f64));
+            flag(c"won", item.won.then_some(true));
+            flag(c"stale", item.stale.then_some(true));
+            flag(c"lost", item.lost.then_some(true));
+            1
+        }
+        Shape::META_ARITH => {
+            stack.push_bytes(item.value.as_deref().unwrap_or_default());
+            stack.push_nil();
+            match item.ttl {
+                Some(ttl) => stack.push_integer(ttl.into()),
+                None => return 1,
+            }
+            3
+        }
+        _ => {
+            stack.push_integer(1);
+            1
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::fmt;
 
 use mlua::ffi::{
     LUA_TNIL, LUA_TNONE, LUA_TTABLE, lua_State, lua_concat, lua_error, lua_gettop, lua_isnumber,
-    lua_pushinteger, lua_pushlstring_, lua_pushnil, lua_pushnumber, lua_toboolean, lua_tointeger_,
-    lua_tolstring, lua_tonumber, lua_type, lua_typename, lua_yield, luaL_where,
+    lua_pushboolean, lua_pushinteger, lua_pushlstring_, lua_pushnil, lua_pushnumber, lua_toboolean,
+    lua_tointeger_, lua_tolstring, lua_tonumber, lua_type, lua_typename, lua_yield, luaL_where,
 };
 use nginx_sys::ngx_http_request_t;
 use std::ptr::NonNull;
@@ -169,6 +169,11 @@ impl Stack {
     pub fn push_number(self, n: f64) {
         // SAFETY: as above.
         unsafe { lua_pushnumber(self.0, n) }
+    }
+
+    pub fn push_boolean(self, value: bool) {
+        // SAFETY: as above.
+        unsafe { lua_pushboolean(self.0, value.into()) }
     }
 
     pub fn push_nil(self) {

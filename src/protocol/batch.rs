@@ -1,17 +1,32 @@
 //! Commands collected before there is a connection.
 
+use std::ops::Range;
+
 use super::command::Command;
 use super::encode::encode;
 use super::expect::Expect;
-use super::refusal::Refused;
+use super::refusal::{Answer, Refused, not_for_server};
+use super::version::{Needs, Server};
 
 /// Encoded commands and the replies to expect, in order.
 #[derive(Debug, Default)]
 pub struct Batch {
     text: Vec<u8>,
     slots: Vec<Expect>,
+    /// Those that not every server has, in order.
+    gated: Vec<Gated>,
     /// It has a command that must not go over a shared connection.
     private: bool,
+}
+
+/// A command that not every server has.
+#[derive(Clone, Debug)]
+struct Gated {
+    /// Which of the expected replies is the one to it.
+    slot: usize,
+    /// Where it is in the text.
+    text: Range<usize>,
+    needs: Needs,
 }
 
 impl Batch {
@@ -25,7 +40,18 @@ impl Batch {
         if self.slots.try_reserve(1).is_err() {
             return Err(Refused::no_memory(command.word(), size_of::<Expect>()));
         }
+        if self.gated.try_reserve(1).is_err() {
+            return Err(Refused::no_memory(command.word(), size_of::<Gated>()));
+        }
+        let begin = self.text.len();
         let expect = encode(command, &mut self.text)?;
+        if let Command::Meta(meta) = command {
+            self.gated.push(Gated {
+                slot: self.slots.len(),
+                text: begin..self.text.len(),
+                needs: meta.needs(),
+            });
+        }
         self.private |= !command.can_share();
         if expect.has_reply() {
             self.slots.push(expect);
@@ -38,10 +64,72 @@ impl Batch {
         let mut copy = Self::new();
         copy.text.try_reserve_exact(self.text.len()).ok()?;
         copy.slots.try_reserve_exact(self.slots.len()).ok()?;
+        copy.gated.try_reserve_exact(self.gated.len()).ok()?;
         copy.text.extend_from_slice(&self.text);
         copy.slots.extend_from_slice(&self.slots);
+        copy.gated.extend_from_slice(&self.gated);
         copy.private = self.private;
         Some(copy)
+    }
+
+    /// Whether the server can do all of it.
+    pub fn check(&self, server: Server) -> Result<(), Refused> {
+        let refused = |answer| not_for_server("pipeline", answer);
+        self.gated
+            .iter()
+            .try_for_each(|gated| server.allows(gated.needs))
+            .map_err(refused)
+    }
+
+    /// Whether it matters what the server can do.
+    pub fn is_gated(&self) -> bool {
+        !self.gated.is_empty()
+    }
+
+    /// Takes out what the server cannot do. Tells which of the expected replies each was, in order,
+    /// and what is answered instead.
+    pub fn drop_unsupported(&mut self, server: Server, mut tell: impl FnMut(usize, Answer)) {
+        // what stays moves down by what is gone before it
+        let (mut text_gone, mut slots_gone) = (0, 0);
+        let (mut text_from, mut slots_from) = (0, 0);
+        let mut gated = std::mem::take(&mut self.gated);
+        gated.retain_mut(|command| match server.allows(command.needs) {
+            Ok(()) => {
+                command.slot -= slots_gone;
+                command.text.start -= text_gone;
+                command.text.end -= text_gone;
+                true
+            }
+            Err(answer) => {
+                tell(command.slot, answer);
+                self.move_down(text_from..command.text.start, text_gone);
+                self.move_slots_down(slots_from..command.slot, slots_gone, text_gone);
+                (text_from, slots_from) = (command.text.end, command.slot + 1);
+                text_gone += command.text.len();
+                slots_gone += 1;
+                false
+            }
+        });
+        self.gated = gated;
+        self.move_down(text_from..self.text.len(), text_gone);
+        self.move_slots_down(slots_from..self.slots.len(), slots_gone, text_gone);
+        self.text.truncate(self.text.len() - text_gone);
+        self.slots.truncate(self.slots.len() - slots_gone);
+    }
+
+    fn move_down(&mut self, text: Range<usize>, by: usize) {
+        let to = text.start - by;
+        self.text.copy_within(text, to);
+    }
+
+    fn move_slots_down(&mut self, slots: Range<usize>, by: usize, text: usize) {
+        for at in slots {
+            if let Some(slot) = self.slots.get(at).copied()
+                && let Some(to) = self.slots.get_mut(at - by)
+            {
+                *to = slot.offset_back(text);
+            }
+        }
     }
 
     /// Number of expected replies.

@@ -60,6 +60,7 @@ impl Buffers {
     pub fn recycle(&self, reply: Reply) {
         match reply {
             Reply::Value(value) => self.give(value.data),
+            Reply::Meta(item) => self.give(item.value.unwrap_or_default()),
             Reply::Values(values) => {
                 self.give(values.bytes);
                 let size = values.items.capacity().saturating_mul(size_of::<Item>());

@@ -2,11 +2,16 @@
 
 use std::fmt;
 
+use super::meta::BadOption;
+use super::version::Server;
+
 /// An argument, by the name that messages give it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Argument {
     /// Any command's key.
     Key,
+    /// The keys of a list.
+    Keys,
     /// Client flags of a storage command.
     Flags,
     /// Expiry of a storage command or `touch`, in seconds.
@@ -27,6 +32,7 @@ impl fmt::Display for Argument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Argument::Key => "key",
+            Argument::Keys => "keys",
             Argument::Flags => "flags",
             Argument::Exptime => "exptime",
             Argument::CasUnique => "cas unique",
@@ -40,7 +46,7 @@ impl fmt::Display for Argument {
 
 /// The error that the caller gets. The upper-case texts are memcached's replies to the same
 /// mistake.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Answer {
     /// Too few arguments, as the server counts them.
     #[error("ERROR")]
@@ -63,6 +69,23 @@ pub enum Answer {
     /// The server would close the connection.
     #[error("bad {0}: too long")]
     TooLong(Argument),
+    /// An option of a meta command.
+    #[error("{0}")]
+    BadOption(Box<BadOption>),
+    /// The server would take it for something else, or ignore a part of it.
+    #[error("not supported by {by}: {what}")]
+    NotSupported {
+        /// What is known of the server.
+        by: Server,
+        /// What it cannot do.
+        what: &'static str,
+    },
+    /// The server's version has to be asked for first.
+    #[error("the version of the server is unknown")]
+    VersionUnknown,
+    /// The server has to be asked first whether it has meta commands; its version does not tell.
+    #[error("the version of the server is no number")]
+    MetaUnknown,
     /// There is no memory for the command.
     #[error("no memory")]
     NoMemory,
@@ -86,6 +109,12 @@ impl Refused {
             why: format!("{word}: no memory for {bytes} bytes"),
         }
     }
+}
+
+/// Refused for what its server can do.
+pub(super) fn not_for_server(word: &str, answer: Answer) -> Refused {
+    let why = format!("{word}: {answer}");
+    Refused { answer, why }
 }
 
 impl fmt::Display for Refused {

@@ -55,7 +55,7 @@ use nginx_sys::SSL_SESSION;
 use nginx_sys::ngx_http_request_t;
 
 use crate::nginx::Msec;
-use crate::protocol::{Command, RawRead, Reply};
+use crate::protocol::{Command, RawRead, Reply, Server};
 use calls::room;
 #[cfg(ngx_feature = "http_ssl")]
 use connection::tls::TlsSession;
@@ -238,6 +238,11 @@ pub fn pipeline_len(key: PipelineKey) -> usize {
 /// Adds a command to a pipeline, see [`Worker::add_command`].
 pub fn add_command(key: PipelineKey, form: u8, command: &Command<'_>) -> Result<(), Rejected> {
     with(|worker| worker.add_command(key, form, command))
+}
+
+/// Refuses what a server cannot do of a pipeline.
+pub fn restrict_pipeline(key: PipelineKey, server: Server) {
+    with_existing(|worker| worker.restrict_pipeline(key, server));
 }
 
 /// Sends the commands of a pipeline, see [`Worker::commit`].

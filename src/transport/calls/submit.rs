@@ -96,13 +96,19 @@ impl Worker {
                 fault::point();
                 Work::Command
             }
-            What::Batch(batch) => match Work::pipeline(batch) {
-                Ok(work) if connection.pipeline.submit_batch(tag, batch) => work,
-                _ => {
-                    self.semaphores.give(semaphore);
-                    return Err(Error::NoMemory.into());
+            What::Batch(batch) => {
+                let submitted = Work::pipeline(batch).map_err(Rejected::Failed);
+                match submitted.and_then(|work| {
+                    let queued = connection.pipeline.submit_batch(tag, batch);
+                    queued.map(|()| work).map_err(Rejected::Refused)
+                }) {
+                    Ok(work) => work,
+                    Err(rejected) => {
+                        self.semaphores.give(semaphore);
+                        return Err(rejected);
+                    }
                 }
-            },
+            }
         };
         let work = if connection.quitting {
             // nothing comes back; it is done when it is sent
@@ -131,8 +137,8 @@ impl Worker {
             true => self.connection_for_batch(shared_pool, Some(key), true)?,
             false => None,
         };
-        if let (Some(chosen), What::Command(Command::Store { value, .. })) = (connection, what)
-            && value.len() > SMALL_VALUE
+        if let (Some(chosen), What::Command(command)) = (connection, what)
+            && command.value().len() > SMALL_VALUE
             && self
                 .connections
                 .get(chosen)

@@ -2,7 +2,7 @@
 
 use crate::transport::connection::sharing::Sharing;
 use crate::transport::connection::{Connection, Owner};
-use crate::transport::error::Error;
+use crate::transport::error::{Error, Rejected};
 use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
 use crate::transport::log::log_refusal;
 use crate::transport::open::shared::RETRY_DELAY;
@@ -275,11 +275,15 @@ impl Worker {
             let session = self.sessions.get_mut(first);
             let op = session.and_then(|session| session.reader.as_mut());
             if let Some(batch) = op.and_then(Op::unqueue)
-                && self
-                    .put_on_connection(first, connection, What::Batch(&batch))
-                    .is_err()
+                && let Err(rejected) =
+                    self.put_on_connection(first, connection, What::Batch(&batch))
             {
-                self.finish_failed(first, &Error::Unknown);
+                let error = match rejected {
+                    // the connection to the server that it was meant for is lost
+                    Rejected::Refused(_) => Error::Closed,
+                    Rejected::Failed(_) => Error::Unknown,
+                };
+                self.finish_failed(first, &error);
             }
         }
     }

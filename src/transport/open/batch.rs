@@ -1,7 +1,7 @@
 //! Commands onto shared connections: onto which one.
 
-use crate::protocol::{Batch, Command, SMALL_VALUE};
-use crate::transport::connection::{Connection, Tag};
+use crate::protocol::{Batch, Command, SMALL_VALUE, Server};
+use crate::transport::connection::{Connection, Owner, Tag};
 use crate::transport::error::{Error, Rejected};
 use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
 use crate::transport::state::op::{Begun, What, Work};
@@ -20,10 +20,14 @@ impl Worker {
         connection_key: ConnectionKey,
         what: What<'a>,
     ) -> Result<&'a [u8], Rejected> {
+        let server = what.is_gated().then(|| self.server_of(connection_key));
         let connection = self
             .connections
             .get_mut(connection_key)
             .ok_or(Error::Closed)?;
+        if let Some(server) = server {
+            connection.pipeline.assume(server);
+        }
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
         session.serial += 1;
         let tag = Tag {
@@ -52,9 +56,8 @@ impl Worker {
                 (number, number)
             }
             What::Batch(batch) => {
-                if !connection.pipeline.submit_batch(tag, batch) {
-                    return Err(Error::NoMemory.into());
-                }
+                let submitted = connection.pipeline.submit_batch(tag, batch);
+                submitted.map_err(Rejected::Refused)?;
                 let newest = connection.pipeline.newest().ok_or(Error::Unknown)?;
                 ((newest + 1).saturating_sub(batch.len() as u64), newest)
             }
@@ -198,6 +201,10 @@ impl Worker {
                 (copy, Work::pipeline(batch)?)
             }
         };
+        if batch.is_gated() {
+            let checked = batch.check(self.server_of_pool(shared_key));
+            checked.map_err(Rejected::Refused)?;
+        }
         let size = batch.text_len();
         let op = self.new_op(Work::Queued(Box::new((batch, work))))?;
         let shared_pool = self.shared_pools.get_mut(shared_key);
@@ -211,6 +218,27 @@ impl Worker {
         session.waits = Some(Waits::Queued(spot));
         self.set_operation_deadline(key);
         Ok(Begun::Waiting)
+    }
+
+    /// What a shared connection, or another one to the same server, was told by the server of itself.
+    fn server_of(&self, key: ConnectionKey) -> Server {
+        match self.connections.get(key) {
+            Some(Connection {
+                owner: Owner::Shared { shared_pool, .. },
+                ..
+            }) => self.server_of_pool(*shared_pool),
+            _ => Server::Unknown,
+        }
+    }
+
+    /// What the server of a shared pool has said of itself.
+    fn server_of_pool(&self, key: SharedPoolKey) -> Server {
+        let connections = self.shared_pools.get(key).map(|pool| &pool.connections);
+        let all = connections.into_iter().flatten();
+        all.filter_map(|key| self.connections.get(*key))
+            .map(|connection| connection.pipeline.server())
+            .find(|server| *server != Server::Unknown)
+            .unwrap_or_default()
     }
 
     /// Whether the next command that is given to a shared pool will open a connection.

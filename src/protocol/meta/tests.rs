@@ -1,0 +1,1 @@
+//! Meta commands: options, flags, replies.
