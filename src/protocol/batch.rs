@@ -189,4 +189,122 @@ mod tests {
         assert_eq!((copy.text(), copy.slots()), (batch.text(), batch.slots()));
         assert!(!copy.can_share() && Batch::new().try_clone().unwrap().can_share());
     }
+
+    use crate::protocol::{Key, Meta, MetaDelete, MetaGet, MetaOp, Version};
+
+    fn version(patch: u16) -> Server {
+        Server::Memcached(Version::new(1, 6, patch))
+    }
+
+    fn before(server: Server, patch: u16) -> bool {
+        matches!(server, Server::Memcached(is) if is < Version::new(1, 6, patch))
+    }
+
+    /// A `mg`, or a `md` that is not for old servers.
+    fn meta(opaque: u32, newer: bool) -> Meta<'static> {
+        let delete = MetaDelete {
+            drop_value: true,
+            ..MetaDelete::default()
+        };
+        Meta {
+            key: Key {
+                bytes: b"k",
+                escape: true,
+            },
+            opaque,
+            op: match newer {
+                true => MetaOp::Delete(delete),
+                false => MetaOp::Get(MetaGet::default()),
+            },
+            bad: None,
+        }
+    }
+
+    /// `v`: version, `q`: quit, which has no reply, `g`: mg, `d`: a newer md.
+    fn batch(commands: &str) -> Batch {
+        let mut batch = Batch::new();
+        for (at, command) in (1..).zip(commands.chars()) {
+            let meta = meta(at, command == 'd');
+            let command = match command {
+                'v' => Command::Version,
+                'q' => Command::Quit,
+                _ => Command::Meta(&meta),
+            };
+            batch.push(&command).unwrap();
+        }
+        batch
+    }
+
+    /// What is in a batch: for each reply that is expected, what was sent for it.
+    fn shown(batch: &Batch) -> String {
+        let text = |from: usize, to: usize| batch.text[from..to].escape_ascii().to_string();
+        let all = batch.slots.iter().map(|slot| text(slot.start, slot.end));
+        let gated = batch.gated.iter().map(|gated| {
+            let text = text(gated.text.start, gated.text.end);
+            format!("{}: {text}", gated.slot)
+        });
+        let all: Vec<_> = all.chain(gated).collect();
+        format!("{}; {}", text(0, batch.text.len()), all.join(", "))
+    }
+
+    #[test]
+    fn what_a_server_cannot_do_is_taken_out() {
+        for (commands, server, gone, left) in [
+            ("gvd", version(27), "", "gvd"),
+            ("gvd", version(18), "2", "gv"),
+            ("dgv", version(18), "0", "gv"),
+            ("vdgd", version(18), "1,3", "vg"),
+            ("ddd", version(18), "0,1,2", ""),
+            ("vqdqvdg", version(18), "1,3", "vqqvg"),
+            ("vgd", version(9), "1,2", "v"),
+            ("v", version(9), "", "v"),
+            ("", version(9), "", ""),
+        ] {
+            let mut batch = batch(commands);
+            let mut told = Vec::new();
+            batch.drop_unsupported(server, |slot, answer| told.push((slot, answer.to_string())));
+            let slots: Vec<_> = told.iter().map(|(slot, _)| slot.to_string()).collect();
+            assert_eq!(slots.join(","), gone, "{commands}");
+            assert!(
+                told.iter()
+                    .all(|(_, answer)| answer.starts_with("not supported by memcached 1.6."))
+            );
+            // as if the others had never been there, but for their opaques
+            let mut want = Batch::new();
+            let kept = (1..).zip(commands.chars());
+            for (at, command) in kept.filter(|(_, command)| {
+                !(*command == 'd' && before(server, 27)
+                    || *command != 'v' && *command != 'q' && before(server, 10))
+            }) {
+                let meta = meta(at, command == 'd');
+                let command = match command {
+                    'v' => Command::Version,
+                    'q' => Command::Quit,
+                    _ => Command::Meta(&meta),
+                };
+                want.push(&command).unwrap();
+            }
+            assert_eq!(shown(&batch), shown(&want), "{commands}");
+            assert_eq!(batch.len(), left.replace('q', "").len());
+            assert!(batch.check(server).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_batch_is_checked_for_its_server() {
+        let answer = |batch: &Batch, server| batch.check(server).map_err(|no| no.to_string());
+        let unknown = Err("the version of the server is unknown".to_owned());
+        assert_eq!(answer(&batch("vq"), Server::Unknown), Ok(()));
+        assert_eq!(answer(&batch("vg"), Server::Unknown), unknown);
+        assert_eq!(answer(&batch("vg"), version(18)), Ok(()));
+        let refused = Err("not supported by memcached 1.6.18: drop_value".to_owned());
+        assert_eq!(answer(&batch("vgd"), version(18)), refused);
+        assert_eq!(
+            batch("d").check(version(18)).unwrap_err().why,
+            format!("pipeline: {}", refused.unwrap_err())
+        );
+        assert!(!batch("vq").is_gated() && batch("vg").is_gated());
+        let copy = batch("vgd").try_clone().unwrap();
+        assert_eq!(shown(&copy), shown(&batch("vgd")));
+    }
 }

@@ -397,6 +397,8 @@ mod position_tests;
 #[cfg(test)]
 mod property_tests;
 #[cfg(test)]
+mod server_tests;
+#[cfg(test)]
 mod sharing_tests;
 #[cfg(test)]
 mod tests;

@@ -51,6 +51,7 @@ enum Then {
 use Then::{Broken, Quiet, Waits};
 
 mod lines;
+mod meta;
 mod parts;
 
 /// The reply to `command` in a readable form, and what becomes of the pipeline.

@@ -8,7 +8,7 @@ pub(super) const LIMITS: Limits = Limits {
     max_value: 1 << 20,
 };
 
-fn key(bytes: &[u8]) -> Key<'_> {
+pub(super) fn key(bytes: &[u8]) -> Key<'_> {
     Key {
         bytes,
         escape: true,
