@@ -10,7 +10,7 @@ use super::handle::{self, Kind};
 use super::results::{AGAIN, Shape, is_told, new_table, push_reply, set_index};
 use super::stack::{Stack, native};
 use super::suspend::{ask, cannot_wait, go_on, log_refused, question};
-use crate::protocol::{Answer, Command, Refused, Reply};
+use crate::protocol::{Answer, Command, Refused, Reply, Unmet};
 use crate::transport::{
     self, Begun, CallError, Caller, Error, Outcome, PipelineKey, Queued, Rejected, SessionKey,
     Slot, not_connected,
@@ -93,7 +93,7 @@ fn refuse(stack: Stack, session: SessionKey, id: PipelineKey, refused: &Refused)
     }
     log_refused(stack, refused);
     match refused.answer {
-        Answer::NotSupported { by, .. } => {
+        Answer::Unmet(Unmet::NotSupported { by, .. }) => {
             transport::restrict_pipeline(id, by);
             stack.push_integer(AGAIN);
             1

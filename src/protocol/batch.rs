@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::command::Command;
 use super::encode::encode;
 use super::expect::Expect;
-use super::refusal::{Answer, Refused, not_for_server};
-use super::version::{Needs, Server};
+use super::refusal::{Refused, not_for_server};
+use super::version::{Needs, Server, Unmet};
 
 /// Encoded commands and the replies to expect, in order.
 #[derive(Debug, Default)]
@@ -88,7 +88,7 @@ impl Batch {
 
     /// Takes out what the server cannot do. Tells which of the expected replies each was, in order,
     /// and what is answered instead.
-    pub fn drop_unsupported(&mut self, server: Server, mut tell: impl FnMut(usize, Answer)) {
+    pub fn drop_unsupported(&mut self, server: Server, mut tell: impl FnMut(usize, Unmet)) {
         // what stays moves down by what is gone before it
         let (mut text_gone, mut slots_gone) = (0, 0);
         let (mut text_from, mut slots_from) = (0, 0);
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!(answer(&batch("vgd"), version(18)), refused);
         assert_eq!(
             batch("d").check(version(18)).unwrap_err().why,
-            format!("pipeline: {}", refused.unwrap_err())
+            "pipeline: not supported by memcached 1.6.18: drop_value"
         );
         assert!(!batch("vq").is_gated() && batch("vg").is_gated());
         let copy = batch("vgd").try_clone().unwrap();

@@ -8,7 +8,8 @@ use super::command::{Arg, Command, Verb};
 use super::key::{Key, MAX_KEY_LEN};
 use super::meta::BadOption;
 use super::number::{is_signed, is_unsigned};
-use super::refusal::{Answer, Argument, Quoted, Refused};
+use super::quoted::Quoted;
+use super::refusal::{Answer, Argument, Refused};
 
 /// Maximum length of `stats` arguments in bytes; memcached closes the connection at a line of 2048.
 const MAX_STATS_ARGS: usize = 1024;

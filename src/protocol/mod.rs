@@ -12,6 +12,7 @@
 //! | `meta` | meta commands: options, flags, lines of replies |
 //! | `version` | what a server can do, by its version |
 //! | `encode` | commands to bytes |
+//! | `quoted` | texts of users in messages |
 //! | `refusal` | why a command is not sent, and the answer given in the server's place |
 //! | `expect` | what the encoder notes down for the decoder of the reply |
 //! | `limits` | how much a server may send |
@@ -48,6 +49,7 @@ mod line_buffer;
 pub mod meta;
 pub mod number;
 pub mod pipeline;
+mod quoted;
 pub mod raw;
 pub mod record;
 pub mod refusal;
@@ -69,4 +71,4 @@ pub use raw::{RawRead, RawReader};
 pub use record::Record;
 pub use refusal::{Answer, Argument, Refused};
 pub use reply::{Hit, Malformed, MetaItem, Reply, Value, Values};
-pub use version::{Server, Version};
+pub use version::{Server, Unmet, Version};

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::meta::BadOption;
-use super::version::Server;
+use super::version::Unmet;
 
 /// An argument, by the name that messages give it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,20 +72,9 @@ pub enum Answer {
     /// An option of a meta command.
     #[error("{0}")]
     BadOption(Box<BadOption>),
-    /// The server would take it for something else, or ignore a part of it.
-    #[error("not supported by {by}: {what}")]
-    NotSupported {
-        /// What is known of the server.
-        by: Server,
-        /// What it cannot do.
-        what: &'static str,
-    },
-    /// The server's version has to be asked for first.
-    #[error("the version of the server is unknown")]
-    VersionUnknown,
-    /// The server has to be asked first whether it has meta commands; its version does not tell.
-    #[error("the version of the server is no number")]
-    MetaUnknown,
+    /// The server would take it for something else, or ignore a part of it; or that is unknown.
+    #[error(transparent)]
+    Unmet(#[from] Unmet),
     /// There is no memory for the command.
     #[error("no memory")]
     NoMemory,
@@ -112,8 +101,9 @@ impl Refused {
 }
 
 /// Refused for what its server can do.
-pub(super) fn not_for_server(word: &str, answer: Answer) -> Refused {
-    let why = format!("{word}: {answer}");
+pub(super) fn not_for_server(word: &str, unmet: Unmet) -> Refused {
+    let why = format!("{word}: {unmet}");
+    let answer = Answer::Unmet(unmet);
     Refused { answer, why }
 }
 
@@ -124,24 +114,6 @@ impl fmt::Display for Refused {
 }
 
 impl std::error::Error for Refused {}
-
-/// A user's text for a log line: cut to 64 bytes, with everything escaped except printable ASCII.
-/// Brackets are escaped as well, because log searches look for `[error]`.
-pub(super) struct Quoted<'a>(pub &'a [u8]);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const MAX: usize = 64;
-        f.write_str("\"")?;
-        for &byte in self.0.iter().take(MAX) {
-            match byte {
-                b'[' | b']' => write!(f, "\\x{byte:02x}")?,
-                _ => write!(f, "{}", byte.escape_ascii())?,
-            }
-        }
-        f.write_str(if self.0.len() > MAX { "\"..." } else { "\"" })
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -169,24 +141,6 @@ mod tests {
         ] {
             assert_eq!(answer.to_string(), text);
         }
-    }
-
-    #[test]
-    fn quoting() {
-        assert_eq!(
-            Quoted(b"a\r\n[error] \"\xff").to_string(),
-            r#""a\r\n\x5berror\x5d \"\xff""#
-        );
-        assert_eq!(
-            Quoted(&[b'x'; 65]).to_string(),
-            format!("\"{}\"...", "x".repeat(64))
-        );
-    }
-
-    #[test]
-    fn a_quoted_text_has_64_bytes() {
-        let whole = "x".repeat(64);
-        assert_eq!(Quoted(whole.as_bytes()).to_string(), format!("\"{whole}\""));
     }
 
     #[test]

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use super::refusal::Answer;
-
 /// The version of a memcached.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Version {
@@ -60,6 +58,25 @@ pub enum Server {
     },
 }
 
+/// Why a server is not to be sent a command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unmet {
+    /// Its version has to be asked for first.
+    #[error("the version of the server is unknown")]
+    VersionUnknown,
+    /// It has to be asked first whether it has meta commands; its version does not tell.
+    #[error("the version of the server is no number")]
+    MetaUnknown,
+    /// It would take it for something else, or ignore a part of it.
+    #[error("not supported by {by}: {what}")]
+    NotSupported {
+        /// What is known of the server.
+        by: Server,
+        /// What it cannot do.
+        what: &'static str,
+    },
+}
+
 /// A server with meta commands whose version is no number is trusted with what this one knows:
 /// the oldest that has no known faults.
 const ASSUMED: Version = Version::new(1, 6, 18);
@@ -83,15 +100,15 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// It cannot, or it has to be asked first: [`Answer::VersionUnknown`], [`Answer::MetaUnknown`].
-    pub(super) fn allows(self, needs: Needs) -> Result<(), Answer> {
+    /// It cannot, or it has to be asked first.
+    pub(super) fn allows(self, needs: Needs) -> Result<(), Unmet> {
         let not_supported = |what| {
             let by = self;
-            Err(Answer::NotSupported { by, what })
+            Err(Unmet::NotSupported { by, what })
         };
         let version = match self {
-            Server::Unknown => return Err(Answer::VersionUnknown),
-            Server::Other { meta: None } => return Err(Answer::MetaUnknown),
+            Server::Unknown => return Err(Unmet::VersionUnknown),
+            Server::Other { meta: None } => return Err(Unmet::MetaUnknown),
             Server::Other { meta: Some(false) } => return not_supported(Needs::META.what),
             Server::Other { meta: Some(true) } => ASSUMED,
             Server::Memcached(version) if version < Needs::META.since => {
@@ -199,7 +216,7 @@ mod tests {
         }
         assert_eq!(Server::of_version(b"mcrouter"), other(None));
         let asked = other(None).allows(Needs::META);
-        assert_eq!(asked, Err(Answer::MetaUnknown));
+        assert_eq!(asked, Err(Unmet::MetaUnknown));
         let without = no("not supported by this server: meta commands");
         assert_eq!(answer(other(Some(false)), newer), without);
         assert_eq!(answer(other(Some(true)), Needs::META), Ok(()));

@@ -2,7 +2,7 @@
 //! option and shows what was given.
 
 use super::{Meta, MetaOp, Mode, Ttl};
-use crate::protocol::refusal::Quoted;
+use crate::protocol::quoted::Quoted;
 
 /// What was given as an option, as far as options can have it.
 #[derive(Clone, Copy, Debug)]

@@ -66,7 +66,7 @@ impl Worker {
             if let Some(place) = place
                 && let Queued::Command(form) = *place
             {
-                *place = Queued::Refused(form, answer);
+                *place = Queued::Refused(form, answer.into());
             }
         });
     }
