@@ -171,6 +171,11 @@ fn push_slot(stack: Stack, shape: u8, reply: &Reply) {
         _ => {
             let before = stack.top();
             let count = push_reply(stack, shape, reply, None);
+            while stack.top() > before + count {
+                // what was only needed to make the results
+                // SAFETY: a running C function's state; a value is at the index.
+                unsafe { mlua::ffi::lua_remove(stack.state(), before + 1) };
+            }
             pack(stack, before, count);
         }
     }

@@ -281,11 +281,9 @@ fn push_meta(stack: Stack, shape: u8, item: &MetaItem) -> c_int {
         }
         Shape::META_ARITH => {
             stack.push_bytes(item.value.as_deref().unwrap_or_default());
+            let Some(ttl) = item.ttl else { return 1 };
             stack.push_nil();
-            match item.ttl {
-                Some(ttl) => stack.push_integer(ttl.into()),
-                None => return 1,
-            }
+            stack.push_integer(ttl.into());
             3
         }
         _ => {

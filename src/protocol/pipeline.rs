@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use self::flight::{Gaps, InFlight};
 use super::batch::Batch;
 use super::buffers::Buffers;
+use super::check;
 use super::command::Command;
 use super::decoder::Decoder;
 use super::encode::{encode, encode_head};
@@ -117,8 +118,14 @@ impl<T: Copy> Pipeline<T> {
         let Command::Meta(meta) = command else {
             return Ok(());
         };
-        let allowed = self.decoder.server.allows(meta.needs());
-        allowed.map_err(|answer| not_for_server(command.word(), answer))
+        match self.decoder.server.allows(meta.needs()) {
+            Ok(()) => Ok(()),
+            Err(unmet) => {
+                // what no server takes comes first
+                check::command(command, command.word())?;
+                Err(not_for_server(command.word(), unmet))
+            }
+        }
     }
 
     /// What the server has said of itself.

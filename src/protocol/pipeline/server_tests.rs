@@ -69,6 +69,18 @@ fn meta_commands_wait_until_it_is_known_that_the_server_has_them() {
 }
 
 #[test]
+fn what_no_server_takes_is_told_first() {
+    let mut bad = newer();
+    bad.key = key(b"");
+    for server in [Server::Unknown, OLD, NEW] {
+        let refused = pipeline(server)
+            .submit(1, &Command::Meta(&bad))
+            .unwrap_err();
+        assert_eq!(refused.to_string(), "ERROR");
+    }
+}
+
+#[test]
 fn a_large_value_of_ms_is_left_to_the_caller_if_the_server_has_ms() {
     let value = vec![b'x'; SMALL_VALUE + 1];
     let set = meta(MetaOp::Set(MetaSet {
