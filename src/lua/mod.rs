@@ -9,6 +9,7 @@
 //! | `connection` | connecting, keepalive, timeouts, closing |
 //! | `commands` | memcached commands |
 //! | `meta` | meta commands and their options |
+//! | `php`, `zlib` | the codec "php" |
 //! | `pipeline` | open pipelines |
 //! | `raw` | `sock:send` and `sock:receive` |
 //! | `tls` | `sock:sslhandshake` |
@@ -26,6 +27,7 @@ mod connection;
 mod fields;
 mod handle;
 mod meta;
+mod php;
 mod pipeline;
 mod raw;
 mod results;
@@ -36,6 +38,7 @@ mod tls;
 #[cfg(not(ngx_feature = "http_ssl"))]
 #[path = "tls_absent.rs"]
 mod tls;
+mod zlib;
 
 use std::ffi::{CStr, c_int};
 
@@ -57,7 +60,7 @@ pub const NAME: &CStr = c"resty.memcached";
 
 /// The methods: chunks that run one after the other. Each is called with the
 /// native functions and with a table in which the chunks share functions.
-const GLUE: [&str; 7] = [
+const GLUE: [&str; 8] = [
     include_str!("glue/sock.lua"),
     include_str!("glue/init.lua"),
     include_str!("glue/connection.lua"),
@@ -65,6 +68,7 @@ const GLUE: [&str; 7] = [
     include_str!("glue/commands.lua"),
     include_str!("glue/pipeline.lua"),
     include_str!("glue/meta.lua"),
+    include_str!("glue/codec.lua"),
 ];
 
 /// The name of each chunk in error positions and tracebacks.
@@ -167,6 +171,8 @@ fn native_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)>
         ("gat", native!(commands::gat::<false>)),
         ("gats", native!(commands::gat::<true>)),
         ("gat_many", native!(commands::gat_many)),
+        ("php_decode", native!(php::decode)),
+        ("php_encode", native!(php::encode)),
         ("meta_get", native!(meta::get)),
         (
             "finish_meta_get",
