@@ -10,7 +10,7 @@ use super::handle::{self, Kind};
 use super::results::{AGAIN, Shape, is_told, new_table, push_reply, set_index};
 use super::stack::{Stack, native};
 use super::suspend::{ask, cannot_wait, go_on, log_refused, question};
-use crate::protocol::{Answer, Command, Refused, Reply, Unmet};
+use crate::protocol::{Answer, Command, Refused, Reply};
 use crate::transport::{
     self, Begun, CallError, Caller, Error, Outcome, PipelineKey, Queued, Rejected, SessionKey,
     Slot, not_connected,
@@ -92,14 +92,12 @@ fn refuse(stack: Stack, session: SessionKey, id: PipelineKey, refused: &Refused)
         return ask(stack, Shape::LINE, session, &question);
     }
     log_refused(stack, refused);
-    match refused.answer {
-        Answer::Unmet(Unmet::NotSupported { by, .. }) => {
-            transport::restrict_pipeline(id, by);
-            stack.push_integer(AGAIN);
-            1
-        }
-        _ => stack.failure(1, refused),
+    if let Answer::NotSupported(by) = refused.answer {
+        transport::restrict_pipeline(id, by);
+        stack.push_integer(AGAIN);
+        return 1;
     }
+    stack.failure(1, refused)
 }
 
 /// `finish_commit(pipeline, sock, id, commit(id, pipeline))`, see
@@ -143,7 +141,7 @@ fn push_outcome(stack: Stack, key: PipelineKey, outcome: Outcome) -> c_int {
     let mut failure = failure;
     for (at, slot) in (1..).zip(&commands) {
         match slot {
-            Queued::Refused(shape, answer) => push_failure(stack, *shape, answer),
+            Queued::Refused(shape, refused) => push_failure(stack, *shape, refused),
             Queued::Command(shape) => match replies.next() {
                 Some(reply) => {
                     push_slot(stack, *shape, &reply);

@@ -111,14 +111,29 @@ pub fn finish<const SHAPE: u8>(stack: Stack) -> c_int {
             let slot = Shape::slot(SHAPE);
             let outcome = transport::take_outcome(key, slot);
             stack.release_anchors();
-            if Shape::may_ask(SHAPE) && is_told(&outcome) {
-                stack.push_integer(AGAIN);
-                return 1;
+            if Shape::may_ask(SHAPE) {
+                return push_told(stack, SHAPE, outcome);
             }
             let zero = (SHAPE == Shape::GET).then_some(ZERO);
             push(stack, SHAPE, outcome, zero)
         }
         None => stack.failure(Shape::nils(SHAPE), transport::Error::Closed),
+    }
+}
+
+/// As [`push`], for a command that may have had to ask first.
+fn push_told(stack: Stack, shape: u8, outcome: Outcome) -> c_int {
+    match outcome {
+        Outcome::Reply(reply @ Reply::Meta(_)) => {
+            let pushed = push_reply(stack, shape, &reply, None);
+            transport::recycle(reply);
+            pushed
+        }
+        outcome if is_told(&outcome) => {
+            stack.push_integer(AGAIN);
+            1
+        }
+        outcome => push(stack, shape, outcome, None),
     }
 }
 
@@ -155,7 +170,7 @@ pub fn push(stack: Stack, shape: u8, outcome: Outcome, zero: Option<c_int>) -> c
         }
         Outcome::Reply(reply) => {
             let pushed = push_reply(stack, shape, &reply, zero);
-            if let Reply::Value(_) | Reply::Values(_) | Reply::Meta(_) = reply {
+            if let Reply::Value(_) | Reply::Values(_) = reply {
                 transport::recycle(reply);
             }
             pushed

@@ -11,7 +11,7 @@ use nginx_sys::{NGX_LOG_INFO, ngx_http_request_t};
 use super::results::{AGAIN, Shape, is_told, push};
 use super::stack::{CannotWait, Stack};
 use crate::nginx;
-use crate::protocol::{Answer, Command, Refused, Unmet};
+use crate::protocol::{Answer, Command, Refused};
 use crate::transport::{self, Begun, CallError, Caller, Error, Rejected, SessionKey, Slot, What};
 
 /// Who calls a method that may have to wait. Under a C function that cannot be
@@ -84,8 +84,8 @@ pub fn cannot_wait(
 /// What the server is to be asked before a command can be sent.
 pub fn question(refused: &Refused) -> Option<Command<'static>> {
     match refused.answer {
-        Answer::Unmet(Unmet::VersionUnknown) => Some(Command::Version),
-        Answer::Unmet(Unmet::MetaUnknown) => Some(Command::MetaNoop),
+        Answer::VersionUnknown => Some(Command::Version),
+        Answer::MetaUnknown => Some(Command::MetaNoop),
         _ => None,
     }
 }

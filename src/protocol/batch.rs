@@ -6,7 +6,7 @@ use super::command::Command;
 use super::encode::encode;
 use super::expect::Expect;
 use super::refusal::{Refused, not_for_server};
-use super::version::{Needs, Server, Unmet};
+use super::version::{Needs, Server};
 
 /// Encoded commands and the replies to expect, in order.
 #[derive(Debug, Default)]
@@ -88,7 +88,7 @@ impl Batch {
 
     /// Takes out what the server cannot do. Tells which of the expected replies each was, in order,
     /// and what is answered instead.
-    pub fn drop_unsupported(&mut self, server: Server, mut tell: impl FnMut(usize, Unmet)) {
+    pub fn drop_unsupported(&mut self, server: Server, mut tell: impl FnMut(usize, Refused)) {
         // what stays moves down by what is gone before it
         let (mut text_gone, mut slots_gone) = (0, 0);
         let (mut text_from, mut slots_from) = (0, 0);
@@ -100,8 +100,8 @@ impl Batch {
                 command.text.end -= text_gone;
                 true
             }
-            Err(answer) => {
-                tell(command.slot, answer);
+            Err(unmet) => {
+                tell(command.slot, not_for_server("pipeline", unmet));
                 self.move_down(text_from..command.text.start, text_gone);
                 self.move_slots_down(slots_from..command.slot, slots_gone, text_gone);
                 (text_from, slots_from) = (command.text.end, command.slot + 1);

@@ -6,10 +6,9 @@
 
 use super::command::{Arg, Command, Verb};
 use super::key::{Key, MAX_KEY_LEN};
-use super::meta::BadOption;
 use super::number::{is_signed, is_unsigned};
 use super::quoted::Quoted;
-use super::refusal::{Answer, Argument, Refused};
+use super::refusal::{Answer, Argument, Refused, bad_option};
 
 /// Maximum length of `stats` arguments in bytes; memcached closes the connection at a line of 2048.
 const MAX_STATS_ARGS: usize = 1024;
@@ -75,7 +74,7 @@ pub(super) fn command(command: &Command<'_>, word: &'static str) -> Result<(), R
             check.given(Argument::Key, meta.key.bytes)?;
             check.key_word(meta.key)?;
             check.key_len(meta.key)?;
-            meta.check().map_err(|bad| check.option(bad))?;
+            meta.check().map_err(|bad| bad_option(word, &bad))?;
             check.value_len(meta.value().len())
         }
         Command::Version | Command::MetaNoop | Command::Quit => Ok(()),
@@ -93,12 +92,6 @@ impl Check {
             answer,
             why: format!("{}: {why}", self.word),
         }
-    }
-
-    fn option(&self, bad: BadOption) -> Refused {
-        let why = format!("{}: {bad}", self.word);
-        let answer = Answer::BadOption(Box::new(bad));
-        Refused { answer, why }
     }
 
     fn given(&self, name: Argument, text: &[u8]) -> Result<(), Refused> {

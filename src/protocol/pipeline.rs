@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use self::flight::{Gaps, InFlight};
 use super::batch::Batch;
 use super::buffers::Buffers;
-use super::check;
 use super::command::Command;
 use super::decoder::Decoder;
 use super::encode::{encode, encode_head};
@@ -121,8 +120,8 @@ impl<T: Copy> Pipeline<T> {
         match self.decoder.server.allows(meta.needs()) {
             Ok(()) => Ok(()),
             Err(unmet) => {
-                // what no server takes comes first
-                check::command(command, command.word())?;
+                // but what no server takes comes first
+                encode_head(command, 0, &mut Vec::new())?;
                 Err(not_for_server(command.word(), unmet))
             }
         }

@@ -1,7 +1,7 @@
 //! Open pipelines.
 
 use crate::fault;
-use crate::protocol::{Command, Refused, Server};
+use crate::protocol::{Command, Server};
 use crate::transport::error::{Error, Rejected};
 use crate::transport::ids::PipelineKey;
 use crate::transport::state::pipeline::{CommandPipeline, Queued};
@@ -41,9 +41,9 @@ impl Worker {
         commands.try_reserve(1).map_err(|_| Error::NoMemory)?;
         match batch.push(command) {
             Ok(()) => commands.push(Queued::Command(form)),
-            Err(Refused { answer, why }) => {
-                commands.push(Queued::Refused(form, answer.clone()));
-                return Err(Rejected::Refused(Refused { answer, why }));
+            Err(refused) => {
+                commands.push(Queued::Refused(form, refused.clone()));
+                return Err(Rejected::Refused(refused));
             }
         }
         Ok(())
@@ -56,7 +56,7 @@ impl Worker {
         };
         let mut sent = 0;
         let mut commands = commands.iter_mut();
-        batch.drop_unsupported(server, |slot, answer| {
+        batch.drop_unsupported(server, |slot, refused| {
             // each command that is sent has a reply
             let place = commands.find(|queued| {
                 let is_sent = matches!(queued, Queued::Command(_));
@@ -66,7 +66,7 @@ impl Worker {
             if let Some(place) = place
                 && let Queued::Command(form) = *place
             {
-                *place = Queued::Refused(form, answer.into());
+                *place = Queued::Refused(form, refused);
             }
         });
     }
