@@ -12,7 +12,7 @@ use super::results::{AGAIN, Shape, is_told, push};
 use super::stack::{CannotWait, Stack};
 use crate::nginx;
 use crate::protocol::{Answer, Command, Refused};
-use crate::transport::{self, Begun, CallError, Caller, Error, Rejected, SessionKey, Slot, What};
+use crate::transport::{self, Begun, CallError, Caller, Error, Rejected, SessionKey};
 
 /// Who calls a method that may have to wait. Under a C function that cannot be
 /// suspended an operation that needs no waiting works, as it does with
@@ -101,7 +101,7 @@ pub fn ask(stack: Stack, shape: u8, key: SessionKey, question: &Command<'_>) -> 
         },
         Err(why) => return cannot_wait(stack, shape, key, request, why),
     };
-    match transport::submit(key, Slot::Reader, caller, What::Command(question)) {
+    match transport::submit_question(key, caller, question) {
         Ok(Begun::Ready(outcome)) if is_told(&outcome) => {
             stack.push_integer(AGAIN);
             1

@@ -223,6 +223,23 @@ pub fn submit(
     })
 }
 
+/// As [`submit`], for a question to the server, which is rare. It is apart, because `submit` is
+/// inlined only as long as it has one caller.
+#[cold]
+#[inline(never)]
+pub fn submit_question(
+    key: SessionKey,
+    caller: Caller,
+    question: &Command<'_>,
+) -> Result<Begun, CallError<Rejected>> {
+    let what = What::Command(question);
+    room::before(|worker| worker.opens_to_send(key, what.can_share()));
+    let request = caller.request;
+    call(key, Slot::Reader, caller, |worker| {
+        worker.submit(key, request, what)
+    })
+}
+
 /// A new pipeline; its key is null if there is no memory for one.
 pub fn new_pipeline() -> PipelineKey {
     with(Worker::new_pipeline)

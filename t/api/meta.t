@@ -580,3 +580,57 @@ in a sort: "attempt to yield across C-call boundary"
 later: {value="v"}, nil
 --- no_error_log
 [error]
+
+
+
+=== TEST 11: rate limiting, as docs/meta.md has it
+--- http_config eval: $::HttpConfig
+--- config
+    location = /api {
+        access_by_lua_block {
+            local LIMIT, WINDOW = 3, 60
+
+            local memc = require("resty.memcached"):new()
+            memc:set_timeouts(1000, 1000, 1000)
+            local ok, err = memc:connect("127.0.0.1", kit.port)
+            if not ok then
+                ngx.log(ngx.ERR, "no rate limiting: ", err)
+                return
+            end
+            local count, err, ttl = memc:meta_arith("rate:" .. ngx.var.remote_addr,
+                { vivify = WINDOW, initial = 1, return_ttl = true })
+            if not count then
+                ngx.log(ngx.ERR, "no rate limiting: ", err)
+                return
+            end
+            memc:set_keepalive(10000, 50)
+
+            local left = LIMIT - tonumber(count)
+            ngx.header["X-RateLimit-Remaining"] = math.max(left, 0)
+            if left < 0 then
+                ngx.header["Retry-After"] = math.max(ttl, 1)
+                return ngx.exit(429)
+            end
+        }
+        content_by_lua_block { ngx.say("here you are") }
+    }
+    location = /t {
+        content_by_lua_block {
+            kit.fresh()
+            for i = 1, 5 do
+                local r = ngx.location.capture("/api")
+                local wait = tonumber(r.header["Retry-After"])
+                kit.show(i, r.status, r.header["X-RateLimit-Remaining"], wait and wait > 50 and wait <= 60)
+            end
+        }
+    }
+--- request
+GET /t
+--- response_body
+1: 200, 2, nil
+2: 200, 1, nil
+3: 200, 0, nil
+4: 429, 0, true
+5: 429, 0, true
+--- no_error_log
+[error]

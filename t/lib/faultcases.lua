@@ -69,6 +69,18 @@ retrieval("gets", "gets of a list", "gets a b%20c d\r\n",
     '{a={"x", "1", "12"}, ["b c"]={"y", "0", "3"}}', LIST, AB)
 retrieval("gets", "gets of a list, miss", "gets a b%20c d\r\n", "END\r\n", "{}", LIST, AB)
 
+local function gat(kind, name, request, reply, want, key, more)
+    local cmd = { keys = more.keys, count = more.count, list = more.list }
+    return add(kind:gsub("gat", "get"), name, request, reply, want,
+        function(m) return m[kind](m, key, 60) end, cmd)
+end
+
+gat("gat", "gat", "gat 60 k\r\n", "VALUE k 7 5\r\nhello\r\nEND\r\n", '"hello", "7"', "k", K)
+gat("gat", "gat, miss", "gat 60 k\r\n", "END\r\n", "nil, nil, nil", "k", K)
+gat("gats", "gats", "gats 60 k\r\n", "VALUE k 7 3 4711\r\nabc\r\nEND\r\n", '"abc", "7", "4711"', "k", K)
+gat("gat", "gat of a list", "gat 60 a b%20c d\r\n",
+    "VALUE a 1 3\r\none\r\nVALUE d 2 0\r\n\r\nEND\r\n", '{a={"one", "1"}, d={"", "2"}}', LIST, AB)
+
 -- storage
 
 for _, verb in ipairs{ "set", "add", "replace", "append", "prepend" } do
