@@ -361,7 +361,8 @@ fn fields(asked: &Asked, words: &[String]) -> Result<Vec<String>, &'static str> 
     let mut found: Vec<String> = Vec::new();
     let mut opaques = 0;
     for word in words {
-        let (letter, text) = (&word[..1], &word[1..]);
+        let first = word.chars().next().map_or(0, char::len_utf8);
+        let (letter, text) = word.split_at(first);
         if letter == "O" {
             opaques += 1;
             if word != asked.opaque || opaques > 1 {

@@ -181,7 +181,7 @@ local _M = {
     meta_set_big = { meta, function(memc) return found(memc:meta_set("k", big)) end },
     meta_refused = { meta, function(memc) return memc:meta_set("k", "v", { nonsense = true }) end },
     meta_delete = { meta, function(memc) return memc:meta_delete("none") end },
-    meta_arith = { meta, function(memc) return memc:meta_arith("number", { vivify = 0 }) end },
+    meta_arith = { meta, function(memc) return memc:meta_arith("number", { vivify = 0, delta = 0 }) end },
     meta_pipeline = {
         new_pipeline,
         function(memc)

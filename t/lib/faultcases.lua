@@ -4,7 +4,8 @@ local _M = {}
 
 -- A command: its name, what calls it, the request as it has to be on the wire,
 -- its kind of reply (see faultoracle.lua), the intact reply, and what that has
--- to give, as faultkit prints it. `own`: it never goes over a shared connection.
+-- to give, as faultkit prints it. `own`: it never goes over a shared connection;
+-- `touches`: it looks like a get, and changes something.
 local commands = {}
 
 local function add(kind, name, request, reply, want, call, more)
@@ -70,7 +71,7 @@ retrieval("gets", "gets of a list", "gets a b%20c d\r\n",
 retrieval("gets", "gets of a list, miss", "gets a b%20c d\r\n", "END\r\n", "{}", LIST, AB)
 
 local function gat(kind, name, request, reply, want, key, more)
-    local cmd = { keys = more.keys, count = more.count, list = more.list }
+    local cmd = { keys = more.keys, count = more.count, list = more.list, touches = true }
     return add(kind:gsub("gat", "get"), name, request, reply, want,
         function(m) return m[kind](m, key, 60) end, cmd)
 end
