@@ -12,9 +12,8 @@ use std::str::{FromStr, from_utf8};
 
 /// The bits of the type.
 const TYPE: u32 = 0xf;
-/// The value is compressed.
-const COMPRESSED: u32 = 0x10;
-const ZLIB: u32 = 0x20;
+/// Compressed, and by zlib.
+const ZLIB: u32 = 0x30;
 const FASTLZ: u32 = 0x40;
 const ZSTD: u32 = 0x80;
 /// The bits of the compression, and those that mean nothing.
@@ -139,9 +138,8 @@ fn inflated(
     limit: usize,
     inflate: impl FnOnce(&[u8], &mut Vec<u8>, usize) -> Result<(), Error>,
 ) -> Result<Vec<u8>, Error> {
-    const READ: u32 = COMPRESSED | ZLIB;
     match bits {
-        READ => {}
+        ZLIB => {}
         _ if bits & FASTLZ != 0 => return Err(Error::Compression("fastlz")),
         _ if bits & ZSTD != 0 => return Err(Error::Compression("zstd")),
         _ => return Err(Error::Compression("an unknown method")),
@@ -162,7 +160,7 @@ fn inflated(
 /// A value's text, and the flags that say what it is. `user`: the user's flags, up to 16 bits.
 pub fn encode(value: Value<'_>, user: u32) -> Result<(Cow<'_, [u8]>, u32), Error> {
     let user = match user {
-        0..=0xffff => user << USER,
+        0..=0xffff => user * (1 << USER),
         _ => return Err(Error::UserFlags),
     };
     let text = |text: String| Cow::Owned(text.into_bytes());
@@ -170,18 +168,15 @@ pub fn encode(value: Value<'_>, user: u32) -> Result<(Cow<'_, [u8]>, u32), Error
         Value::Text(bytes) => (bytes, STRING),
         Value::Integer(number) => (text(number.to_string()), LONG),
         Value::Double(number) if is_exact(number) => (text(format!("{number:.0}")), LONG),
-        Value::Double(number) if number.is_nan() => (text("NaN".into()), DOUBLE),
-        Value::Double(number) if number.is_infinite() => {
-            let sign = if number < 0.0 { "-" } else { "" };
-            (text(format!("{sign}Infinity")), DOUBLE)
-        }
-        // the shortest text that is read as the same number
+        Value::Double(f64::INFINITY) => (text("Infinity".into()), DOUBLE),
+        Value::Double(f64::NEG_INFINITY) => (text("-Infinity".into()), DOUBLE),
+        // the shortest text that is read as the same number; NaN
         Value::Double(number) => (text(format!("{number:?}")), DOUBLE),
         Value::Boolean(true) => (Cow::Borrowed(&b"1"[..]), BOOL),
         Value::Boolean(false) => (Cow::Borrowed(&b""[..]), BOOL),
         Value::Json(json) => (json, JSON),
     };
-    Ok((text, kind | user))
+    Ok((text, kind + user))
 }
 
 /// Whether it is an integer, and none of its neighbours has the same number.

@@ -152,6 +152,17 @@ mod tests {
     }
 
     #[test]
+    fn the_value_of_a_meta_command_is_kept() {
+        let buffers = Buffers::default();
+        let item = crate::protocol::MetaItem {
+            value: Some(Vec::with_capacity(100)),
+            ..Default::default()
+        };
+        buffers.recycle(Reply::Meta(Box::new(item)));
+        assert_eq!(buffers.small().capacity(), 100);
+    }
+
+    #[test]
     fn small_ones_are_kept_by_number() {
         let buffers = Buffers::default();
         assert_eq!(buffers.small().capacity(), 0);

@@ -183,6 +183,7 @@ impl Check {
         Ok(text)
     }
 
+    #[inline(always)]
     fn keys(&self, keys: &[Key<'_>]) -> Result<(), Refused> {
         if keys.iter().all(|key| key.bytes.is_empty()) {
             return Err(self.refused(Answer::Error, format_args!("every key is empty")));
@@ -203,8 +204,9 @@ impl Check {
         let good = is_signed(exptime);
         self.number(good, Argument::Exptime, exptime, Answer::BadExptime)?;
         self.keys(keys)?;
-        let len = keys.iter().map(|key| key.sent_len() + 1).sum::<usize>();
-        if keys.len() > 1 && len > MAX_GAT_KEYS {
+        let sent = keys.iter().filter(|key| !key.bytes.is_empty());
+        let len = sent.map(|key| key.sent_len() + 1).sum::<usize>();
+        if len > MAX_GAT_KEYS {
             return Err(self.refused(
                 Answer::TooLong(Argument::Keys),
                 format_args!("keys are {len} bytes long, at most {MAX_GAT_KEYS} are allowed"),

@@ -158,7 +158,11 @@ impl Worker {
             What::Batch(batch) => Work::pipeline(batch)?,
         };
         let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
-        let value = match self.put_on_connection(key, connection, what) {
+        let put = match self.put_on_connection(key, connection, what) {
+            Err(rejected) => self.put_on_knowing(key, connection, what, rejected),
+            put => put,
+        };
+        let value = match put {
             Ok(value) => value,
             Err(rejected) => {
                 self.semaphores.give(semaphore);

@@ -274,10 +274,15 @@ impl Worker {
             self.drop_from_queue(shared_key, first);
             let session = self.sessions.get_mut(first);
             let op = session.and_then(|session| session.reader.as_mut());
-            if let Some(batch) = op.and_then(Op::unqueue)
-                && let Err(rejected) =
-                    self.put_on_connection(first, connection, What::Batch(&batch))
-            {
+            let Some(batch) = op.and_then(Op::unqueue) else {
+                continue;
+            };
+            let what = What::Batch(&batch);
+            let put = match self.put_on_connection(first, connection, what) {
+                Err(rejected) => self.put_on_knowing(first, connection, what, rejected),
+                put => put,
+            };
+            if let Err(rejected) = put {
                 let error = match rejected {
                     // the connection to the server that it was meant for is lost
                     Rejected::Refused(_) => Error::Closed,

@@ -1,6 +1,6 @@
 //! Commands onto shared connections: onto which one.
 
-use crate::protocol::{Batch, Command, SMALL_VALUE, Server};
+use crate::protocol::{Answer, Batch, Command, SMALL_VALUE, Server};
 use crate::transport::connection::{Connection, Owner, Tag};
 use crate::transport::error::{Error, Rejected};
 use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
@@ -20,14 +20,10 @@ impl Worker {
         connection_key: ConnectionKey,
         what: What<'a>,
     ) -> Result<&'a [u8], Rejected> {
-        let server = what.is_gated().then(|| self.server_of(connection_key));
         let connection = self
             .connections
             .get_mut(connection_key)
             .ok_or(Error::Closed)?;
-        if let Some(server) = server {
-            connection.pipeline.assume(server);
-        }
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
         session.serial += 1;
         let tag = Tag {
@@ -220,15 +216,30 @@ impl Worker {
         Ok(Begun::Waiting)
     }
 
-    /// What a shared connection, or another one to the same server, was told by the server of itself.
-    fn server_of(&self, key: ConnectionKey) -> Server {
-        match self.connections.get(key) {
-            Some(Connection {
-                owner: Owner::Shared { shared_pool, .. },
-                ..
-            }) => self.server_of_pool(*shared_pool),
+    /// As [`Self::put_on_connection`], for what was refused there: if that is because the connection
+    /// knows nothing of its server yet, it learns what another one to the same server knows.
+    #[cold]
+    pub fn put_on_knowing<'a>(
+        &mut self,
+        key: SessionKey,
+        connection_key: ConnectionKey,
+        what: What<'a>,
+        rejected: Rejected,
+    ) -> Result<&'a [u8], Rejected> {
+        let connection = self.connections.get(connection_key);
+        let server = match (&rejected, connection.map(|connection| connection.owner)) {
+            (Rejected::Refused(refused), Some(Owner::Shared { shared_pool, .. }))
+                if refused.answer == Answer::VersionUnknown =>
+            {
+                self.server_of_pool(shared_pool)
+            }
             _ => Server::Unknown,
+        };
+        match self.connections.get_mut(connection_key) {
+            Some(connection) if server != Server::Unknown => connection.pipeline.assume(server),
+            _ => return Err(rejected),
         }
+        self.put_on_connection(key, connection_key, what)
     }
 
     /// What the server of a shared pool has said of itself.

@@ -343,14 +343,6 @@ impl What<'_> {
             What::Batch(batch) => batch.can_share(),
         }
     }
-
-    /// Whether it matters what the server can do.
-    pub fn is_gated(self) -> bool {
-        match self {
-            What::Command(command) => matches!(command, Command::Meta(_)),
-            What::Batch(batch) => batch.is_gated(),
-        }
-    }
 }
 
 impl What<'_> {

@@ -190,6 +190,16 @@ fn a_line_of_gat_has_an_end_that_the_server_sees() {
     // 1800 bytes: 7 times 226, and a space and 217 more
     assert_eq!(list(7, 217), Ok(b"gats 1\r\n".len() + 1800));
     assert_eq!(list(7, 218), Err("bad keys: too long".to_owned()));
+    // empty keys are not sent
+    let keys = [raw(b""); 2000];
+    let keys = [&keys[..], &[raw(b"k")]].concat();
+    let (exptime, cas) = (Some(&b"1"[..]), false);
+    let command = Command::GatMany {
+        exptime,
+        keys: &keys,
+        cas,
+    };
+    assert_eq!(text(command), "gat 1 k\r\n");
     // one key is never too many
     let key = [b'k'; 250];
     let keys = [raw(&key)];
