@@ -285,6 +285,7 @@ mod tests {
                 want.push(&command).unwrap();
             }
             assert_eq!(shown(&batch), shown(&want), "{commands}");
+            assert_eq!(batch.slots, want.slots, "{commands}");
             assert_eq!(batch.len(), left.replace('q', "").len());
             assert!(batch.check(server).is_ok());
         }
