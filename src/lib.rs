@@ -9,6 +9,7 @@
 //! | `lua` | what Lua sees: methods, arguments, results |
 //! | `transport` | connections on nginx's event loop, sessions, keepalive pools |
 //! | [`upstream`] | pool policy, pure |
+//! | [`codec`] | values that other languages wrote, pure |
 //! | [`protocol`] | memcached's text protocol, pure and sans-io |
 //! | `ngx_lua` | the ABI of ngx_lua, and nothing else knows it |
 //! | `nginx` | the nginx facilities that need a Rust interface |
@@ -26,6 +27,7 @@
     allow(dead_code)
 )]
 
+pub mod codec;
 pub mod protocol;
 pub mod upstream;
 

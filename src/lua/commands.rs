@@ -13,7 +13,7 @@ use super::handle;
 use super::pipeline;
 use super::results::Shape;
 use super::stack::{Stack, type_name};
-use super::suspend::{cannot_wait, go_on};
+use super::suspend::{ask, cannot_wait, go_on, question};
 use crate::protocol::{Arith, Command, Key, Verb};
 use crate::transport::{self, CallError, Caller, Commands, Error, Rejected, not_connected};
 
@@ -29,7 +29,7 @@ pub const VERBS: [(&str, Verb); 6] = [
 ];
 
 /// Sends a command or adds it to an open pipeline.
-fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
+pub fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
     let session = match handle::id_argument(stack, 1) {
         None => match pipeline::id_at(stack, 1) {
             Some(id) => return pipeline::queue(stack, id, shape, command),
@@ -53,6 +53,9 @@ fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
     };
     let next = transport::submit(key, Shape::slot(shape), caller, Commands::One(command));
     if let Err(CallError::Failed(Rejected::Refused(refused))) = &next {
+        if let Some(question) = question(refused) {
+            return ask(stack, shape, key, &question);
+        }
         explain::refused(stack, refused);
     }
     go_on(stack, shape, next)
@@ -60,7 +63,7 @@ fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
 
 /// The key at `index`; whether to escape it is at the next index. Raises an
 /// error if a transform returned neither a string nor a number.
-fn key<'a>(stack: Stack, index: c_int) -> Key<'a> {
+pub fn key<'a>(stack: Stack, index: c_int) -> Key<'a> {
     Key {
         bytes: stack.required_text(index, "key"),
         escape: flag(stack, index + 1),
@@ -87,9 +90,54 @@ pub fn get<const CAS: bool>(stack: Stack) -> c_int {
 /// `get_many(sock, keys, escape, cas, unescape)`; the keys are strings in an
 /// array. With `unescape` the keys of the result are unescaped natively.
 pub fn get_many(stack: Stack) -> c_int {
+    let keys = keys(stack);
+    let cas = flag(stack, 4);
+    run(stack, many(stack), &Command::GetMany { keys: &keys, cas })
+}
+
+/// `gat(target, key, escape, exptime)`
+pub fn gat<const CAS: bool>(stack: Stack) -> c_int {
+    let shape = if CAS { Shape::GETS } else { Shape::GET };
+    run(
+        stack,
+        shape,
+        &Command::Gat {
+            key: key(stack, 2),
+            exptime: stack.optional_text(4, "exptime"),
+            cas: CAS,
+        },
+    )
+}
+
+/// `gat_many(target, keys, escape, cas, unescape, exptime)`, as [`get_many`]
+pub fn gat_many(stack: Stack) -> c_int {
+    let keys = keys(stack);
+    run(
+        stack,
+        many(stack),
+        &Command::GatMany {
+            keys: &keys,
+            exptime: stack.optional_text(6, "exptime"),
+            cas: flag(stack, 4),
+        },
+    )
+}
+
+/// The form of the results of a list, by whether its keys are unescaped.
+#[inline(always)]
+fn many(stack: Stack) -> u8 {
+    if flag(stack, 5) {
+        Shape::MANY
+    } else {
+        Shape::MANY_RAW
+    }
+}
+
+/// The keys in the array at index 2, by whether they are to be escaped.
+#[inline(always)]
+fn keys<'a>(stack: Stack) -> Vec<Key<'a>> {
     let table = stack.check_table(2);
     let escape = flag(stack, 3);
-    let cas = flag(stack, 4);
     let len = table.len();
     let mut keys = Vec::new();
     stack.reserve(&mut keys, len);
@@ -109,12 +157,7 @@ pub fn get_many(stack: Stack) -> c_int {
         };
         keys.push(Key { bytes, escape });
     }
-    let shape = if flag(stack, 5) {
-        Shape::MANY
-    } else {
-        Shape::MANY_RAW
-    };
-    run(stack, shape, &Command::GetMany { keys: &keys, cas })
+    keys
 }
 
 /// `store(target, verb, key, escape, value, exptime, flags, cas_unique?)`

@@ -8,6 +8,8 @@
 //! | `handle` | what Lua objects hold of ours: generational ids |
 //! | `connection` | connecting, keepalive, timeouts, closing |
 //! | `commands` | memcached commands |
+//! | `meta` | meta commands and their options |
+//! | `php`, `zlib` | the codec "php" |
 //! | `pipeline` | open pipelines |
 //! | `raw` | `sock:send` and `sock:receive` |
 //! | `tls` | `sock:sslhandshake` |
@@ -27,6 +29,8 @@ mod connection;
 mod explain;
 mod fields;
 mod handle;
+mod meta;
+mod php;
 mod pipeline;
 mod raw;
 mod results;
@@ -38,6 +42,7 @@ mod tls;
 #[cfg(not(ngx_feature = "http_ssl"))]
 #[path = "tls_absent.rs"]
 mod tls;
+mod zlib;
 
 use std::ffi::{CStr, c_int};
 
@@ -48,6 +53,7 @@ use mlua::{Lua, Table};
 
 use crate::conf::MAX_CONNECTIONS;
 use crate::ngx_lua::{State, Value};
+use crate::protocol::MAX_GAT_KEYS;
 use results::Shape;
 use stack::native;
 
@@ -59,13 +65,15 @@ pub const NAME: &CStr = c"resty.memcached";
 
 /// The methods: chunks that run one after the other. Each is called with the
 /// native functions and with a table in which the chunks share functions.
-const GLUE: [&str; 6] = [
+const GLUE: [&str; 8] = [
     include_str!("glue/sock.lua"),
     include_str!("glue/init.lua"),
     include_str!("glue/connection.lua"),
     include_str!("glue/keys.lua"),
     include_str!("glue/commands.lua"),
     include_str!("glue/pipeline.lua"),
+    include_str!("glue/meta.lua"),
+    include_str!("glue/codec.lua"),
 ];
 
 /// The name of each chunk in error positions and tracebacks.
@@ -98,6 +106,8 @@ fn build(lua: &Lua) -> mlua::Result<Table> {
     native.set("version", API_VERSION)?;
     native.set("same_session", tls::SAME_SESSION)?;
     native.set("max_connections", MAX_CONNECTIONS)?;
+    native.set("max_gat_keys", MAX_GAT_KEYS)?;
+    native.set("again", results::AGAIN)?;
     let verbs = commands::VERBS.iter().enumerate();
     let verbs = verbs.map(|(number, (name, _))| (*name, number));
     native.set("verbs", lua.create_table_from(verbs)?)?;
@@ -163,6 +173,31 @@ fn native_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)>
         (
             "finish_many_raw",
             native!(results::finish::<{ Shape::MANY_RAW }>),
+        ),
+        ("gat", native!(commands::gat::<false>)),
+        ("gats", native!(commands::gat::<true>)),
+        ("gat_many", native!(commands::gat_many)),
+        ("php_decode", native!(php::decode)),
+        ("php_encode", native!(php::encode)),
+        ("meta_get", native!(meta::get)),
+        (
+            "finish_meta_get",
+            native!(results::finish::<{ Shape::META_GET }>),
+        ),
+        ("meta_set", native!(meta::set)),
+        (
+            "finish_meta_set",
+            native!(results::finish::<{ Shape::META_SET }>),
+        ),
+        ("meta_delete", native!(meta::delete)),
+        (
+            "finish_meta_delete",
+            native!(results::finish::<{ Shape::META_DELETE }>),
+        ),
+        ("meta_arith", native!(meta::arith)),
+        (
+            "finish_meta_arith",
+            native!(results::finish::<{ Shape::META_ARITH }>),
         ),
         ("store", native!(commands::store)),
         ("delete", native!(commands::delete)),

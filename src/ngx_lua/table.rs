@@ -189,6 +189,21 @@ impl Table {
         }
     }
 
+    /// Passes to `look` where each key and its value are. The table is not changed meanwhile, and
+    /// no key is converted to text unless it is one.
+    pub fn for_each_pair(self, mut look: impl FnMut(c_int, c_int)) {
+        let state = self.state;
+        state.push(Value::Nil);
+        // SAFETY: see the type. A key is on top, then key and value.
+        unsafe {
+            while lua_next(state.as_ptr(), self.at.0) != 0 {
+                let top = state.top();
+                look(top - 1, top);
+                lua_settop(state.as_ptr(), -2);
+            }
+        }
+    }
+
     /// Passes each key to `look`: its text if it is a string, else its type. The table is not
     /// changed meanwhile.
     pub fn for_each_name(self, mut look: impl FnMut(Result<&[u8], c_int>)) {

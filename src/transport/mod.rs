@@ -53,7 +53,7 @@ use std::rc::Rc;
 use nginx_sys::SSL_SESSION;
 
 use crate::nginx::{Msec, Request};
-use crate::protocol::{Command, RawRead, Reply};
+use crate::protocol::{Command, RawRead, Reply, Server};
 use calls::room;
 #[cfg(ngx_feature = "http_ssl")]
 use connection::tls::TlsSession;
@@ -215,6 +215,23 @@ pub fn submit(
     })
 }
 
+/// As [`submit`], for a question to the server, which is rare. It is apart, because `submit` is
+/// inlined only as long as it has one caller.
+#[cold]
+#[inline(never)]
+pub fn submit_question(
+    key: SessionKey,
+    caller: Caller,
+    question: &Command<'_>,
+) -> Result<Begun, CallError<Rejected>> {
+    let commands = Commands::One(question);
+    room::before(|worker| worker.opens_to_send(key, commands.can_share()));
+    let request = caller.request;
+    call(key, Slot::Reader, caller, |worker| {
+        worker.submit(key, request, commands)
+    })
+}
+
 /// A new pipeline; its key is null if there is no memory for one.
 pub fn new_pipeline() -> PipelineKey {
     with(Worker::new_pipeline)
@@ -230,6 +247,11 @@ pub fn pipeline_len(key: PipelineKey) -> usize {
 /// Adds a command to a pipeline, see [`Worker::add_command`].
 pub fn add_command(key: PipelineKey, form: u8, command: &Command<'_>) -> Result<(), Rejected> {
     with(|worker| worker.add_command(key, form, command))
+}
+
+/// Refuses what a server cannot do of a pipeline.
+pub fn restrict_pipeline(key: PipelineKey, server: Server) {
+    with_existing(|worker| worker.restrict_pipeline(key, server));
 }
 
 /// Sends the commands of a pipeline, see [`Worker::commit`].

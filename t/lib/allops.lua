@@ -28,6 +28,20 @@ local function new_pipeline()
     return memc
 end
 
+local function meta()
+    local memc = connected()
+    memc:meta_get("small")
+    return memc
+end
+
+local function coded()
+    return kit.connect(nil, nil, { codec = "php" })
+end
+
+local function found(item, err)
+    return item ~= nil, err
+end
+
 local function count(found, err)
     if not found then return nil, err end
     local n = 0
@@ -149,6 +163,44 @@ local _M = {
         function(memc)
             memc.unescape_key = function(key) return key end
             return count(memc:get(many))
+        end,
+    },
+    gat = { connected, function(memc) return memc:gat("small", 0) end },
+    gat_many = { with_values, function(memc) return count(memc:gat(many, 0)) end },
+    -- the first of a connection asks for the version
+    meta_first = { connected, function(memc) return found(memc:meta_get("small")) end },
+    meta_get = { meta, function(memc) return found(memc:meta_get("small", { ttl = true })) end },
+    meta_get_big = {
+        with_values,
+        function(memc)
+            local item, err = memc:meta_get("big")
+            return item and item.value == big, err
+        end,
+    },
+    meta_set = { meta, function(memc) return found(memc:meta_set("k", "v")) end },
+    meta_set_big = { meta, function(memc) return found(memc:meta_set("k", big)) end },
+    meta_refused = { meta, function(memc) return memc:meta_set("k", "v", { nonsense = true }) end },
+    meta_delete = { meta, function(memc) return memc:meta_delete("none") end },
+    meta_arith = { meta, function(memc) return memc:meta_arith("number", { vivify = 0, delta = 0 }) end },
+    meta_pipeline = {
+        new_pipeline,
+        function(memc)
+            for i = 1, 20 do
+                memc:meta_set("p" .. i, "v")
+                memc:meta_get("p" .. i)
+            end
+            local replies, err = memc:commit_pipeline()
+            for _, reply in ipairs(replies or {}) do err = err or reply[2] end
+            return replies and #replies, err
+        end,
+    },
+    codec = {
+        coded,
+        function(memc)
+            local ok, err = memc:set("t", { 1, big })
+            if not ok then return nil, err end
+            local value, _, err = memc:get("t")
+            return value and value[2] == big, err
         end,
     },
     set = { connected, function(memc) return memc:set("k", "v") end },

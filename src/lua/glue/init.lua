@@ -39,6 +39,13 @@ function _M.new(_, opts)
             end
             sock[MULTIPLEX] = multiplex
         end
+        if opts.codec ~= nil then
+            return glue.with_codec({
+                sock = setmetatable(sock, sock_metatable),
+                escape_key = escape_key,
+                unescape_key = unescape_key,
+            }, opts.codec)
+        end
     end
 
     return setmetatable({
