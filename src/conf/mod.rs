@@ -2,6 +2,7 @@
 //! contexts made of ngx_lua's.
 
 mod multiplex;
+mod queue;
 mod size;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls;
@@ -11,14 +12,14 @@ use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::contain::contain;
-#[cfg(ngx_feature = "http_ssl")]
-use crate::nginx::Request;
+use crate::nginx::{HttpBlock, Request};
 use nginx_sys::{ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_module, ngx_palloc};
 
 #[cfg(ngx_feature = "http_ssl")]
 pub use tls::Context;
 
 pub use multiplex::{MAX_CONNECTIONS, Multiplex, places as multiplex_places, set as set_multiplex};
+pub use queue::{Queueing, set as set_queue};
 pub use size::set_max_value_size;
 
 /// Where in `loc_conf` arrays this module's configuration is.
@@ -37,6 +38,8 @@ pub struct LocConf {
     max_value_size: usize,
     /// `None`: not set here.
     multiplex: Option<Multiplex>,
+    /// `None`: not set here.
+    queue: Option<Queueing>,
     #[cfg(ngx_feature = "http_ssl")]
     ssl: Context,
 }
@@ -46,6 +49,7 @@ impl LocConf {
     const UNSET: LocConf = LocConf {
         max_value_size: UNSET,
         multiplex: None,
+        queue: None,
         #[cfg(ngx_feature = "http_ssl")]
         ssl: Context::None,
     };
@@ -58,6 +62,16 @@ impl LocConf {
             let conf = request.loc_conf(INDEX.load(Ordering::Relaxed));
             conf.cast::<LocConf>().as_ref()
         };
+        conf.copied().unwrap_or(LocConf::UNSET)
+    }
+
+    /// The configuration of the current cycle's http block.
+    pub fn of_http() -> LocConf {
+        // SAFETY: as above.
+        let conf = HttpBlock::current().and_then(|http| unsafe {
+            let conf = http.loc_conf(INDEX.load(Ordering::Relaxed));
+            conf.cast::<LocConf>().as_ref()
+        });
         conf.copied().unwrap_or(LocConf::UNSET)
     }
 
@@ -75,6 +89,11 @@ impl LocConf {
         self.multiplex.unwrap_or(Multiplex::OFF)
     }
 
+    /// `lua_memcached_queue`
+    pub fn queue(self) -> Queueing {
+        self.queue.unwrap_or(Queueing::DEFAULT)
+    }
+
     /// The SSL context of ngx_lua's `lua_ssl_*` directives.
     #[cfg(ngx_feature = "http_ssl")]
     pub fn ssl(self) -> Context {
@@ -90,6 +109,7 @@ impl LocConf {
             };
         }
         self.multiplex = self.multiplex.or(parent.multiplex);
+        self.queue = self.queue.or(parent.queue);
     }
 }
 

@@ -9,6 +9,7 @@
 //! | `connection` | connecting, keepalive, timeouts, closing |
 //! | `commands` | memcached commands |
 //! | `pipeline` | open pipelines |
+//! | `queue` | the Lua module `resty.memcached.queue` |
 //! | `raw` | `sock:send` and `sock:receive` |
 //! | `tls` | `sock:sslhandshake` |
 //! | `suspend` | operations that may have to wait |
@@ -28,6 +29,7 @@ mod explain;
 mod fields;
 mod handle;
 mod pipeline;
+pub mod queue;
 mod raw;
 mod results;
 mod stack;

@@ -10,7 +10,10 @@ use std::sync::OnceLock;
 use nginx_sys::{ngx_command_t, ngx_flag_t, ngx_int_t, ngx_msec_t};
 
 use super::ngx_http_lua_module;
-use crate::nginx::{Msec, Request};
+use crate::nginx::{HttpBlock, Msec, Request};
+
+/// ngx_lua's default of `lua_socket_keepalive_timeout`.
+const KEEPALIVE_TIMEOUT: Msec = 60_000;
 
 #[derive(Debug)]
 struct Offsets {
@@ -84,6 +87,22 @@ impl Settings {
             conf: NonNull::new(conf.cast())?,
             offsets: OFFSETS.get()?,
         })
+    }
+
+    /// `lua_socket_keepalive_timeout` of the current http block; 0: no limit
+    pub fn idle_timeout_of_http() -> Msec {
+        // SAFETY: ngx_lua is an HTTP module.
+        let conf = HttpBlock::current()
+            .and_then(|http| NonNull::new(unsafe { http.loc_conf(ngx_http_lua_module.ctx_index) }));
+        let settings = conf.zip(OFFSETS.get()).map(|(conf, offsets)| Settings {
+            conf: conf.cast(),
+            offsets,
+        });
+        match settings.map(|settings| settings.keepalive_timeout()) {
+            // it is not set there
+            None | Some(Msec::MAX) => KEEPALIVE_TIMEOUT,
+            Some(timeout) => timeout,
+        }
     }
 
     fn read<T: Copy>(&self, offset: usize) -> T {
