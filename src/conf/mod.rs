@@ -2,6 +2,7 @@
 //! contexts made of ngx_lua's.
 
 mod multiplex;
+mod queue;
 mod size;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls;
@@ -13,14 +14,14 @@ use std::sync::OnceLock;
 
 use nginx_sys::ngx_conf_t;
 
-#[cfg(ngx_feature = "http_ssl")]
 use crate::contain::contain;
-use crate::nginx::{Conf, Live, Module, Request};
+use crate::nginx::{Conf, HttpBlock, Live, Module, Request};
 
 #[cfg(ngx_feature = "http_ssl")]
 pub use tls::Context;
 
 pub use multiplex::{MAX_CONNECTIONS, Multiplex, places as multiplex_places, set as set_multiplex};
+pub use queue::{Queueing, set as set_queue};
 pub use size::set_max_value_size;
 
 /// This module.
@@ -39,6 +40,8 @@ pub struct LocConf {
     max_value_size: usize,
     /// `None`: not set here.
     multiplex: Option<Multiplex>,
+    /// `None`: not set here.
+    queue: Option<Queueing>,
     #[cfg(ngx_feature = "http_ssl")]
     ssl: Context,
 }
@@ -48,6 +51,7 @@ impl LocConf {
     const UNSET: LocConf = LocConf {
         max_value_size: UNSET,
         multiplex: None,
+        queue: None,
         #[cfg(ngx_feature = "http_ssl")]
         ssl: Context::None,
     };
@@ -56,6 +60,16 @@ impl LocConf {
     #[inline(always)]
     pub fn of(request: Request) -> LocConf {
         let conf = MODULE.get().and_then(|module| request.conf(module));
+        conf.map_or(LocConf::UNSET, |conf| conf.get())
+    }
+
+    /// The configuration of the current cycle's http block.
+    pub fn of_http() -> LocConf {
+        let http = HttpBlock::current();
+        let conf = MODULE
+            .get()
+            .zip(http)
+            .and_then(|(module, http)| http.conf(module));
         conf.map_or(LocConf::UNSET, |conf| conf.get())
     }
 
@@ -73,6 +87,11 @@ impl LocConf {
         self.multiplex.unwrap_or(Multiplex::OFF)
     }
 
+    /// `lua_memcached_queue`
+    pub fn queue(self) -> Queueing {
+        self.queue.unwrap_or(Queueing::DEFAULT)
+    }
+
     /// The SSL context of ngx_lua's `lua_ssl_*` directives.
     #[cfg(ngx_feature = "http_ssl")]
     pub fn ssl(self) -> Context {
@@ -88,6 +107,7 @@ impl LocConf {
             };
         }
         self.multiplex = self.multiplex.or(parent.multiplex);
+        self.queue = self.queue.or(parent.queue);
     }
 }
 

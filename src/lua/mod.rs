@@ -11,6 +11,7 @@
 //! | `meta` | meta commands and their options |
 //! | `php`, `zlib` | the codec "php" |
 //! | `pipeline` | open pipelines |
+//! | `queue` | the Lua module `resty.memcached.queue` |
 //! | `raw` | `sock:send` and `sock:receive` |
 //! | `tls` | `sock:sslhandshake` |
 //! | `suspend` | operations that may have to wait |
@@ -32,6 +33,7 @@ mod handle;
 mod meta;
 mod php;
 mod pipeline;
+pub mod queue;
 mod raw;
 mod results;
 mod stack;

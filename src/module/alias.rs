@@ -54,7 +54,8 @@ fn add(cf: Conf) -> *mut c_char {
             .as_ptr()
             .cast_mut();
     }
-    if text == lua::NAME.to_bytes() || text == lua::status::NAME.to_bytes() {
+    let own = [lua::NAME, lua::status::NAME, lua::queue::NAME];
+    if own.iter().any(|name| name.to_bytes() == text) {
         return c"is duplicate: this name is there without an alias"
             .as_ptr()
             .cast_mut();

@@ -11,7 +11,7 @@ use super::alias;
 use crate::conf;
 
 /// As nginx reads it.
-pub static mut COMMANDS: [ngx_command_t; 4] = [
+pub static mut COMMANDS: [ngx_command_t; 5] = [
     ngx_command_t {
         name: ngx_str_t {
             len: "lua_memcached_max_value_size".len(),
@@ -47,6 +47,22 @@ pub static mut COMMANDS: [ngx_command_t; 4] = [
             | NGX_CONF_TAKE2
             | NGX_CONF_TAKE3) as ngx_uint_t,
         set: Some(conf::set_multiplex),
+        conf: NGX_HTTP_LOC_CONF_OFFSET,
+        offset: 0,
+        post: ptr::null_mut(),
+    },
+    ngx_command_t {
+        name: ngx_str_t {
+            len: "lua_memcached_queue".len(),
+            data: c"lua_memcached_queue".as_ptr().cast_mut().cast(),
+        },
+        type_: (NGX_HTTP_MAIN_CONF
+            | NGX_HTTP_SRV_CONF
+            | NGX_HTTP_LOC_CONF
+            | NGX_CONF_TAKE1
+            | NGX_CONF_TAKE2
+            | NGX_CONF_TAKE3) as ngx_uint_t,
+        set: Some(conf::set_queue),
         conf: NGX_HTTP_LOC_CONF_OFFSET,
         offset: 0,
         post: ptr::null_mut(),

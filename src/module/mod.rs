@@ -77,6 +77,7 @@ fn register(cf: Conf) -> Result<(), String> {
     let registered = unsafe {
         ngx_lua::preload(cf, lua::NAME, lua::open)
             && ngx_lua::preload(cf, lua::status::NAME, lua::status::open)
+            && ngx_lua::preload(cf, lua::queue::NAME, lua::queue::open)
     };
     match registered {
         true => Ok(()),

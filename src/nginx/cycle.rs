@@ -103,6 +103,11 @@ pub fn until_after(second: libc::time_t) -> Msec {
     seconds.saturating_mul(1000).saturating_sub(part)
 }
 
+/// Whether this process handles events, or will: nginx has made its connections.
+pub fn has_events() -> bool {
+    Cycle::current().is_some_and(|cycle| !cycle.0.connections.is_null())
+}
+
 /// Whether the worker is about to end: what becomes idle is to be closed.
 pub fn is_exiting() -> bool {
     ngx_exiting.load(Relaxed) != 0 || ngx_terminate.load(Relaxed) != 0

@@ -272,6 +272,31 @@ local _M = {
     },
 }
 
+local queues = 0
+
+-- a write that nobody waits for, to a queue that has no connection yet
+_M.queue = {
+    connected,
+    function()
+        queues = queues + 1
+        local queue = require "resty.memcached.queue"
+        -- the port within the host is the one that counts
+        local q, err = queue.new("127.0.0.1:" .. kit.port, queues, { timeout = 300 })
+        if not q then return nil, err end
+        for i = 1, 3 do
+            local ok, err = q:set("queued" .. i, big)
+            if not ok then return nil, err end
+        end
+        if not kit.eventually(function() return q:pending() == 0 end, 10) then return nil, "pending" end
+        local counts = q:counts()
+        if counts.taken ~= counts.done + counts.lost + counts.dropped + counts.refused then
+            return nil, "not balanced"
+        end
+        if counts.done < 3 then return nil, "closed" end
+        return counts.done
+    end,
+}
+
 -- all kinds, for a worker that did nothing before
 _M.first = {
     fresh,

@@ -8,6 +8,7 @@
 #   README.md, and pages name no other.
 # * Every method of src/lua/glue/ has a heading with a syntax in docs/ and a link in README.md, and the
 #   other way round. Pages call no method that is not there.
+# * Every method of a background queue (src/lua/glue/queue.lua) is named in docs/queue.md.
 # * Every text that users may see is in the first column of a table in docs/ whose head says what it
 #   is (error, message, line, reason), and the other way round. Texts are the string literals of src/
 #   with two words or more, and what thiserror shows. In tables, an ellipsis stands for what varies.
@@ -153,6 +154,9 @@ for my $name ( sort keys %method ) {
 }
 for my $name ( sort keys %sock_method ) {
     fault("docs/api.md does not name sock:$name") if $page{'docs/api.md'}{prose} !~ /\bsock:$name\(/;
+}
+for my $name ( slurp('src/lua/glue/queue.lua') =~ /^(?:function )?Queue\.([a-z]\w*)\b/mg ) {
+    fault("docs/queue.md does not name q:$name") if $page{'docs/queue.md'}{prose} !~ /\bq:$name\(/;
 }
 for my $path (@user_pages) {
     my %seen;

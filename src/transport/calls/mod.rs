@@ -8,6 +8,7 @@ pub mod handshake;
 #[path = "handshake_absent.rs"]
 pub mod handshake;
 pub mod keepalive;
+pub mod queue_write;
 pub mod room;
 pub mod submit;
 pub mod suspend;

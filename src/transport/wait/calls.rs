@@ -59,6 +59,7 @@ impl Worker {
             match op.waiters {
                 Waiters::One(session, slot) => self.finish_call(session, slot, outcome, &op.stage),
                 Waiters::Several(_) => self.finish_calls(key, &op, outcome),
+                Waiters::Nobody => {}
             }
         }
     }

@@ -67,7 +67,7 @@ impl Worker {
         match op.work {
             Work::Receive(_) => return Some((since.max(progress.received()), true)),
             Work::Send { .. } => return Some((since.max(progress.written()), false)),
-            Work::Connect | Work::Command | Work::Pipeline { .. } => {}
+            Work::Connect | Work::Command | Work::Pipeline { .. } | Work::Background(_) => {}
         }
         let sent = pipeline.is_sent(last);
         let position = Position {
