@@ -35,6 +35,8 @@ my %UNSEEN = (
     'cannot wait'                 => 'becomes another error on its way',
     'cas unique'                  => 'a name in other texts',
     'server name'                 => 'a name in other texts',
+    'bare item'                   => 'a name in the Lua code',
+    'the version of the server is no number' => 'then the server is asked something else',
     'STAT sizes_status'           => 'a reply of memcached',
     'STAT sizes_error'            => 'a reply of memcached',
 );
