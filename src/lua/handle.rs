@@ -10,7 +10,7 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 
 use mlua::ffi::{
-    LUA_REGISTRYINDEX, LUA_TBOOLEAN, LUA_TFUNCTION, LUA_TNUMBER, LUA_TTABLE, LUA_TUSERDATA,
+    LUA_REGISTRYINDEX, LUA_TBOOLEAN, LUA_TFUNCTION, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE, LUA_TUSERDATA,
     lua_CFunction, lua_State, lua_createtable, lua_getfield_, lua_newuserdata, lua_objlen, lua_pop,
     lua_pushboolean, lua_pushcclosure, lua_pushlightuserdata, lua_pushnil, lua_pushnumber,
     lua_pushvalue, lua_rawget_, lua_rawgeti_, lua_rawset, lua_rawseti_, lua_setfield,
@@ -115,6 +115,15 @@ fn collect(stack: Stack) -> c_int {
 pub fn id_argument(stack: Stack, index: c_int) -> Option<SessionKey> {
     let id = stack.number(index);
     (id != 0.0).then(|| SessionKey::from_number(id))
+}
+
+/// Why there is no session: a client passes the text in the place of its id.
+#[cold]
+pub fn failure_argument<'a>(stack: Stack, index: c_int) -> Option<&'a [u8]> {
+    match stack.kind(index) {
+        LUA_TSTRING => stack.text(index),
+        _ => None,
+    }
 }
 
 /// The session that the glue passed at `index`: by its id or, as

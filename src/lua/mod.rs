@@ -13,6 +13,7 @@
 //! | `tls` | `sock:sslhandshake` |
 //! | `suspend` | operations that may have to wait |
 //! | `results` | outcomes to Lua values |
+//! | `client` | the Lua module `resty.memcached.client` |
 //! | `status` | the Lua module `resty.memcached.status` |
 //! | `explain` | lines in error.log that explain what the caller did |
 //!
@@ -22,6 +23,7 @@
 //! start(id, …))`. If `start` has its results at once, it returns them, and
 //! `finish` passes them on.
 
+pub mod client;
 mod commands;
 mod connection;
 mod explain;
@@ -58,17 +60,21 @@ pub const NAME: &CStr = c"resty.memcached";
 
 /// The methods: chunks that run one after the other. Each is called with the
 /// native functions and with a table in which the chunks share functions.
-const GLUE: [&str; 6] = [
+const GLUE: [&str; 7] = [
     include_str!("glue/sock.lua"),
     include_str!("glue/init.lua"),
     include_str!("glue/connection.lua"),
     include_str!("glue/keys.lua"),
     include_str!("glue/commands.lua"),
     include_str!("glue/pipeline.lua"),
+    include_str!("glue/client.lua"),
 ];
 
 /// The name of each chunk in error positions and tracebacks.
 const CHUNK_NAME: &str = "=resty.memcached";
+
+/// Where each VM keeps what the chunks share.
+const GLUE_NAME: &str = "resty.memcached glue";
 
 /// `require "resty.memcached"`.
 pub unsafe extern "C-unwind" fn open(state: *mut lua_State) -> c_int {
@@ -90,6 +96,20 @@ pub unsafe extern "C-unwind" fn open_alias(state: *mut lua_State) -> c_int {
 }
 
 fn build(lua: &Lua) -> mlua::Result<Table> {
+    shared(lua)?.get("module")
+}
+
+/// What the Lua modules share, made once in each VM.
+fn shared(lua: &Lua) -> mlua::Result<Table> {
+    if let Ok(glue) = lua.named_registry_value(GLUE_NAME) {
+        return Ok(glue);
+    }
+    let glue = make_glue(lua)?;
+    lua.set_named_registry_value(GLUE_NAME, &glue)?;
+    Ok(glue)
+}
+
+fn make_glue(lua: &Lua) -> mlua::Result<Table> {
     let native = lua.create_table()?;
     for (name, function) in native_functions() {
         // SAFETY: each is written to be called by Lua with any arguments.
@@ -130,7 +150,7 @@ fn build(lua: &Lua) -> mlua::Result<Table> {
         let chunk = lua.load(fields::with_indices(chunk)).set_name(CHUNK_NAME);
         chunk.call::<()>((&native, &glue))?;
     }
-    glue.get("module")
+    Ok(glue)
 }
 
 fn native_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {

@@ -57,7 +57,8 @@ unsafe fn add(cf: *mut ngx_conf_t) -> *mut c_char {
                 .as_ptr()
                 .cast_mut();
         }
-        if text == lua::NAME.to_bytes() || text == lua::status::NAME.to_bytes() {
+        let own = [lua::NAME, lua::status::NAME, lua::client::NAME];
+        if own.iter().any(|name| text == name.to_bytes()) {
             return c"is duplicate: this name is there without an alias"
                 .as_ptr()
                 .cast_mut();

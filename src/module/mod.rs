@@ -75,6 +75,7 @@ unsafe fn register(cf: *mut ngx_conf_t) -> Result<(), String> {
     let registered = unsafe {
         ngx_lua::preload(cf, lua::NAME, lua::open)
             && ngx_lua::preload(cf, lua::status::NAME, lua::status::open)
+            && ngx_lua::preload(cf, lua::client::NAME, lua::client::open)
     };
     match registered {
         true => Ok(()),
