@@ -163,6 +163,8 @@ fn native_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)>
             "finish_connect",
             native!(results::finish::<{ Shape::CONNECT }>),
         ),
+        ("attach", native!(client::attach)),
+        ("release", native!(client::release)),
         ("settimeout", native!(connection::settimeout)),
         ("settimeouts", native!(connection::settimeouts)),
         ("getreusedtimes", native!(connection::getreusedtimes)),

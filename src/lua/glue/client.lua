@@ -10,6 +10,7 @@ local tonumber, tostring, type = tonumber, tostring, type
 
 local connect, finish_connect = native.connect, native.finish_connect
 local set_keepalive, close = native.set_keepalive, native.close
+local attach, release = native.attach, native.release
 local MAX_CONNECTIONS = native.max_connections
 local handshake, new_object = glue.handshake, glue.new_object
 
@@ -125,6 +126,12 @@ local function timeouts_of(value)
     return found[1], found[2], found[3]
 end
 
+local function is_callable(value)
+    local metatable = type(value) == "table" and getmetatable(value)
+    return type(value) == "function"
+        or type(metatable) == "table" and type(rawget(metatable, "__call")) == "function"
+end
+
 local TRANSFORM = "{ escape, unescape }, two functions"
 
 local function transform_of(value)
@@ -136,7 +143,7 @@ local function transform_of(value)
     end
     check_fields("key_transform", value, { true, true }, TRANSFORM)
     for at = 1, 2 do
-        if type(value[at]) ~= "function" then
+        if not is_callable(value[at]) then
             bad_option("key_transform[" .. at .. "]", "a function", value[at])
         end
     end
@@ -233,12 +240,16 @@ function module.new(options, second)
         end
         multiplex = false
     end
+    local pool = pool_of(options)
     return setmetatable({
         spares = {},
         spare_count = 0,
+        -- whether the last call has used shared connections, and whether calls may
+        shares = false,
+        may_share = multiplex ~= false and not pool,
         host = host,
         port = port,
-        connect_options = pool_of(options),
+        connect_options = pool,
         connect_ms = connect_ms,
         send_ms = send_ms,
         read_ms = read_ms,
@@ -330,9 +341,12 @@ end
 -- The connection is kept if an object's could be, and is closed otherwise.
 local function give(self, memc, ok, ...)
     local sock = memc.sock
-    if set_keepalive(sock, sock[ID], self.idle) ~= 1 then
+    local id = sock[ID]
+    local shares = self.may_share and release(id, self.idle)
+    if not shares and set_keepalive(sock, id, self.idle) ~= 1 then
         close(sock)
     end
+    self.shares = shares
     put_back(self, memc)
     if not ok then
         error((...), 0)
@@ -358,9 +372,12 @@ local function fail(self, memc, err, method, a, b, c, d, e)
 end
 
 local function call(self, memc, method, a, b, c, d, e)
-    local ok, err = connect_memc(self, memc.sock)
-    if not ok then
-        return fail(self, memc, err, method, a, b, c, d, e)
+    local sock = memc.sock
+    if not (self.shares and attach(sock[ID], self.multiplex, self.host, self.port)) then
+        local ok, err = connect_memc(self, sock)
+        if not ok then
+            return fail(self, memc, err, method, a, b, c, d, e)
+        end
     end
     return give(self, memc, pcall(method, memc, a, b, c, d, e))
 end
