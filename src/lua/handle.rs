@@ -10,11 +10,11 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 
 use mlua::ffi::{
-    LUA_REGISTRYINDEX, LUA_TBOOLEAN, LUA_TFUNCTION, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE, LUA_TUSERDATA,
-    lua_CFunction, lua_State, lua_createtable, lua_getfield_, lua_newuserdata, lua_objlen, lua_pop,
-    lua_pushboolean, lua_pushcclosure, lua_pushlightuserdata, lua_pushnil, lua_pushnumber,
-    lua_pushvalue, lua_rawget_, lua_rawgeti_, lua_rawset, lua_rawseti_, lua_setfield,
-    lua_setmetatable, lua_tonumber, lua_touserdata, lua_type, lua_upvalueindex,
+    LUA_REGISTRYINDEX, LUA_TBOOLEAN, LUA_TFUNCTION, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE,
+    LUA_TUSERDATA, lua_CFunction, lua_State, lua_createtable, lua_getfield_, lua_newuserdata,
+    lua_objlen, lua_pop, lua_pushboolean, lua_pushcclosure, lua_pushlightuserdata, lua_pushnil,
+    lua_pushnumber, lua_pushvalue, lua_rawget_, lua_rawgeti_, lua_rawset, lua_rawseti_,
+    lua_setfield, lua_setmetatable, lua_tonumber, lua_touserdata, lua_type, lua_upvalueindex,
 };
 
 use super::fields;

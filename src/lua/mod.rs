@@ -60,13 +60,14 @@ pub const NAME: &CStr = c"resty.memcached";
 
 /// The methods: chunks that run one after the other. Each is called with the
 /// native functions and with a table in which the chunks share functions.
-const GLUE: [&str; 7] = [
+const GLUE: [&str; 8] = [
     include_str!("glue/sock.lua"),
     include_str!("glue/init.lua"),
     include_str!("glue/connection.lua"),
     include_str!("glue/keys.lua"),
     include_str!("glue/commands.lua"),
     include_str!("glue/pipeline.lua"),
+    include_str!("glue/client_options.lua"),
     include_str!("glue/client.lua"),
 ];
 
@@ -74,7 +75,7 @@ const GLUE: [&str; 7] = [
 const CHUNK_NAME: &str = "=resty.memcached";
 
 /// Where each VM keeps what the chunks share.
-const GLUE_NAME: &str = "resty.memcached glue";
+const GLUE_NAME: &str = "resty.memcached.glue";
 
 /// `require "resty.memcached"`.
 pub unsafe extern "C-unwind" fn open(state: *mut lua_State) -> c_int {

@@ -268,7 +268,7 @@ raised: "flush_all cannot be in a pipeline: call it on the client"
 raised: "version cannot be in a pipeline: call it on the client"
 raised: "get with a list of keys cannot be in a pipeline: call it on the client"
 raised: "the pipeline has ended, or get was not called with a colon, as in p:get(key)"
-raised: "bad argument #1 to 'pipeline' (function expected, got string)"
+raised: "bad fill argument (function expected, got string)"
 raised: "the pipeline has ended, or get was not called with a colon, as in p:get(key)"
 no method: nil, nil, nil, nil, nil
 nested: {{"3", "0"}, {1}, {"33", "0"}}, nil

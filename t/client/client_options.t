@@ -60,8 +60,8 @@ __DATA__
 --- request
 GET /t
 --- response_body
-bad argument #1 to 'new' (table expected, got nil)
-bad argument #1 to 'new' (table expected, got string)
+bad options argument (table expected, got nil)
+bad options argument (table expected, got string)
 bad option "server": expecting "host:port", "unix:/path" or { host, port }, got nil
 bad option "server": expecting "host:port", "unix:/path" or { host, port }, got 11211
 bad option "server": expecting "host:port", "unix:/path" or { host, port }, got ""
