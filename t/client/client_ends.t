@@ -105,12 +105,14 @@ after the garbage: "1", "0"
     location = /t {
         content_by_lua_block {
             local srv = echo()
-            local c = client.new{ server = "127.0.0.1:" .. srv.port, timeouts = 300 }
-            kit.show("bad", rounds(c, 10))
+            local server = "127.0.0.1:" .. srv.port
+            local c, patient = client.new{ server = server, timeouts = 300 },
+                client.new{ server = server, timeouts = 10000 }
+            kit.show("bad", rounds(patient, 10))
             kit.show("timeout", c:get("never"))
             kit.show("timeouts", mux.count(mux.at_once(5, function() return select(3, c:get("never")) end), "timeout"))
             ngx.sleep(0.5)
-            kit.show("bad", rounds(c, 10))
+            kit.show("bad", rounds(patient, 10))
             srv:close()
             ngx.sleep(0.05)
             kit.show("gone", c:get("k"))
