@@ -55,6 +55,7 @@ subrequest: "rewrite access"
         header_filter_by_lua_block { said.header_filter = select(2, pcall(memc.get, memc, "k")) }
         body_filter_by_lua_block { said.body_filter = select(2, pcall(memc.get, memc, "k")) }
         log_by_lua_block {
+            for i = 1, 10 do pcall(memc.get, memc, "k") end
             said.log = select(2, pcall(memc.get, memc, "k"))
             said.pipeline = select(2, pcall(memc.pipeline, memc, function(p) p:get("k") end))
         }
@@ -65,12 +66,15 @@ subrequest: "rewrite access"
     }
     location = /t {
         content_by_lua_block {
+            memc:get("k")
+            local objects = memc.spare_count
             kit.http(ngx.var.server_port, "/filters")
             kit.http(ngx.var.server_port, "/set")
             kit.eventually(function() return said.pipeline end)
             for _, phase in ipairs{ "init", "init_worker", "header_filter", "body_filter", "log", "pipeline", "set" } do
                 ngx.say(phase, ": ", (tostring(said[phase]):gsub("^[^ ]-:%d+: ", "")))
             end
+            kit.show("objects are kept", objects == memc.spare_count)
             kit.show("content", memc:set("k", 1))
             kit.show("a C function", kit.raise_text(table.sort, { 1, 2 }, function() return memc:get("k") end))
             kit.show("content", memc:get("k"))
@@ -86,6 +90,7 @@ body_filter: API disabled in the context of body_filter_by_lua*
 log: API disabled in the context of log_by_lua*
 pipeline: API disabled in the context of log_by_lua*
 set: API disabled in the context of set_by_lua*
+objects are kept: true
 content: 1
 a C function: "attempt to yield across C-call boundary"
 content: "1", "0"

@@ -159,7 +159,14 @@ end
 local function call(self, memc, method, a, b, c, d, e)
     local sock = memc.sock
     if not (self.shares and attach(sock[ID], self.multiplex, self.host, self.port)) then
-        local ok, err = connect_memc(self, sock)
+        local fine, ok, err = pcall(connect_memc, self, sock)
+        if not fine then
+            -- this is no place to wait in
+            close(sock)
+            memc:cancel_pipeline()
+            put_back(self, memc)
+            error(ok, 0)
+        end
         if not ok then
             return fail(self, memc, err, method, a, b, c, d, e)
         end
