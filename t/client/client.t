@@ -163,13 +163,15 @@ a coroutine: "timer1", "0"
                     else c:send("END\r\n") end
                 end
             end)
-            local c = client.new{ server = "127.0.0.1:" .. srv.port, timeouts = 500, multiplex = false }
+            local server = "127.0.0.1:" .. srv.port
+            local c = client.new{ server = server, timeouts = 20000, multiplex = false }
+            local hasty = client.new{ server = server, timeouts = 300, multiplex = false }
             for i = 1, 5 do c:get("k") end
             kit.show("kept", accepted)
             kit.show("odd", c:get("odd"))
             kit.show("after it", c:get("k"))
             kit.show("another", accepted)
-            kit.show("timeout", c:get("late"))
+            kit.show("timeout", hasty:get("late"))
             kit.show("after it", c:get("k"))
             kit.show("one more", accepted)
             kit.show("refused", c:get((" "):rep(100)))
