@@ -39,6 +39,9 @@ pub fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
     };
     let request = stack.request();
     let Some(key) = session else {
+        if let Some(why) = handle::failure_argument(stack, 1) {
+            return stack.failure(Shape::nils(shape), String::from_utf8_lossy(why));
+        }
         return stack.failure(
             Shape::nils(shape),
             not_connected(request, "send", Error::Closed),

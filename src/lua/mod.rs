@@ -1,4 +1,4 @@
-//! Commands Lua sees: the module `resty.memcached`.
+//! What Lua sees: the module `resty.memcached`.
 //!
 //! | file | subject |
 //! |---|---|
@@ -16,6 +16,7 @@
 //! | `tls` | `sock:sslhandshake` |
 //! | `suspend` | operations that may have to wait |
 //! | `results` | outcomes to Lua values |
+//! | `client` | the Lua module `resty.memcached.client` |
 //! | `status` | the Lua module `resty.memcached.status` |
 //! | `explain` | lines in error.log that explain what the caller did |
 //!
@@ -25,6 +26,7 @@
 //! start(id, …))`. If `start` has its results at once, it returns them, and
 //! `finish` passes them on.
 
+mod client;
 mod commands;
 mod connection;
 mod explain;
@@ -33,11 +35,11 @@ mod handle;
 mod meta;
 mod php;
 mod pipeline;
-pub mod queue;
+mod queue;
 mod raw;
 mod results;
 mod stack;
-pub mod status;
+mod status;
 mod suspend;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls;
@@ -63,11 +65,11 @@ use stack::native;
 const API_VERSION: &str = "0.17";
 
 /// The module's name for `require`.
-pub const NAME: &CStr = c"resty.memcached";
+const NAME: &CStr = c"resty.memcached";
 
 /// The methods: chunks that run one after the other. Each is called with the
 /// native functions and with a table in which the chunks share functions.
-const GLUE: [&str; 8] = [
+const GLUE: [&str; 10] = [
     include_str!("glue/sock.lua"),
     include_str!("glue/init.lua"),
     include_str!("glue/connection.lua"),
@@ -76,16 +78,34 @@ const GLUE: [&str; 8] = [
     include_str!("glue/pipeline.lua"),
     include_str!("glue/meta.lua"),
     include_str!("glue/codec.lua"),
+    include_str!("glue/client_options.lua"),
+    include_str!("glue/client.lua"),
 ];
 
 /// The name of each chunk in error positions and tracebacks.
 const CHUNK_NAME: &str = "=resty.memcached";
 
-/// `require "resty.memcached"`.
-pub unsafe extern "C-unwind" fn open(state: *mut lua_State) -> c_int {
-    // SAFETY: ngx_lua calls this with the state of the VM that requires it.
-    unsafe { Lua::entrypoint1(state, build) }
+/// Where each VM keeps what the chunks share.
+const GLUE_NAME: &str = "resty.memcached.glue";
+
+/// What `require` calls: a function of Lua's that returns what `$build` makes.
+macro_rules! open {
+    ($build:path) => {{
+        unsafe extern "C-unwind" fn open(state: *mut lua_State) -> c_int {
+            // SAFETY: ngx_lua calls this with the state of the VM that requires it.
+            unsafe { Lua::entrypoint1(state, $build) }
+        }
+        open
+    }};
 }
+
+/// The names of the Lua modules, and what `require` calls for each.
+pub const MODULES: [(&CStr, lua_CFunction); 4] = [
+    (NAME, open!(build)),
+    (c"resty.memcached.status", open!(status::build)),
+    (c"resty.memcached.queue", open!(queue::build)),
+    (c"resty.memcached.client", open!(client::build)),
+];
 
 /// `require` of an alias: it returns the same table, so a change to one shows
 /// in the other.
@@ -100,7 +120,22 @@ pub unsafe extern "C-unwind" fn open_alias(state: *mut lua_State) -> c_int {
     1
 }
 
+/// `require "resty.memcached"`.
 fn build(lua: &Lua) -> mlua::Result<Table> {
+    shared(lua)?.get("module")
+}
+
+/// What the Lua modules share, made once in each VM.
+fn shared(lua: &Lua) -> mlua::Result<Table> {
+    if let Ok(glue) = lua.named_registry_value(GLUE_NAME) {
+        return Ok(glue);
+    }
+    let glue = make_glue(lua)?;
+    lua.set_named_registry_value(GLUE_NAME, &glue)?;
+    Ok(glue)
+}
+
+fn make_glue(lua: &Lua) -> mlua::Result<Table> {
     // SAFETY: mlua passes the state of a C function that runs, and takes what was
     // pushed.
     let native: Table =
@@ -119,7 +154,7 @@ fn build(lua: &Lua) -> mlua::Result<Table> {
         let chunk = lua.load(fields::with_indices(chunk)).set_name(CHUNK_NAME);
         chunk.call::<()>((&native, &glue))?;
     }
-    glue.get("module")
+    Ok(glue)
 }
 
 /// Pushes a table of the native functions.
@@ -154,6 +189,8 @@ fn native_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)>
             "finish_connect",
             native!(results::finish::<{ Shape::CONNECT }>),
         ),
+        ("attach", native!(client::attach)),
+        ("release", native!(client::release)),
         ("settimeout", native!(connection::settimeout)),
         ("settimeouts", native!(connection::settimeouts)),
         ("getreusedtimes", native!(connection::getreusedtimes)),

@@ -66,6 +66,9 @@ pub fn queue(stack: Stack, key: PipelineKey, shape: u8, command: &Command<'_>) -
 pub fn commit(stack: Stack) -> c_int {
     let request = stack.request();
     let Some(session) = handle::session_argument(stack, 1) else {
+        if let Some(why) = handle::failure_argument(stack, 1) {
+            return stack.failure(1, String::from_utf8_lossy(why));
+        }
         return stack.failure(1, not_connected(request, "send", Error::Closed));
     };
     let caller = match stack.waiter(request) {

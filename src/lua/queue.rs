@@ -1,9 +1,9 @@
 //! The Lua module `resty.memcached.queue`: writes that nobody waits for. It uses no request and
 //! never yields, so it works in every phase.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::c_int;
 
-use mlua::ffi::{lua_State, lua_call};
+use mlua::ffi::lua_call;
 use mlua::{Function, Lua, Table};
 use nginx_sys::NGX_LOG_WARN;
 
@@ -16,9 +16,6 @@ use crate::protocol::{Arith, Command, Key};
 use crate::transport::{self, NotQueued, QueueKey};
 use crate::upstream::Bounds;
 
-/// The module's name for `require`.
-pub const NAME: &CStr = c"resty.memcached.queue";
-
 const GLUE: &str = include_str!("glue/queue.lua");
 
 const CHUNK_NAME: &str = "=resty.memcached.queue";
@@ -27,12 +24,7 @@ const CHUNK_NAME: &str = "=resty.memcached.queue";
 const ADDED: c_int = 4;
 
 /// `require "resty.memcached.queue"`.
-pub unsafe extern "C-unwind" fn open(state: *mut lua_State) -> c_int {
-    // SAFETY: ngx_lua calls this with the state of the VM that requires it.
-    unsafe { Lua::entrypoint1(state, build) }
-}
-
-fn build(lua: &Lua) -> mlua::Result<Table> {
+pub fn build(lua: &Lua) -> mlua::Result<Table> {
     let native = lua.create_table()?;
     for (name, function) in [
         ("is_running", native!(is_running)),

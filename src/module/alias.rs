@@ -54,8 +54,7 @@ fn add(cf: Conf) -> *mut c_char {
             .as_ptr()
             .cast_mut();
     }
-    let own = [lua::NAME, lua::status::NAME, lua::queue::NAME];
-    if own.iter().any(|name| name.to_bytes() == text) {
+    if lua::MODULES.iter().any(|(name, _)| name.to_bytes() == text) {
         return c"is duplicate: this name is there without an alias"
             .as_ptr()
             .cast_mut();

@@ -73,12 +73,10 @@ fn register(cf: Conf) -> Result<(), String> {
     // first of all: nothing of ngx_lua may be touched when it is not there
     ngx_lua::check().map_err(|error| error.to_string())?;
     ngx_lua::discover().map_err(|error| error.to_string())?;
-    // SAFETY: the names are static.
-    let registered = unsafe {
-        ngx_lua::preload(cf, lua::NAME, lua::open)
-            && ngx_lua::preload(cf, lua::status::NAME, lua::status::open)
-            && ngx_lua::preload(cf, lua::queue::NAME, lua::queue::open)
-    };
+    let registered = lua::MODULES
+        .iter()
+        // SAFETY: the names are static.
+        .all(|(name, open)| unsafe { ngx_lua::preload(cf, name, *open) });
     match registered {
         true => Ok(()),
         false => Err("cannot register resty.memcached with ngx_http_lua_module".into()),

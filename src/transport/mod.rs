@@ -166,6 +166,18 @@ pub fn connect(
     })
 }
 
+/// Attaches a client's session to shared connections, see [`Worker::attach_again`].
+#[inline(always)]
+pub fn attach_again(key: SessionKey, request: Request, peer: &Peer<'_>) -> bool {
+    with(|worker| worker.attach_again(key, request, peer))
+}
+
+/// Takes a client's session back, see [`Worker::give_back`].
+#[inline(always)]
+pub fn give_back(key: SessionKey, request: Request, timeout: Option<Msec>) -> bool {
+    with(|worker| worker.give_back(key, request, timeout))
+}
+
 /// Whether a session is there, open or not.
 pub fn is_session(key: SessionKey) -> bool {
     with(|worker| worker.is_session(key))

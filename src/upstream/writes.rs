@@ -224,7 +224,7 @@ mod tests {
                 let over = counts.answers.done + counts.lost + counts.dropped;
                 prop_assert_eq!(counts.taken, over + writes.len() as u64);
                 prop_assert!(writes.len() <= 8);
-                prop_assert_eq!(writes.is_empty(), writes.len() < 1);
+                prop_assert_eq!(writes.is_empty(), matches!(writes.len(), 0));
                 prop_assert!(!writes.is_empty() || writes.size() == 0);
             }
         }

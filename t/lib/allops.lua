@@ -84,9 +84,32 @@ local function tls_shaken()
     return memc
 end
 
+local function new_client()
+    return require("resty.memcached.client").new{ server = { "127.0.0.1", kit.port }, timeouts = 5000 }
+end
+
+local function used_client()
+    connected():close()
+    local client = new_client()
+    assert(client:get("small") == "value")
+    return client
+end
+
 local old_session
 
 local _M = {
+    client_new = { connected, function() return new_client() ~= nil end },
+    client_first = { function() connected():close() return new_client() end,
+                     function(client) return client:get("small") end },
+    client_get = { used_client, function(client) return client:get("small") end },
+    client_set = { used_client, function(client) return client:set("other", 1) end },
+    client_pipeline = {
+        used_client,
+        function(client)
+            local replies, err = client:pipeline(function(p) for i = 1, 6 do p:get("p" .. i) end end)
+            return replies and #replies, err
+        end,
+    },
     new = { function() end, function() return (require "resty.memcached":new()) ~= nil end },
     connect = { fresh, function(memc) return connect(memc, "127.0.0.1", kit.port) end },
     connect_pool = {

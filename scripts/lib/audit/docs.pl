@@ -133,11 +133,12 @@ for my $path (@user_pages) {
 
 # ---- methods --------------------------------------------------------------------
 
-my ( %method, %sock_method );
+my ( %method, %sock_method, %client_method );
 for my $path ( glob 'src/lua/glue/*.lua' ) {
     my $lua = slurp($path);
     $method{$_}      = 1 for $lua =~ /^(?:function )?_M\.([a-z]\w*)\b/mg;
     $sock_method{$_} = 1 for $lua =~ /^(?:function )?Sock\.([a-z]\w*)\b/mg;
+    $client_method{$_} = 1 for $lua =~ /^function Client\.([a-z]\w*)\b/mg;
 }
 %method && %sock_method or die "docs.pl finds no methods\n";
 my %documented;
@@ -160,11 +161,15 @@ for my $name ( sort keys %sock_method ) {
 for my $name ( slurp('src/lua/glue/queue.lua') =~ /^(?:function )?Queue\.([a-z]\w*)\b/mg ) {
     fault("docs/queue.md does not name q:$name") if $page{'docs/queue.md'}{prose} !~ /\bq:$name\(/;
 }
+for my $name ( sort keys %client_method ) {
+    fault("docs/client.md does not name client:$name") if $page{'docs/client.md'}{prose} !~ /\bclient:$name\(/;
+}
 for my $path (@user_pages) {
     my %seen;
     for my $call ( grep { !$seen{$_}++ } $page{$path}{text} =~ /\b((?:memc|memcached|sock):\w+)\(/g ) {
         my ( $of, $name ) = split /:/, $call;
-        fault("$path: there is no $call") if !( $of eq 'sock' ? $sock_method{$name} : $method{$name} );
+        my $known = $of eq 'sock' ? $sock_method{$name} : $method{$name} || $client_method{$name};
+        fault("$path: there is no $call") if !$known;
     }
 }
 

@@ -12,9 +12,7 @@ local sock_metatable = glue.sock_metatable
 local _M = { _VERSION = native.version }
 local metatable = { __index = _M }
 
-function _M.new(_, opts)
-    check_phase()
-
+local function new_object(opts)
     -- The fields up to `MULTIPLEX`, see fields.rs: one that is absent would be
     -- looked for in the metatable.
     local sock = { false, 0, 0, 0, false, false, false, false }
@@ -55,6 +53,11 @@ function _M.new(_, opts)
     }, metatable)
 end
 
+function _M.new(_, opts)
+    check_phase()
+    return new_object(opts)
+end
+
 -- The method of a command with up to two arguments. Its body gets the `sock`,
 -- too, and what native functions take for it: the id of its session or, if it
 -- has had none, the `sock` itself. To `finish_*` the `sock` goes as well, so that
@@ -72,4 +75,5 @@ local function method(body)
 end
 
 glue.module = _M
+glue.new_object = new_object
 glue.method = method

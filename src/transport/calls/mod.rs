@@ -1,6 +1,7 @@
 //! What Lua calls.
 
 pub mod access;
+pub mod attach;
 pub mod connect;
 #[cfg(ngx_feature = "http_ssl")]
 pub mod handshake;
