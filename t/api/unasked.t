@@ -12,16 +12,25 @@ our $HttpConfig = TestEnv::head(
 
         -- A server that says this to whoever connects, and closes (or, if it is patient, does not).
         function full(text, patient)
-            return kit.fake(function(c)
+            local srv
+            srv = kit.fake(function(c)
                 c:send(text)
                 if not patient then c:close() end
+                srv.said = (srv.said or 0) + 1
             end)
+            return srv
         end
 
         -- Connected to it, after the text has come or before.
         function connect(srv, wait)
+            local said = srv.said or 0
             local m = kit.connect(srv.port)
-            if wait then ngx.sleep(0.02) end
+            if not wait then return m end
+            for _ = 1, 1000 do
+                if (srv.said or 0) > said then break end
+                ngx.sleep(0.005)
+            end
+            ngx.sleep(0.02)
             return m
         end
     },
