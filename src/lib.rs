@@ -8,6 +8,7 @@
 //! | `conf` | the configuration of locations |
 //! | `lua` | what Lua sees: methods, arguments, results |
 //! | `transport` | connections on nginx's event loop, sessions, keepalive pools |
+//! | [`distribution`] | which server has a key, pure |
 //! | [`upstream`] | pool policy, pure |
 //! | [`protocol`] | memcached's text protocol, pure and sans-io |
 //! | `ngx_lua` | the ABI of ngx_lua, and nothing else knows it |
@@ -25,6 +26,7 @@
     allow(dead_code)
 )]
 
+pub mod distribution;
 pub mod protocol;
 pub mod upstream;
 
