@@ -9,6 +9,7 @@
 //! | `lua` | what Lua sees: methods, arguments, results |
 //! | `transport` | connections on nginx's event loop, sessions, keepalive pools |
 //! | [`distribution`] | which server has a key, pure |
+//! | [`group`] | servers used as one, failover, pure |
 //! | [`upstream`] | pool policy, pure |
 //! | [`protocol`] | memcached's text protocol, pure and sans-io |
 //! | `ngx_lua` | the ABI of ngx_lua, and nothing else knows it |
@@ -27,6 +28,7 @@
 )]
 
 pub mod distribution;
+pub mod group;
 pub mod protocol;
 pub mod upstream;
 

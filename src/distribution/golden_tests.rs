@@ -103,7 +103,7 @@ fn the_servers_that_others_chose() {
             assert_eq!(keys.len(), vector.chosen.len(), "{}", vector.name);
             let differ = keys.iter().zip(&vector.chosen).filter(|(key, chosen)| {
                 let key: Vec<u8> = percent_decode_str(key).collect();
-                let up = |member: usize| !vector.servers.get(member).unwrap().down;
+                let up = |member: usize| !vector.servers[member].down;
                 table.find(&key, up) != Some(**chosen)
             });
             assert_eq!(differ.count(), 0, "{}", vector.name);
@@ -123,7 +123,7 @@ fn only_keys_of_servers_that_are_down_move() {
             for (key, chosen) in KEYS.lines().zip(&vector.chosen) {
                 let key: Vec<u8> = percent_decode_str(key).collect();
                 let home = table.home(&key);
-                assert!(home == *chosen || vector.servers.get(home).unwrap().down);
+                assert!(home == *chosen || vector.servers[home].down);
             }
         }
     }
