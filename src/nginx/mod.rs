@@ -6,11 +6,13 @@
 //! | `timer` | the clock, and timers that belong to no connection |
 //! | `posted` | posted events |
 //! | `draining` | when nginx may close idle connections to get free ones |
+//! | `upstream` | `upstream` blocks and their servers |
 
 mod draining;
 mod log;
 mod posted;
 mod timer;
+mod upstream;
 
 use nginx_sys::{ngx_exiting, ngx_terminate};
 
@@ -20,6 +22,7 @@ pub use log::silent_log;
 pub use log::{error_text, last_errno, log};
 pub use posted::{Posted, post_next};
 pub use timer::{Msec, Timer, event_id, now, stop_timer, until_after};
+pub use upstream::{Balancing, BalancingMethod, Generation, Methods, Peers, Stale, Upstream};
 
 /// Whether the worker is about to end: what becomes idle is to be closed.
 pub fn is_exiting() -> bool {
