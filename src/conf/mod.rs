@@ -1,9 +1,13 @@
-//! The configuration of locations: this module's directives, and the SSL
-//! contexts made of ngx_lua's.
+//! The configuration of locations and of `upstream` blocks: this module's
+//! directives, and the SSL contexts made of ngx_lua's.
 
+#[allow(dead_code)]
+mod mapping;
 mod multiplex;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls;
+#[allow(dead_code)]
+mod upstream;
 
 use std::ffi::{c_char, c_void};
 use std::ptr::{self, NonNull};
@@ -11,12 +15,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[cfg(ngx_feature = "http_ssl")]
 use crate::contain::contain;
+use mapping::Mappings;
 use nginx_sys::{ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_module, ngx_http_request_t, ngx_palloc};
 
 #[cfg(ngx_feature = "http_ssl")]
 pub use tls::Context;
 
+#[allow(unused_imports)]
+pub use mapping::set as set_mapping;
 pub use multiplex::{MAX_CONNECTIONS, Multiplex, set as set_multiplex};
+#[allow(unused_imports)]
+pub use upstream::{
+    Check, Discover, NameKind, Servers, UpstreamError, check as check_upstreams,
+    create as create_srv_conf, set_check, set_discover, set_failover, set_hash,
+};
 
 /// Where in `loc_conf` arrays this module's configuration is.
 static INDEX: AtomicUsize = AtomicUsize::new(0);
@@ -34,6 +46,7 @@ pub struct LocConf {
     max_value_size: usize,
     /// `None`: not set here.
     multiplex: Option<Multiplex>,
+    mappings: Mappings,
     #[cfg(ngx_feature = "http_ssl")]
     ssl: Context,
 }
@@ -65,6 +78,12 @@ impl LocConf {
         self.multiplex.unwrap_or(Multiplex::OFF)
     }
 
+    #[allow(dead_code)]
+    /// `lua_memcached_upstream`: the servers that `connect(host, port)` means.
+    pub fn upstream_for(&self, host: &[u8], port: u16) -> Option<Servers> {
+        self.mappings.find(host, port)
+    }
+
     /// The SSL context of ngx_lua's `lua_ssl_*` directives.
     #[cfg(ngx_feature = "http_ssl")]
     pub fn ssl(&self) -> Context {
@@ -80,6 +99,7 @@ impl LocConf {
             };
         }
         self.multiplex = self.multiplex.or(parent.multiplex);
+        self.mappings = self.mappings.or(parent.mappings);
     }
 }
 
@@ -97,6 +117,7 @@ pub const MAX_VALUE_SIZE_OFFSET: usize = std::mem::offset_of!(LocConf, max_value
 /// Drops what was recorded while a configuration was read. To be called before
 /// a configuration is read, because reading the last one may have failed.
 pub fn forget() {
+    mapping::forget();
     #[cfg(ngx_feature = "http_ssl")]
     tls::forget();
 }
@@ -166,6 +187,7 @@ pub unsafe extern "C" fn create_loc_conf(cf: *mut ngx_conf_t) -> *mut c_void {
             conf.write(LocConf {
                 max_value_size: UNSET,
                 multiplex: None,
+                mappings: Mappings::NONE,
                 #[cfg(ngx_feature = "http_ssl")]
                 ssl: Context::None,
             });

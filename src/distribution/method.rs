@@ -60,25 +60,28 @@ pub struct Method {
 pub enum MethodError {
     /// There is no such method.
     #[error(
-        "unknown method \"{0}\": \
-         it is one of \"consistent\", \"crc\", \"ketama\", \"ketama_unweighted\", \"modula\""
+        "does not know the method \"{0}\", only \"consistent\", \"crc\", \"ketama\", \
+         \"ketama_unweighted\" and \"modula\""
     )]
     Unknown(String),
     /// There is no such hash function.
-    #[error("unknown hash \"{0}\": it is one of \"one_at_a_time\", \"md5\", \"crc\", \"fnv1a_64\"")]
+    #[error(
+        "does not know the hash \"{0}\", \
+         only \"one_at_a_time\", \"md5\", \"crc\" and \"fnv1a_64\""
+    )]
     UnknownHash(String),
     /// The method has a hash function of its own.
-    #[error("\"{0}\" takes no \"hash=\": it is nginx's own method")]
+    #[error("takes no \"hash\" with \"{0}\", which is a method of nginx")]
     FixedHash(&'static str),
     /// A tag has a first and a last character.
-    #[error("\"hash_tag=\" needs two characters, as in \"hash_tag={{}}\" (with the quotes)")]
+    #[error("needs two characters in \"hash_tag\", as in \"hash_tag={{}}\" with the quotes")]
     Tag,
     /// A parameter is there twice.
-    #[error("duplicate \"{0}=\"")]
+    #[error("has \"{0}\" twice")]
     Duplicate(&'static str),
     /// There is no such parameter.
-    #[error("unknown parameter \"{0}\": there are \"hash=\" and \"hash_tag=\"")]
-    Parameter(String),
+    #[error("takes only the parameters \"hash\" and \"hash_tag\"")]
+    Parameter,
 }
 
 impl Method {
@@ -123,7 +126,7 @@ impl Method {
                     return Err(MethodError::Duplicate("hash_tag"));
                 }
             } else {
-                return Err(MethodError::Parameter(text(parameter)));
+                return Err(MethodError::Parameter);
             }
         }
         method.hash = hash.unwrap_or(method.hash);
@@ -243,19 +246,19 @@ mod tests {
             ("modula hash_tag=", MethodError::Tag),
             ("modula hash_tag={", MethodError::Tag),
             ("modula hash_tag={}}", MethodError::Tag),
-            ("modula md5", MethodError::Parameter("md5".into())),
-            ("modula Hash=md5", MethodError::Parameter("Hash=md5".into())),
+            ("modula md5", MethodError::Parameter),
+            ("modula Hash=md5", MethodError::Parameter),
         ] {
             assert_eq!(parse(text), Err(error), "{text}");
         }
         assert_eq!(
             parse("x").unwrap_err().to_string(),
-            "unknown method \"x\": it is one of \"consistent\", \"crc\", \"ketama\", \
-             \"ketama_unweighted\", \"modula\""
+            "does not know the method \"x\", only \"consistent\", \"crc\", \"ketama\", \
+             \"ketama_unweighted\" and \"modula\""
         );
         assert_eq!(
             MethodError::Tag.to_string(),
-            "\"hash_tag=\" needs two characters, as in \"hash_tag={}\" (with the quotes)"
+            "needs two characters in \"hash_tag\", as in \"hash_tag={}\" with the quotes"
         );
     }
 

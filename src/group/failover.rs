@@ -29,7 +29,7 @@ pub enum FailoverError {
     #[error("needs \"next\", \"off\" or \"backup\"")]
     Unknown,
     /// Only `backup` has parameters, and one.
-    #[error("takes one parameter: \"exptime=\", of \"backup\"")]
+    #[error("takes one parameter, \"exptime\", with \"backup\" only")]
     Parameter,
     /// Too short, too long, or no time.
     #[error("needs an \"exptime\" from 1s to 30d")]

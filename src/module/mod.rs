@@ -22,7 +22,7 @@ static MODULE_CONTEXT: ngx_http_module_t = ngx_http_module_t {
     postconfiguration: Some(postconfiguration),
     create_main_conf: None,
     init_main_conf: None,
-    create_srv_conf: None,
+    create_srv_conf: Some(conf::create_srv_conf),
     merge_srv_conf: None,
     create_loc_conf: Some(conf::create_loc_conf),
     merge_loc_conf: Some(conf::merge_loc_conf),
@@ -77,10 +77,17 @@ unsafe fn register(cf: *mut ngx_conf_t) -> Result<(), String> {
 /// The http block is read and merged.
 unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
     // SAFETY: nginx passes the configuration being read.
-    match contain(|| unsafe { conf::complete(cf) }) {
-        Some(()) => NGX_OK as ngx_int_t,
-        None => NGX_ERROR as ngx_int_t,
-    }
+    let completed = contain(|| unsafe {
+        let checked = conf::check_upstreams(cf);
+        conf::complete(cf);
+        checked
+    });
+    let Err(failed) = completed.unwrap_or_else(|| Err(INTERNAL.into())) else {
+        return NGX_OK as ngx_int_t;
+    };
+    // SAFETY: the configuration has a log.
+    unsafe { nginx::log(NGX_LOG_EMERG, (*cf).log, 0, format_args!("{failed}")) };
+    NGX_ERROR as ngx_int_t
 }
 
 /// The configuration is read. With `master_process off` this happens in the

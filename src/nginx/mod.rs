@@ -12,6 +12,7 @@ mod draining;
 mod log;
 mod posted;
 mod timer;
+#[allow(dead_code)]
 mod upstream;
 
 use nginx_sys::{ngx_exiting, ngx_terminate};
@@ -22,6 +23,7 @@ pub use log::silent_log;
 pub use log::{error_text, last_errno, log};
 pub use posted::{Posted, post_next};
 pub use timer::{Msec, Timer, event_id, now, stop_timer, until_after};
+#[allow(unused_imports)]
 pub use upstream::{Balancing, BalancingMethod, Generation, Methods, Peers, Stale, Upstream};
 
 /// Whether the worker is about to end: what becomes idle is to be closed.

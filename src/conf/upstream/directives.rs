@@ -1,0 +1,202 @@
+//! The handlers of the directives of an `upstream` block.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::fmt;
+use std::ptr;
+
+use nginx_sys::{NGX_LOG_EMERG, ngx_command_t, ngx_conf_t, ngx_parse_time, ngx_str_t};
+
+use super::{Check, Discover, UpstreamConf};
+use crate::conf::ERROR;
+use crate::contain::contain;
+use crate::distribution::{Method, MethodError};
+use crate::group::{Failover, FailoverError};
+use crate::nginx::{self, Msec};
+
+/// Parameters of a directive that were not looked at yet. A name is taken once.
+pub struct Parameters<'a>(Vec<&'a [u8]>);
+
+impl<'a> Parameters<'a> {
+    /// What follows a parameter's name.
+    pub fn take(&mut self, name: &[u8]) -> Result<Option<&'a [u8]>, &'static CStr> {
+        let mut found = None;
+        for at in (0..self.0.len()).rev() {
+            if let Some(value) = self.0.get(at).and_then(|text| text.strip_prefix(name)) {
+                self.0.remove(at);
+                if found.replace(value).is_some() {
+                    return Err(c"has a parameter twice");
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Nothing may be left.
+    pub fn end(self, error: &'static CStr) -> Result<(), &'static CStr> {
+        match self.0.is_empty() {
+            true => Ok(()),
+            false => Err(error),
+        }
+    }
+}
+
+/// A decimal number.
+pub fn number(text: &[u8]) -> Option<usize> {
+    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
+}
+
+/// A time as nginx writes it, in milliseconds.
+pub fn milliseconds(text: &[u8]) -> Option<Msec> {
+    Msec::try_from(parse_time(text, false)?).ok()
+}
+
+fn seconds(text: &[u8]) -> Option<u32> {
+    u32::try_from(parse_time(text, true)?).ok()
+}
+
+fn parse_time(text: &[u8], in_seconds: bool) -> Option<isize> {
+    let mut text = ngx_str_t {
+        len: text.len(),
+        data: text.as_ptr().cast_mut(),
+    };
+    // SAFETY: a valid string, which is only read.
+    let time = unsafe { ngx_parse_time(&mut text, in_seconds.into()) };
+    (time >= 0 && text.len > 0).then_some(time)
+}
+
+/// Sets a value of the block's configuration once.
+///
+/// # Safety
+///
+/// To be called by a directive's handler, with what nginx passes to it.
+unsafe fn set_once<T, E: Into<Fault>>(
+    cf: *mut ngx_conf_t,
+    conf: *mut c_void,
+    slot: impl FnOnce(&mut UpstreamConf) -> &mut Option<T>,
+    parse: impl FnOnce(&[&[u8]]) -> Result<T, E>,
+) -> *mut c_char {
+    // SAFETY: nginx passes the configuration being read, with the directive
+    // and its arguments, and what `create` made.
+    let (args, slot) = unsafe {
+        let args = (*cf).args;
+        let args = std::slice::from_raw_parts((*args).elts.cast::<ngx_str_t>(), (*args).nelts);
+        (args, slot(&mut *conf.cast::<UpstreamConf>()))
+    };
+    if slot.is_some() {
+        return c"is duplicate".as_ptr().cast_mut();
+    }
+    let words = || {
+        args.iter()
+            .skip(1)
+            .map(ngx_str_t::as_bytes)
+            .collect::<Vec<_>>()
+    };
+    match contain(|| parse(&words()).map_err(Into::into)) {
+        Some(Ok(parsed)) => *slot = Some(parsed),
+        Some(Err(Fault::Static(text))) => return text.as_ptr().cast_mut(),
+        Some(Err(Fault::Text(text))) => {
+            let name = args.first().map_or(&b""[..], ngx_str_t::as_bytes);
+            let name = String::from_utf8_lossy(name);
+            // SAFETY: the configuration being read.
+            unsafe { complain(cf, format_args!("\"{name}\" directive {text}")) };
+            return ERROR;
+        }
+        None => return ERROR,
+    }
+    ptr::null_mut() // NGX_CONF_OK
+}
+
+/// What is wrong with a directive.
+enum Fault {
+    Static(&'static CStr),
+    Text(String),
+}
+
+impl From<&'static CStr> for Fault {
+    fn from(text: &'static CStr) -> Fault {
+        Fault::Static(text)
+    }
+}
+
+impl From<MethodError> for Fault {
+    fn from(error: MethodError) -> Fault {
+        Fault::Text(error.to_string())
+    }
+}
+
+impl From<FailoverError> for Fault {
+    fn from(error: FailoverError) -> Fault {
+        Fault::Text(error.to_string())
+    }
+}
+
+/// Says what is wrong where the configuration is being read, as nginx does.
+///
+/// # Safety
+///
+/// `cf` belongs to reading a configuration.
+unsafe fn complain(cf: *mut ngx_conf_t, what: fmt::Arguments<'_>) {
+    // SAFETY: by this function's contract. There is no file for `-g`.
+    unsafe {
+        match (*cf).conf_file.as_ref() {
+            None => nginx::log(NGX_LOG_EMERG, (*cf).log, 0, what),
+            Some(file) => {
+                let name = String::from_utf8_lossy(file.file.name.as_bytes());
+                let line = file.line;
+                let what = format_args!("{what} in {name}:{line}");
+                nginx::log(NGX_LOG_EMERG, (*cf).log, 0, what);
+            }
+        }
+    }
+}
+
+/// The handler of `lua_memcached_hash`.
+pub unsafe extern "C" fn set_hash(
+    cf: *mut ngx_conf_t,
+    _: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    let parse = |words: &[&[u8]]| {
+        let name = words.first().copied().unwrap_or_default();
+        Method::parse(name, words.iter().skip(1).copied())
+    };
+    // SAFETY: this is a directive's handler.
+    unsafe { set_once(cf, conf, |conf| &mut conf.hash, parse) }
+}
+
+/// The handler of `lua_memcached_failover`.
+pub unsafe extern "C" fn set_failover(
+    cf: *mut ngx_conf_t,
+    _: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    let parse = |words: &[&[u8]]| {
+        let name = words.first().copied().unwrap_or_default();
+        Failover::parse(name, words.iter().skip(1).copied(), seconds)
+    };
+    // SAFETY: this is a directive's handler.
+    unsafe { set_once(cf, conf, |conf| &mut conf.failover, parse) }
+}
+
+/// The handler of `lua_memcached_check`.
+pub unsafe extern "C" fn set_check(
+    cf: *mut ngx_conf_t,
+    _: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    let parse = |words: &[&[u8]]| Check::parse(Parameters(words.to_vec()));
+    // SAFETY: this is a directive's handler.
+    unsafe { set_once(cf, conf, |conf| &mut conf.check, parse) }
+}
+
+/// The handler of `lua_memcached_discover`.
+pub unsafe extern "C" fn set_discover(
+    cf: *mut ngx_conf_t,
+    _: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    let parse = |words: &[&[u8]]| Discover::parse(Parameters(words.to_vec()));
+    // SAFETY: this is a directive's handler.
+    unsafe { set_once(cf, conf, |conf| &mut conf.discover, parse) }
+}
