@@ -31,7 +31,7 @@ type Handler =
     unsafe extern "C" fn(*mut ngx_conf_t, *mut ngx_command_t, *mut c_void) -> *mut c_char;
 
 /// As nginx reads it.
-pub static mut COMMANDS: [ngx_command_t; 7] = [
+pub static mut COMMANDS: [ngx_command_t; 8] = [
     ngx_command_t {
         name: ngx_str_t {
             len: "lua_memcached_max_value_size".len(),
@@ -85,6 +85,11 @@ pub static mut COMMANDS: [ngx_command_t; 7] = [
         c"lua_memcached_check",
         NGX_CONF_TAKE1 | NGX_CONF_TAKE2 | NGX_CONF_TAKE3,
         conf::set_check,
+    ),
+    of_upstream(
+        c"lua_memcached_discover",
+        NGX_CONF_TAKE1 | NGX_CONF_TAKE2 | NGX_CONF_TAKE3,
+        conf::set_discover,
     ),
     // ngx_null_command
     ngx_command_t {
