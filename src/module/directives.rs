@@ -31,7 +31,7 @@ type Handler =
     unsafe extern "C" fn(*mut ngx_conf_t, *mut ngx_command_t, *mut c_void) -> *mut c_char;
 
 /// As nginx reads it.
-pub static mut COMMANDS: [ngx_command_t; 8] = [
+pub static mut COMMANDS: [ngx_command_t; 9] = [
     ngx_command_t {
         name: ngx_str_t {
             len: "lua_memcached_max_value_size".len(),
@@ -91,6 +91,18 @@ pub static mut COMMANDS: [ngx_command_t; 8] = [
         NGX_CONF_TAKE1 | NGX_CONF_TAKE2 | NGX_CONF_TAKE3,
         conf::set_discover,
     ),
+    ngx_command_t {
+        name: ngx_str_t {
+            len: "lua_memcached_upstream".len(),
+            data: c"lua_memcached_upstream".as_ptr().cast_mut().cast(),
+        },
+        type_: (NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_CONF_TAKE2)
+            as ngx_uint_t,
+        set: Some(conf::set_mapping),
+        conf: NGX_HTTP_LOC_CONF_OFFSET,
+        offset: 0,
+        post: ptr::null_mut(),
+    },
     // ngx_null_command
     ngx_command_t {
         name: ngx_str_t {
