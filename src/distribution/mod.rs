@@ -20,6 +20,8 @@ mod table;
 mod wheel;
 
 #[cfg(test)]
+mod cost_tests;
+#[cfg(test)]
 mod golden_tests;
 #[cfg(test)]
 mod property_tests;

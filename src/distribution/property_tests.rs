@@ -107,8 +107,10 @@ fn lists_that_are_refused() {
             Scheme::Consistent => assert!(matches!(more, Err(BuildError::TooHeavy))),
             _ => assert!(more.unwrap().points() <= 320),
         }
-        assert!(Table::new(Method::of(scheme), &vec![member(1); MAX_MEMBERS]).is_ok());
     }
+    // the cheapest
+    let modula = Method::of(Scheme::Modula);
+    assert!(Table::new(modula, &vec![member(1); MAX_MEMBERS]).is_ok());
 }
 
 #[test]

@@ -182,6 +182,17 @@ mod tests {
     }
 
     #[test]
+    fn no_more_room_than_points() {
+        let weighted = [(b"a".to_vec(), 1), (b"b".to_vec(), 3)];
+        let ring = Ring::ketama(&weighted).unwrap();
+        assert_eq!(ring.points.capacity(), 320);
+        let ring = Ring::consistent(&[(b"a", 1), (b"b", 3)]).unwrap();
+        assert_eq!(ring.points.capacity(), 640);
+        let ring = Ring::unweighted([b"a".as_slice()].into_iter(), KeyHash::Crc).unwrap();
+        assert_eq!(ring.points.capacity(), 100);
+    }
+
+    #[test]
     fn a_unix_socket_has_an_empty_port_on_nginxs_ring() {
         let hashes = |name: &[u8]| -> Vec<u32> {
             let ring = Ring::consistent(&[(name, 1)]).unwrap();

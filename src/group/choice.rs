@@ -313,6 +313,8 @@ mod tests {
     #[test]
     fn off_fails() {
         let group = seven(Scheme::Consistent, Failover::Off);
+        assert_eq!(group.peers().len(), 7);
+        assert_eq!(group.policy().failover, Failover::Off);
         for key in keys() {
             let home = home(&group, &key);
             for state in [DISABLED, DOWN] {

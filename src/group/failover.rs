@@ -80,8 +80,7 @@ pub fn bounded_exptime(exptime: i64, limit: u32, now: i64) -> i64 {
     match exptime {
         // never
         0 => limit,
-        // expired
-        ..0 => exptime,
+        // below 0 it has expired, and stays so
         _ if exptime <= i64::from(MAX_EXPTIME) => exptime.min(limit),
         _ if exptime.saturating_sub(now) > limit => limit,
         _ => exptime,
