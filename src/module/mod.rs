@@ -4,9 +4,11 @@
 //! |---|---|
 //! | `directives` | the command table: `lua_memcached_*` |
 //! | `alias` | `lua_memcached_alias` |
+//! | `variable` | `$lua_memcached_key` |
 
 mod alias;
 mod directives;
+mod variable;
 
 use nginx_sys::{
     NGX_ERROR, NGX_HTTP_MODULE, NGX_LOG_EMERG, NGX_OK, ngx_conf_t, ngx_cycle_t, ngx_http_module_t,
@@ -67,11 +69,15 @@ unsafe fn register(cf: *mut ngx_conf_t) -> Result<(), String> {
     ngx_lua::check().map_err(|error| error.to_string())?;
     ngx_lua::discover().map_err(|error| error.to_string())?;
     // SAFETY: by the caller's contract.
-    if unsafe { ngx_lua::preload(cf, lua::NAME, lua::open) } {
-        Ok(())
-    } else {
-        Err("cannot register resty.memcached with ngx_http_lua_module".into())
+    unsafe {
+        if !variable::add(cf) {
+            return Err("cannot add the variable $lua_memcached_key".into());
+        }
+        if !ngx_lua::preload(cf, lua::NAME, lua::open) {
+            return Err("cannot register resty.memcached with ngx_http_lua_module".into());
+        }
     }
+    Ok(())
 }
 
 /// The http block is read and merged.

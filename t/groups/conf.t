@@ -112,6 +112,12 @@ for my $case (
 accepts( 'ketama beside least_conn, which has no keys',
     upstream("lua_memcached_hash ketama; $two least_conn;") );
 
+# $lua_memcached_key
+for my $consistent ( '', ' consistent' ) {
+    accepts( "hash \$lua_memcached_key$consistent",
+        upstream("hash \$lua_memcached_key$consistent; $two lua_memcached_failover off;") );
+}
+
 # lua_memcached_failover
 my $backup = 'server 127.0.0.1:11313 backup;';
 accepts( "lua_memcached_failover $_",
