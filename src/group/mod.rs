@@ -7,10 +7,12 @@
 //! | `health` | counted failures of a server, as nginx counts them |
 //! | `failover` | what becomes of the keys of a server that is down |
 //! | `choice` | the server for a key |
+//! | `discovery` | lists of servers that an endpoint gives |
 //! | `scatter` | keys, or commands, split among servers; results put back in order |
 #![forbid(unsafe_code)]
 
 mod choice;
+mod discovery;
 mod failover;
 mod health;
 mod peer;
@@ -20,6 +22,7 @@ mod scatter;
 mod property_tests;
 
 pub use choice::{Choice, Group, Policy, States};
+pub use discovery::{ASK, ASK_OLD, Answer, Cluster, DiscoveryError, NameKind, Node};
 pub use failover::{Failover, FailoverError, MAX_EXPTIME};
 pub use health::{Failure, Health};
 pub use peer::{Peer, predecessors, vanished};

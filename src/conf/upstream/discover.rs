@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 
 use super::directives::{Parameters, milliseconds};
+use crate::group::NameKind;
 use crate::nginx::Msec;
 
 /// How the list of servers is asked for.
@@ -12,15 +13,6 @@ pub struct Discover {
     pub interval: Msec,
     /// What of a server is hashed.
     pub name: NameKind,
-}
-
-/// What of a discovered server is hashed, in place of a name behind `server`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NameKind {
-    /// Its host name.
-    Host,
-    /// Its address.
-    Ip,
 }
 
 /// An endpoint is not to be asked more often.

@@ -27,7 +27,7 @@ use crate::nginx::{Generation, Peers, Upstream};
 
 pub use check::Check;
 pub use directives::{set_check, set_discover, set_failover, set_hash};
-pub use discover::{Discover, NameKind};
+pub use discover::Discover;
 pub use rules::check;
 
 /// What this module's directives say in an `upstream` block (or, unused, in a
