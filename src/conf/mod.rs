@@ -26,8 +26,8 @@ pub use mapping::set as set_mapping;
 pub use multiplex::{MAX_CONNECTIONS, Multiplex, set as set_multiplex};
 #[allow(unused_imports)]
 pub use upstream::{
-    Check, Discover, Servers, UpstreamError, check as check_upstreams, create as create_srv_conf,
-    set_check, set_discover, set_failover, set_hash,
+    Check, Chosen, Current, Discover, Servers, UpstreamError, check as check_upstreams,
+    create as create_srv_conf, set_check, set_discover, set_failover, set_hash,
 };
 
 /// Where in `loc_conf` arrays this module's configuration is.

@@ -3,6 +3,7 @@
 //!
 //! | file | subject |
 //! |---|---|
+//! | `local` | a group with its own counts, where nginx does not know the list |
 //! | `peer` | the servers of a group, and how a list differs from the next |
 //! | `health` | counted failures of a server, as nginx counts them |
 //! | `failover` | what becomes of the keys of a server that is down |
@@ -15,6 +16,7 @@ mod choice;
 mod discovery;
 mod failover;
 mod health;
+mod local;
 mod peer;
 mod scatter;
 
@@ -25,5 +27,6 @@ pub use choice::{Choice, Group, Policy, States};
 pub use discovery::{ASK, ASK_OLD, Answer, Cluster, DiscoveryError, NameKind, Node};
 pub use failover::{Failover, FailoverError, MAX_EXPTIME};
 pub use health::{Failure, Health};
-pub use peer::{Peer, predecessors, vanished};
+pub use local::Local;
+pub use peer::{Peer, predecessors, translated, vanished};
 pub use scatter::{Gather, Part, Scatter};

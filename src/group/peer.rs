@@ -51,6 +51,27 @@ pub fn predecessors(old: &[Peer], new: &[Peer]) -> Result<Vec<Option<usize>>, Tr
     Ok(found)
 }
 
+/// Indexes in `old` as indexes in `new`; of what is not there, nothing.
+///
+/// # Errors
+///
+/// If there is no memory.
+pub fn translated(
+    indexes: &[usize],
+    old: &[Peer],
+    new: &[Peer],
+) -> Result<Vec<usize>, TryReserveError> {
+    let known = predecessors(old, new)?;
+    let mut found = Vec::new();
+    found.try_reserve(known.len())?;
+    found.extend(
+        (0..)
+            .zip(known)
+            .filter_map(|(at, was)| was.filter(|was| indexes.contains(was)).map(|_| at)),
+    );
+    Ok(found)
+}
+
 fn identity(peer: &Peer) -> (&[u8], &[u8], bool) {
     (&peer.server, &peer.address, peer.backup)
 }
@@ -105,5 +126,7 @@ mod tests {
             [Some(3), Some(2), None, None, None]
         );
         assert_eq!(predecessors(&[], &new).unwrap(), [None; 5]);
+        assert_eq!(translated(&[0, 2, 3], &old, &new).unwrap(), [0, 1]);
+        assert!(translated(&[], &old, &new).unwrap().is_empty());
     }
 }

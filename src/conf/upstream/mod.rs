@@ -4,11 +4,13 @@
 //! | file | subject |
 //! |---|---|
 //! | `directives` | the handlers of the directives |
+//! | `current` | the group that is made of a block's servers |
 //! | `check` | `lua_memcached_check` |
 //! | `discover` | `lua_memcached_discover` |
 //! | `rules` | what nginx -t refuses |
 
 mod check;
+mod current;
 mod directives;
 mod discover;
 mod rules;
@@ -26,6 +28,7 @@ use crate::group::{Failover, Group, Peer, Policy};
 use crate::nginx::{Generation, Peers, Upstream};
 
 pub use check::Check;
+pub use current::{Chosen, Current};
 pub use directives::{set_check, set_discover, set_failover, set_hash};
 pub use discover::Discover;
 pub use rules::check;
