@@ -8,6 +8,7 @@ mod multiplex;
 mod tls;
 #[allow(dead_code)]
 mod upstream;
+mod words;
 
 use std::ffi::{c_char, c_void};
 use std::ptr::{self, NonNull};

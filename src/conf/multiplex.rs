@@ -3,8 +3,9 @@
 use std::ffi::{c_char, c_void};
 use std::ptr;
 
-use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_parse_size, ngx_str_t};
+use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_str_t};
 
+use super::words::{number, size};
 use super::{ERROR, LocConf};
 use crate::contain::contain;
 use crate::upstream::Bounds;
@@ -65,21 +66,6 @@ impl Multiplex {
         }
         Ok(parsed)
     }
-}
-
-fn number(text: &[u8]) -> Option<usize> {
-    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
-}
-
-fn size(text: &[u8]) -> Option<usize> {
-    let mut text = ngx_str_t {
-        len: text.len(),
-        data: text.as_ptr().cast_mut(),
-    };
-    // SAFETY: a valid string, which is only read.
-    let size = unsafe { ngx_parse_size(&mut text) };
-    usize::try_from(size).ok().filter(|size| *size > 0)
 }
 
 /// The directive's handler.

@@ -232,17 +232,6 @@ mod tests {
     use super::*;
     use crate::distribution::Scheme;
 
-    fn peer(server: &str, address: &str, backup: bool) -> Peer {
-        let bytes = |text: &str| text.as_bytes().into();
-        Peer {
-            server: bytes(server),
-            name: bytes(address),
-            address: bytes(address),
-            weight: 1,
-            backup,
-        }
-    }
-
     fn policy(scheme: Scheme, failover: Failover) -> Policy {
         Policy {
             method: Method::of(scheme),
@@ -254,7 +243,9 @@ mod tests {
     /// Five servers and two for backup.
     fn seven(scheme: Scheme, failover: Failover) -> Group {
         let name = |n| format!("cache-{n}:11211");
-        let peers = (0..7).map(|n| peer(&name(n), &name(n), n > 4)).collect();
+        let peers = (0..7)
+            .map(|n| Peer::new(&name(n), &name(n), n > 4))
+            .collect();
         Group::new(policy(scheme, failover), peers).unwrap()
     }
 
@@ -364,9 +355,9 @@ mod tests {
     fn a_name_has_its_first_usable_address_but_crc_has_all() {
         let peers = || {
             vec![
-                peer("a:11211", "1", false),
-                peer("a:11211", "2", false),
-                peer("b:11211", "3", false),
+                Peer::new("a:11211", "1", false),
+                Peer::new("a:11211", "2", false),
+                Peer::new("b:11211", "3", false),
             ]
         };
         let group = Group::new(policy(Scheme::Consistent, Failover::Next), peers()).unwrap();
@@ -388,9 +379,9 @@ mod tests {
     fn of_two_weights_of_a_name_the_greater_counts() {
         let weighing = |weights: [u32; 2]| {
             let mut peers = vec![
-                peer("a:1", "1", false),
-                peer("a:1", "2", false),
-                peer("b:1", "3", false),
+                Peer::new("a:1", "1", false),
+                Peer::new("a:1", "2", false),
+                Peer::new("b:1", "3", false),
             ];
             (peers[0].weight, peers[1].weight) = (weights[0], weights[1]);
             let group = Group::new(policy(Scheme::Modula, Failover::Next), peers).unwrap();
@@ -405,13 +396,13 @@ mod tests {
     #[test]
     fn a_single_server_is_never_disabled() {
         let policy = policy(Scheme::Consistent, Failover::Off);
-        let single = Group::new(policy, vec![peer("a:1", "1", false)]).unwrap();
+        let single = Group::new(policy, vec![Peer::new("a:1", "1", false)]).unwrap();
         let choice = single.choose(b"k", 105, &[], &[DISABLED][..]).unwrap();
         assert_eq!((choice.peer, choice.suspect), (0, false));
         assert_eq!(single.choose(b"k", 105, &[], &[DOWN][..]), None);
         assert_eq!(single.choose(b"k", 105, &[0], &[UP][..]), None);
         // with one for backup it is
-        let peers = vec![peer("a:1", "1", false), peer("b:1", "2", true)];
+        let peers = vec![Peer::new("a:1", "1", false), Peer::new("b:1", "2", true)];
         let two = Group::new(policy, peers).unwrap();
         assert!(!two.is_single());
         assert_eq!(two.choose(b"k", 105, &[], &[DISABLED, UP][..]), None);
@@ -419,7 +410,7 @@ mod tests {
 
     #[test]
     fn a_server_without_points_is_better_than_none() {
-        let mut peers = vec![peer("a:1", "1", false), peer("b:1", "2", false)];
+        let mut peers = vec![Peer::new("a:1", "1", false), Peer::new("b:1", "2", false)];
         peers[0].weight = 1_000_000;
         let group = Group::new(policy(Scheme::Ketama, Failover::Next), peers).unwrap();
         let choice = group.choose(b"k", 0, &[], &[DOWN, UP][..]).unwrap();
@@ -431,9 +422,9 @@ mod tests {
         let policy = policy(Scheme::Consistent, Failover::Next);
         let empty = Group::new(policy, Vec::new()).unwrap();
         assert_eq!(empty.choose(b"k", 0, &[], &[][..]), None);
-        let backups = Group::new(policy, vec![peer("a:1", "1", true); 2]).unwrap();
+        let backups = Group::new(policy, vec![Peer::new("a:1", "1", true); 2]).unwrap();
         assert_eq!(backups.choose(b"k", 0, &[], &[UP; 2][..]).unwrap().peer, 0);
-        let many = vec![peer("a:1", "1", false); MAX_MEMBERS + 1];
+        let many = vec![Peer::new("a:1", "1", false); MAX_MEMBERS + 1];
         assert!(matches!(Group::new(policy, many), Err(BuildError::TooMany)));
     }
 

@@ -110,14 +110,7 @@ mod tests {
     use crate::group::Failover;
 
     fn list(names: &[&str]) -> Vec<Peer> {
-        let bytes = |text: &str| text.as_bytes().into();
-        let peer = |name: &&str| Peer {
-            server: bytes(&format!("{name}:11211")),
-            name: bytes(name),
-            address: bytes(name),
-            weight: 1,
-            backup: false,
-        };
+        let peer = |name: &&str| Peer::new(&format!("{name}:11211"), name, false);
         names.iter().map(peer).collect()
     }
 

@@ -88,10 +88,9 @@ fn sorted<'a, K: Ord>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn peer(server: &str, address: &str, backup: bool) -> Peer {
+impl Peer {
+    /// One of weight 1.
+    pub(super) fn new(server: &str, address: &str, backup: bool) -> Peer {
         let bytes = |text: &str| text.as_bytes().into();
         Peer {
             server: bytes(server),
@@ -101,21 +100,26 @@ mod tests {
             backup,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn what_vanishes_and_what_stays() {
         let old = [
-            peer("a", "1", false),
-            peer("b", "2", false),
-            peer("b", "3", false),
-            peer("c", "4", true),
+            Peer::new("a", "1", false),
+            Peer::new("b", "2", false),
+            Peer::new("b", "3", false),
+            Peer::new("c", "4", true),
         ];
         let new = [
-            peer("c", "4", true),
-            peer("b", "3", false),
-            peer("x", "2", false),
-            peer("y", "5", false),
-            peer("c", "4", false),
+            Peer::new("c", "4", true),
+            Peer::new("b", "3", false),
+            Peer::new("x", "2", false),
+            Peer::new("y", "5", false),
+            Peer::new("c", "4", false),
         ];
         assert_eq!(vanished(&old, &new).unwrap(), [0]);
         assert_eq!(vanished(&new, &old).unwrap(), [3]);

@@ -2,7 +2,8 @@
 
 use std::ffi::CStr;
 
-use super::directives::{Parameters, milliseconds, number};
+use super::directives::Parameters;
+use crate::conf::words::{milliseconds, number};
 use crate::nginx::Msec;
 
 /// How disabled servers are checked.

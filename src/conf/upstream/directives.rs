@@ -4,14 +4,15 @@ use std::ffi::{CStr, c_char, c_void};
 use std::fmt;
 use std::ptr;
 
-use nginx_sys::{NGX_LOG_EMERG, ngx_command_t, ngx_conf_t, ngx_parse_time, ngx_str_t};
+use nginx_sys::{NGX_LOG_EMERG, ngx_command_t, ngx_conf_t, ngx_str_t};
 
 use super::{Check, Discover, UpstreamConf};
 use crate::conf::ERROR;
+use crate::conf::words::seconds;
 use crate::contain::contain;
 use crate::distribution::{Method, MethodError};
 use crate::group::{Failover, FailoverError};
-use crate::nginx::{self, Msec};
+use crate::nginx;
 
 /// Parameters of a directive that were not looked at yet. A name is taken once.
 pub struct Parameters<'a>(Vec<&'a [u8]>);
@@ -38,31 +39,6 @@ impl<'a> Parameters<'a> {
             false => Err(error),
         }
     }
-}
-
-/// A decimal number.
-pub fn number(text: &[u8]) -> Option<usize> {
-    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
-}
-
-/// A time as nginx writes it, in milliseconds.
-pub fn milliseconds(text: &[u8]) -> Option<Msec> {
-    Msec::try_from(parse_time(text, false)?).ok()
-}
-
-fn seconds(text: &[u8]) -> Option<u32> {
-    u32::try_from(parse_time(text, true)?).ok()
-}
-
-fn parse_time(text: &[u8], in_seconds: bool) -> Option<isize> {
-    let mut text = ngx_str_t {
-        len: text.len(),
-        data: text.as_ptr().cast_mut(),
-    };
-    // SAFETY: a valid string, which is only read.
-    let time = unsafe { ngx_parse_time(&mut text, in_seconds.into()) };
-    (time >= 0 && text.len > 0).then_some(time)
 }
 
 /// Sets a value of the block's configuration once.
@@ -151,52 +127,39 @@ unsafe fn complain(cf: *mut ngx_conf_t, what: fmt::Arguments<'_>) {
     }
 }
 
-/// The handler of `lua_memcached_hash`.
-pub unsafe extern "C" fn set_hash(
-    cf: *mut ngx_conf_t,
-    _: *mut ngx_command_t,
-    conf: *mut c_void,
-) -> *mut c_char {
-    let parse = |words: &[&[u8]]| {
-        let name = words.first().copied().unwrap_or_default();
-        Method::parse(name, words.iter().skip(1).copied())
+/// Defines handlers: each reads the words behind the directive's name.
+macro_rules! handlers {
+    ($($(#[$doc:meta])* $name:ident sets $slot:ident by $parse:expr;)*) => {
+        $($(#[$doc])*
+        pub unsafe extern "C" fn $name(
+            cf: *mut ngx_conf_t,
+            _: *mut ngx_command_t,
+            conf: *mut c_void,
+        ) -> *mut c_char {
+            // SAFETY: this is a directive's handler.
+            unsafe { set_once(cf, conf, |conf| &mut conf.$slot, $parse) }
+        })*
     };
-    // SAFETY: this is a directive's handler.
-    unsafe { set_once(cf, conf, |conf| &mut conf.hash, parse) }
 }
 
-/// The handler of `lua_memcached_failover`.
-pub unsafe extern "C" fn set_failover(
-    cf: *mut ngx_conf_t,
-    _: *mut ngx_command_t,
-    conf: *mut c_void,
-) -> *mut c_char {
-    let parse = |words: &[&[u8]]| {
-        let name = words.first().copied().unwrap_or_default();
-        Failover::parse(name, words.iter().skip(1).copied(), seconds)
-    };
-    // SAFETY: this is a directive's handler.
-    unsafe { set_once(cf, conf, |conf| &mut conf.failover, parse) }
+fn first<'a>(words: &[&'a [u8]]) -> &'a [u8] {
+    words.first().copied().unwrap_or_default()
 }
 
-/// The handler of `lua_memcached_check`.
-pub unsafe extern "C" fn set_check(
-    cf: *mut ngx_conf_t,
-    _: *mut ngx_command_t,
-    conf: *mut c_void,
-) -> *mut c_char {
-    let parse = |words: &[&[u8]]| Check::parse(Parameters(words.to_vec()));
-    // SAFETY: this is a directive's handler.
-    unsafe { set_once(cf, conf, |conf| &mut conf.check, parse) }
+fn others<'a>(words: &[&'a [u8]]) -> impl Iterator<Item = &'a [u8]> {
+    words.iter().skip(1).copied()
 }
 
-/// The handler of `lua_memcached_discover`.
-pub unsafe extern "C" fn set_discover(
-    cf: *mut ngx_conf_t,
-    _: *mut ngx_command_t,
-    conf: *mut c_void,
-) -> *mut c_char {
-    let parse = |words: &[&[u8]]| Discover::parse(Parameters(words.to_vec()));
-    // SAFETY: this is a directive's handler.
-    unsafe { set_once(cf, conf, |conf| &mut conf.discover, parse) }
+handlers! {
+    /// The handler of `lua_memcached_hash`.
+    set_hash sets hash by |words| Method::parse(first(words), others(words));
+
+    /// The handler of `lua_memcached_failover`.
+    set_failover sets failover by |words| Failover::parse(first(words), others(words), seconds);
+
+    /// The handler of `lua_memcached_check`.
+    set_check sets check by |words| Check::parse(Parameters(words.to_vec()));
+
+    /// The handler of `lua_memcached_discover`.
+    set_discover sets discover by |words| Discover::parse(Parameters(words.to_vec()));
 }

@@ -2,7 +2,8 @@
 
 use std::ffi::CStr;
 
-use super::directives::{Parameters, milliseconds};
+use super::directives::Parameters;
+use crate::conf::words::milliseconds;
 use crate::group::NameKind;
 use crate::nginx::Msec;
 
