@@ -1,5 +1,6 @@
 //! The server for a key.
 
+use std::collections::TryReserveError;
 use std::collections::hash_map::{Entry, HashMap};
 
 use super::failover::{Failover, bounded_exptime};
@@ -151,6 +152,29 @@ impl Group {
             gutter,
             suspect: !self.is_single() && states.health(peer).fails > 0,
         })
+    }
+}
+
+impl Group {
+    /// The servers for the keys of one operation, in their order. Keys of a
+    /// server that gets a trial go there together.
+    ///
+    /// # Errors
+    ///
+    /// If there is no memory.
+    pub fn choose_all<'a>(
+        &self,
+        keys: impl Iterator<Item = &'a [u8]>,
+        now: i64,
+        states: &(impl States + ?Sized),
+        choices: &mut Vec<Option<Choice>>,
+    ) -> Result<(), TryReserveError> {
+        choices.clear();
+        for key in keys {
+            choices.try_reserve(1)?;
+            choices.push(self.choose(key, now, &[], states));
+        }
+        Ok(())
     }
 }
 

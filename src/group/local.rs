@@ -1,6 +1,8 @@
 //! A group whose list nginx does not know, e.g. one that was discovered:
 //! failures are counted here, as nginx would.
 
+use std::collections::TryReserveError;
+
 use super::choice::{Choice, Group, Policy};
 use super::health::{Failure, Health};
 use super::peer::{Peer, predecessors, vanished};
@@ -53,6 +55,27 @@ impl Local {
             state.choose(now);
         }
         Some(choice)
+    }
+
+    /// The servers for the keys of one operation, as [`Group::choose_all`].
+    ///
+    /// # Errors
+    ///
+    /// If there is no memory.
+    pub fn choose_all<'a>(
+        &mut self,
+        keys: impl Iterator<Item = &'a [u8]>,
+        now: i64,
+        choices: &mut Vec<Option<Choice>>,
+    ) -> Result<(), TryReserveError> {
+        self.group
+            .choose_all(keys, now, &self.states[..], choices)?;
+        for choice in choices.iter().flatten().filter(|choice| choice.suspect) {
+            if let Some(state) = self.states.get_mut(choice.peer) {
+                state.choose(now);
+            }
+        }
+        Ok(())
     }
 
     /// An operation with this server failed.
@@ -149,6 +172,31 @@ mod tests {
         assert!(choose(&mut local, 120).is_some());
         assert_eq!(local.fail(&list(&["d"])[0], 100), Failure::Counted);
         assert!(!local.succeed(&list(&["d"])[0]));
+    }
+
+    #[test]
+    fn keys_of_one_operation_share_a_trial() {
+        let mut local = local(&["a", "b", "c"]);
+        let keys: Vec<_> = (0..30).map(|n| format!("key:{n}")).collect();
+        let all = || keys.iter().map(String::as_bytes);
+        let peer = local.group().peers()[1].clone();
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        local.choose_all(all(), 100, &mut before).unwrap();
+        assert!(before.len() == 30 && before.iter().all(Option::is_some));
+        local.fail(&peer, 100);
+        local.choose_all(all(), 111, &mut after).unwrap();
+        let servers = |choices: &[Option<Choice>]| -> Vec<_> {
+            choices
+                .iter()
+                .map(|choice| choice.map(|choice| choice.peer))
+                .collect()
+        };
+        assert_eq!(servers(&after), servers(&before));
+        // the next one has none
+        local.choose_all(all(), 111, &mut after).unwrap();
+        for (was, is) in servers(&before).into_iter().zip(servers(&after)) {
+            assert_eq!(is, was.filter(|peer| *peer != 1));
+        }
     }
 
     #[test]

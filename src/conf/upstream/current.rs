@@ -96,6 +96,40 @@ impl Current {
         })
     }
 
+    /// The servers for the keys of one operation, put into `choices`: indexes in
+    /// the group that is returned, and the group of before if the list has
+    /// changed, as for [`Chosen`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::choose`], or if there is no memory.
+    pub fn choose_all<'a>(
+        &mut self,
+        keys: impl Iterator<Item = &'a [u8]> + Clone,
+        choices: &mut Vec<Option<Choice>>,
+    ) -> Result<(Rc<Group>, Option<Rc<Group>>), UpstreamError> {
+        let mut before = None;
+        for _ in 0..MAX_CHANGES {
+            let peers = self.servers.peers();
+            let chosen = peers
+                .choose_all(&self.group, self.generation, keys.clone(), choices)
+                .map_err(|error| self.servers.no_memory(error))?;
+            if chosen {
+                return Ok((Rc::clone(&self.group), before));
+            }
+            let old = self.renew()?;
+            before.get_or_insert(old);
+        }
+        choices.clear();
+        for _ in keys {
+            choices
+                .try_reserve(1)
+                .map_err(|error| self.servers.no_memory(error))?;
+            choices.push(None);
+        }
+        Ok((Rc::clone(&self.group), before))
+    }
+
     /// Takes nginx's list of now; returns the group of before.
     fn renew(&mut self) -> Result<Rc<Group>, UpstreamError> {
         let next = Current::new(self.servers)?;

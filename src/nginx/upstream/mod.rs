@@ -3,9 +3,11 @@
 //! | file | subject |
 //! |---|---|
 //! | `balancing` | which method a block has, and whether its servers can be read |
+//! | `locked` | nginx's lists of a block's servers, locked |
 //! | `peers` | the servers and what is counted for them, while nginx runs |
 
 mod balancing;
+mod locked;
 mod peers;
 
 use std::ffi::{CStr, c_void};
@@ -16,7 +18,8 @@ use nginx_sys::{
 };
 
 pub use balancing::{Balancing, Method as BalancingMethod, Methods};
-pub use peers::{Generation, Peers, Stale};
+pub use locked::Generation;
+pub use peers::{Peers, Stale};
 
 /// An `upstream` block, or a server that a directive such as `proxy_pass`
 /// names. It is there as long as its configuration.
@@ -95,6 +98,7 @@ impl Upstream {
     ///
     /// [`Balancing::has_nginxs_peers`] is true for it.
     pub unsafe fn peers(&self) -> Peers {
-        Peers::of(self.0)
+        // SAFETY: by this function's contract.
+        unsafe { Peers::of(self.0) }
     }
 }
