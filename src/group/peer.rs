@@ -2,6 +2,8 @@
 
 use std::collections::TryReserveError;
 
+use crate::distribution::{Parts, parts};
+
 /// A server of a group: one address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Peer {
@@ -15,6 +17,20 @@ pub struct Peer {
     pub weight: u32,
     /// Whether it is used only when others are down.
     pub backup: bool,
+}
+
+impl Peer {
+    /// Where to connect to, as one says it to `connect`: an address, with
+    /// brackets for IPv6, and a port, or `unix:/path` and none.
+    pub fn endpoint(&self) -> (&[u8], Option<u16>) {
+        match parts(&self.name) {
+            Parts::Host(host, Some(port)) => {
+                let port = str::from_utf8(port).ok().and_then(|port| port.parse().ok());
+                (host, port)
+            }
+            Parts::Host(_, None) | Parts::Unix(_) => (&self.name, None),
+        }
+    }
 }
 
 /// Those of `old`, by index, whose address is not in `new`. Their connections
@@ -105,6 +121,18 @@ impl Peer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_to_connect_to() {
+        for (name, host, port) in [
+            ("10.0.0.1:11211", "10.0.0.1", Some(11211)),
+            ("[::1]:80", "[::1]", Some(80)),
+            ("unix:/run/m:7", "unix:/run/m:7", None),
+        ] {
+            let peer = Peer::new("any", name, false);
+            assert_eq!(peer.endpoint(), (host.as_bytes(), port));
+        }
+    }
 
     #[test]
     fn what_vanishes_and_what_stays() {
