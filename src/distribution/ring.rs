@@ -183,9 +183,9 @@ mod tests {
 
     #[test]
     fn no_more_room_than_points() {
-        let weighted = [(b"a".to_vec(), 1), (b"b".to_vec(), 3)];
+        let weighted = [1, 2, 3, 5].map(|weight| (weight.to_string().into_bytes(), weight));
         let ring = Ring::ketama(&weighted).unwrap();
-        assert_eq!(ring.points.capacity(), 320);
+        assert_eq!(ring.points.capacity(), (14 + 29 + 43 + 72) * 4);
         let ring = Ring::consistent(&[(b"a", 1), (b"b", 3)]).unwrap();
         assert_eq!(ring.points.capacity(), 640);
         let ring = Ring::unweighted([b"a".as_slice()].into_iter(), KeyHash::Crc).unwrap();

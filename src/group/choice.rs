@@ -435,7 +435,8 @@ mod tests {
     #[test]
     fn a_server_without_points_is_better_than_none() {
         let mut peers = vec![Peer::new("a:1", "1", false), Peer::new("b:1", "2", false)];
-        peers[0].weight = 1_000_000;
+        // the other's share is less than one point
+        peers[0].weight = 100;
         let group = Group::new(policy(Scheme::Ketama, Failover::Next), peers).unwrap();
         let choice = group.choose(b"k", 0, &[], &[DOWN, UP][..]).unwrap();
         assert_eq!(choice.peer, 1);
