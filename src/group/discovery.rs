@@ -317,6 +317,8 @@ mod tests {
             ("1\na||0\n", DiscoveryError::Node),
             ("1\na||65536\n", DiscoveryError::Node),
             ("1\na||1x\n", DiscoveryError::Node),
+            ("1\na||+1\n", DiscoveryError::Node),
+            ("1\na||\n", DiscoveryError::Node),
             ("1\na|10.0.0.256|1\n", DiscoveryError::Node),
             ("1\na/b||1\n", DiscoveryError::Node),
             ("1\na\u{e9}||1\n", DiscoveryError::Node),
