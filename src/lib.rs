@@ -8,6 +8,8 @@
 //! | `conf` | the configuration of locations |
 //! | `lua` | what Lua sees: methods, arguments, results |
 //! | `transport` | connections on nginx's event loop, sessions, keepalive pools |
+//! | [`distribution`] | which server has a key, pure |
+//! | [`group`] | servers used as one, failover, pure |
 //! | [`upstream`] | pool policy, pure |
 //! | [`protocol`] | memcached's text protocol, pure and sans-io |
 //! | `ngx_lua` | the ABI of ngx_lua, and nothing else knows it |
@@ -25,7 +27,11 @@
     all(feature = "nginx", not(ngx_feature = "http_ssl")),
     allow(dead_code)
 )]
+// what will use groups is not there yet
+#![cfg_attr(feature = "groups", allow(dead_code))]
 
+pub mod distribution;
+pub mod group;
 pub mod protocol;
 pub mod upstream;
 

@@ -1,10 +1,14 @@
-//! The configuration of locations: this module's directives, and the SSL
-//! contexts made of ngx_lua's.
+//! The configuration of locations and of `upstream` blocks: this module's
+//! directives, and the SSL contexts made of ngx_lua's.
 
+#[cfg(feature = "groups")]
+mod mapping;
 mod multiplex;
 mod size;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls;
+#[cfg(feature = "groups")]
+mod upstream;
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_void};
@@ -23,6 +27,14 @@ pub use tls::Context;
 pub use multiplex::{MAX_CONNECTIONS, Multiplex, places as multiplex_places, set as set_multiplex};
 pub use size::set_max_value_size;
 
+#[cfg(feature = "groups")]
+pub use mapping::set as set_mapping;
+#[cfg(feature = "groups")]
+pub use upstream::{
+    Servers, check as check_upstreams, create as create_srv_conf, set_check, set_discover,
+    set_failover, set_hash, set_module as set_upstream_module,
+};
+
 /// This module.
 static MODULE: OnceLock<&Module<Cell<LocConf>>> = OnceLock::new();
 
@@ -39,6 +51,8 @@ pub struct LocConf {
     max_value_size: usize,
     /// `None`: not set here.
     multiplex: Option<Multiplex>,
+    #[cfg(feature = "groups")]
+    mappings: mapping::Mappings,
     #[cfg(ngx_feature = "http_ssl")]
     ssl: Context,
 }
@@ -48,6 +62,8 @@ impl LocConf {
     const UNSET: LocConf = LocConf {
         max_value_size: UNSET,
         multiplex: None,
+        #[cfg(feature = "groups")]
+        mappings: mapping::Mappings::NONE,
         #[cfg(ngx_feature = "http_ssl")]
         ssl: Context::None,
     };
@@ -73,6 +89,12 @@ impl LocConf {
         self.multiplex.unwrap_or(Multiplex::OFF)
     }
 
+    /// `lua_memcached_upstream`: the servers that `connect(host, port)` means.
+    #[cfg(feature = "groups")]
+    pub fn upstream_for(self, host: &[u8], port: u16) -> Option<Servers> {
+        self.mappings.find(host, port)
+    }
+
     /// The SSL context of ngx_lua's `lua_ssl_*` directives.
     #[cfg(ngx_feature = "http_ssl")]
     pub fn ssl(self) -> Context {
@@ -88,6 +110,10 @@ impl LocConf {
             };
         }
         self.multiplex = self.multiplex.or(parent.multiplex);
+        #[cfg(feature = "groups")]
+        {
+            self.mappings = self.mappings.or(parent.mappings);
+        }
     }
 }
 
@@ -105,6 +131,8 @@ pub fn set_module(module: &'static Module<Cell<LocConf>>) {
 /// a configuration is read, because reading the last one may have failed.
 pub fn forget() {
     multiplex::forget();
+    #[cfg(feature = "groups")]
+    mapping::forget();
     #[cfg(ngx_feature = "http_ssl")]
     tls::forget();
 }

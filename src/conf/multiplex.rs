@@ -79,7 +79,8 @@ impl Multiplex {
     }
 }
 
-fn number(text: &[u8]) -> Option<usize> {
+/// A decimal number.
+pub(super) fn number(text: &[u8]) -> Option<usize> {
     let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
 }

@@ -8,10 +8,15 @@ use nginx_sys::{
 };
 
 use super::alias;
+#[cfg(feature = "groups")]
+use super::groups;
 use crate::conf;
 
+/// With the one that ends the table.
+const COUNT: usize = if cfg!(feature = "groups") { 9 } else { 4 };
+
 /// As nginx reads it.
-pub static mut COMMANDS: [ngx_command_t; 4] = [
+pub static mut COMMANDS: [ngx_command_t; COUNT] = [
     ngx_command_t {
         name: ngx_str_t {
             len: "lua_memcached_max_value_size".len(),
@@ -51,6 +56,16 @@ pub static mut COMMANDS: [ngx_command_t; 4] = [
         offset: 0,
         post: ptr::null_mut(),
     },
+    #[cfg(feature = "groups")]
+    groups::HASH,
+    #[cfg(feature = "groups")]
+    groups::FAILOVER,
+    #[cfg(feature = "groups")]
+    groups::CHECK,
+    #[cfg(feature = "groups")]
+    groups::DISCOVER,
+    #[cfg(feature = "groups")]
+    groups::UPSTREAM,
     // ngx_null_command
     ngx_command_t {
         name: ngx_str_t {

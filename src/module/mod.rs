@@ -4,10 +4,13 @@
 //! |---|---|
 //! | `directives` | the command table: `lua_memcached_*` |
 //! | `alias` | `lua_memcached_alias` |
+//! | `groups` | servers used as one: directives and a variable |
 //! | `notice` | the line in error.log at the start |
 
 mod alias;
 mod directives;
+#[cfg(feature = "groups")]
+mod groups;
 mod notice;
 
 use std::ptr::NonNull;
@@ -27,7 +30,10 @@ static MODULE_CONTEXT: ngx_http_module_t = ngx_http_module_t {
     postconfiguration: Some(postconfiguration),
     create_main_conf: None,
     init_main_conf: None,
+    #[cfg(not(feature = "groups"))]
     create_srv_conf: None,
+    #[cfg(feature = "groups")]
+    create_srv_conf: Some(conf::create_srv_conf),
     merge_srv_conf: None,
     create_loc_conf: Some(conf::create_loc_conf),
     merge_loc_conf: Some(conf::merge_loc_conf),
@@ -60,11 +66,22 @@ unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
         (module, Conf::from_raw(cf))
     };
     conf::set_module(module);
+    #[cfg(feature = "groups")]
+    {
+        let module = &raw const ngx_http_lua_memcached_module;
+        // SAFETY: as above, for `upstream` blocks.
+        conf::set_upstream_module(unsafe { Module::from_raw(module) });
+    }
     let registered = contain(|| register(cf));
     let Err(failed) = registered.unwrap_or_else(|| Err(INTERNAL.into())) else {
         return NGX_OK as ngx_int_t;
     };
-    cf.log().write(NGX_LOG_EMERG, 0, format_args!("{failed}"));
+    failed_with(cf, &failed)
+}
+
+/// Tells the operator why nginx cannot use the configuration.
+fn failed_with(cf: Conf, error: &str) -> ngx_int_t {
+    cf.log().write(NGX_LOG_EMERG, 0, format_args!("{error}"));
     NGX_ERROR as ngx_int_t
 }
 
@@ -73,6 +90,8 @@ fn register(cf: Conf) -> Result<(), String> {
     // first of all: nothing of ngx_lua may be touched when it is not there
     ngx_lua::check().map_err(|error| error.to_string())?;
     ngx_lua::discover().map_err(|error| error.to_string())?;
+    #[cfg(feature = "groups")]
+    groups::add_variable(cf)?;
     // SAFETY: the names are static.
     let registered = unsafe {
         ngx_lua::preload(cf, lua::NAME, lua::open)
@@ -89,13 +108,18 @@ unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
     // SAFETY: this is a hook.
     let cf = unsafe { Conf::from_raw(cf) };
     let completed = contain(|| {
+        #[cfg(feature = "groups")]
+        let checked = conf::check_upstreams(cf);
+        #[cfg(not(feature = "groups"))]
+        let checked: Result<(), String> = Ok(());
         conf::complete(cf);
         notice::look(cf);
+        checked
     });
-    match completed {
-        Some(()) => NGX_OK as ngx_int_t,
-        None => NGX_ERROR as ngx_int_t,
-    }
+    let Err(failed) = completed.unwrap_or_else(|| Err(INTERNAL.into())) else {
+        return NGX_OK as ngx_int_t;
+    };
+    failed_with(cf, &failed)
 }
 
 /// The configuration is read. With `master_process off` this happens in the

@@ -1,10 +1,15 @@
 //! nginx's global variables: the cycle, the clock, and whether the worker ends.
 
 use std::cell::Cell;
+#[cfg(feature = "groups")]
+use std::ffi::CStr;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering::Relaxed};
 
 use nginx_sys::{ngx_conf_t, ngx_cycle_t, ngx_http_conf_ctx_t, ngx_time_t, ngx_uint_t};
+
+#[cfg(feature = "groups")]
+use nginx_sys::ngx_module_t;
 
 use super::live::Live;
 use super::module::ngx_http_module;
@@ -70,6 +75,23 @@ impl Cycle {
         unsafe { &*(&raw mut (*self.0.as_ptr()).reusable_connections_n).cast() }
     }
 
+    /// A module of it, by its name.
+    #[cfg(feature = "groups")]
+    pub(super) fn module(self, name: &CStr) -> Option<*const ngx_module_t> {
+        let mut at = self.0.modules;
+        // SAFETY: a cycle has an array of all modules, which ends with null; dynamic ones
+        // have names, too.
+        unsafe {
+            while let Some(module) = (*at).as_ref() {
+                if !module.name.is_null() && CStr::from_ptr(module.name) == name {
+                    return Some(module);
+                }
+                at = at.add(1);
+            }
+        }
+        None
+    }
+
     /// The context of its http block, if one has been read.
     pub fn http(self) -> Option<Live<ngx_http_conf_ctx_t>> {
         let index = ngx_http_module.core_index();
@@ -91,14 +113,22 @@ pub fn now() -> Msec {
     ngx_current_msec.load(Relaxed)
 }
 
+/// nginx's clock.
+fn clock() -> Live<ngx_time_t> {
+    // SAFETY: set at its start, and by this thread only.
+    unsafe { Live::new(NonNull::new_unchecked(ngx_cached_time.load(Relaxed))) }
+}
+
+/// Seconds of the epoch.
+#[cfg(feature = "groups")]
+pub fn seconds() -> libc::time_t {
+    clock().sec
+}
+
 /// How long it is, in this iteration of the event loop, until the clock says a later
 /// second than this one of the epoch.
 pub fn until_after(second: libc::time_t) -> Msec {
-    // SAFETY: nginx's clock, set at its start and by this thread only.
-    let (now, part) = unsafe {
-        let time = ngx_cached_time.load(Relaxed);
-        ((*time).sec, (*time).msec)
-    };
+    let (now, part) = (clock().sec, clock().msec);
     let seconds = Msec::try_from(second.saturating_add(1).saturating_sub(now)).unwrap_or(0);
     seconds.saturating_mul(1000).saturating_sub(part)
 }

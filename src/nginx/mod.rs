@@ -12,6 +12,7 @@
 //! | `live` | pointers to what nginx owns |
 //! | `posted` | posted events |
 //! | `draining` | when nginx may close idle connections to get free ones |
+//! | `upstream` | `upstream` blocks and their servers |
 
 mod conf;
 mod cycle;
@@ -24,6 +25,8 @@ mod peer_log;
 mod posted;
 mod request;
 mod timer;
+#[cfg(feature = "groups")]
+mod upstream;
 
 #[cfg(ngx_feature = "http_ssl")]
 pub use conf::Array;
@@ -38,3 +41,5 @@ pub use peer_log::{PeerLog, with_peer};
 pub use posted::{Posted, post_next, unlink};
 pub use request::Request;
 pub use timer::{Msec, Timer, event_id, stop_timer};
+#[cfg(feature = "groups")]
+pub use upstream::{BalancingMethod, Generation, Methods, Peers, Upstream};

@@ -13,6 +13,8 @@
 #   with two words or more, and what thiserror shows. In tables, an ellipsis stands for what varies.
 #   Texts of others are in tables whose head says "from others". Patterns to look for have to be parts of
 #   such texts.
+# * What only users of a module with the feature groups see needs no page yet (%FEATURE); how much that
+#   is, the last line says.
 # * Users are told of "the pure-Lua library", never of "the reference".
 
 use strict;
@@ -37,6 +39,13 @@ my %UNSEEN = (
     'STAT sizes_status'           => 'a reply of memcached',
     'STAT sizes_error'            => 'a reply of memcached',
 );
+
+# Files of what is only seen with a feature that is off by default. Directives of theirs and texts
+# need no page yet.
+my %FEATURE = (
+    groups => qr{\Asrc/(?:distribution/|group/|conf/upstream/|conf/mapping\.rs|nginx/upstream/|module/groups\.rs)},
+);
+my %off;    # feature => number of its texts
 
 my @faults;
 sub fault { push @faults, join '', @_; return }
@@ -189,6 +198,8 @@ File::Find::find(
             $rust =~ s{^\s*//.*$}{}mg;
             $rust =~ s{\s//[^"\n]*$}{}mg;
             my $where = $_;
+            my ($feature) = grep { $where =~ $FEATURE{$_} } sort keys %FEATURE;
+            if ($feature) { $off{$feature}++ while $rust =~ /"(?:[^"\\]|\\.)*"/gs; return }
             $word_of{$1} //= $where while $rust =~ /#\[error\("(\w+)"\)\]/g;
             while ( $rust =~ /"((?:[^"\\]|\\.)*)"/gs ) {
                 my $literal = $1;
@@ -301,5 +312,6 @@ if (@faults) {
     print STDERR scalar(@faults), " faults of the documentation (scripts/lib/audit/docs.pl says what it wants)\n";
     exit 1;
 }
+printf "without pages: %d texts of the feature %s, which is off by default\n", $off{$_}, $_ for sort keys %off;
 printf "%d pages, %d directives, %d methods, %d texts\n", scalar @user_pages, scalar keys %directive,
     scalar keys %method, scalar( keys %text_of ) + keys %word_of;
