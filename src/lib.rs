@@ -27,7 +27,7 @@
     all(feature = "nginx", not(ngx_feature = "http_ssl")),
     allow(dead_code)
 )]
-// what will use groups is not there yet
+// what checks, discovery and lists of keys will use
 #![cfg_attr(feature = "groups", allow(dead_code))]
 
 pub mod distribution;

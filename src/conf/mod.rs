@@ -31,8 +31,9 @@ pub use size::set_max_value_size;
 pub use mapping::set as set_mapping;
 #[cfg(feature = "groups")]
 pub use upstream::{
-    Servers, check as check_upstreams, create as create_srv_conf, set_check, set_discover,
-    set_failover, set_hash, set_module as set_upstream_module,
+    Current, Servers, UpstreamError, check as check_upstreams, create as create_srv_conf,
+    set_check, set_discover, set_failover, set_hash, set_module as set_upstream_module, with_group,
+    with_servers,
 };
 
 /// This module.
@@ -132,7 +133,10 @@ pub fn set_module(module: &'static Module<Cell<LocConf>>) {
 pub fn forget() {
     multiplex::forget();
     #[cfg(feature = "groups")]
-    mapping::forget();
+    {
+        mapping::forget();
+        upstream::forget();
+    }
     #[cfg(ngx_feature = "http_ssl")]
     tls::forget();
 }

@@ -9,6 +9,7 @@
 //! | `connection` | connecting, keepalive, timeouts, closing |
 //! | `commands` | memcached commands |
 //! | `pipeline` | open pipelines |
+//! | `group` | servers used as one |
 //! | `raw` | `sock:send` and `sock:receive` |
 //! | `tls` | `sock:sslhandshake` |
 //! | `suspend` | operations that may have to wait |
@@ -26,6 +27,8 @@ mod commands;
 mod connection;
 mod explain;
 mod fields;
+#[cfg(feature = "groups")]
+mod group;
 mod handle;
 mod pipeline;
 mod raw;
@@ -59,13 +62,15 @@ pub const NAME: &CStr = c"resty.memcached";
 
 /// The methods: chunks that run one after the other. Each is called with the
 /// native functions and with a table in which the chunks share functions.
-const GLUE: [&str; 6] = [
+const GLUE: &[&str] = &[
     include_str!("glue/sock.lua"),
     include_str!("glue/init.lua"),
     include_str!("glue/connection.lua"),
     include_str!("glue/keys.lua"),
     include_str!("glue/commands.lua"),
     include_str!("glue/pipeline.lua"),
+    #[cfg(feature = "groups")]
+    include_str!("glue/group.lua"),
 ];
 
 /// The name of each chunk in error positions and tracebacks.
@@ -119,6 +124,11 @@ fn push_native_functions(state: State) {
             Value::Function(function, &[]),
         );
     }
+    #[cfg(feature = "groups")]
+    for (name, function) in group_functions() {
+        let function = Value::Function(function, &[]);
+        native.set(Value::Bytes(name.as_bytes()), function);
+    }
     native.set(Value::Bytes(b"finish_get"), results::finish_get());
     handle::set_with_spares(
         state,
@@ -130,6 +140,19 @@ fn push_native_functions(state: State) {
             ("close", native!(connection::close)),
         ],
     );
+}
+
+#[cfg(feature = "groups")]
+fn group_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {
+    [
+        ("group_for", native!(group::name_for)),
+        ("group_choose", native!(group::choose)),
+        ("group_server_of", native!(group::server_of)),
+        ("group_failed", native!(group::failed)),
+        ("group_succeeded", native!(group::succeeded)),
+        ("group_exptime", native!(group::exptime)),
+        ("is_lost", native!(group::is_lost)),
+    ]
 }
 
 fn native_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {

@@ -31,6 +31,8 @@ mod upstream;
 #[cfg(ngx_feature = "http_ssl")]
 pub use conf::Array;
 pub use conf::Conf;
+#[cfg(feature = "groups")]
+pub use cycle::seconds;
 pub use cycle::{current_cycle, is_exiting, now, until_after};
 pub use draining::{is_scarce, make_room, without_draining};
 pub use limited::{admit, end as end_lines, first, would_admit};

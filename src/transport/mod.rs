@@ -159,6 +159,12 @@ pub fn is_session(key: SessionKey) -> bool {
     with(|worker| worker.is_session(key))
 }
 
+/// Whether a session has no connection, nor is about to have one.
+#[cfg(feature = "groups")]
+pub fn is_lost(key: SessionKey) -> bool {
+    with(|worker| worker.is_lost(key))
+}
+
 /// Forgets a session whose Lua object is gone.
 pub fn drop_session(key: SessionKey) {
     with_existing(|worker| worker.drop_session(key));

@@ -43,8 +43,13 @@ my %UNSEEN = (
 # Files of what is only seen with a feature that is off by default. Directives of theirs and texts
 # need no page yet.
 my %FEATURE = (
-    groups => qr{\Asrc/(?:distribution/|group/|conf/upstream/|conf/mapping\.rs|nginx/upstream/|module/groups\.rs)},
+    groups => qr{\Asrc/(?:distribution/|group/|conf/upstream/|conf/mapping\.rs|nginx/upstream/|module/groups\.rs|lua/group\.rs|lua/glue/group\.lua)},
 );
+# The feature that a file belongs to, if any.
+sub feature_of {
+    my ($path) = @_;
+    return ( grep { $path =~ $FEATURE{$_} } sort keys %FEATURE )[0];
+}
 my %off;    # feature => number of its texts
 
 my @faults;
@@ -140,7 +145,7 @@ for my $path (@user_pages) {
 # ---- methods --------------------------------------------------------------------
 
 my ( %method, %sock_method );
-for my $path ( glob 'src/lua/glue/*.lua' ) {
+for my $path ( grep { !feature_of($_) } glob 'src/lua/glue/*.lua' ) {
     my $lua = slurp($path);
     $method{$_}      = 1 for $lua =~ /^(?:function )?_M\.([a-z]\w*)\b/mg;
     $sock_method{$_} = 1 for $lua =~ /^(?:function )?Sock\.([a-z]\w*)\b/mg;
@@ -198,8 +203,7 @@ File::Find::find(
             $rust =~ s{^\s*//.*$}{}mg;
             $rust =~ s{\s//[^"\n]*$}{}mg;
             my $where = $_;
-            my ($feature) = grep { $where =~ $FEATURE{$_} } sort keys %FEATURE;
-            if ($feature) { $off{$feature}++ while $rust =~ /"(?:[^"\\]|\\.)*"/gs; return }
+            if ( my $feature = feature_of($where) ) { $off{$feature}++ while $rust =~ /"(?:[^"\\]|\\.)*"/gs; return }
             $word_of{$1} //= $where while $rust =~ /#\[error\("(\w+)"\)\]/g;
             while ( $rust =~ /"((?:[^"\\]|\\.)*)"/gs ) {
                 my $literal = $1;
@@ -210,7 +214,7 @@ File::Find::find(
     },
     'src'
 );
-for my $path ( glob 'src/lua/glue/*.lua' ) {
+for my $path ( grep { !feature_of($_) } glob 'src/lua/glue/*.lua' ) {
     ( my $lua = slurp($path) ) =~ s/--.*$//mg;
     $lua =~ s/"\s*\.\.\s*[^"]+?\s*\.\.\s*"/…/g;
     $lua =~ s/"\s*\.\.\s*/…" /g;

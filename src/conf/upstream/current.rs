@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::{Servers, UpstreamError};
-use crate::group::{Choice, Group, translated};
+use crate::group::{Choice, Group, Health, translated};
 use crate::nginx::Generation;
 
 /// A group of the servers that nginx has at the moment. It is made anew when
@@ -53,6 +53,22 @@ impl Current {
     /// The group as it was when it was last asked.
     pub fn group(&self) -> &Rc<Group> {
         &self.group
+    }
+
+    /// The group of now, and what is known of its servers, put into `states`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::choose`], or if there is no memory.
+    pub fn look(&mut self, states: &mut Vec<Health>) -> Result<Rc<Group>, UpstreamError> {
+        for _ in 0..MAX_CHANGES {
+            let known = self.servers.peers().states(self.generation, states);
+            if known.map_err(|error| self.servers.no_memory(error))? {
+                break;
+            }
+            self.renew()?;
+        }
+        Ok(Rc::clone(&self.group))
     }
 
     /// The server for a key. `tried` are indexes in `of`, the group that an

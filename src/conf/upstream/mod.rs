@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `directives` | the handlers of the directives |
 //! | `current` | the group that is made of a block's servers |
+//! | `known` | the groups of this worker |
 //! | `check` | `lua_memcached_check` |
 //! | `discover` | `lua_memcached_discover` |
 //! | `rules` | what nginx -t refuses |
@@ -14,6 +15,7 @@ mod check;
 mod current;
 mod directives;
 mod discover;
+mod known;
 mod rules;
 mod time;
 
@@ -30,8 +32,10 @@ use crate::group::{Failover, Group, Peer, Policy};
 use crate::nginx::{Conf, Generation, Live, Module, Peers, Request, Upstream};
 
 pub use check::Check;
+pub use current::Current;
 pub use directives::{set_check, set_discover, set_failover, set_hash};
 pub use discover::Discover;
+pub use known::{forget, with_group, with_servers};
 pub use rules::check;
 
 /// This module.
@@ -80,6 +84,13 @@ pub struct Servers {
     upstream: Upstream,
     peers: Peers,
     conf: UpstreamConf,
+}
+
+/// The same block.
+impl PartialEq for Servers {
+    fn eq(&self, other: &Servers) -> bool {
+        self.upstream == other.upstream
+    }
 }
 
 impl Servers {
