@@ -27,7 +27,7 @@
     all(feature = "nginx", not(ngx_feature = "http_ssl")),
     allow(dead_code)
 )]
-// what checks, discovery and lists of keys will use
+// what checks and discovery will use
 #![cfg_attr(feature = "groups", allow(dead_code))]
 
 pub mod distribution;

@@ -87,9 +87,27 @@ pub fn get<const CAS: bool>(stack: Stack) -> c_int {
 /// `get_many(sock, keys, escape, cas, unescape)`; the keys are strings in an
 /// array. With `unescape` the keys of the result are unescaped natively.
 pub fn get_many(stack: Stack) -> c_int {
-    let table = stack.check_table(2);
-    let escape = flag(stack, 3);
+    let keys = keys(stack, 2);
     let cas = flag(stack, 4);
+    run(
+        stack,
+        many(stack, 5),
+        &Command::GetMany { keys: &keys, cas },
+    )
+}
+
+/// The shape of a result whose keys are unescaped natively if `index` says so.
+pub fn many(stack: Stack, index: c_int) -> u8 {
+    match flag(stack, index) {
+        true => Shape::MANY,
+        false => Shape::MANY_RAW,
+    }
+}
+
+/// The keys in the array at `index`; whether to escape them is at the next index.
+pub fn keys<'a>(stack: Stack, index: c_int) -> Vec<Key<'a>> {
+    let table = stack.check_table(index);
+    let escape = flag(stack, index + 1);
     let len = table.len();
     let mut keys = Vec::new();
     stack.reserve(&mut keys, len);
@@ -109,12 +127,7 @@ pub fn get_many(stack: Stack) -> c_int {
         };
         keys.push(Key { bytes, escape });
     }
-    let shape = if flag(stack, 5) {
-        Shape::MANY
-    } else {
-        Shape::MANY_RAW
-    };
-    run(stack, shape, &Command::GetMany { keys: &keys, cas })
+    keys
 }
 
 /// `store(target, verb, key, escape, value, exptime, flags, cas_unique?)`

@@ -1,18 +1,22 @@
 //! Servers used as one: what the glue of groups asks. A group is named by its
 //! `upstream` block; its servers are those that nginx has at the moment.
 
+use std::borrow::Cow;
 use std::ffi::c_int;
 
 use nginx_sys::{NGX_LOG_INFO, NGX_LOG_WARN};
 
+use super::commands;
 use super::explain;
 use super::handle;
 use super::stack::Stack;
+use super::suspend::{cannot_wait, go_on};
 use crate::conf::{Current, LocConf, Servers, UpstreamError, with_group, with_servers};
-use crate::group::{Choice, Failure, Group, Health, Peer};
+use crate::group::{Choice, Failure, Group, Health, Peer, Scatter};
 use crate::nginx::{Request, seconds, with_peer};
-use crate::protocol::{Command, Key, encode};
-use crate::transport;
+use crate::ngx_lua::Value;
+use crate::protocol::{Command, Key, encode, escape_into};
+use crate::transport::{self, Begun, Caller, Commands, Slot};
 
 /// What Lua is told where no server takes a key.
 const NONE_LIVE: &str = "no live upstreams";
@@ -68,7 +72,7 @@ fn hashed(stack: Stack, group: &Group) -> Result<Vec<u8>, c_int> {
     let mut line = Vec::new();
     if let Err(refused) = encode(&Command::Get { key, cas: false }, &mut line) {
         explain::refused(stack, &refused);
-        stack.push(crate::ngx_lua::Value::Boolean(false));
+        stack.push(Value::Boolean(false));
         return Err(stack.failure(0, refused.answer).saturating_add(1));
     }
     if group.policy().method.hashes_unescaped() {
@@ -115,7 +119,7 @@ pub fn choose(stack: Stack) -> c_int {
     stack.push_bytes(&peer.name);
     stack.push_bytes(host);
     push_number(stack, port.map(i64::from));
-    stack.push(crate::ngx_lua::Value::Boolean(choice.suspect));
+    stack.push(Value::Boolean(choice.suspect));
     push_number(stack, choice.gutter.map(i64::from));
     5
 }
@@ -212,10 +216,127 @@ pub fn exptime(stack: Stack) -> c_int {
     1
 }
 
+/// `drop_session(id)`: closes what a session has, whoever waits for it.
+pub fn drop_session(stack: Stack) -> c_int {
+    if let Some(key) = handle::id_argument(stack, 1) {
+        transport::drop_session(key);
+    }
+    0
+}
+
 /// `is_lost(id)`: whether the session of this id has no connection, nor is about
 /// to have one.
 pub fn is_lost(stack: Stack) -> c_int {
     let lost = handle::id_argument(stack, 1).is_none_or(transport::is_lost);
-    stack.push(crate::ngx_lua::Value::Boolean(lost));
+    stack.push(Value::Boolean(lost));
     1
+}
+
+/// `group_split(name, keys, escape, cas)`: for each server that takes some of
+/// the keys an array of its name, its host, its port or false, whether it has
+/// failed before, and its keys; in an array, followed by the number of keys that
+/// no server takes. `nil, err` if the keys are refused.
+pub fn split(stack: Stack) -> c_int {
+    let mut keys = commands::keys(stack, 2);
+    let cas = stack.boolean(4);
+    let mut line = Vec::new();
+    if let Err(refused) = encode(&Command::GetMany { keys: &keys, cas }, &mut line) {
+        explain::refused(stack, &refused);
+        return stack.failure(1, refused.answer);
+    }
+    keys.retain(|key| !key.bytes.is_empty());
+    let found = with(stack, |current| {
+        let unescaped = current.group().policy().method.hashes_unescaped();
+        let hashed: Vec<Cow<'_, [u8]>> =
+            keys.iter().map(|key| as_hashed(*key, unescaped)).collect();
+        let mut choices = Vec::new();
+        let chosen = current.choose_all(hashed.iter().map(|key| &**key), &mut choices);
+        chosen.map(|(group, _)| (group, choices))
+    });
+    let (group, choices) = match found {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => return stack.failure(1, error),
+        Err(error) => return stack.failure(1, error),
+    };
+    let servers = choices
+        .iter()
+        .map(|choice| choice.map(|choice| choice.peer));
+    let Ok(scatter) = Scatter::new(group.peers().len(), servers) else {
+        return stack.failure(1, transport::Error::NoMemory);
+    };
+    let parts = stack.push_table(scatter.parts.len(), 0);
+    for (at, part) in (1..).zip(&scatter.parts) {
+        let Some(peer) = group.peers().get(part.peer) else {
+            continue;
+        };
+        let suspect = choices
+            .iter()
+            .flatten()
+            .any(|choice| choice.peer == part.peer && choice.suspect);
+        let (host, port) = peer.endpoint();
+        parts.put_table(at, 5, |entry| {
+            entry.put(1, Value::Bytes(&peer.name));
+            entry.put(2, Value::Bytes(host));
+            let port = port.map_or(Value::Boolean(false), |port| Value::Integer(port.into()));
+            entry.put(3, port);
+            entry.put(4, Value::Boolean(suspect));
+            entry.put_table(5, part.places.len(), |list| {
+                let keys = part.places.iter().filter_map(|place| keys.get(*place));
+                for (at, key) in (1..).zip(keys) {
+                    list.put(at, Value::Bytes(key.bytes));
+                }
+            });
+        });
+    }
+    stack.push_integer(scatter.homeless.len() as i64);
+    2
+}
+
+fn as_hashed(key: Key<'_>, unescaped: bool) -> Cow<'_, [u8]> {
+    if unescaped || !key.escape {
+        return Cow::Borrowed(key.bytes);
+    }
+    let mut sent = Vec::new();
+    escape_into(key.bytes, &mut sent);
+    Cow::Owned(sent)
+}
+
+/// `begin_many(id, keys, escape, cas, unescape)`: true if the command was sent,
+/// and [`wait_many`] is to be called; or its result
+pub fn begin_many(stack: Stack) -> c_int {
+    let keys = commands::keys(stack, 2);
+    let cas = stack.boolean(4);
+    let shape = commands::many(stack, 5);
+    let request = stack.request();
+    let Some(key) = handle::id_argument(stack, 1) else {
+        return stack.failure(1, transport::Error::Closed);
+    };
+    if let Err(why) = stack.waiter(request) {
+        return cannot_wait(stack, shape, key, request, why);
+    }
+    let command = Command::GetMany { keys: &keys, cas };
+    match transport::begin(key, Slot::Reader, request, Commands::One(&command)) {
+        Ok(Begun::Waiting) => {
+            stack.push(Value::Boolean(true));
+            1
+        }
+        next => go_on(stack, shape, next),
+    }
+}
+
+/// `wait_many(id, unescape)`, for `finish_many` or `finish_many_raw`
+pub fn wait_many(stack: Stack) -> c_int {
+    let shape = commands::many(stack, 2);
+    let request = stack.request();
+    let Some(key) = handle::id_argument(stack, 1) else {
+        return stack.failure(1, transport::Error::Closed);
+    };
+    match stack.waiter(request) {
+        Ok(waiter) => {
+            let waiter = Some(waiter);
+            let next = transport::wait(key, Slot::Reader, Caller { request, waiter });
+            go_on(stack, shape, next)
+        }
+        Err(why) => stack.cannot_wait(1, why),
+    }
 }

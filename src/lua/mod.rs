@@ -147,10 +147,14 @@ fn group_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> 
     [
         ("group_for", native!(group::name_for)),
         ("group_choose", native!(group::choose)),
+        ("group_split", native!(group::split)),
+        ("begin_many", native!(group::begin_many)),
+        ("wait_many", native!(group::wait_many)),
         ("group_server_of", native!(group::server_of)),
         ("group_failed", native!(group::failed)),
         ("group_succeeded", native!(group::succeeded)),
         ("group_exptime", native!(group::exptime)),
+        ("drop_session", native!(group::drop_session)),
         ("is_lost", native!(group::is_lost)),
     ]
 }

@@ -4,14 +4,18 @@
 -- errors are those of objects that are connected to the server themselves.
 local native, glue = ...
 
-local escape_uri = ngx.escape_uri
+local escape_uri, unescape_uri = ngx.escape_uri, ngx.unescape_uri
 local error, find, next, pairs, rawget, select, type, unpack =
     error, string.find, next, pairs, rawget, select, type, unpack
 
 local check_phase, group_for = native.check_phase, native.group_for
 local choose, server_of, bounded = native.group_choose, native.group_server_of, native.group_exptime
-local failed, succeeded, is_lost = native.group_failed, native.group_succeeded, native.is_lost
-local wire_key = glue.wire_key
+local failed, succeeded = native.group_failed, native.group_succeeded
+local drop_session, is_lost = native.drop_session, native.is_lost
+local running, status = coroutine.running, coroutine.status
+local split, begin_many, wait_many = native.group_split, native.begin_many, native.wait_many
+local finish_many, finish_many_raw = native.finish_many, native.finish_many_raw
+local wire_key, wire_keys = glue.wire_key, glue.wire_keys
 
 local _M = glue.module
 local Sock = glue.sock_metatable.__index
@@ -130,11 +134,27 @@ local function open(self, group, member, host, port)
     return ok, err
 end
 
+-- A coroutine that was killed, or an error, may have left a command behind whose
+-- reply nobody will fetch. False if another coroutine is about to fetch it.
+local function left_behind(member)
+    local reader = member.reader
+    if reader then
+        if reader ~= running() and status(reader) ~= "dead" then
+            return false
+        end
+        member.reader = nil
+        drop_session(member.sock[ID] or 0)
+    end
+    return true
+end
+
 local function member_of(self, group, server, host, port)
     local member = group.members[server]
     if not member then
         member = plain.new(_M)
         group.members[server] = member
+    elseif not left_behind(member) then
+        return nil, "socket busy reading"
     elseif not is_lost(member.sock[ID] or 0) then
         if member.opening then
             return nil, "socket busy connecting"
@@ -271,6 +291,129 @@ local function run(self, group, method, nils, exptime_at, key, ...)
     end
 end
 
+-- lists of keys
+
+-- What is known of a list's servers and results.
+local function note_error(list, server, err)
+    list.err = list.err or err
+    if server then
+        list.errors = list.errors or {}
+        list.errors[server] = err
+    end
+end
+
+-- The keys of a server that could not be connected to go to the next one, nothing
+-- having been sent yet.
+local function move(group, list, part, escape)
+    local tried = part.tried or {}
+    tried[#tried + 1] = part[1]
+    for _, key in next, part[5] do
+        local server, host, port, suspect = choose(group.name, key, escape, unpack(tried))
+        if not server then
+            note_error(list, part[1], part.err)
+        elseif list.connected[server] then
+            local keys = list.connected[server][5]
+            keys[#keys + 1] = key
+        else
+            local waiting = list.waiting[server]
+            if not waiting then
+                waiting = { server, host, port or false, suspect, {}, tried = { unpack(tried) } }
+                list.waiting[server] = waiting
+                list.parts[#list.parts + 1] = waiting
+            end
+            waiting[5][#waiting[5] + 1] = key
+        end
+    end
+end
+
+local function connect_all(self, group, list, escape)
+    local at = 1
+    while list.parts[at] do
+        local part = list.parts[at]
+        local server = part[1]
+        list.waiting[server] = nil
+        part.member, part.err = member_of(self, group, server, part[2], part[3] or nil)
+        if part.member then
+            list.connected[server] = part
+        elseif OURS[part.err] then
+            note_error(list, server, part.err)
+        else
+            failed(group.name, server)
+            move(group, list, part, escape)
+        end
+        at = at + 1
+    end
+end
+
+-- The results of one server.
+local function gather(group, list, part, unescape, found, err)
+    counted(group, part[1], part.member, part[4], 1, found, err)
+    if not found then
+        return note_error(list, part[1], err)
+    end
+    list.answered = true
+    if unescape == unescape_uri then
+        for key, item in pairs(found) do
+            list.results[key] = item
+        end
+    else
+        for i = 1, #found, 2 do
+            list.results[unescape(found[i])] = found[i + 1]
+        end
+    end
+end
+
+-- All are sent before any is waited for.
+local function get_list(self, group, keys, cas)
+    if rawget(self, "_reqs") then
+        return nil, "not for upstreams: pipeline"
+    end
+    local count = #keys
+    if count == 0 then
+        return {}, nil
+    end
+    local wired, escape = wire_keys(self, keys, count)
+    local parts, homeless = split(group.name, wired, escape, cas)
+    if not parts then
+        return nil, homeless
+    end
+    local list = { parts = parts, waiting = {}, connected = {}, results = {} }
+    for _, part in next, parts do
+        list.waiting[part[1]] = part
+    end
+    if homeless > 0 then
+        note_error(list, nil, "no live upstreams")
+    end
+    connect_all(self, group, list, escape)
+    local unescape = self.unescape_key
+    local native_keys = unescape == unescape_uri
+    local sent = {}
+    for _, part in next, parts do
+        local member = part.member
+        if member then
+            local found, err = begin_many(member.sock[ID] or 0, part[5], escape, cas, native_keys)
+            if found == true then
+                member.reader = running()
+                sent[#sent + 1] = part
+            else
+                gather(group, list, part, unescape, found, err)
+            end
+        end
+    end
+    local finish = native_keys and finish_many or finish_many_raw
+    for _, part in next, sent do
+        local sock = part.member.sock
+        local id = sock[ID] or 0
+        local found, err = finish(sock, id, wait_many(id, native_keys))
+        part.member.reader = nil
+        gather(group, list, part, unescape, found, err)
+    end
+    if not list.err then
+        return list.results
+    end
+    return list.answered and list.results or nil, list.err, list.errors
+end
+
 local function by_key(name, nils, exptime_at)
     local method = plain[name]
     _M[name] = function(self, key, ...)
@@ -279,7 +422,7 @@ local function by_key(name, nils, exptime_at)
             return method(self, key, ...)
         end
         if nils > 1 and type(key) == "table" then
-            return nil, "not for upstreams: list of keys"
+            return get_list(self, group, key, nils == 3)
         end
         return run(self, group, method, nils, exptime_at, key, ...)
     end
