@@ -249,6 +249,21 @@ subtest 'a server that closes' => sub {
         '1', 'a killed thread leaves the object usable' );
 };
 
+subtest 'other phases, other configurations' => sub {
+    is( lua(q{ local done
+        ngx.timer.at(0, function() local m = object("spare") done = m:set("timer", 1) m:set_keepalive() end)
+        for _ = 1, 100 do ngx.sleep(0.01) if done then break end end
+        say(done) }), '1', 'a timer' );
+    is( lua(q{ kept = object("spare") say(kept:set("kept", 1)) }), '1', 'an object that is kept' );
+    is( lua(q{ say(kept:get("kept")) }), '1 0', '... in the next request' );
+    is( lua(qq{ say(kept:server_of("k")) }), "127.0.0.1:$spare", 'before a reload' );
+    my ($old) = $nginx->workers;
+    $nginx->configure( sub { s/upstream spare    \{ server 127\.0\.0\.1:\d+/upstream spare { server 127.0.0.1:$ports[0]/ } );
+    $nginx->signal('HUP');
+    $nginx->wait_for( sub { !grep { $_ == $old } $nginx->workers } );
+    is( lua(q{ say(object("spare"):server_of("k")) }), "127.0.0.1:$ports[0]", 'after a reload' );
+};
+
 is_deeply( [ $nginx->log_lines(qw( crit alert emerg )) ], [], 'nothing bad in the log' );
 undef $nginx;
 done_testing();
