@@ -295,4 +295,4 @@ all_suites() {
 # What the suites need, besides what the build needs. openssl makes the TLS suites' certificates;
 # examples of the documentation use curl.
 # shellcheck disable=SC2034 # used by scripts that source this
-suite_packages=(nginx libnginx-mod-http-lua memcached openssl perl libtest-base-perl curl)
+suite_packages=(nginx libnginx-mod-http-lua memcached openssl perl libtest-base-perl curl lua-cjson php-cli php-memcached)

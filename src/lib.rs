@@ -11,6 +11,7 @@
 //! | [`distribution`] | which server has a key, pure |
 //! | [`group`] | servers used as one, failover, pure |
 //! | [`upstream`] | pool policy, pure |
+//! | [`codec`] | values that other languages wrote, pure |
 //! | [`protocol`] | memcached's text protocol, pure and sans-io |
 //! | `ngx_lua` | the ABI of ngx_lua, and nothing else knows it |
 //! | `nginx` | the nginx facilities that need a Rust interface |
@@ -30,6 +31,7 @@
 // what checks and discovery will use
 #![cfg_attr(feature = "groups", allow(dead_code))]
 
+pub mod codec;
 pub mod distribution;
 pub mod group;
 pub mod protocol;

@@ -5,10 +5,14 @@
 //! sizes and a byte for each, used again and again; the stream.
 
 use ngx_http_lua_memcached_module::protocol::{
-    Arith, Command, Digits, Hit as OurHit, Key, Limits as OurLimits, Pipeline, ReadBuf, Reply, Verb,
+    Arith, Command, Digits, Hit as OurHit, Key, Limits as OurLimits, Meta, MetaArith, MetaDelete,
+    MetaGet, MetaItem, MetaOp, MetaSet, Pipeline, ReadBuf, Reply, Server, Verb, Version,
 };
 
+use std::sync::LazyLock;
+
 use crate::input::Input;
+use crate::meta;
 use crate::replies::{Asked, ERRORS, Hit, InStep, Limits, Seen, StatsKind, begins_end, parse};
 
 const SERVER_ERROR: &[&str] = &["SERVER_ERROR"];
@@ -114,12 +118,127 @@ fn command(n: usize) -> (Command<'static>, Asked) {
         12 => stats(None, StatsKind::General),
         13 => stats(Some(b"items"), StatsKind::Special),
         14 => stats(Some(b"sizes_enable"), StatsKind::SizesSwitch),
+        16 => {
+            let (key, exptime, cas) = (key(b"a"), one, true);
+            let asked = Asked::Get {
+                key: b"a".to_vec(),
+                cas,
+            };
+            (Command::Gat { key, exptime, cas }, asked)
+        }
+        17 => {
+            let (keys, exptime, cas) = (&MANY, one, false);
+            let sent = ["a", "b%20c", "dd"].map(|key| key.as_bytes().to_vec());
+            let asked = Asked::GetMany {
+                keys: sent.to_vec(),
+                cas,
+            };
+            (Command::GatMany { keys, exptime, cas }, asked)
+        }
+        18..=23 => meta_command(n - 18),
+        24 => (Command::MetaNoop, Asked::MetaNoop),
         _ => (Command::Version, Asked::Version),
     }
 }
 
+/// A meta command of each kind. Its opaque is its number.
+fn meta_command(n: usize) -> (Command<'static>, Asked) {
+    static ALL: LazyLock<Vec<(Meta<'static>, meta::Asked)>> = LazyLock::new(|| {
+        let all = MetaGet {
+            flags: true,
+            cas: true,
+            ttl: true,
+            size: true,
+            hit: true,
+            last_access: true,
+            ..MetaGet::default()
+        };
+        let if_changed = MetaGet {
+            if_changed: Some(1),
+            ..MetaGet::default()
+        };
+        let head = MetaGet {
+            value: false,
+            ttl: true,
+            ..MetaGet::default()
+        };
+        let set = MetaSet {
+            return_cas: true,
+            return_size: true,
+            ..MetaSet::default()
+        };
+        let arith = MetaArith {
+            return_ttl: true,
+            ..MetaArith::default()
+        };
+        let meta = |opaque, op| Meta {
+            key: key(b"a"),
+            opaque,
+            op,
+            bad: None,
+        };
+        let asked = |verb, opaque, value, if_changed, fields| meta::Asked {
+            verb,
+            opaque,
+            value,
+            if_changed,
+            fields,
+        };
+        vec![
+            (
+                meta(0, MetaOp::Get(all)),
+                asked("mg", "O00000000", true, false, "fctshl"),
+            ),
+            (
+                meta(1, MetaOp::Get(if_changed)),
+                asked("mg", "O00000001", true, true, ""),
+            ),
+            (
+                meta(2, MetaOp::Get(head)),
+                asked("mg", "O00000002", false, false, "t"),
+            ),
+            (
+                meta(3, MetaOp::Set(set)),
+                asked("ms", "O00000003", false, false, "cs"),
+            ),
+            (
+                meta(4, MetaOp::Delete(MetaDelete::default())),
+                asked("md", "O00000004", false, false, ""),
+            ),
+            (
+                meta(5, MetaOp::Arith(arith)),
+                asked("ma", "O00000005", true, false, "t"),
+            ),
+        ]
+    });
+    let (meta, asked) = &ALL[n];
+    (Command::Meta(meta), Asked::Meta(asked.clone()))
+}
+
+/// An item's fields, sorted, and its value.
+fn seen_item(item: MetaItem) -> Seen {
+    let text = |letter: &str, digits: Option<Digits>| {
+        digits.map(|digits| format!("{letter}{}", String::from_utf8_lossy(digits.as_bytes())))
+    };
+    let yes = |letter: &str, yes: bool| yes.then(|| letter.to_owned());
+    let fields = [
+        text("f", item.flags),
+        text("c", item.cas),
+        item.ttl.map(|ttl| format!("t{ttl}")),
+        item.size.map(|size| format!("s{size}")),
+        item.hit.map(|hit| format!("h{}", u8::from(hit))),
+        item.last_access.map(|age| format!("l{age}")),
+        yes("W", item.won),
+        yes("X", item.stale),
+        yes("Z", item.lost),
+    ];
+    let mut fields: Vec<_> = fields.into_iter().flatten().collect();
+    fields.sort();
+    Seen::Item(fields, item.value)
+}
+
 /// How many there are of [`command`].
-const COMMANDS: usize = 16;
+const COMMANDS: usize = 25;
 
 /// The module's reply in the parser's terms.
 pub fn seen(reply: Reply) -> Seen {
@@ -145,6 +264,7 @@ pub fn seen(reply: Reply) -> Seen {
         ),
         Reply::Done => Seen::Done,
         Reply::Number(number) => Seen::Number(text(number)),
+        Reply::Meta(item) => seen_item(*item),
         Reply::Version(version) => Seen::Version(version),
         Reply::Stats(lines) => Seen::Stats(lines),
         Reply::Line(line) => Seen::Line(line),
@@ -226,6 +346,7 @@ fn decoded(
         max_line: limits.line,
         max_value: limits.value,
     });
+    pipeline.assume(Server::Memcached(Version::new(1, 6, 45)));
     for (tag, command) in commands.iter().enumerate() {
         assert!(pipeline.submit(tag, command).is_ok());
     }

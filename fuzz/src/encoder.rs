@@ -5,10 +5,12 @@
 //! and its keys and arguments.
 
 use ngx_http_lua_memcached_module::protocol::{
-    Arith, Batch, Command, Key, Limits, Pipeline, Refused, VALUE_END, Verb, unescape_into,
+    Arith, Batch, Command, Key, Limits, Meta, Pipeline, Refused, Server, VALUE_END, Verb, Version,
+    unescape_into,
 };
 
 use crate::input::{Input, lua_number};
+use crate::meta;
 use crate::requests::{Read, Request, read};
 
 const LIMITS: Limits = Limits {
@@ -31,6 +33,7 @@ const VERBS: [(Verb, &str); 6] = [
 /// A command as a user calls it.
 struct Call {
     kind: usize,
+    meta: Option<meta::Call>,
     cas: bool,
     keys: Vec<(Vec<u8>, bool)>,
     args: [Option<Vec<u8>>; 3],
@@ -56,22 +59,26 @@ fn arg(input: &mut Input<'_>) -> Option<Vec<u8>> {
 
 impl Call {
     fn read(input: &mut Input<'_>) -> Self {
-        let kind = input.below(16);
-        let many = if kind == 1 { 1 + input.below(8) } else { 1 };
+        let kind = input.below(22);
+        let many = if let 1 | 17 = kind {
+            1 + input.below(8)
+        } else {
+            1
+        };
         let has_key = !matches!(kind, 11..=15);
         let mut keys: Vec<_> = (0..if has_key { many } else { 0 })
             .map(|_| (input.flag(), input.text()))
             .map(|(escape, bytes)| (bytes, escape))
             .collect();
         let short = keys.iter().all(|(bytes, _)| bytes.len() < 100);
-        if kind == 1 && input.below(32) == 31 && short {
+        if matches!(kind, 1 | 17) && input.below(32) == 31 && short {
             // a list that is longer than other lines may be
             keys = std::iter::repeat_n(keys, 100).flatten().collect();
         }
-        let cas = kind < 2 && input.flag();
+        let cas = matches!(kind, 0 | 1 | 16 | 17) && input.flag();
         let mut args = [None, None, None];
         let count = match kind {
-            3..=5 | 11 | 12 | 13 => 1,
+            3..=5 | 11 | 12 | 13 | 16 | 17 => 1,
             6..=10 => 3,
             _ => 0,
         };
@@ -86,8 +93,10 @@ impl Call {
                 value = value.repeat(LARGE / value.len() + 1);
             }
         }
+        let meta = (kind > 17).then(|| meta::Call::read(input, kind - 18));
         Call {
             kind,
+            meta,
             cas,
             keys,
             args,
@@ -114,7 +123,10 @@ impl Call {
         }]
     }
 
-    fn command<'a>(&'a self, keys: &'a [Key<'a>]) -> Command<'a> {
+    fn command<'a>(&'a self, keys: &'a [Key<'a>], meta: Option<&'a Meta<'a>>) -> Command<'a> {
+        if let Some(meta) = meta {
+            return Command::Meta(meta);
+        }
         let [a, b, c] = self.args.each_ref().map(Option::as_deref);
         let cas = self.cas;
         match (self.kind, keys) {
@@ -143,6 +155,16 @@ impl Call {
                 cas_unique: c,
                 value: &self.value,
             },
+            (16, [key]) => Command::Gat {
+                exptime: a,
+                key: *key,
+                cas,
+            },
+            (17, keys) => Command::GatMany {
+                exptime: a,
+                keys,
+                cas,
+            },
             (11, _) => Command::FlushAll { delay: a },
             (12, _) => Command::Stats { args: a },
             (13, _) => Command::Verbosity { level: a },
@@ -165,12 +187,17 @@ impl Call {
             12 => "stats",
             13 => "verbosity",
             14 => "version",
-            _ => "quit",
+            15 => "quit",
+            16 | 17 => ["gat", "gats"][usize::from(self.cas)],
+            _ => self.meta.as_ref().map_or("", meta::Call::verb),
         };
         words.push(name.into());
+        if let 16 | 17 = self.kind {
+            words.push(self.args[0].clone().unwrap_or_default());
+        }
         for (bytes, escape) in &self.keys {
             // an empty key of a list is a miss, unasked
-            if self.kind == 1 && bytes.is_empty() {
+            if matches!(self.kind, 1 | 17) && bytes.is_empty() {
                 continue;
             }
             words.push(if *escape {
@@ -195,7 +222,12 @@ impl Call {
             12 if !a.is_empty() => words.extend(a.split(|byte| *byte == b' ').map(<[u8]>::to_vec)),
             _ => {}
         }
-        let data = matches!(self.kind, 6..=10).then(|| self.value.clone());
+        let mut data = matches!(self.kind, 6..=10).then(|| self.value.clone());
+        if let Some(meta) = &self.meta {
+            // what is to be refused is no command
+            words.extend(meta.words().unwrap_or_else(|| vec![b"?".to_vec()]));
+            data = meta.value().map(<[u8]>::to_vec);
+        }
         Request { words, data }
     }
 }
@@ -240,6 +272,9 @@ fn check_refusal(refused: &Refused, meant: &Request) {
     let odd = |byte: &u8| *byte <= 0x20 || *byte == 0x7f;
     let has_reason = args.iter().any(|word| word.iter().any(odd))
         || args.iter().any(|word| word == b"noreply")
+        || args.iter().any(Vec::is_empty)
+        // a line of gat is kept short
+        || meant.words[0].starts_with(b"gat") && text.len() > 1800
         || args.iter().any(|word| word.len() > 128)
         || meant.words[0] == b"stats" && text.len() > 1024;
     assert!(!taken || has_reason, "refused without need: {why}");
@@ -248,6 +283,7 @@ fn check_refusal(refused: &Refused, meant: &Request) {
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let mut pipeline = Pipeline::new(LIMITS);
+    pipeline.assume(Server::Memcached(Version::new(1, 6, 45)));
     let mut wire: Vec<u8> = Vec::new();
     let mut meant: Vec<Request> = Vec::new();
     let mut replies = 0;
@@ -255,7 +291,8 @@ pub fn run(data: &[u8]) {
         let way = input.below(6);
         let call = Call::read(&mut input);
         let keys = call.keys();
-        let command = call.command(&keys);
+        let meta = call.meta.as_ref().map(|meta| meta.meta(keys[0]));
+        let command = call.command(&keys, meta.as_ref());
         let request = call.meant();
         let before = pipeline.unsent().to_vec();
         let submitted = match way {
@@ -264,7 +301,7 @@ pub fn run(data: &[u8]) {
                 let pushed = batch.push(&command);
                 assert_eq!(batch.text_len() == 0, pushed.is_err());
                 pushed.map(|()| {
-                    assert!(pipeline.submit_batch(tag, &batch));
+                    assert!(pipeline.submit_batch(tag, &batch).is_ok());
                     &b""[..]
                 })
             }
@@ -283,7 +320,7 @@ pub fn run(data: &[u8]) {
                     assert!(pipeline.sent_with(sent, value));
                     assert_eq!(pipeline.unsent(), &all[sent..]);
                 }
-                replies += usize::from(call.kind < 15);
+                replies += usize::from(call.kind != 15);
                 meant.push(request);
             }
             Err(refused) => {
@@ -305,7 +342,11 @@ pub fn run(data: &[u8]) {
     let mut rest = wire.as_slice();
     for request in meant {
         match read(rest) {
-            Read::Request(read, len) => {
+            Read::Request(mut read, len) => {
+                if read.words[0].starts_with(b"m") {
+                    // flags may be in any order
+                    read.words[2..].sort();
+                }
                 assert_eq!(read, request);
                 let line = rest.split(|byte| *byte == b'\n').next().unwrap_or(rest);
                 let odd = line.iter().filter(|byte| **byte < 0x20 || **byte == 0x7f);

@@ -1,6 +1,8 @@
 //! Replies, parsed from a text that is there as a whole: what the decoder must come to, however it
 //! got the bytes. Written from protocol.txt and docs/errors.md.
 
+use crate::meta;
+
 /// What a reply says. Texts of errors are those of the module.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Seen {
@@ -11,6 +13,8 @@ pub enum Seen {
     Number(Vec<u8>),
     Version(Vec<u8>),
     Stats(Vec<Vec<u8>>),
+    /// Of a meta command: the fields, sorted, and the value.
+    Item(Vec<String>, Option<Vec<u8>>),
     Line(Vec<u8>),
     Bad(String),
 }
@@ -47,6 +51,8 @@ pub enum Asked {
     },
     Number,
     Version,
+    Meta(meta::Asked),
+    MetaNoop,
     Stats {
         kind: StatsKind,
     },
@@ -200,6 +206,15 @@ fn reply(asked: &Asked, cursor: &mut Cursor<'_>, limits: Limits) -> Result<(Seen
             let in_step = line == b"NOT_FOUND" || is_one_of(first_word(line), ERRORS);
             (Seen::Line(line.to_vec()), in_step)
         }
+        Asked::Meta(asked) => meta_reply(asked, cursor, limits)?,
+        Asked::MetaNoop => {
+            let line = cursor.line(limits.line)?;
+            // what an error tells is known then
+            match line == b"MN" || is_one_of(first_word(line), ERRORS) {
+                true => (Seen::Done, true),
+                false => (Seen::Line(line.to_vec()), false),
+            }
+        }
         Asked::Version => {
             let line = cursor.line(limits.line)?;
             match line.strip_prefix(b"VERSION ") {
@@ -212,6 +227,36 @@ fn reply(asked: &Asked, cursor: &mut Cursor<'_>, limits: Limits) -> Result<(Seen
         }
     };
     Ok((seen, in_step.into()))
+}
+
+fn meta_reply(
+    asked: &meta::Asked,
+    cursor: &mut Cursor<'_>,
+    limits: Limits,
+) -> Result<(Seen, bool), Stop> {
+    let line = cursor.line(limits.line)?;
+    let word = first_word(line);
+    if is_one_of(word, ERRORS) {
+        let in_step = asked.verb != "ms" || word == b"SERVER_ERROR";
+        return Ok((Seen::Line(line.to_vec()), in_step));
+    }
+    match meta::line(asked, line) {
+        meta::Line::Item(fields) => Ok((Seen::Item(fields, None), true)),
+        meta::Line::Miss => Ok((Seen::Miss, true)),
+        meta::Line::Other(text) => Ok((Seen::Line(text.into()), true)),
+        meta::Line::Bad(what) => bad(what),
+        meta::Line::Value(len, _) if len > limits.value as u64 => bad(&format!(
+            "value of {len} bytes exceeds the limit of {}",
+            limits.value
+        )),
+        meta::Line::Value(len, fields) => {
+            let data = cursor.data(len as usize)?.to_vec();
+            if asked.verb == "ma" && !is_number(&data) {
+                return bad("value is not a number");
+            }
+            Ok((Seen::Item(fields, Some(data)), true))
+        }
+    }
 }
 
 /// Up to twenty digits: an unsigned number of 64 bits has no more.

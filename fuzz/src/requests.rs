@@ -51,8 +51,9 @@ pub fn read(input: &[u8]) -> Read {
     }
     let mut len = line_len;
     let mut data = None;
-    if is_storage(&words[0]) {
-        let size: usize = match std::str::from_utf8(&words[4]).unwrap_or("").parse() {
+    if is_storage(&words[0]) || words[0] == b"ms" {
+        let at = if words[0] == b"ms" { 2 } else { 4 };
+        let size: usize = match std::str::from_utf8(&words[at]).unwrap_or("").parse() {
             Ok(size) if size <= i32::MAX as usize - 2 => size,
             _ => return Read::Refused(line_len),
         };
@@ -67,7 +68,8 @@ pub fn read(input: &[u8]) -> Read {
     }
     // looked for at the end of whatever may be silent, behind a key if it has one
     let may_be_silent = match words[0].as_slice() {
-        b"get" | b"gets" | b"stats" | b"version" | b"quit" => false,
+        b"get" | b"gets" | b"gat" | b"gats" | b"stats" | b"version" | b"quit" => false,
+        b"mg" | b"ms" | b"md" | b"ma" | b"mn" => false,
         b"flush_all" | b"verbosity" => true,
         _ => words.len() > 2,
     };
@@ -107,6 +109,13 @@ fn is_valid(words: &[Vec<u8>]) -> bool {
     let is_key = |at: usize| args.get(at).is_some_and(|key| key.len() <= MAX_KEY);
     match name.as_slice() {
         b"get" | b"gets" => !args.is_empty() && args.iter().all(|key| key.len() <= MAX_KEY),
+        b"gat" | b"gats" => {
+            args.len() > 1
+                && is_signed(&args[0])
+                && args[1..].iter().all(|key| key.len() <= MAX_KEY)
+        }
+        b"mg" | b"ms" | b"md" | b"ma" => crate::meta::is_valid(words),
+        b"mn" => true,
         name if is_storage(name) => {
             let cas = name == b"cas";
             match numbers(1).as_slice() {

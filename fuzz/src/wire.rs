@@ -255,7 +255,7 @@ impl Wire {
             lens.push(batch.text_len() - before);
         }
         assert_eq!(batch.len(), calls.len());
-        assert!(self.pipeline.submit_batch(tag, &batch));
+        assert!(self.pipeline.submit_batch(tag, &batch).is_ok());
         for (call, len) in calls.iter().zip(lens) {
             self.push_in_flight(tag, call, len);
         }

@@ -1,14 +1,14 @@
 //! `lua_memcached_upstream HOST:PORT NAME;`: what `connect(HOST, PORT)` means.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{c_char, c_void};
+use std::ffi::c_char;
 use std::iter::successors;
 use std::ptr;
 
-use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_str_t};
+use nginx_sys::ngx_str_t;
 
 use super::upstream::Servers;
-use super::{ERROR, LocConf};
+use super::{Directive, ERROR, LocConf};
 use crate::contain::contain;
 use crate::nginx::{Conf, Live};
 
@@ -82,15 +82,15 @@ fn split(text: &[u8]) -> Option<(&[u8], u16)> {
     (!host.is_empty() && !colons && port > 0).then_some((host, port))
 }
 
-/// The directive's handler.
-pub unsafe extern "C" fn set(
-    cf: *mut ngx_conf_t,
-    _: *mut ngx_command_t,
-    conf: *mut c_void,
-) -> *mut c_char {
-    // SAFETY: this is a handler; `create_loc_conf` made the location's configuration.
-    let (cf, conf) = unsafe { (Conf::from_raw(cf), &*conf.cast::<Cell<LocConf>>()) };
-    contain(|| add(cf, conf)).unwrap_or(ERROR)
+/// `lua_memcached_upstream`
+pub enum SetMapping {}
+
+impl Directive for SetMapping {
+    type Of = LocConf;
+
+    fn set(cf: Conf, conf: &Cell<LocConf>) -> *mut c_char {
+        contain(|| add(cf, conf)).unwrap_or(ERROR)
+    }
 }
 
 fn add(cf: Conf, conf: &Cell<LocConf>) -> *mut c_char {

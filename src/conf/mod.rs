@@ -1,10 +1,13 @@
 //! The configuration of locations and of `upstream` blocks: this module's
 //! directives, and the SSL contexts made of ngx_lua's.
 
+mod directive;
 #[cfg(feature = "groups")]
 mod mapping;
 mod multiplex;
+mod queue;
 mod size;
+mod time;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls;
 #[cfg(feature = "groups")]
@@ -17,23 +20,23 @@ use std::sync::OnceLock;
 
 use nginx_sys::ngx_conf_t;
 
-#[cfg(ngx_feature = "http_ssl")]
 use crate::contain::contain;
-use crate::nginx::{Conf, Live, Module, Request};
+use crate::nginx::{Conf, HttpBlock, Live, Module, Request};
 
 #[cfg(ngx_feature = "http_ssl")]
 pub use tls::Context;
 
-pub use multiplex::{MAX_CONNECTIONS, Multiplex, places as multiplex_places, set as set_multiplex};
-pub use size::set_max_value_size;
+pub use directive::{Directive, create, set};
+pub use multiplex::{MAX_CONNECTIONS, Multiplex, SetMultiplex, places as multiplex_places};
+pub use queue::{Queueing, SetQueue};
+pub use size::MaxValueSize;
 
 #[cfg(feature = "groups")]
-pub use mapping::set as set_mapping;
+pub use mapping::SetMapping;
 #[cfg(feature = "groups")]
 pub use upstream::{
-    Current, Servers, UpstreamError, check as check_upstreams, create as create_srv_conf,
-    set_check, set_discover, set_failover, set_hash, set_module as set_upstream_module, with_group,
-    with_servers,
+    Current, Servers, SetCheck, SetDiscover, SetFailover, SetHash, UpstreamConf, UpstreamError,
+    check as check_upstreams, set_module as set_upstream_module, with_group, with_servers,
 };
 
 /// This module.
@@ -52,10 +55,18 @@ pub struct LocConf {
     max_value_size: usize,
     /// `None`: not set here.
     multiplex: Option<Multiplex>,
+    /// `None`: not set here.
+    queue: Option<Queueing>,
     #[cfg(feature = "groups")]
     mappings: mapping::Mappings,
     #[cfg(ngx_feature = "http_ssl")]
     ssl: Context,
+}
+
+impl Default for LocConf {
+    fn default() -> LocConf {
+        LocConf::UNSET
+    }
 }
 
 impl LocConf {
@@ -63,6 +74,7 @@ impl LocConf {
     const UNSET: LocConf = LocConf {
         max_value_size: UNSET,
         multiplex: None,
+        queue: None,
         #[cfg(feature = "groups")]
         mappings: mapping::Mappings::NONE,
         #[cfg(ngx_feature = "http_ssl")]
@@ -73,6 +85,16 @@ impl LocConf {
     #[inline(always)]
     pub fn of(request: Request) -> LocConf {
         let conf = MODULE.get().and_then(|module| request.conf(module));
+        conf.map_or(LocConf::UNSET, |conf| conf.get())
+    }
+
+    /// The configuration of the current cycle's http block.
+    pub fn of_http() -> LocConf {
+        let http = HttpBlock::current();
+        let conf = MODULE
+            .get()
+            .zip(http)
+            .and_then(|(module, http)| http.conf(module));
         conf.map_or(LocConf::UNSET, |conf| conf.get())
     }
 
@@ -88,6 +110,11 @@ impl LocConf {
     /// `lua_memcached_multiplex`
     pub fn multiplex(self) -> Multiplex {
         self.multiplex.unwrap_or(Multiplex::OFF)
+    }
+
+    /// `lua_memcached_queue`
+    pub fn queue(self) -> Queueing {
+        self.queue.unwrap_or(Queueing::DEFAULT)
     }
 
     /// `lua_memcached_upstream`: the servers that `connect(host, port)` means.
@@ -111,6 +138,7 @@ impl LocConf {
             };
         }
         self.multiplex = self.multiplex.or(parent.multiplex);
+        self.queue = self.queue.or(parent.queue);
         #[cfg(feature = "groups")]
         {
             self.mappings = self.mappings.or(parent.mappings);
@@ -121,8 +149,8 @@ impl LocConf {
 /// `NGX_CONF_ERROR`
 pub const ERROR: *mut c_char = usize::MAX as *mut c_char;
 
-/// Sets the module whose [`create_loc_conf`] is that of this file. To be called
-/// before anything else.
+/// Sets the module that makes a [`LocConf`] for each location. To be called before
+/// anything else.
 pub fn set_module(module: &'static Module<Cell<LocConf>>) {
     // a second configuration has the same one
     let _ = MODULE.set(module);
@@ -161,14 +189,6 @@ pub fn complete(cf: Conf) {
     tls::forget();
 }
 
-/// `create_loc_conf`
-pub unsafe extern "C" fn create_loc_conf(cf: *mut ngx_conf_t) -> *mut c_void {
-    // SAFETY: this is a hook.
-    let cf = unsafe { Conf::from_raw(cf) };
-    let conf = cf.keep(Cell::new(LocConf::UNSET));
-    conf.map_or(ptr::null_mut(), |conf| conf.as_ptr().cast())
-}
-
 /// `merge_loc_conf`
 pub unsafe extern "C" fn merge_loc_conf(
     cf: *mut ngx_conf_t,
@@ -178,7 +198,7 @@ pub unsafe extern "C" fn merge_loc_conf(
     let (Some(parent), Some(child)) = (NonNull::new(parent), NonNull::new(child)) else {
         return ERROR;
     };
-    // SAFETY: this is a hook; both came from `create_loc_conf`.
+    // SAFETY: this is a hook; both came from `create`.
     let (cf, parent, child) = unsafe {
         let of = |conf: NonNull<c_void>| Live::<Cell<LocConf>>::new(conf.cast());
         (Conf::from_raw(cf), of(parent), of(child))

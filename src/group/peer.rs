@@ -9,10 +9,9 @@ use crate::distribution::{Parts, parts};
 pub struct Peer {
     /// As the configuration says behind `server`; what is hashed.
     pub server: Box<[u8]>,
-    /// The address as text, `10.0.0.1:11211`: for logs, results and pools.
+    /// The address as text, `10.0.0.1:11211`: for logs, results and pools. Servers at the same
+    /// address have the same text.
     pub name: Box<[u8]>,
-    /// The address as the system has it.
-    pub address: Box<[u8]>,
     /// At least 1.
     pub weight: u32,
     /// Whether it is used only when others are down.
@@ -40,11 +39,11 @@ impl Peer {
 ///
 /// If there is no memory.
 pub fn vanished(old: &[Peer], new: &[Peer]) -> Result<Vec<usize>, TryReserveError> {
-    let known = sorted(new, |peer| &peer.address)?;
+    let known = sorted(new, |peer| &peer.name)?;
     let mut gone = Vec::new();
     gone.try_reserve(old.len())?;
     gone.extend((0..).zip(old).filter_map(|(at, peer)| {
-        let found = known.binary_search_by_key(&&peer.address, |(address, _)| address);
+        let found = known.binary_search_by_key(&&peer.name, |(name, _)| name);
         found.is_err().then_some(at)
     }));
     Ok(gone)
@@ -89,7 +88,7 @@ pub fn translated(
 }
 
 fn identity(peer: &Peer) -> (&[u8], &[u8], bool) {
-    (&peer.server, &peer.address, peer.backup)
+    (&peer.server, &peer.name, peer.backup)
 }
 
 fn sorted<'a, K: Ord>(
@@ -111,7 +110,6 @@ impl Peer {
         Peer {
             server: bytes(server),
             name: bytes(address),
-            address: bytes(address),
             weight: 1,
             backup,
         }

@@ -50,7 +50,6 @@ proptest! {
         let peers: Vec<_> = (0u8..).zip(&list).map(|(at, (name, weight, backup, _))| Peer {
             server: format!("cache-{name}:11211").into_bytes().into(),
             name: Box::new([at]),
-            address: Box::new([at]),
             weight: *weight,
             backup: *backup,
         }).collect();

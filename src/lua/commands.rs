@@ -13,7 +13,7 @@ use super::handle;
 use super::pipeline;
 use super::results::Shape;
 use super::stack::{Stack, type_name};
-use super::suspend::{cannot_wait, go_on};
+use super::suspend::{ask, cannot_wait, go_on, question};
 use crate::protocol::{Arith, Command, Key, Verb};
 use crate::transport::{self, CallError, Caller, Commands, Error, Rejected, not_connected};
 
@@ -29,7 +29,7 @@ pub const VERBS: [(&str, Verb); 6] = [
 ];
 
 /// Sends a command or adds it to an open pipeline.
-fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
+pub fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
     let session = match handle::id_argument(stack, 1) {
         None => match pipeline::id_at(stack, 1) {
             Some(id) => return pipeline::queue(stack, id, shape, command),
@@ -39,6 +39,9 @@ fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
     };
     let request = stack.request();
     let Some(key) = session else {
+        if let Some(why) = handle::failure_argument(stack, 1) {
+            return stack.failure(Shape::nils(shape), String::from_utf8_lossy(why));
+        }
         return stack.failure(
             Shape::nils(shape),
             not_connected(request, "send", Error::Closed),
@@ -53,6 +56,9 @@ fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
     };
     let next = transport::submit(key, Shape::slot(shape), caller, Commands::One(command));
     if let Err(CallError::Failed(Rejected::Refused(refused))) = &next {
+        if let Some(question) = question(refused) {
+            return ask(stack, shape, key, &question);
+        }
         explain::refused(stack, refused);
     }
     go_on(stack, shape, next)
@@ -60,7 +66,7 @@ fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
 
 /// The key at `index`; whether to escape it is at the next index. Raises an
 /// error if a transform returned neither a string nor a number.
-fn key<'a>(stack: Stack, index: c_int) -> Key<'a> {
+pub fn key<'a>(stack: Stack, index: c_int) -> Key<'a> {
     Key {
         bytes: stack.required_text(index, "key"),
         escape: flag(stack, index + 1),
@@ -93,6 +99,34 @@ pub fn get_many(stack: Stack) -> c_int {
         stack,
         many(stack, 5),
         &Command::GetMany { keys: &keys, cas },
+    )
+}
+
+/// `gat(target, key, escape, exptime)`
+pub fn gat<const CAS: bool>(stack: Stack) -> c_int {
+    let shape = if CAS { Shape::GETS } else { Shape::GET };
+    run(
+        stack,
+        shape,
+        &Command::Gat {
+            key: key(stack, 2),
+            exptime: stack.optional_text(4, "exptime"),
+            cas: CAS,
+        },
+    )
+}
+
+/// `gat_many(target, keys, escape, cas, unescape, exptime)`, as [`get_many`]
+pub fn gat_many(stack: Stack) -> c_int {
+    let keys = keys(stack, 2);
+    run(
+        stack,
+        many(stack, 5),
+        &Command::GatMany {
+            keys: &keys,
+            exptime: stack.optional_text(6, "exptime"),
+            cas: flag(stack, 4),
+        },
     )
 }
 

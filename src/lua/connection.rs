@@ -105,7 +105,7 @@ pub fn connect(stack: Stack) -> c_int {
         pool,
         pool_size: options.pool_size,
         backlog: options.backlog,
-        multiplex: multiplex(stack, request),
+        multiplex: multiplex(stack, request, ADDED + 1),
     };
     let found = found.filter(|key| transport::is_session(*key));
     let (object, handle) = match found {
@@ -153,10 +153,10 @@ fn kept_timeouts(stack: Stack) -> Timeouts {
 }
 
 /// Whether and how the `sock` that connects shares connections. The option of
-/// `new` takes precedence over the location's directive.
-fn multiplex(stack: Stack, request: Request) -> Multiplex {
+/// `new`, which is at the index `option`, takes precedence over the location's directive.
+pub fn multiplex(stack: Stack, request: Request, option: c_int) -> Multiplex {
     let mut multiplex = LocConf::of(request).multiplex();
-    let said = stack.number(ADDED + 1);
+    let said = stack.number(option);
     if said != 0.0 {
         multiplex.connections = (said as usize).min(MAX_CONNECTIONS);
     }

@@ -208,7 +208,7 @@ fn ignored(stack: Stack, method: &str, what: fmt::Arguments<'_>) {
 }
 
 /// Logs `line` unless there were many of its kind, which are counted.
-fn counted(stack: Stack, level: u32, words: &str, line: fmt::Arguments<'_>) {
+pub fn counted(stack: Stack, level: u32, words: &str, line: fmt::Arguments<'_>) {
     let kind = LineKind {
         words,
         about: "",
@@ -293,7 +293,7 @@ unsafe fn text_of(text: *const c_char) -> Option<String> {
 }
 
 /// A user's text, shortened and with everything escaped but printable ASCII.
-struct Shown<'a>(&'a [u8]);
+pub struct Shown<'a>(pub &'a [u8]);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

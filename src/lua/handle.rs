@@ -10,7 +10,8 @@ use std::cell::Cell;
 use std::ffi::c_int;
 
 use mlua::ffi::{
-    LUA_TBOOLEAN, LUA_TFUNCTION, LUA_TNUMBER, LUA_TTABLE, lua_CFunction, lua_upvalueindex,
+    LUA_TBOOLEAN, LUA_TFUNCTION, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE, lua_CFunction,
+    lua_upvalueindex,
 };
 
 use super::fields;
@@ -67,6 +68,15 @@ fn collect(stack: Stack) -> c_int {
 pub fn id_argument(stack: Stack, index: c_int) -> Option<SessionKey> {
     let id = stack.number(index);
     (id != 0.0).then(|| SessionKey::from_number(id))
+}
+
+/// Why there is no session: a client passes the text in the place of its id.
+#[cold]
+pub fn failure_argument<'a>(stack: Stack, index: c_int) -> Option<&'a [u8]> {
+    match stack.kind(index) {
+        LUA_TSTRING => stack.text(index),
+        _ => None,
+    }
 }
 
 /// The session that the glue passed at `index`: by its id or, as

@@ -1,4 +1,4 @@
-//! Commands Lua sees: the module `resty.memcached`.
+//! What Lua sees: the module `resty.memcached`.
 //!
 //! | file | subject |
 //! |---|---|
@@ -8,12 +8,16 @@
 //! | `handle` | what Lua objects hold of ours: generational ids |
 //! | `connection` | connecting, keepalive, timeouts, closing |
 //! | `commands` | memcached commands |
+//! | `meta` | meta commands and their options |
+//! | `php`, `zlib` | the codec "php" |
 //! | `pipeline` | open pipelines |
+//! | `queue` | the Lua module `resty.memcached.queue` |
 //! | `group` | servers used as one |
 //! | `raw` | `sock:send` and `sock:receive` |
 //! | `tls` | `sock:sslhandshake` |
 //! | `suspend` | operations that may have to wait |
 //! | `results` | outcomes to Lua values |
+//! | `client` | the Lua module `resty.memcached.client` |
 //! | `status` | the Lua module `resty.memcached.status` |
 //! | `explain` | lines in error.log that explain what the caller did |
 //!
@@ -23,6 +27,7 @@
 //! start(id, …))`. If `start` has its results at once, it returns them, and
 //! `finish` passes them on.
 
+mod client;
 mod commands;
 mod connection;
 mod explain;
@@ -30,17 +35,21 @@ mod fields;
 #[cfg(feature = "groups")]
 mod group;
 mod handle;
+mod meta;
+mod php;
 mod pipeline;
+mod queue;
 mod raw;
 mod results;
 mod stack;
-pub mod status;
+mod status;
 mod suspend;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls;
 #[cfg(not(ngx_feature = "http_ssl"))]
 #[path = "tls_absent.rs"]
 mod tls;
+mod zlib;
 
 use std::ffi::{CStr, c_int};
 
@@ -50,7 +59,8 @@ use mlua::ffi::{
 use mlua::{Lua, Table};
 
 use crate::conf::MAX_CONNECTIONS;
-use crate::ngx_lua::{State, Value};
+use crate::ngx_lua::{State, Table as NativeTable, Value};
+use crate::protocol::MAX_GAT_KEYS;
 use results::Shape;
 use stack::native;
 
@@ -58,7 +68,7 @@ use stack::native;
 const API_VERSION: &str = "0.17";
 
 /// The module's name for `require`.
-pub const NAME: &CStr = c"resty.memcached";
+const NAME: &CStr = c"resty.memcached";
 
 /// The methods: chunks that run one after the other. Each is called with the
 /// native functions and with a table in which the chunks share functions.
@@ -69,6 +79,10 @@ const GLUE: &[&str] = &[
     include_str!("glue/keys.lua"),
     include_str!("glue/commands.lua"),
     include_str!("glue/pipeline.lua"),
+    include_str!("glue/meta.lua"),
+    include_str!("glue/codec.lua"),
+    include_str!("glue/client_options.lua"),
+    include_str!("glue/client.lua"),
     #[cfg(feature = "groups")]
     include_str!("glue/group.lua"),
 ];
@@ -76,11 +90,27 @@ const GLUE: &[&str] = &[
 /// The name of each chunk in error positions and tracebacks.
 const CHUNK_NAME: &str = "=resty.memcached";
 
-/// `require "resty.memcached"`.
-pub unsafe extern "C-unwind" fn open(state: *mut lua_State) -> c_int {
-    // SAFETY: ngx_lua calls this with the state of the VM that requires it.
-    unsafe { Lua::entrypoint1(state, build) }
+/// Where each VM keeps what the chunks share.
+const GLUE_NAME: &str = "resty.memcached.glue";
+
+/// What `require` calls: a function of Lua's that returns what `$build` makes.
+macro_rules! open {
+    ($build:path) => {{
+        unsafe extern "C-unwind" fn open(state: *mut lua_State) -> c_int {
+            // SAFETY: ngx_lua calls this with the state of the VM that requires it.
+            unsafe { Lua::entrypoint1(state, $build) }
+        }
+        open
+    }};
 }
+
+/// The names of the Lua modules, and what `require` calls for each.
+pub const MODULES: [(&CStr, lua_CFunction); 4] = [
+    (NAME, open!(build)),
+    (c"resty.memcached.status", open!(status::build)),
+    (c"resty.memcached.queue", open!(queue::build)),
+    (c"resty.memcached.client", open!(client::build)),
+];
 
 /// `require` of an alias: it returns the same table, so a change to one shows
 /// in the other.
@@ -95,14 +125,28 @@ pub unsafe extern "C-unwind" fn open_alias(state: *mut lua_State) -> c_int {
     1
 }
 
+/// `require "resty.memcached"`.
 fn build(lua: &Lua) -> mlua::Result<Table> {
-    // SAFETY: mlua passes the state of a C function that runs, and takes what was
-    // pushed.
-    let native: Table =
-        unsafe { lua.exec_raw((), |state| push_native_functions(State::new(state)))? };
+    shared(lua)?.get("module")
+}
+
+/// What the Lua modules share, made once in each VM.
+fn shared(lua: &Lua) -> mlua::Result<Table> {
+    if let Ok(glue) = lua.named_registry_value(GLUE_NAME) {
+        return Ok(glue);
+    }
+    let glue = make_glue(lua)?;
+    lua.set_named_registry_value(GLUE_NAME, &glue)?;
+    Ok(glue)
+}
+
+fn make_glue(lua: &Lua) -> mlua::Result<Table> {
+    let native = native_table(lua, native_functions(), add_other_functions)?;
     native.set("version", API_VERSION)?;
     native.set("same_session", tls::SAME_SESSION)?;
     native.set("max_connections", MAX_CONNECTIONS)?;
+    native.set("max_gat_keys", MAX_GAT_KEYS)?;
+    native.set("again", results::AGAIN)?;
     let verbs = commands::VERBS.iter().enumerate();
     let verbs = verbs.map(|(number, (name, _))| (*name, number));
     native.set("verbs", lua.create_table_from(verbs)?)?;
@@ -112,23 +156,38 @@ fn build(lua: &Lua) -> mlua::Result<Table> {
         let chunk = lua.load(fields::with_indices(chunk)).set_name(CHUNK_NAME);
         chunk.call::<()>((&native, &glue))?;
     }
-    glue.get("module")
+    Ok(glue)
 }
 
-/// Pushes a table of the native functions.
-fn push_native_functions(state: State) {
-    let native = state.push_table(0, 64);
-    for (name, function) in native_functions() {
-        native.set(
-            Value::Bytes(name.as_bytes()),
-            Value::Function(function, &[]),
-        );
-    }
-    #[cfg(feature = "groups")]
-    for (name, function) in group_functions() {
+/// A table of native functions, and of what `more` adds.
+fn native_table(
+    lua: &Lua,
+    functions: impl IntoIterator<Item = (&'static str, lua_CFunction)>,
+    more: impl FnOnce(State, NativeTable),
+) -> mlua::Result<Table> {
+    let push = |state: State| {
+        let table = state.push_table(0, 64);
+        set_functions(table, functions);
+        more(state, table);
+    };
+    // SAFETY: mlua passes the state of a C function that runs, and takes what was
+    // pushed.
+    unsafe { lua.exec_raw((), |state| push(State::new(state))) }
+}
+
+fn set_functions(
+    table: NativeTable,
+    functions: impl IntoIterator<Item = (&'static str, lua_CFunction)>,
+) {
+    for (name, function) in functions {
         let function = Value::Function(function, &[]);
-        native.set(Value::Bytes(name.as_bytes()), function);
+        table.set(Value::Bytes(name.as_bytes()), function);
     }
+}
+
+fn add_other_functions(state: State, native: NativeTable) {
+    #[cfg(feature = "groups")]
+    set_functions(native, group_functions());
     native.set(Value::Bytes(b"finish_get"), results::finish_get());
     handle::set_with_spares(
         state,
@@ -169,6 +228,8 @@ fn native_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)>
             "finish_connect",
             native!(results::finish::<{ Shape::CONNECT }>),
         ),
+        ("attach", native!(client::attach)),
+        ("release", native!(client::release)),
         ("settimeout", native!(connection::settimeout)),
         ("settimeouts", native!(connection::settimeouts)),
         ("getreusedtimes", native!(connection::getreusedtimes)),
@@ -190,6 +251,31 @@ fn native_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)>
         (
             "finish_many_raw",
             native!(results::finish::<{ Shape::MANY_RAW }>),
+        ),
+        ("gat", native!(commands::gat::<false>)),
+        ("gats", native!(commands::gat::<true>)),
+        ("gat_many", native!(commands::gat_many)),
+        ("php_decode", native!(php::decode)),
+        ("php_encode", native!(php::encode)),
+        ("meta_get", native!(meta::get)),
+        (
+            "finish_meta_get",
+            native!(results::finish::<{ Shape::META_GET }>),
+        ),
+        ("meta_set", native!(meta::set)),
+        (
+            "finish_meta_set",
+            native!(results::finish::<{ Shape::META_SET }>),
+        ),
+        ("meta_delete", native!(meta::delete)),
+        (
+            "finish_meta_delete",
+            native!(results::finish::<{ Shape::META_DELETE }>),
+        ),
+        ("meta_arith", native!(meta::arith)),
+        (
+            "finish_meta_arith",
+            native!(results::finish::<{ Shape::META_ARITH }>),
         ),
         ("store", native!(commands::store)),
         ("delete", native!(commands::delete)),

@@ -8,13 +8,14 @@ use mlua::ffi::LUA_TBOOLEAN;
 
 use super::explain;
 use super::handle::{self, Kind};
-use super::results::{Shape, push_reply};
+use super::results::{AGAIN, Shape, is_told, push_reply};
 use super::stack::{Stack, native};
-use super::suspend::{cannot_wait, go_on};
+use super::suspend::{ask, cannot_wait, go_on, question};
 use crate::ngx_lua::Table;
-use crate::protocol::{Command, Reply};
+use crate::protocol::{Answer, Command, Refused, Reply};
 use crate::transport::{
-    self, Begun, Caller, Error, Outcome, PipelineKey, Queued, Rejected, Slot, not_connected,
+    self, Begun, CallError, Caller, Error, Outcome, PipelineKey, Queued, Rejected, SessionKey,
+    Slot, not_connected,
 };
 
 static KIND: Kind = Kind {
@@ -65,6 +66,9 @@ pub fn queue(stack: Stack, key: PipelineKey, shape: u8, command: &Command<'_>) -
 pub fn commit(stack: Stack) -> c_int {
     let request = stack.request();
     let Some(session) = handle::session_argument(stack, 1) else {
+        if let Some(why) = handle::failure_argument(stack, 1) {
+            return stack.failure(1, String::from_utf8_lossy(why));
+        }
         return stack.failure(1, not_connected(request, "send", Error::Closed));
     };
     let caller = match stack.waiter(request) {
@@ -79,8 +83,26 @@ pub fn commit(stack: Stack) -> c_int {
     };
     match transport::commit(session, caller, id) {
         Ok(Begun::Ready(outcome)) => push_outcome(stack, id, outcome),
+        Err(CallError::Failed(Rejected::Refused(refused))) => refuse(stack, session, id, &refused),
         next => go_on(stack, Shape::LINE, next),
     }
+}
+
+/// Nothing of a pipeline was sent, because of what its server cannot do, or may
+/// not be able to do. It is asked, or some commands are refused. Then the
+/// pipeline is to be committed again.
+#[cold]
+fn refuse(stack: Stack, session: SessionKey, id: PipelineKey, refused: &Refused) -> c_int {
+    if let Some(question) = question(refused) {
+        return ask(stack, Shape::LINE, session, &question);
+    }
+    explain::refused(stack, refused);
+    if let Answer::NotSupported(by) = refused.answer {
+        transport::restrict_pipeline(id, by);
+        stack.push_integer(AGAIN);
+        return 1;
+    }
+    stack.failure(1, refused)
 }
 
 /// `finish_commit(pipeline, sock, id, commit(id, pipeline))`, see
@@ -94,6 +116,10 @@ pub fn finish_commit(stack: Stack) -> c_int {
         None => Outcome::Failed(Error::Closed),
     };
     stack.release_anchors();
+    if is_told(&outcome) {
+        stack.push_integer(AGAIN);
+        return 1;
+    }
     match id_at(stack, 1) {
         Some(id) => push_outcome(stack, id, outcome),
         None => stack.failure(1, Error::Unknown),
@@ -106,6 +132,11 @@ fn push_outcome(stack: Stack, key: PipelineKey, outcome: Outcome) -> c_int {
     let (replies, failure) = match outcome {
         Outcome::Replies(replies, failure) => (replies, failure),
         Outcome::Failed(error) => return stack.failure(1, error),
+        // to the question what the server can do
+        Outcome::Reply(Reply::Line(line)) => {
+            return stack.failure(1, String::from_utf8_lossy(&line));
+        }
+        Outcome::Reply(Reply::Malformed(malformed)) => return stack.failure(1, malformed),
         Outcome::Ended => return stack.suspend_for_good(),
         _ => return stack.failure(1, Error::Unknown),
     };
@@ -115,7 +146,7 @@ fn push_outcome(stack: Stack, key: PipelineKey, outcome: Outcome) -> c_int {
     let mut failure = failure;
     for (at, slot) in (1..).zip(&commands) {
         match slot {
-            Queued::Refused(shape, answer) => put_failure(stack, results, at, *shape, answer),
+            Queued::Refused(shape, refused) => put_failure(stack, results, at, *shape, refused),
             Queued::Command(shape) => match replies.next() {
                 Some(reply) => {
                     put_reply(stack, results, at, *shape, &reply);

@@ -9,7 +9,7 @@ use super::explain;
 use super::handle;
 use super::stack::{Stack, native};
 use crate::ngx_lua::{Table, Value};
-use crate::protocol::{Hit, Reply, Values, is_plain, unescape_into};
+use crate::protocol::{Hit, MetaItem, Reply, Values, is_plain, unescape_into};
 use crate::transport::{self, Outcome, Slot};
 
 /// Which values a method returns.
@@ -38,6 +38,23 @@ impl Shape {
     /// The address of a TLS session (0: none) or `nil, err`
     pub const HANDSHAKE: u8 = 9;
 
+    /// A table or nil, or `nil, err`
+    pub const META_GET: u8 = 10;
+    /// A table, or `nil, err`
+    pub const META_SET: u8 = 11;
+    /// `1` or `nil, err`
+    pub const META_DELETE: u8 = 12;
+    /// `number, nil, ttl` or `nil, err`
+    pub const META_ARITH: u8 = 13;
+
+    /// Those of commands that may have to ask first what the server can do.
+    const fn may_ask(shape: u8) -> bool {
+        matches!(
+            shape,
+            Shape::META_GET | Shape::META_SET | Shape::META_DELETE | Shape::META_ARITH
+        )
+    }
+
     /// How many nils precede an error.
     pub fn nils(shape: u8) -> c_int {
         match shape {
@@ -55,6 +72,14 @@ impl Shape {
         }
     }
 }
+
+/// What is returned instead of results where the server had to be asked what it
+/// can do: the command is to be started again. No result of one that needs it is
+/// this number.
+///
+/// An older server would take a value for commands or ignore an option. So the
+/// first meta command on a connection asks for the version.
+pub const AGAIN: i64 = 0;
 
 /// Upvalue of `finish::<{ Shape::GET }>`: the string `"0"`. Most flags are 0,
 /// and pushing an upvalue is cheaper than interning a string.
@@ -77,11 +102,35 @@ pub fn finish<const SHAPE: u8>(stack: Stack) -> c_int {
             let slot = Shape::slot(SHAPE);
             let outcome = transport::take_outcome(key, slot);
             stack.release_anchors();
+            if Shape::may_ask(SHAPE) {
+                return push_told(stack, SHAPE, outcome);
+            }
             let zero = (SHAPE == Shape::GET).then_some(ZERO);
             push(stack, SHAPE, outcome, zero)
         }
         None => stack.failure(Shape::nils(SHAPE), transport::Error::Closed),
     }
+}
+
+/// As [`push`], for a command that may have had to ask first.
+fn push_told(stack: Stack, shape: u8, outcome: Outcome) -> c_int {
+    match outcome {
+        Outcome::Reply(reply @ Reply::Meta(_)) => {
+            let pushed = push_reply(stack, shape, &reply, None);
+            transport::recycle(reply);
+            pushed
+        }
+        outcome if is_told(&outcome) => {
+            stack.push_integer(AGAIN);
+            1
+        }
+        outcome => push(stack, shape, outcome, None),
+    }
+}
+
+/// Whether the server has told what it can do, and nothing else was asked.
+pub fn is_told(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Reply(Reply::Version(_) | Reply::Done))
 }
 
 /// Pushes what a method of this shape returns for an outcome, and returns the
@@ -170,6 +219,7 @@ pub fn push_reply(stack: Stack, shape: u8, reply: &Reply, zero: Option<c_int>) -
             stack.push_bytes(digits.as_bytes());
             1
         }
+        Reply::Meta(item) => push_meta(stack, shape, item),
         Reply::Version(text) => {
             stack.push_bytes(text);
             1
@@ -193,6 +243,50 @@ pub fn push_reply(stack: Stack, shape: u8, reply: &Reply, zero: Option<c_int>) -
         Reply::Malformed(malformed) => {
             explain::malformed(stack, malformed);
             stack.failure(Shape::nils(shape), malformed)
+        }
+    }
+}
+
+/// What a meta command's method returns.
+fn push_meta(stack: Stack, shape: u8, item: &MetaItem) -> c_int {
+    match shape {
+        Shape::META_GET | Shape::META_SET => {
+            let table = stack.push_table(0, 4);
+            let field = |name: &[u8], value: Option<Value<'_>>| {
+                if let Some(value) = value {
+                    table.set(Value::Bytes(name), value);
+                }
+            };
+            let number = |n: u64| Value::Number(n as f64);
+            let set = |flag: bool| flag.then_some(Value::Boolean(true));
+            field(b"value", item.value.as_deref().map(Value::Bytes));
+            field(
+                b"flags",
+                item.flags.as_ref().map(|n| Value::Bytes(n.as_bytes())),
+            );
+            field(
+                b"cas",
+                item.cas.as_ref().map(|n| Value::Bytes(n.as_bytes())),
+            );
+            field(b"ttl", item.ttl.map(|ttl| Value::Number(f64::from(ttl))));
+            field(b"size", item.size.map(number));
+            field(b"hit", item.hit.map(Value::Boolean));
+            field(b"last_access", item.last_access.map(number));
+            field(b"won", set(item.won));
+            field(b"stale", set(item.stale));
+            field(b"lost", set(item.lost));
+            1
+        }
+        Shape::META_ARITH => {
+            stack.push_bytes(item.value.as_deref().unwrap_or_default());
+            let Some(ttl) = item.ttl else { return 1 };
+            stack.push_nil();
+            stack.push_integer(ttl.into());
+            3
+        }
+        _ => {
+            stack.push_integer(1);
+            1
         }
     }
 }

@@ -112,6 +112,10 @@ impl Stack {
         self.push(Value::Number(n));
     }
 
+    pub fn push_boolean(self, value: bool) {
+        self.push(Value::Boolean(value));
+    }
+
     pub fn push_nil(self) {
         self.push(Value::Nil);
     }

@@ -5,9 +5,10 @@ use std::ffi::c_int;
 use std::fmt;
 
 use super::explain;
-use super::results::{Shape, push};
+use super::results::{AGAIN, Shape, is_told, push};
 use super::stack::{CannotWait, Stack};
 use crate::nginx::Request;
+use crate::protocol::{Answer, Command, Refused};
 use crate::transport::{self, Begun, CallError, Caller, Error, Rejected, SessionKey};
 
 /// Who calls a method that may have to wait. Under a C function that cannot be
@@ -93,5 +94,34 @@ pub fn cannot_wait(
     match transport::check_ready(key, request) {
         Ok(()) => stack.cannot_wait(Shape::nils(shape), why),
         Err(error) => give_up(stack, shape, CallError::Failed(error)),
+    }
+}
+
+/// What the server is to be asked before a command can be sent.
+pub fn question(refused: &Refused) -> Option<Command<'static>> {
+    match refused.answer {
+        Answer::VersionUnknown => Some(Command::Version),
+        Answer::MetaUnknown => Some(Command::MetaNoop),
+        _ => None,
+    }
+}
+
+/// Asks the server what it can do, and has the command started [`AGAIN`].
+#[cold]
+pub fn ask(stack: Stack, shape: u8, key: SessionKey, question: &Command<'_>) -> c_int {
+    let request = stack.request();
+    let caller = match stack.waiter(request) {
+        Ok(waiter) => Caller {
+            request,
+            waiter: Some(waiter),
+        },
+        Err(why) => return cannot_wait(stack, shape, key, request, why),
+    };
+    match transport::submit_question(key, caller, question) {
+        Ok(Begun::Ready(outcome)) if is_told(&outcome) => {
+            stack.push_integer(AGAIN);
+            1
+        }
+        asked => go_on(stack, shape, asked),
     }
 }

@@ -13,7 +13,7 @@ use super::groups;
 use crate::conf;
 
 /// With the one that ends the table.
-const COUNT: usize = if cfg!(feature = "groups") { 9 } else { 4 };
+const COUNT: usize = if cfg!(feature = "groups") { 10 } else { 5 };
 
 /// As nginx reads it.
 pub static mut COMMANDS: [ngx_command_t; COUNT] = [
@@ -24,7 +24,7 @@ pub static mut COMMANDS: [ngx_command_t; COUNT] = [
         },
         type_: (NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_CONF_TAKE1)
             as ngx_uint_t,
-        set: Some(conf::set_max_value_size),
+        set: Some(conf::set::<conf::MaxValueSize>),
         conf: NGX_HTTP_LOC_CONF_OFFSET,
         offset: 0,
         post: ptr::null_mut(),
@@ -35,8 +35,8 @@ pub static mut COMMANDS: [ngx_command_t; COUNT] = [
             data: c"lua_memcached_alias".as_ptr().cast_mut().cast(),
         },
         type_: (NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1) as ngx_uint_t,
-        set: Some(alias::set),
-        conf: 0,
+        set: Some(conf::set::<alias::Alias>),
+        conf: NGX_HTTP_LOC_CONF_OFFSET,
         offset: 0,
         post: ptr::null_mut(),
     },
@@ -51,7 +51,23 @@ pub static mut COMMANDS: [ngx_command_t; COUNT] = [
             | NGX_CONF_TAKE1
             | NGX_CONF_TAKE2
             | NGX_CONF_TAKE3) as ngx_uint_t,
-        set: Some(conf::set_multiplex),
+        set: Some(conf::set::<conf::SetMultiplex>),
+        conf: NGX_HTTP_LOC_CONF_OFFSET,
+        offset: 0,
+        post: ptr::null_mut(),
+    },
+    ngx_command_t {
+        name: ngx_str_t {
+            len: "lua_memcached_queue".len(),
+            data: c"lua_memcached_queue".as_ptr().cast_mut().cast(),
+        },
+        type_: (NGX_HTTP_MAIN_CONF
+            | NGX_HTTP_SRV_CONF
+            | NGX_HTTP_LOC_CONF
+            | NGX_CONF_TAKE1
+            | NGX_CONF_TAKE2
+            | NGX_CONF_TAKE3) as ngx_uint_t,
+        set: Some(conf::set::<conf::SetQueue>),
         conf: NGX_HTTP_LOC_CONF_OFFSET,
         offset: 0,
         post: ptr::null_mut(),

@@ -4,9 +4,9 @@ use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 
 use nginx_sys::{
-    NGX_CONF_TAKE1, NGX_CONF_TAKE2, NGX_CONF_TAKE3, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET,
-    NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF, NGX_HTTP_SRV_CONF_OFFSET, NGX_HTTP_UPS_CONF, NGX_OK,
-    ngx_command_t, ngx_conf_t, ngx_http_add_variable, ngx_http_request_t,
+    NGX_CONF_TAKE1, NGX_CONF_TAKE2, NGX_CONF_TAKE3, NGX_ERROR, NGX_HTTP_LOC_CONF,
+    NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF, NGX_HTTP_SRV_CONF_OFFSET,
+    NGX_HTTP_UPS_CONF, ngx_command_t, ngx_conf_t, ngx_http_add_variable, ngx_http_request_t,
     ngx_http_variable_value_t, ngx_int_t, ngx_str_t, ngx_uint_t,
 };
 
@@ -38,21 +38,35 @@ const fn of_upstream(name: &'static CStr, arguments: u32, set: Handler) -> ngx_c
 const UP_TO_TWO: u32 = NGX_CONF_TAKE1 | NGX_CONF_TAKE2;
 const UP_TO_THREE: u32 = UP_TO_TWO | NGX_CONF_TAKE3;
 
-pub const HASH: ngx_command_t = of_upstream(c"lua_memcached_hash", UP_TO_THREE, conf::set_hash);
+pub const HASH: ngx_command_t = of_upstream(
+    c"lua_memcached_hash",
+    UP_TO_THREE,
+    conf::set::<conf::SetHash>,
+);
 
-pub const FAILOVER: ngx_command_t =
-    of_upstream(c"lua_memcached_failover", UP_TO_TWO, conf::set_failover);
+pub const FAILOVER: ngx_command_t = of_upstream(
+    c"lua_memcached_failover",
+    UP_TO_TWO,
+    conf::set::<conf::SetFailover>,
+);
 
-pub const CHECK: ngx_command_t = of_upstream(c"lua_memcached_check", UP_TO_THREE, conf::set_check);
+pub const CHECK: ngx_command_t = of_upstream(
+    c"lua_memcached_check",
+    UP_TO_THREE,
+    conf::set::<conf::SetCheck>,
+);
 
-pub const DISCOVER: ngx_command_t =
-    of_upstream(c"lua_memcached_discover", UP_TO_THREE, conf::set_discover);
+pub const DISCOVER: ngx_command_t = of_upstream(
+    c"lua_memcached_discover",
+    UP_TO_THREE,
+    conf::set::<conf::SetDiscover>,
+);
 
 pub const UPSTREAM: ngx_command_t = ngx_command_t {
     name: string(c"lua_memcached_upstream"),
     type_: (NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_CONF_TAKE2)
         as ngx_uint_t,
-    set: Some(conf::set_mapping),
+    set: Some(conf::set::<conf::SetMapping>),
     conf: NGX_HTTP_LOC_CONF_OFFSET,
     offset: 0,
     post: ptr::null_mut(),
@@ -75,12 +89,11 @@ pub fn add_variable(cf: Conf) -> Result<(), String> {
     }
 }
 
+/// nginx takes what fails for a variable that has no value.
 unsafe extern "C" fn get(
     _: *mut ngx_http_request_t,
-    value: *mut ngx_http_variable_value_t,
+    _: *mut ngx_http_variable_value_t,
     _: usize,
 ) -> ngx_int_t {
-    // SAFETY: nginx passes the variable's value.
-    unsafe { (*value).set_not_found(1) };
-    NGX_OK as ngx_int_t
+    NGX_ERROR as ngx_int_t
 }

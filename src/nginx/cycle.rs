@@ -6,7 +6,9 @@ use std::ffi::CStr;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering::Relaxed};
 
-use nginx_sys::{ngx_conf_t, ngx_cycle_t, ngx_http_conf_ctx_t, ngx_time_t, ngx_uint_t};
+use nginx_sys::{
+    NGX_PROCESS_MASTER, ngx_conf_t, ngx_cycle_t, ngx_http_conf_ctx_t, ngx_time_t, ngx_uint_t,
+};
 
 #[cfg(feature = "groups")]
 use nginx_sys::ngx_module_t;
@@ -23,6 +25,8 @@ unsafe extern "C" {
     safe static ngx_current_msec: AtomicUsize;
     safe static ngx_exiting: AtomicUsize;
     safe static ngx_terminate: AtomicI32;
+    safe static ngx_test_config: AtomicUsize;
+    safe static ngx_process: AtomicUsize;
 }
 
 /// They are what the headers say.
@@ -32,6 +36,8 @@ const _: fn() = || {
     let _: *mut usize = &raw mut nginx_sys::ngx_current_msec;
     let _: *mut usize = &raw mut nginx_sys::ngx_exiting;
     let _: *mut i32 = &raw mut nginx_sys::ngx_terminate;
+    let _: *mut usize = &raw mut nginx_sys::ngx_test_config;
+    let _: *mut usize = &raw mut nginx_sys::ngx_process;
 };
 
 /// A cycle. It is not kept, because it may go when there is another.
@@ -131,6 +137,17 @@ pub fn until_after(second: libc::time_t) -> Msec {
     let (now, part) = (clock().sec, clock().msec);
     let seconds = Msec::try_from(second.saturating_add(1).saturating_sub(now)).unwrap_or(0);
     seconds.saturating_mul(1000).saturating_sub(part)
+}
+
+/// Whether this process handles events, or will: nginx has made its connections.
+pub fn has_events() -> bool {
+    Cycle::current().is_some_and(|cycle| !cycle.0.connections.is_null())
+}
+
+/// Whether nginx starts or reads its configuration again, and does not only test it. For
+/// `init_module`.
+pub fn is_starting() -> bool {
+    ngx_test_config.load(Relaxed) == 0 && ngx_process.load(Relaxed) <= NGX_PROCESS_MASTER as usize
 }
 
 /// Whether the worker is about to end: what becomes idle is to be closed.

@@ -6,6 +6,7 @@
 //! | `peer_log` | log lines that end with a server's address |
 //! | `limited` | log lines that would repeat |
 //! | `request` | a request, as far as this module has to do with it |
+//! | `http_block` | what the http block says, where there is no request |
 //! | `timer` | timers that belong to no connection |
 //! | `cycle` | global variables: the cycle, the clock, the worker's end |
 //! | `module`, `conf` | modules, and a configuration that is being read |
@@ -17,6 +18,7 @@
 mod conf;
 mod cycle;
 mod draining;
+mod http_block;
 mod limited;
 mod live;
 mod log;
@@ -33,8 +35,9 @@ pub use conf::Array;
 pub use conf::Conf;
 #[cfg(feature = "groups")]
 pub use cycle::seconds;
-pub use cycle::{current_cycle, is_exiting, now, until_after};
+pub use cycle::{current_cycle, has_events, is_exiting, is_starting, now, until_after};
 pub use draining::{is_scarce, make_room, without_draining};
+pub use http_block::HttpBlock;
 pub use limited::{admit, end as end_lines, first, would_admit};
 pub use live::Live;
 pub use log::{Log, error_text, last_errno};

@@ -10,7 +10,10 @@ use std::sync::OnceLock;
 use nginx_sys::{ngx_flag_t, ngx_int_t, ngx_msec_t};
 
 use super::ngx_http_lua_module;
-use crate::nginx::{Live, Msec, Request};
+use crate::nginx::{HttpBlock, Live, Msec, Request};
+
+/// ngx_lua's default of `lua_socket_keepalive_timeout`.
+const KEEPALIVE_TIMEOUT: Msec = 60_000;
 
 /// ngx_lua's configuration of a location.
 pub(super) struct LocConf(());
@@ -103,6 +106,19 @@ impl Settings {
             conf: request.conf(&ngx_http_lua_module)?,
             offsets: OFFSETS.get()?,
         })
+    }
+
+    /// `lua_socket_keepalive_timeout` of the current http block; 0: no limit
+    pub fn idle_timeout_of_http() -> Msec {
+        let conf = HttpBlock::current().and_then(|http| http.conf(&ngx_http_lua_module));
+        let settings = conf
+            .zip(OFFSETS.get())
+            .map(|(conf, offsets)| Settings { conf, offsets });
+        match settings.map(|settings| settings.keepalive_timeout()) {
+            // it is not set there
+            None | Some(Msec::MAX) => KEEPALIVE_TIMEOUT,
+            Some(timeout) => timeout,
+        }
     }
 
     /// `lua_socket_connect_timeout`

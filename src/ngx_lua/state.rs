@@ -32,8 +32,6 @@ pub(super) struct Index(pub(super) c_int);
 
 /// On top of the stack, where a method has just pushed a value.
 pub(super) const TOP: Index = Index(-1);
-/// Below that, where the same method has pushed one.
-pub(super) const BELOW_TOP: Index = Index(-2);
 
 pub(super) const REGISTRY: Index = Index(LUA_REGISTRYINDEX);
 

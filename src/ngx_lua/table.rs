@@ -10,7 +10,7 @@ use mlua::ffi::{
 };
 
 use super::state::{
-    BELOW_TOP, Index, REGISTRY, State, TOP, Value, lua_createtable, lua_newuserdata, lua_pushvalue,
+    Index, REGISTRY, State, TOP, Value, lua_createtable, lua_newuserdata, lua_pushvalue,
 };
 
 /// A table on the stack, or in an upvalue.
@@ -179,11 +179,19 @@ impl Table {
     /// The table is not changed meanwhile.
     pub fn for_each_key(self, mut look: impl FnMut(c_int, f64)) {
         let state = self.state;
+        self.for_each_pair(|key, _| look(state.kind(key), state.number(key)));
+    }
+
+    /// Passes to `look` where each key and its value are. The table is not changed meanwhile, and
+    /// no key is converted to text unless it is one.
+    pub fn for_each_pair(self, mut look: impl FnMut(c_int, c_int)) {
+        let state = self.state;
         state.push(Value::Nil);
         // SAFETY: see the type. A key is on top, then key and value.
         unsafe {
             while lua_next(state.as_ptr(), self.at.0) != 0 {
-                look(state.kind_at(BELOW_TOP), state.number_at(BELOW_TOP));
+                let top = state.top();
+                look(top - 1, top);
                 lua_settop(state.as_ptr(), -2);
             }
         }
@@ -193,18 +201,12 @@ impl Table {
     /// changed meanwhile.
     pub fn for_each_name(self, mut look: impl FnMut(Result<&[u8], c_int>)) {
         let state = self.state;
-        state.push(Value::Nil);
-        // SAFETY: see the type. A key is on top, then key and value. A key that is a string is
-        // not converted, and lives while it is on the stack.
-        unsafe {
-            while lua_next(state.as_ptr(), self.at.0) != 0 {
-                look(match state.kind_at(BELOW_TOP) {
-                    LUA_TSTRING => Ok(state.text_at(BELOW_TOP).unwrap_or_default()),
-                    kind => Err(kind),
-                });
-                lua_settop(state.as_ptr(), -2);
-            }
-        }
+        self.for_each_pair(|key, _| {
+            look(match state.kind(key) {
+                LUA_TSTRING => Ok(state.text(key).unwrap_or_default()),
+                kind => Err(kind),
+            });
+        });
     }
 
     /// Sets an element.

@@ -60,6 +60,7 @@ impl Buffers {
     pub fn recycle(&self, reply: Reply) {
         match reply {
             Reply::Value(value) => self.give(value.data),
+            Reply::Meta(item) => self.give(item.value.unwrap_or_default()),
             Reply::Values(values) => {
                 self.give(values.bytes);
                 let size = values.items.capacity().saturating_mul(size_of::<Item>());
@@ -148,6 +149,17 @@ mod tests {
         buffers.give(Vec::with_capacity(MAX_KEPT + 1));
         buffers.give(Vec::new());
         assert_eq!(kept(&buffers), [12 * 1024]);
+    }
+
+    #[test]
+    fn the_value_of_a_meta_command_is_kept() {
+        let buffers = Buffers::default();
+        let item = crate::protocol::MetaItem {
+            value: Some(Vec::with_capacity(100)),
+            ..Default::default()
+        };
+        buffers.recycle(Reply::Meta(Box::new(item)));
+        assert_eq!(buffers.small().capacity(), 100);
     }
 
     #[test]

@@ -7,10 +7,15 @@
 use super::command::{Arg, Command, Verb};
 use super::key::{Key, MAX_KEY_LEN};
 use super::number::{is_signed, is_unsigned};
-use super::refusal::{Answer, Argument, Quoted, Refused};
+use super::quoted::Quoted;
+use super::refusal::{Answer, Argument, Refused, bad_option};
 
 /// Maximum length of `stats` arguments in bytes; memcached closes the connection at a line of 2048.
 const MAX_STATS_ARGS: usize = 1024;
+
+/// Maximum length of a list of keys in bytes, with a space before each. Of a line of 2048 bytes
+/// memcached has to see the end at once, unless it is `get` or `gets`.
+pub const MAX_GAT_KEYS: usize = 1800;
 
 /// Maximum length of a value in bytes that memcached accepts as a length.
 const MAX_VALUE_LEN: usize = i32::MAX as usize - 2;
@@ -63,7 +68,16 @@ pub(super) fn command(command: &Command<'_>, word: &'static str) -> Result<(), R
             let good = is_unsigned(level, u64::MAX);
             check.number(good, Argument::Level, level, Answer::BadFormat)
         }
-        Command::Version | Command::Quit => Ok(()),
+        Command::Gat { exptime, key, .. } => check.gat(exptime, &[key]),
+        Command::GatMany { exptime, keys, .. } => check.gat(exptime, keys),
+        Command::Meta(meta) => {
+            check.given(Argument::Key, meta.key.bytes)?;
+            check.key_word(meta.key)?;
+            check.key_len(meta.key)?;
+            meta.check().map_err(|bad| bad_option(word, &bad))?;
+            check.value_len(meta.value().len())
+        }
+        Command::Version | Command::MetaNoop | Command::Quit => Ok(()),
     }
 }
 
@@ -169,6 +183,7 @@ impl Check {
         Ok(text)
     }
 
+    #[inline(always)]
     fn keys(&self, keys: &[Key<'_>]) -> Result<(), Refused> {
         if keys.iter().all(|key| key.bytes.is_empty()) {
             return Err(self.refused(Answer::Error, format_args!("every key is empty")));
@@ -178,6 +193,24 @@ impl Check {
         }
         for key in keys {
             self.key_len(*key)?;
+        }
+        Ok(())
+    }
+
+    /// memcached reads the expiry before the keys.
+    fn gat(&self, exptime: Arg<'_>, keys: &[Key<'_>]) -> Result<(), Refused> {
+        let exptime = exptime.unwrap_or_default();
+        self.word(Argument::Exptime, exptime)?;
+        let good = is_signed(exptime);
+        self.number(good, Argument::Exptime, exptime, Answer::BadExptime)?;
+        self.keys(keys)?;
+        let sent = keys.iter().filter(|key| !key.bytes.is_empty());
+        let len = sent.map(|key| key.sent_len() + 1).sum::<usize>();
+        if len > MAX_GAT_KEYS {
+            return Err(self.refused(
+                Answer::TooLong(Argument::Keys),
+                format_args!("keys are {len} bytes long, at most {MAX_GAT_KEYS} are allowed"),
+            ));
         }
         Ok(())
     }
@@ -203,12 +236,12 @@ impl Check {
         }
         self.key_len(key)?;
 
-        let bad = Answer::BadFormat;
+        let number = |good, name, text| self.number(good, name, text, Answer::BadFormat);
         let good = is_unsigned(flags, u32::MAX.into());
-        self.number(good, Argument::Flags, flags, bad)?;
-        self.number(is_signed(exptime), Argument::Exptime, exptime, bad)?;
+        number(good, Argument::Flags, flags)?;
+        number(is_signed(exptime), Argument::Exptime, exptime)?;
         if let Some(cas) = cas {
-            self.number(is_unsigned(cas, u64::MAX), Argument::CasUnique, cas, bad)?;
+            number(is_unsigned(cas, u64::MAX), Argument::CasUnique, cas)?;
         }
         Ok(())
     }

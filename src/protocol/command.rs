@@ -1,6 +1,7 @@
 //! Commands and their arguments.
 
 use super::key::Key;
+use super::meta::{Meta, MetaOp};
 
 /// Storage commands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,6 +65,24 @@ pub enum Command<'a> {
         /// Whether it is `gets`.
         cas: bool,
     },
+    /// `gat` or `gats` with one key.
+    Gat {
+        /// Signed, 64 bits, in seconds.
+        exptime: Arg<'a>,
+        /// The key.
+        key: Key<'a>,
+        /// Whether it is `gats`.
+        cas: bool,
+    },
+    /// `gat` or `gats` with several keys.
+    GatMany {
+        /// Signed, 64 bits, in seconds.
+        exptime: Arg<'a>,
+        /// The keys.
+        keys: KeyList<'a>,
+        /// Whether it is `gats`.
+        cas: bool,
+    },
     /// A storage command.
     Store {
         /// Which one.
@@ -112,6 +131,10 @@ pub enum Command<'a> {
     },
     /// `version`.
     Version,
+    /// A meta command.
+    Meta(&'a Meta<'a>),
+    /// `mn`: asks whether the server has meta commands.
+    MetaNoop,
     /// `verbosity`.
     Verbosity {
         /// Unsigned.
@@ -121,7 +144,7 @@ pub enum Command<'a> {
     Quit,
 }
 
-impl Command<'_> {
+impl<'a> Command<'a> {
     /// Whether it may go over a shared connection: it does not close the connection or change its
     /// state, its reply has one grammar, and no proxy is known to close the connection in reply.
     pub fn can_share(&self) -> bool {
@@ -134,11 +157,35 @@ impl Command<'_> {
         )
     }
 
+    /// Whether a value follows its line.
+    pub(super) fn stores(&self) -> bool {
+        match self {
+            Command::Store { .. } => true,
+            Command::Meta(meta) => matches!(meta.op, MetaOp::Set(_)),
+            _ => false,
+        }
+    }
+
+    /// The value to be stored.
+    pub fn value(&self) -> &'a [u8] {
+        match self {
+            Command::Store { value, .. } => value,
+            Command::Meta(meta) => meta.value(),
+            _ => b"",
+        }
+    }
+
     /// The command's word on the wire.
     pub fn word(&self) -> &'static str {
         match *self {
             Command::Get { cas, .. } | Command::GetMany { cas, .. } => retrieval(cas),
+            Command::Gat { cas, .. } | Command::GatMany { cas, .. } => match cas {
+                true => "gats",
+                false => "gat",
+            },
             Command::Store { verb, .. } => verb.word(),
+            Command::Meta(meta) => meta.word(),
+            Command::MetaNoop => "mn",
             Command::Delete { .. } => "delete",
             Command::Arith {
                 op: Arith::Incr, ..

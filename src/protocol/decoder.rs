@@ -8,8 +8,10 @@ use super::expect::{Kind, Stats};
 use super::limits::Limits;
 use super::line::{Framing, Header, is_stat, single};
 use super::line_buffer::{LineBuffer, Next};
+use super::meta::Word;
 use super::number::Digits;
-use super::reply::{Item, Malformed, Reply, Value, Values, is_error};
+use super::reply::{Item, Malformed, MetaItem, Reply, Value, Values, is_error};
+use super::version::Server;
 
 /// Values up to this length in bytes are copied out of the line buffer. The rest of a longer value
 /// is received directly into the value's own buffer.
@@ -30,6 +32,8 @@ pub(super) struct Decoder {
     pub limits: Limits,
     /// Reused for values.
     pub buffers: Buffers,
+    /// What the server has said of itself.
+    pub server: Server,
     input: LineBuffer,
     partial: Partial,
     failure: Option<Malformed>,
@@ -48,6 +52,8 @@ struct Partial {
     search: Search,
     lines: Vec<Vec<u8>>,
     lines_size: usize,
+    /// The item of a meta command whose value is being received.
+    meta: Option<(Box<MetaItem>, Word)>,
 }
 
 /// The part of a VALUE that comes next.
@@ -76,6 +82,7 @@ impl Decoder {
         Decoder {
             limits,
             buffers: Buffers::default(),
+            server: Server::Unknown,
             input: LineBuffer::default(),
             partial: Partial::default(),
             failure: None,
@@ -179,17 +186,24 @@ impl Decoder {
         partial.search = Search::default();
         partial.lines.clear();
         partial.lines_size = 0;
+        partial.meta = None;
     }
 
     fn decode(&mut self, kind: Kind, keys: &[u8]) -> Option<Decoded> {
         loop {
-            if let Kind::GetMany { cas, keys: most } = kind {
+            if let Kind::GetMany {
+                cas, keys: most, ..
+            } = kind
+            {
                 self.values_at_once(keys, cas, most);
             }
             match self.body() {
                 Ok(true) => {}
                 Ok(false) => return None,
                 Err(what) => return Some(malformed(what)),
+            }
+            if self.partial.meta.is_some() {
+                return self.meta_item();
             }
             let line = match self.input.line(self.limits.max_line) {
                 Next::Line(line) => line,
@@ -199,6 +213,8 @@ impl Decoder {
             let decoded = match kind {
                 Kind::Get { .. } | Kind::GetMany { .. } => self.retrieval(line, kind, keys),
                 Kind::Stats(stats) => self.stats(line, stats),
+                Kind::Meta(asked) => self.meta(line, asked, keys),
+                Kind::Version | Kind::MetaNoop => Some(self.about_server(line, kind)),
                 _ => Some(single(kind, self.input.text(line))),
             };
             if decoded.is_some() {
@@ -253,8 +269,8 @@ impl Decoder {
     /// A line of a `get` or `gets` reply.
     fn retrieval(&mut self, line: Range<usize>, kind: Kind, keys: &[u8]) -> Option<Decoded> {
         let (cas, most) = match kind {
-            Kind::GetMany { cas, keys } => (cas, keys),
-            Kind::Get { cas } => (cas, 1),
+            Kind::GetMany { cas, keys, .. } => (cas, keys),
+            Kind::Get { cas, .. } => (cas, 1),
             _ => (false, 1),
         };
         let text = self.input.text(line);
@@ -350,27 +366,14 @@ impl Partial {
         } else if header.key != keys {
             return Err(Malformed::UnexpectedKey);
         }
-        let announced = header.len.ok_or(Malformed::LengthOutOfRange)?;
-        let len = usize::try_from(announced)
-            .ok()
-            .filter(|&len| len <= max_value)
-            .ok_or(Malformed::ValueTooLarge {
-                announced,
-                limit: max_value,
-            })?;
-
-        let room = len.saturating_add(BEHIND_VALUE);
-        self.take_buffers(room, buffers);
         let many = many.is_some();
+        let head = match many {
+            true => header.text.len().saturating_add(LINE_END.len()),
+            false => 0,
+        };
+        let len = self.room_for_value(header.len, max_value, head, buffers)?;
         let Values { bytes, items } = &mut self.values;
-        if many {
-            let head = header.text.len().saturating_add(LINE_END.len());
-            bytes.try_reserve(room.saturating_add(head))
-        } else {
-            bytes.try_reserve_exact(room)
-        }
-        .and_then(|()| items.try_reserve(1))
-        .map_err(|_| Malformed::NoMemory)?;
+        items.try_reserve(1).map_err(|_| Malformed::NoMemory)?;
 
         let key = bytes.len();
         if many {
@@ -386,6 +389,34 @@ impl Partial {
         });
         self.body = Body::Buffered(len);
         Ok(())
+    }
+
+    /// Makes room for a value of this length, with a head before it if it is one of several. Returns
+    /// the length.
+    fn room_for_value(
+        &mut self,
+        announced: Option<u64>,
+        max_value: usize,
+        head: usize,
+        buffers: &Buffers,
+    ) -> Result<usize, Malformed> {
+        let announced = announced.ok_or(Malformed::LengthOutOfRange)?;
+        let len = usize::try_from(announced)
+            .ok()
+            .filter(|&len| len <= max_value)
+            .ok_or(Malformed::ValueTooLarge {
+                announced,
+                limit: max_value,
+            })?;
+        let room = len.saturating_add(BEHIND_VALUE);
+        self.take_buffers(room, buffers);
+        let bytes = &mut self.values.bytes;
+        match head {
+            0 => bytes.try_reserve_exact(room),
+            head => bytes.try_reserve(room.saturating_add(head)),
+        }
+        .map_err(|_| Malformed::NoMemory)?;
+        Ok(len)
     }
 
     /// Takes buffers from the stock if it has none.
@@ -423,6 +454,7 @@ impl Partial {
 }
 
 mod fast_path;
+mod meta;
 mod places;
 #[cfg(test)]
 mod tests;

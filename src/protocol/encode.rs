@@ -4,17 +4,15 @@ use super::check;
 use super::command::{Command, Verb};
 use super::expect::{Expect, Kind, Stats};
 use super::key::{Key, MAX_KEY_LEN};
+use super::meta::{MetaOp, Words};
 use super::number::Digits;
 use super::refusal::Refused;
 
 /// Appends the command to `out`. If it is refused, `out` does not change.
 pub fn encode(command: &Command<'_>, out: &mut Vec<u8>) -> Result<Expect, Refused> {
-    let value = match *command {
-        Command::Store { value, .. } => value,
-        _ => b"",
-    };
+    let value = command.value();
     let expect = encode_head(command, value.len(), out)?;
-    if let Command::Store { .. } = command {
+    if command.stores() {
         out.extend_from_slice(value);
         out.extend_from_slice(b"\r\n");
     }
@@ -36,15 +34,27 @@ pub(super) fn encode_head(
     let kind = match *command {
         Command::Get { key, cas } => {
             line.key(key);
-            Kind::Get { cas }
+            let touches = false;
+            Kind::Get { cas, touches }
         }
-        Command::GetMany { keys, cas } => {
-            let mut count = 0;
-            for key in keys.iter().filter(|key| !key.bytes.is_empty()) {
-                line.key(*key);
-                count += 1;
+        Command::GetMany { keys, cas } => Kind::GetMany {
+            cas,
+            touches: false,
+            keys: line.keys(keys),
+        },
+        Command::Gat { exptime, key, cas } => {
+            line.arg(exptime);
+            line.key(key);
+            let touches = true;
+            Kind::Get { cas, touches }
+        }
+        Command::GatMany { exptime, keys, cas } => {
+            line.arg(exptime);
+            Kind::GetMany {
+                cas,
+                touches: true,
+                keys: line.keys(keys),
             }
-            Kind::GetMany { cas, keys: count }
         }
         Command::Store {
             verb,
@@ -87,6 +97,15 @@ pub(super) fn encode_head(
             Kind::Stats(stats(args.unwrap_or_default()))
         }
         Command::Version => Kind::Version,
+        Command::Meta(meta) => {
+            line.key(meta.key);
+            if let MetaOp::Set(set) = &meta.op {
+                line.arg(Some(Digits::from(set.value.len() as u64).as_bytes()));
+            }
+            line.opaque(meta.opaque);
+            Kind::Meta(meta.write_flags(&mut line))
+        }
+        Command::MetaNoop => Kind::MetaNoop,
         Command::Verbosity { level } => {
             line.arg(level);
             Kind::Ok
@@ -115,7 +134,10 @@ fn reserve(
     const REST: usize = 512;
     let room = match command {
         Command::Store { .. } => MAX_KEY_LEN.saturating_add(value),
-        Command::GetMany { keys, .. } => keys.iter().map(|key| key.max_sent_len() + 1).sum(),
+        Command::Meta(_) => MAX_KEY_LEN.saturating_add(value),
+        Command::GetMany { keys, .. } | Command::GatMany { keys, .. } => {
+            keys.iter().map(|key| key.max_sent_len() + 1).sum()
+        }
         Command::Stats { args } => args.unwrap_or_default().len(),
         _ => MAX_KEY_LEN,
     };
@@ -123,6 +145,8 @@ fn reserve(
     out.try_reserve(room)
         .map_err(|_| Refused::no_memory(word, room))
 }
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// A command line that is being written. Its words were checked before.
 struct Line<'o> {
@@ -150,6 +174,30 @@ impl<'o> Line<'o> {
         self.keys = Some((first, self.out.len()));
     }
 
+    /// Writes the keys that are not empty. Returns their number.
+    fn keys(&mut self, keys: &[Key<'_>]) -> usize {
+        let mut count = 0;
+        for key in keys.iter().filter(|key| !key.bytes.is_empty()) {
+            self.key(*key);
+            count += 1;
+        }
+        count
+    }
+
+    /// Writes an opaque. It is taken for the last key, so that what the reply repeats can be
+    /// compared with it.
+    fn opaque(&mut self, opaque: u32) {
+        let mut text = [b'O'; 9];
+        let digits = HEX.len().ilog2();
+        for (at, byte) in text.iter_mut().skip(1).rev().enumerate() {
+            let digit = opaque >> (at as u32 * digits) & 15;
+            *byte = HEX.get(digit as usize).copied().unwrap_or_default();
+        }
+        self.out.push(b' ');
+        self.out.extend_from_slice(&text);
+        self.keys = self.keys.map(|(first, _)| (first, self.out.len()));
+    }
+
     fn arg(&mut self, arg: Option<&[u8]>) {
         if let Some(text) = arg.filter(|text| !text.is_empty()) {
             self.out.push(b' ');
@@ -166,6 +214,14 @@ impl<'o> Line<'o> {
             start,
             end,
         }
+    }
+}
+
+impl Words for Line<'_> {
+    fn flag(&mut self, letter: u8, text: &[u8]) {
+        self.out.push(b' ');
+        self.out.push(letter);
+        self.out.extend_from_slice(text);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the encoder records for the decoder.
 
 use super::command::retrieval;
+use super::meta::Asked;
 
 /// The reply a command asks for, and where the command's keys stand in the encoded text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,15 +30,29 @@ impl Expect {
             ..self
         }
     }
+
+    /// The same for a text that begins `by` bytes earlier.
+    pub(super) fn offset_back(self, by: usize) -> Self {
+        Expect {
+            begin: self.begin.saturating_sub(by),
+            start: self.start.saturating_sub(by),
+            end: self.end.saturating_sub(by),
+            ..self
+        }
+    }
 }
 
 /// Replies by their grammar.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
-    /// One VALUE at most, then END. `cas`: the VALUE has the field.
-    Get { cas: bool },
+    /// One VALUE at most, then END. `cas`: the VALUE has the field. `touches`: it changes the expiry.
+    Get { cas: bool, touches: bool },
     /// Up to `keys` VALUEs, then END.
-    GetMany { cas: bool, keys: usize },
+    GetMany {
+        cas: bool,
+        touches: bool,
+        keys: usize,
+    },
     /// STORED, NOT_STORED; for the verb `cas` also EXISTS, NOT_FOUND.
     Store { cas: bool },
     /// DELETED, NOT_FOUND.
@@ -50,6 +65,10 @@ pub(super) enum Kind {
     Ok,
     /// VERSION and a text.
     Version,
+    /// A line of a meta command, and its value.
+    Meta(Asked),
+    /// MN.
+    MetaNoop,
     /// Lines and END.
     Stats(Stats),
     /// No reply.
@@ -57,10 +76,18 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// The command's word, if it is one that reads values.
+    /// The command's word, if it is one that reads values and changes nothing.
     pub fn retrieval(self) -> Option<&'static str> {
         match self {
-            Kind::Get { cas } | Kind::GetMany { cas, .. } => Some(retrieval(cas)),
+            Kind::Get {
+                cas,
+                touches: false,
+            }
+            | Kind::GetMany {
+                cas,
+                touches: false,
+                ..
+            } => Some(retrieval(cas)),
             _ => None,
         }
     }

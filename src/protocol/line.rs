@@ -21,6 +21,7 @@ pub(super) fn single(kind: Kind, line: &[u8]) -> (Reply, Framing) {
         // moxi and its descendants reply STORED to a touch.
         Kind::Touch => matches!(line, b"TOUCHED" | b"STORED"),
         Kind::Ok => line == b"OK",
+        Kind::MetaNoop => line == b"MN",
         _ => false,
     };
     if done {

@@ -9,7 +9,10 @@
 //! | `number` | decimal text: which integers an argument or a field may hold |
 //! | `command` | commands and their arguments |
 //! | `check` | what a command must satisfy before a byte of it is written |
+//! | `meta` | meta commands: options, flags, lines of replies |
+//! | `version` | what a server can do, by its version |
 //! | `encode` | commands to bytes |
+//! | `quoted` | texts of users in messages |
 //! | `refusal` | why a command is not sent, and the answer given in the server's place |
 //! | `expect` | what the encoder notes down for the decoder of the reply |
 //! | `limits` | how much a server may send |
@@ -43,23 +46,29 @@ pub mod key;
 pub mod limits;
 mod line;
 mod line_buffer;
+pub mod meta;
 pub mod number;
 pub mod pipeline;
+mod quoted;
 pub mod raw;
 pub mod record;
 pub mod refusal;
 pub mod reply;
+pub mod version;
 
 pub use batch::Batch;
 pub use buffers::Buffers;
+pub use check::MAX_GAT_KEYS;
 pub use command::{Arg, Arith, Command, KeyList, Verb};
 pub use encode::encode;
 pub use expect::Expect;
 pub use key::{Key, MAX_KEY_LEN, escape_into, is_plain, unescape_into};
 pub use limits::Limits;
+pub use meta::{BadOption, Meta, MetaArith, MetaDelete, MetaGet, MetaOp, MetaSet, OptionValue};
 pub use number::Digits;
 pub use pipeline::{Exchange, Pipeline, ReadBuf, SMALL_VALUE, VALUE_END};
 pub use raw::{RawRead, RawReader};
 pub use record::Record;
 pub use refusal::{Answer, Argument, Refused};
-pub use reply::{Hit, Malformed, Reply, Value, Values};
+pub use reply::{Hit, Malformed, MetaItem, Reply, Value, Values};
+pub use version::{Server, Unmet, Version};

@@ -36,6 +36,11 @@ impl Digits {
         Some(digits)
     }
 
+    /// The number, unless it is beyond 64 bits.
+    pub(super) fn number(&self) -> Option<u64> {
+        from_utf8(self.as_bytes()).ok()?.parse().ok()
+    }
+
     /// The digits as received.
     pub fn as_bytes(&self) -> &[u8] {
         self.text.get(..usize::from(self.len)).unwrap_or_default()

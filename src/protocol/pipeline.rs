@@ -11,8 +11,9 @@ use super::encode::{encode, encode_head};
 use super::expect::Expect;
 use super::limits::Limits;
 use super::line::Framing;
-use super::refusal::Refused;
+use super::refusal::{Refused, not_for_server};
 use super::reply::{Malformed, Reply};
+use super::version::Server;
 
 /// Text that is not needed any more is removed from the front of the out buffer when it reaches
 /// this size in bytes.
@@ -89,6 +90,7 @@ impl<T: Copy> Pipeline<T> {
 
     /// Queues a command. A refused command leaves the pipeline unchanged.
     pub fn submit(&mut self, tag: T, command: &Command<'_>) -> Result<(), Refused> {
+        self.check_server(command)?;
         self.make_flight_room(command)?;
         let expect = encode(command, &mut self.out)?;
         self.push_in_flight(tag, expect);
@@ -99,14 +101,42 @@ impl<T: Copy> Pipeline<T> {
     /// and has to be sent right after [`unsent`](Self::unsent), followed by [`VALUE_END`]. See
     /// [`sent_with`](Self::sent_with).
     pub fn submit_head<'a>(&mut self, tag: T, command: &Command<'a>) -> Result<&'a [u8], Refused> {
-        let value = match *command {
-            Command::Store { value, .. } if value.len() > SMALL_VALUE => value,
-            _ => return self.submit(tag, command).map(|()| &b""[..]),
-        };
+        let value = command.value();
+        if value.len() <= SMALL_VALUE {
+            return self.submit(tag, command).map(|()| &b""[..]);
+        }
+        self.check_server(command)?;
         self.make_flight_room(command)?;
         let expect = encode_head(command, 0, &mut self.out)?;
         self.push_in_flight(tag, expect);
         Ok(value)
+    }
+
+    #[inline(always)]
+    fn check_server(&self, command: &Command<'_>) -> Result<(), Refused> {
+        let Command::Meta(meta) = command else {
+            return Ok(());
+        };
+        match self.decoder.server.allows(meta.needs()) {
+            Ok(()) => Ok(()),
+            Err(unmet) => {
+                // but what no server takes comes first
+                encode_head(command, 0, &mut Vec::new())?;
+                Err(not_for_server(command.word(), unmet))
+            }
+        }
+    }
+
+    /// What the server has said of itself.
+    pub fn server(&self) -> Server {
+        self.decoder.server
+    }
+
+    /// Unless it has said it, the server is one of which this is known.
+    pub fn assume(&mut self, server: Server) {
+        if self.decoder.server == Server::Unknown {
+            self.decoder.server = server;
+        }
     }
 
     fn make_flight_room(&mut self, command: &Command<'_>) -> Result<(), Refused> {
@@ -116,21 +146,21 @@ impl<T: Copy> Pipeline<T> {
         }
     }
 
-    /// Queues the commands of a batch; each of the replies carries `tag`. False if there is no
-    /// memory for them; then the pipeline is unchanged.
-    #[must_use]
-    pub fn submit_batch(&mut self, tag: T, batch: &Batch) -> bool {
+    /// Queues the commands of a batch; each of the replies carries `tag`. If there is no memory for
+    /// them, or the server cannot do one of them, the pipeline is unchanged.
+    pub fn submit_batch(&mut self, tag: T, batch: &Batch) -> Result<(), Refused> {
+        batch.check(self.decoder.server)?;
         let at = self.out.len();
         if self.out.try_reserve(batch.text_len()).is_err()
             || self.flights.try_reserve(batch.len()).is_err()
         {
-            return false;
+            return Err(Refused::no_memory("pipeline", batch.text_len()));
         }
         self.out.extend_from_slice(batch.text());
         for expect in batch.slots() {
             self.push_in_flight(tag, expect.offset_by(at));
         }
-        true
+        Ok(())
     }
 
     fn push_in_flight(&mut self, tag: T, expect: Expect) {
@@ -372,6 +402,8 @@ mod gap_tests;
 mod position_tests;
 #[cfg(test)]
 mod property_tests;
+#[cfg(test)]
+mod server_tests;
 #[cfg(test)]
 mod sharing_tests;
 #[cfg(test)]

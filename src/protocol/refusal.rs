@@ -2,11 +2,16 @@
 
 use std::fmt;
 
+use super::meta::BadOption;
+use super::version::{Server, Unmet};
+
 /// An argument, by the name that messages give it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Argument {
     /// Any command's key.
     Key,
+    /// The keys of a list.
+    Keys,
     /// Client flags of a storage command.
     Flags,
     /// Expiry of a storage command or `touch`, in seconds.
@@ -27,6 +32,7 @@ impl fmt::Display for Argument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Argument::Key => "key",
+            Argument::Keys => "keys",
             Argument::Flags => "flags",
             Argument::Exptime => "exptime",
             Argument::CasUnique => "cas unique",
@@ -63,6 +69,19 @@ pub enum Answer {
     /// The server would close the connection.
     #[error("bad {0}: too long")]
     TooLong(Argument),
+    /// An option of a meta command; the text is in [`Refused::why`].
+    #[error("bad option")]
+    BadOption,
+    /// The server would take it for something else, or ignore a part of it; the text is in
+    /// [`Refused::why`].
+    #[error("not supported by {0}")]
+    NotSupported(Server),
+    /// The server's version has to be asked for first.
+    #[error("the version of the server is unknown")]
+    VersionUnknown,
+    /// The server has to be asked first whether it has meta commands.
+    #[error("the version of the server is no number")]
+    MetaUnknown,
     /// There is no memory for the command.
     #[error("no memory")]
     NoMemory,
@@ -71,7 +90,7 @@ pub enum Answer {
 /// A command that is not sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refused {
-    /// The method's error, by its `Display`.
+    /// The method's error, mostly: `Display` has its text.
     pub answer: Answer,
     /// For one line of a log, starting with the command's name: printable ASCII without brackets
     /// from the user, at most a few hundred bytes.
@@ -88,31 +107,37 @@ impl Refused {
     }
 }
 
+/// Refused for an option.
+pub(super) fn bad_option(word: &str, bad: &BadOption) -> Refused {
+    let why = format!("{word}: {bad}");
+    let answer = Answer::BadOption;
+    Refused { answer, why }
+}
+
+/// Refused for what its server can do.
+pub(super) fn not_for_server(word: &str, unmet: Unmet) -> Refused {
+    let why = format!("{word}: {unmet}");
+    let answer = match unmet {
+        Unmet::VersionUnknown => Answer::VersionUnknown,
+        Unmet::MetaUnknown => Answer::MetaUnknown,
+        Unmet::NotSupported { by, .. } => Answer::NotSupported(by),
+    };
+    Refused { answer, why }
+}
+
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.answer, f)
+        match self.answer {
+            Answer::BadOption | Answer::NotSupported(_) => {
+                let text = self.why.split_once(": ");
+                f.write_str(text.map_or(&self.why, |(_, text)| text))
+            }
+            answer => fmt::Display::fmt(&answer, f),
+        }
     }
 }
 
 impl std::error::Error for Refused {}
-
-/// A user's text for a log line: cut to 64 bytes, with everything escaped except printable ASCII.
-/// Brackets are escaped as well, because log searches look for `[error]`.
-pub(super) struct Quoted<'a>(pub &'a [u8]);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const MAX: usize = 64;
-        f.write_str("\"")?;
-        for &byte in self.0.iter().take(MAX) {
-            match byte {
-                b'[' | b']' => write!(f, "\\x{byte:02x}")?,
-                _ => write!(f, "{}", byte.escape_ascii())?,
-            }
-        }
-        f.write_str(if self.0.len() > MAX { "\"..." } else { "\"" })
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -143,30 +168,49 @@ mod tests {
     }
 
     #[test]
-    fn quoting() {
-        assert_eq!(
-            Quoted(b"a\r\n[error] \"\xff").to_string(),
-            r#""a\r\n\x5berror\x5d \"\xff""#
-        );
-        assert_eq!(
-            Quoted(&[b'x'; 65]).to_string(),
-            format!("\"{}\"...", "x".repeat(64))
-        );
-    }
-
-    #[test]
-    fn a_quoted_text_has_64_bytes() {
-        let whole = "x".repeat(64);
-        assert_eq!(Quoted(whole.as_bytes()).to_string(), format!("\"{whole}\""));
-    }
-
-    #[test]
     fn a_refusal_shows_the_answer() {
         let refused = Refused {
             answer: Answer::Error,
             why: "get: key is missing or empty".into(),
         };
         assert_eq!(refused.to_string(), "ERROR");
+    }
+
+    #[test]
+    fn what_depends_on_options_and_servers() {
+        let bad = BadOption::unknown(crate::protocol::OptionValue::Text(b"a: b"));
+        let refused = bad_option("mg", &bad);
+        assert_eq!(
+            refused.to_string(),
+            r#"bad options: there is no option "a: b""#
+        );
+        assert_eq!(refused.why, r#"mg: bad options: there is no option "a: b""#);
+        let by = Server::Other { meta: Some(false) };
+        let what = "drop_value";
+        let refused = not_for_server("md", Unmet::NotSupported { by, what });
+        assert_eq!(refused.answer, Answer::NotSupported(by));
+        assert_eq!(
+            refused.to_string(),
+            "not supported by this server: drop_value"
+        );
+        assert_eq!(refused.why, "md: not supported by this server: drop_value");
+        for (unmet, answer, text) in [
+            (
+                Unmet::VersionUnknown,
+                Answer::VersionUnknown,
+                "the version of the server is unknown",
+            ),
+            (
+                Unmet::MetaUnknown,
+                Answer::MetaUnknown,
+                "the version of the server is no number",
+            ),
+        ] {
+            let refused = not_for_server("mg", unmet);
+            assert_eq!(refused.answer, answer);
+            assert_eq!(refused.to_string(), text);
+            assert_eq!(refused.why, format!("mg: {text}"));
+        }
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub enum Reply {
     Done,
     /// The new number of an `incr` or `decr`.
     Number(Digits),
+    /// The item of a meta command that succeeded: of what was asked for, what it has.
+    Meta(Box<MetaItem>),
     /// The text after VERSION, not empty.
     Version(Vec<u8>),
     /// The lines before END; `RESET` of `stats reset` and `OK` of `stats detail`.
@@ -50,6 +52,31 @@ pub struct Value {
     pub flags: Digits,
     /// The version, from `gets`.
     pub cas: Option<Digits>,
+}
+
+/// An item as the reply to a meta command describes it. What was not asked for is not there.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MetaItem {
+    /// The value's bytes.
+    pub value: Option<Vec<u8>>,
+    /// Client flags as received.
+    pub flags: Option<Digits>,
+    /// The version.
+    pub cas: Option<Digits>,
+    /// Seconds that remain; -1: it does not expire, 0: it is about to.
+    pub ttl: Option<i32>,
+    /// The value's length in bytes.
+    pub size: Option<u64>,
+    /// It was read before.
+    pub hit: Option<bool>,
+    /// Seconds since the last access.
+    pub last_access: Option<u64>,
+    /// This client is to make a new value.
+    pub won: bool,
+    /// The value is out of date.
+    pub stale: bool,
+    /// Another client is to make a new value.
+    pub lost: bool,
 }
 
 /// The hits of one reply, in the order received.
@@ -174,6 +201,18 @@ pub enum Malformed {
     /// Something else than END, or the next value of a list, after a value.
     #[error("bad reply: no END after value")]
     NoEnd,
+    /// A meta command's reply to another command.
+    #[error("bad reply: unexpected opaque")]
+    UnexpectedOpaque,
+    /// A meta command's reply without a flag that was asked for, or with others.
+    #[error("bad reply: unexpected flags")]
+    UnexpectedFlags,
+    /// A line that is no reply to a meta command.
+    #[error("bad reply: unexpected line")]
+    UnexpectedLine,
+    /// Something else than a number for a meta command that counts.
+    #[error("bad reply: value is not a number")]
+    NoNumber,
     /// More values than keys were asked for.
     #[error("bad reply: more values than keys")]
     TooManyValues,

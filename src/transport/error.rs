@@ -108,7 +108,7 @@ pub enum Rejected {
     #[error(transparent)]
     Failed(#[from] Error),
     /// The command must not be sent.
-    #[error("{}", .0.answer)]
+    #[error("{0}")]
     Refused(Refused),
 }
 

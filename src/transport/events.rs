@@ -59,6 +59,11 @@ pub unsafe extern "C" fn on_deadline(_: *mut ngx_event_t) {
     with(Worker::on_deadline);
 }
 
+/// Time has passed for background queues.
+pub unsafe extern "C" fn on_queue_tick(_: *mut ngx_event_t) {
+    with(Worker::on_queue_tick);
+}
+
 /// The request that a session belongs to ends.
 pub unsafe extern "C" fn on_request_end(data: *mut c_void) {
     with(|worker| worker.request_ended(SessionKey::from_bits(data as usize as u64)));
@@ -93,6 +98,7 @@ impl Worker {
             Postponed::Resolved(key) => self.on_resolved(key),
             Postponed::Pool(pool) => self.resume_waiting(pool),
             Postponed::Room(shared_pool) => self.serve_queue(shared_pool),
+            Postponed::Queue(queue) => self.connect_queue(queue),
             Postponed::Failed(connection, error) => self.fail_shared(connection, error),
         }
         self.postponed.granted = false;
@@ -104,6 +110,7 @@ fn on_answer(asker: Asker) {
     with(|worker| match asker {
         Asker::Session(key) => worker.on_resolved(key),
         Asker::Shared(key) => worker.on_looked_up_again(key),
+        Asker::Queue(key) => worker.on_queue_resolved(key),
     });
 }
 
@@ -115,6 +122,7 @@ pub fn all() -> Handlers {
         turn_end: on_turn_end,
         room: on_room,
         deadline: on_deadline,
+        queues: on_queue_tick,
         request_end: on_request_end,
         #[cfg(ngx_feature = "http_ssl")]
         handshake: on_handshake,

@@ -4,6 +4,7 @@ use crate::contain::INTERNAL;
 use crate::transport::error::{CallError, Error, KeepaliveError, Rejected};
 use crate::transport::ids::{PipelineKey, SessionKey};
 use crate::transport::state::outcome::Outcome;
+use crate::transport::state::write_queue::NotQueued;
 
 /// What a function returns in the place of a result that a panic has kept it from.
 pub trait Fallback {
@@ -48,6 +49,12 @@ impl Fallback for Error {
 impl Fallback for Rejected {
     fn fallback() -> Rejected {
         Rejected::Failed(Error::Internal)
+    }
+}
+
+impl Fallback for NotQueued {
+    fn fallback() -> NotQueued {
+        Error::Internal.into()
     }
 }
 

@@ -75,10 +75,16 @@ impl ConnectionKey {
 // ids travel in pointers
 const _: () = assert!(size_of::<usize>() == size_of::<u64>());
 
+/// A background queue: its place among those of the worker, which stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueKey(pub usize);
+
 /// Who has a name looked up.
 #[derive(Clone, Copy)]
 pub enum Asker {
     Session(SessionKey),
     /// In the background: it knows an address already.
     Shared(SharedPoolKey),
+    /// For the connection of a background queue.
+    Queue(QueueKey),
 }

@@ -39,12 +39,13 @@ mod worker;
 pub use connection::tls::Certificate;
 pub use connection::tls::Handshake;
 pub use error::{CallError, Error, KeepaliveError, Rejected};
-pub use ids::{PipelineKey, SessionKey};
+pub use ids::{PipelineKey, QueueKey, SessionKey};
 pub use log::not_connected;
 pub use peer::{Caller, Peer, PoolName};
 pub use state::outcome::{Begun, Commands, Opened, Outcome, Slot};
 pub use state::pipeline::Queued;
 pub use state::session::Timeouts;
+pub use state::write_queue::NotQueued;
 
 #[cfg(ngx_feature = "http_ssl")]
 use std::rc::Rc;
@@ -52,8 +53,12 @@ use std::rc::Rc;
 #[cfg(ngx_feature = "http_ssl")]
 use nginx_sys::SSL_SESSION;
 
-use crate::nginx::{Msec, Request};
-use crate::protocol::{Command, RawRead, Reply};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::conf::Queueing;
+use crate::nginx::{self, Msec, Request};
+use crate::protocol::{Command, RawRead, Reply, Server};
+use crate::upstream::Counts;
 use calls::room;
 #[cfg(ngx_feature = "http_ssl")]
 use connection::tls::TlsSession;
@@ -61,12 +66,16 @@ use fallback::Fallback;
 use worker::Worker;
 use worker::cell::{with, with_existing};
 
+/// What the process has is gone.
+static ENDED: AtomicBool = AtomicBool::new(false);
+
 /// The process begins: makes the worker's state.
 pub fn start() {
     connection::handlers::install(events::all());
     #[cfg(feature = "fault-injection")]
     crate::fault::when_asked(|| with(|_| ()));
     with(|_| ());
+    ENDED.store(false, Ordering::Relaxed);
 }
 
 /// Lets go of what belongs to an nginx cycle: its log, and ngx_lua's
@@ -74,6 +83,7 @@ pub fn start() {
 pub fn forget_cycle() {
     with_existing(|worker| {
         worker.end_renewals();
+        worker.end_look_ups_of_queues();
         worker.semaphores.free_all();
     });
 }
@@ -81,7 +91,9 @@ pub fn forget_cycle() {
 /// The process ends: everything goes, before ngx_lua counts its semaphores and
 /// the module is unloaded.
 pub fn shut_down() {
+    ENDED.store(true, Ordering::Relaxed);
     worker::cell::end(|worker| {
+        worker.end_queues();
         worker.close_all();
         worker.take_back_tls_sessions();
     });
@@ -154,6 +166,18 @@ pub fn connect(
     })
 }
 
+/// Attaches a client's session to shared connections, see [`Worker::attach_again`].
+#[inline(always)]
+pub fn attach_again(key: SessionKey, request: Request, peer: &Peer<'_>) -> bool {
+    with(|worker| worker.attach_again(key, request, peer))
+}
+
+/// Takes a client's session back, see [`Worker::give_back`].
+#[inline(always)]
+pub fn give_back(key: SessionKey, request: Request, timeout: Option<Msec>) -> bool {
+    with(|worker| worker.give_back(key, request, timeout))
+}
+
 /// Whether a session is there, open or not.
 pub fn is_session(key: SessionKey) -> bool {
     with(|worker| worker.is_session(key))
@@ -221,6 +245,56 @@ pub fn submit(
     })
 }
 
+/// As [`submit`], for a question to the server, which is rare. It is apart, because `submit` is
+/// inlined only as long as it has one caller.
+#[cold]
+#[inline(never)]
+pub fn submit_question(
+    key: SessionKey,
+    caller: Caller,
+    question: &Command<'_>,
+) -> Result<Begun, CallError<Rejected>> {
+    let commands = Commands::One(question);
+    room::before(|worker| worker.opens_to_send(key, commands.can_share()));
+    let request = caller.request;
+    call(key, Slot::Reader, caller, |worker| {
+        worker.submit(key, request, commands)
+    })
+}
+
+/// Whether the process handles events, or will in a moment: `init_worker_by_lua*` comes before
+/// [`start`].
+pub fn is_running() -> bool {
+    let running = nginx::has_events() && !ENDED.load(Ordering::Relaxed);
+    if running {
+        connection::handlers::install(events::all());
+    }
+    running
+}
+
+/// The background queue to a server, see [`Worker::find_queue`].
+pub fn find_queue(host: &[u8], port: u16) -> Result<QueueKey, NotQueued> {
+    match is_running() {
+        true => with(|worker| worker.find_queue(host, port)),
+        false => Err(NotQueued::NoEventLoop),
+    }
+}
+
+/// Has a background queue take a write, see [`Worker::queue_write`].
+pub fn enqueue(key: QueueKey, limits: Queueing, command: &Command<'_>) -> Result<(), NotQueued> {
+    match is_running() {
+        true => with(|worker| worker.queue_write(key, limits, command)),
+        false => Err(NotQueued::NoEventLoop),
+    }
+}
+
+/// See [`Worker::queue_counts`].
+pub fn queue_counts(key: QueueKey) -> Option<(usize, usize, Counts)> {
+    let mut counts = None;
+    with_existing(|worker| counts = worker.queue_counts(key));
+    counts
+}
+
 /// Sends commands as [`submit`] does, but the coroutine goes on; [`wait`] is for
 /// later. Their time runs from now on.
 #[cfg(feature = "groups")]
@@ -267,6 +341,11 @@ pub fn pipeline_len(key: PipelineKey) -> usize {
 /// Adds a command to a pipeline, see [`Worker::add_command`].
 pub fn add_command(key: PipelineKey, form: u8, command: &Command<'_>) -> Result<(), Rejected> {
     with(|worker| worker.add_command(key, form, command))
+}
+
+/// Refuses what a server cannot do of a pipeline.
+pub fn restrict_pipeline(key: PipelineKey, server: Server) {
+    with_existing(|worker| worker.restrict_pipeline(key, server));
 }
 
 /// Sends the commands of a pipeline, see [`Worker::commit`].

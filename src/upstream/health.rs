@@ -295,6 +295,10 @@ mod tests {
         // nobody's, but nobody has waited too long for it
         health.update(10, true);
         assert!(health.takes_work());
+        // the one behind the last that timed out
+        health.time_out(10);
+        health.update(11, true);
+        assert!(health.takes_work());
         health.time_out(3);
         health.update(7, true);
         assert!(!health.takes_work());

@@ -323,7 +323,7 @@ mod tests {
             number,
             tag,
             begun,
-            repeatable: tag != 'w',
+            repeatable: tag != 'w' && number != 9,
             is_list: number == 5,
         };
         let all = [
@@ -332,6 +332,8 @@ mod tests {
             exchange(5, 'p', false),
             exchange(6, 'n', false),
             exchange(7, 'w', false),
+            exchange(8, 'm', false),
+            exchange(9, 'm', false),
         ];
         let of = |broken| losses(all.into_iter(), 3, broken, |op| op != 'n');
         let lost = of(false);
@@ -345,6 +347,7 @@ mod tests {
                 ('a', 3..=3, false, true, false),
                 ('p', 4..=5, false, true, true),
                 ('w', 7..=7, true, false, false),
+                ('m', 8..=9, true, false, false),
             ]
         );
         let suspects = |lost: Vec<Loss<char>>| lost.iter().filter(|l| l.suspect).count();

@@ -16,6 +16,7 @@
 //! | `spares` | how much of what is not used is kept |
 //! | `rates` | how often a log line of one kind may be written |
 //! | `once` | what is said once |
+//! | `writes` | the writes of a background queue, and what became of them |
 #![forbid(unsafe_code)]
 
 mod deadlines;
@@ -30,6 +31,7 @@ mod rates;
 mod rotation;
 mod spares;
 mod usage;
+mod writes;
 
 pub use deadlines::{Deadlines, Ticket};
 pub use health::{Awaited, Health, MIN_GRACE, Verdict, Work};
@@ -43,3 +45,4 @@ pub use rates::{LineKind, Rates, Suppressed};
 pub use rotation::{Choice, Demand, Load, choose};
 pub use spares::Spares;
 pub use usage::{RETRY_DELAY, Usage};
+pub use writes::{Answers, Counts, Writes};

@@ -237,4 +237,30 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn time_begins_again_with_a_part_that_was_sent() {
+        let mut progress = Progress::default();
+        progress.write(false, 3, || 3, 500);
+        let of = |begun, sent| {
+            progress.since(&Position {
+                numbers: 3..=3,
+                since: 100,
+                accounted: false,
+                begun,
+                sent,
+                oldest: 3,
+                amid_reply: false,
+            })
+        };
+        assert_eq!(
+            [
+                of(false, false),
+                of(true, false),
+                of(false, true),
+                of(true, true)
+            ],
+            [100, 500, 500, 500]
+        );
+    }
 }

@@ -117,6 +117,7 @@ in step: "yes"
 
 
 === TEST 3: flush_all, verbosity, version, quit
+--- object: a client has no quit
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {

@@ -154,6 +154,7 @@ in step: "yes"
 
 
 === TEST 3: commands that overtake an open pipeline
+--- object: a client has no quit
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {
@@ -369,6 +370,7 @@ by sevens: {{"ab\r\nc", "7"}, {1}, {}, {"42"}, {nil, "NOT_FOUND"}, {{"STAT x y"}
 
 
 === TEST 8: timeout midway
+--- object: a client connects anew after an error
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {
@@ -404,6 +406,7 @@ lua tcp socket read timed out
 
 
 === TEST 9: the server closes midway
+--- object: a client has no set_keepalive
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {

@@ -535,3 +535,33 @@ kept: 1
 gone: 0
 --- error_log
 lua tcp socket read timed out
+
+
+
+=== TEST 11: the read timeout runs when all is sent, though more time is left for sending
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local srv = kit.fake(function(c)
+                c:line()
+                ngx.sleep(0.2)
+                while c:fill() do c.input = "" end
+            end)
+            local m = kit.connect(srv.port)
+            m:set_timeouts(1000, 10000, 120)
+            local big = string.rep("x", 16 * 1024 * 1024)
+            local ms, ok, err = kit.timed(m.set, m, "k", big)
+            kit.show("set", ok, err, ms >= 310 and ms < 3000 or ms)
+            kit.show("set_keepalive", m:set_keepalive())
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+set: nil, "timeout", true
+set_keepalive: nil, "closed"
+--- error_log
+lua tcp socket read timed out
+--- timeout: 20

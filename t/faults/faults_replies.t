@@ -40,7 +40,7 @@ __DATA__
 --- request
 GET /t
 --- response_body
-change: 4110 cases, 0 failed
+change: 4474 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -59,7 +59,7 @@ change: 4110 cases, 0 failed
 --- request
 GET /t
 --- response_body
-insert: 4456 cases, 0 failed
+insert: 4856 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -78,7 +78,7 @@ insert: 4456 cases, 0 failed
 --- request
 GET /t
 --- response_body
-omit: 1061 cases, 0 failed
+omit: 1157 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -97,7 +97,7 @@ omit: 1061 cases, 0 failed
 --- request
 GET /t
 --- response_body
-junk: 1114 cases, 0 failed
+junk: 1214 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -116,7 +116,7 @@ junk: 1114 cases, 0 failed
 --- request
 GET /t
 --- response_body
-endless: 1114 cases, 0 failed
+endless: 1214 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -135,7 +135,7 @@ endless: 1114 cases, 0 failed
 --- request
 GET /t
 --- response_body
-headers: 429 cases, 0 failed
+headers: 561 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -154,7 +154,7 @@ headers: 429 cases, 0 failed
 --- request
 GET /t
 --- response_body
-line ends: 465 cases, 0 failed
+line ends: 525 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -173,7 +173,7 @@ line ends: 465 cases, 0 failed
 --- request
 GET /t
 --- response_body
-crossed: 1643 cases, 0 failed
+crossed: 1824 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -192,7 +192,7 @@ crossed: 1643 cases, 0 failed
 --- request
 GET /t
 --- response_body
-unsolicited: 477 cases, 0 failed
+unsolicited: 513 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]

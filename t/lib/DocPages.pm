@@ -97,6 +97,7 @@ sub here {
     $text =~ s{/etc/nginx/lua\b}{$self->{dir}/lua}g;
     $text =~ s/\b\Q$_\E\b/$HOST{$_}/g for keys %HOST;
     $text =~ s/\bset_timeouts\(\K([\d, ]+)(?=\))/join ', ', map { $_ * $PATIENCE } split m{, *}, $1/ge;
+    $text =~ s/\btimeouts = \{\K([^{}]+)(?=\})/ $1 =~ s{(\d+)}{ $1 * $PATIENCE }ger /gex;
     $text =~ s/\b(\d+)ms;/$1 * $PATIENCE . 'ms;'/ge;
     return $text;
 }

@@ -113,6 +113,7 @@ sub lua_kit {
     if ( defined memcached_port() ) {
         $lua .= sprintf qq{kit.port, kit.unix = %s, "unix:%s"\n}, memcached_port(), memcached_sock();
     }
+    $lua .= "kit.by_client = true\n" if $ENV{TEST_NGINX_CLIENT};
     return $lua;
 }
 
@@ -166,6 +167,10 @@ sub prepare_block {
     if ( $SHARES && !defined $block->private ) {
         my $http = $block->http_config // '';
         $block->set_value( http_config => multiplex_config($http) . $http );
+    }
+    if ( $ENV{TEST_NGINX_CLIENT} && defined $block->object ) {
+        ( my $http = $block->http_config // '' ) =~ s/^kit[.]by_client = true$//m;
+        $block->set_value( http_config => $http );
     }
     if ( $ENV{TEST_NGINX_EVERY_LINE_GC} && !defined $block->garbage ) {
         my $http = $block->http_config // '';
@@ -281,6 +286,10 @@ C<TEST_NGINX_MULTIPLEX> has the arguments of the directive C<lua_memcached_multi
 C<2>. Then every block gets it at http level, and so does every L<LiveNginx>: the whole of F<t/> runs
 over shared connections. A block that is about private ones has a section C<--- private> with the
 reason; text of an http block that says C<lua_memcached_multiplex> itself is left alone.
+
+C<TEST_NGINX_CLIENT> has the objects that C<kit.connect> makes send their commands through clients
+(F<t/lib/clientkit.lua>). A block that is about objects and their connections has a section
+C<--- object> with the reason.
 
 =head2 Bytes one by one
 

@@ -28,6 +28,20 @@ local function new_pipeline()
     return memc
 end
 
+local function meta()
+    local memc = connected()
+    memc:meta_get("small")
+    return memc
+end
+
+local function coded()
+    return kit.connect(nil, nil, { codec = "php" })
+end
+
+local function found(item, err)
+    return item ~= nil, err
+end
+
 local function count(found, err)
     if not found then return nil, err end
     local n = 0
@@ -70,9 +84,32 @@ local function tls_shaken()
     return memc
 end
 
+local function new_client()
+    return require("resty.memcached.client").new{ server = { "127.0.0.1", kit.port }, timeouts = 5000 }
+end
+
+local function used_client()
+    connected():close()
+    local client = new_client()
+    assert(client:get("small") == "value")
+    return client
+end
+
 local old_session
 
 local _M = {
+    client_new = { connected, function() return new_client() ~= nil end },
+    client_first = { function() connected():close() return new_client() end,
+                     function(client) return client:get("small") end },
+    client_get = { used_client, function(client) return client:get("small") end },
+    client_set = { used_client, function(client) return client:set("other", 1) end },
+    client_pipeline = {
+        used_client,
+        function(client)
+            local replies, err = client:pipeline(function(p) for i = 1, 6 do p:get("p" .. i) end end)
+            return replies and #replies, err
+        end,
+    },
     new = { function() end, function() return (require "resty.memcached":new()) ~= nil end },
     connect = { fresh, function(memc) return connect(memc, "127.0.0.1", kit.port) end },
     connect_pool = {
@@ -151,6 +188,44 @@ local _M = {
             return count(memc:get(many))
         end,
     },
+    gat = { connected, function(memc) return memc:gat("small", 0) end },
+    gat_many = { with_values, function(memc) return count(memc:gat(many, 0)) end },
+    -- the first of a connection asks for the version
+    meta_first = { connected, function(memc) return found(memc:meta_get("small")) end },
+    meta_get = { meta, function(memc) return found(memc:meta_get("small", { ttl = true })) end },
+    meta_get_big = {
+        with_values,
+        function(memc)
+            local item, err = memc:meta_get("big")
+            return item and item.value == big, err
+        end,
+    },
+    meta_set = { meta, function(memc) return found(memc:meta_set("k", "v")) end },
+    meta_set_big = { meta, function(memc) return found(memc:meta_set("k", big)) end },
+    meta_refused = { meta, function(memc) return memc:meta_set("k", "v", { nonsense = true }) end },
+    meta_delete = { meta, function(memc) return memc:meta_delete("none") end },
+    meta_arith = { meta, function(memc) return memc:meta_arith("number", { vivify = 0, delta = 0 }) end },
+    meta_pipeline = {
+        new_pipeline,
+        function(memc)
+            for i = 1, 20 do
+                memc:meta_set("p" .. i, "v")
+                memc:meta_get("p" .. i)
+            end
+            local replies, err = memc:commit_pipeline()
+            for _, reply in ipairs(replies or {}) do err = err or reply[2] end
+            return replies and #replies, err
+        end,
+    },
+    codec = {
+        coded,
+        function(memc)
+            local ok, err = memc:set("t", { 1, big })
+            if not ok then return nil, err end
+            local value, _, err = memc:get("t")
+            return value and value[2] == big, err
+        end,
+    },
     set = { connected, function(memc) return memc:set("k", "v") end },
     set_big = { connected, function(memc) return memc:set("k", big) end },
     set_refused = { connected, function(memc) return memc:set(("k"):rep(300), "v") end },
@@ -218,6 +293,31 @@ local _M = {
             return wrong
         end,
     },
+}
+
+local queues = 0
+
+-- a write that nobody waits for, to a queue that has no connection yet
+_M.queue = {
+    connected,
+    function()
+        queues = queues + 1
+        local queue = require "resty.memcached.queue"
+        -- the port within the host is the one that counts
+        local q, err = queue.new("127.0.0.1:" .. kit.port, queues, { timeout = 300 })
+        if not q then return nil, err end
+        for i = 1, 3 do
+            local ok, err = q:set("queued" .. i, big)
+            if not ok then return nil, err end
+        end
+        if not kit.eventually(function() return q:pending() == 0 end, 10) then return nil, "pending" end
+        local counts = q:counts()
+        if counts.taken ~= counts.done + counts.lost + counts.dropped + counts.refused then
+            return nil, "not balanced"
+        end
+        if counts.done < 3 then return nil, "closed" end
+        return counts.done
+    end,
 }
 
 -- all kinds, for a worker that did nothing before

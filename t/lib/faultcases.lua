@@ -4,7 +4,8 @@ local _M = {}
 
 -- A command: its name, what calls it, the request as it has to be on the wire,
 -- its kind of reply (see faultoracle.lua), the intact reply, and what that has
--- to give, as faultkit prints it. `own`: it never goes over a shared connection.
+-- to give, as faultkit prints it. `own`: it never goes over a shared connection;
+-- `touches`: it looks like a get, and changes something.
 local commands = {}
 
 local function add(kind, name, request, reply, want, call, more)
@@ -68,6 +69,18 @@ retrieval("gets", "gets of a list", "gets a b%20c d\r\n",
     "VALUE a 1 1 12\r\nx\r\nVALUE b%20c 0 1 3\r\ny\r\nEND\r\n",
     '{a={"x", "1", "12"}, ["b c"]={"y", "0", "3"}}', LIST, AB)
 retrieval("gets", "gets of a list, miss", "gets a b%20c d\r\n", "END\r\n", "{}", LIST, AB)
+
+local function gat(kind, name, request, reply, want, key, more)
+    local cmd = { keys = more.keys, count = more.count, list = more.list, touches = true }
+    return add(kind:gsub("gat", "get"), name, request, reply, want,
+        function(m) return m[kind](m, key, 60) end, cmd)
+end
+
+gat("gat", "gat", "gat 60 k\r\n", "VALUE k 7 5\r\nhello\r\nEND\r\n", '"hello", "7"', "k", K)
+gat("gat", "gat, miss", "gat 60 k\r\n", "END\r\n", "nil, nil, nil", "k", K)
+gat("gats", "gats", "gats 60 k\r\n", "VALUE k 7 3 4711\r\nabc\r\nEND\r\n", '"abc", "7", "4711"', "k", K)
+gat("gat", "gat of a list", "gat 60 a b%20c d\r\n",
+    "VALUE a 1 3\r\none\r\nVALUE d 2 0\r\n\r\nEND\r\n", '{a={"one", "1"}, d={"", "2"}}', LIST, AB)
 
 -- storage
 

@@ -85,6 +85,7 @@ local READS = { get = true, gets = true }
 
 -- Whether all of a command's replies are values.
 local function only_reads(cmd)
+    if cmd.touches then return false end
     for _, part in ipairs(cmd.parts or {}) do
         if not READS[part.kind] then return false end
     end

@@ -112,7 +112,7 @@ function _M.raise_text(f, ...)
     return text or what
 end
 
--- Clients.
+-- Objects. With `by_client` the commands of those below go through clients, see clientkit.lua.
 
 function _M.new(opts)
     local memc, err = require("resty.memcached"):new(opts)
@@ -123,6 +123,9 @@ end
 
 function _M.connect(port, opts, new_opts)
     local memc = _M.new(new_opts)
+    if _M.by_client then
+        return require("clientkit").behind(memc, port or _M.port, opts, new_opts)
+    end
     assert(memc:connect("127.0.0.1", port or _M.port, opts))
     return memc
 end

@@ -445,3 +445,42 @@ others: 1, "k"
 over the shared connection: 6, 1
 --- no_error_log
 [alert]
+
+
+
+=== TEST 10: the one whose get was sent is gone, with its request
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local srv = mux.server(function(line, c)
+                if line ~= "get hot" or c.index > 1 then return end
+                ngx.sleep(0.15)
+                c:close()
+                return false
+            end)
+            objects(srv, 1)
+            local done = {}
+            -- each timer is a request of its own, and both get in one iteration of the event loop
+            ngx.timer.at(0, function()
+                local m = kit.connect(srv.port)
+                local thread = ngx.thread.spawn(m.get, m, "hot")
+                ngx.sleep(0.05)
+                ngx.thread.kill(thread)
+            end)
+            ngx.timer.at(0, function()
+                done = { kit.connect(srv.port):get("hot") }
+            end)
+            kit.eventually(function() return #done > 0 or done[3] end)
+            kit.show("the other", unpack(done, 1, 3))
+            kit.show("sent", srv.lines)
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+the other: "hot", "0", nil
+sent: {"1 get hot", "2 get hot"}
+--- no_error_log
+[alert]

@@ -495,3 +495,47 @@ without waiting: true
 --- no_error_log
 queued connect timed out
 [alert]
+
+
+
+=== TEST 13: time limits of what waits for a plain connection instead of a pooled TLS one
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local srv = kit.fake(function(c)
+                tls.join(c, tls.port, function(_, _, record) return record end)
+            end, { backlog = 0 })
+            local m = kit.connect(srv.port)
+            m:sslhandshake(false)
+            m:set_keepalive()
+            srv.deaf = true
+            ngx.sleep(0.01)
+
+            m = kit.connect(srv.port)
+            m:set_timeouts(3000, 100, 3000)
+            local ms, sent, err = kit.timed(m.sock.send, m.sock, ("x"):rep(16 * 1024 * 1024))
+            kit.show("send", sent, err, ms > 95 and ms < 2000 or ms)
+
+            for _ = 1, 4 do srv:knock() end
+            ngx.sleep(0.01)
+            m = kit.connect(srv.port)
+            m:set_timeouts(100, 3000, 3000)
+            m:init_pipeline()
+            m:get("a")
+            m:get("b")
+            local replies
+            ms, replies, err = kit.timed(m.commit_pipeline, m)
+            kit.show("pipeline", replies, err, ms > 95 and ms < 2000 or ms)
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+send: nil, "timeout", true
+pipeline: nil, "timeout", true
+--- error_log
+write timed out
+connect timed out
+--- timeout: 20

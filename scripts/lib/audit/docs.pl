@@ -8,6 +8,7 @@
 #   README.md, and pages name no other.
 # * Every method of src/lua/glue/ has a heading with a syntax in docs/ and a link in README.md, and the
 #   other way round. Pages call no method that is not there.
+# * Every method of a background queue (src/lua/glue/queue.lua) is named in docs/queue.md.
 # * Every text that users may see is in the first column of a table in docs/ whose head says what it
 #   is (error, message, line, reason), and the other way round. Texts are the string literals of src/
 #   with two words or more, and what thiserror shows. In tables, an ellipsis stands for what varies.
@@ -36,6 +37,8 @@ my %UNSEEN = (
     'cannot wait'                 => 'becomes another error on its way',
     'cas unique'                  => 'a name in other texts',
     'server name'                 => 'a name in other texts',
+    'bare item'                   => 'a name in the Lua code',
+    'the version of the server is no number' => 'then the server is asked something else',
     'STAT sizes_status'           => 'a reply of memcached',
     'STAT sizes_error'            => 'a reply of memcached',
 );
@@ -144,11 +147,12 @@ for my $path (@user_pages) {
 
 # ---- methods --------------------------------------------------------------------
 
-my ( %method, %sock_method );
+my ( %method, %sock_method, %client_method );
 for my $path ( grep { !feature_of($_) } glob 'src/lua/glue/*.lua' ) {
     my $lua = slurp($path);
     $method{$_}      = 1 for $lua =~ /^(?:function )?_M\.([a-z]\w*)\b/mg;
     $sock_method{$_} = 1 for $lua =~ /^(?:function )?Sock\.([a-z]\w*)\b/mg;
+    $client_method{$_} = 1 for $lua =~ /^function Client\.([a-z]\w*)\b/mg;
 }
 %method && %sock_method or die "docs.pl finds no methods\n";
 my %documented;
@@ -168,11 +172,18 @@ for my $name ( sort keys %method ) {
 for my $name ( sort keys %sock_method ) {
     fault("docs/api.md does not name sock:$name") if $page{'docs/api.md'}{prose} !~ /\bsock:$name\(/;
 }
+for my $name ( slurp('src/lua/glue/queue.lua') =~ /^(?:function )?Queue\.([a-z]\w*)\b/mg ) {
+    fault("docs/queue.md does not name q:$name") if $page{'docs/queue.md'}{prose} !~ /\bq:$name\(/;
+}
+for my $name ( sort keys %client_method ) {
+    fault("docs/client.md does not name client:$name") if $page{'docs/client.md'}{prose} !~ /\bclient:$name\(/;
+}
 for my $path (@user_pages) {
     my %seen;
     for my $call ( grep { !$seen{$_}++ } $page{$path}{text} =~ /\b((?:memc|memcached|sock):\w+)\(/g ) {
         my ( $of, $name ) = split /:/, $call;
-        fault("$path: there is no $call") if !( $of eq 'sock' ? $sock_method{$name} : $method{$name} );
+        my $known = $of eq 'sock' ? $sock_method{$name} : $method{$name} || $client_method{$name};
+        fault("$path: there is no $call") if !$known;
     }
 }
 

@@ -28,6 +28,7 @@ our %TITLES = (
 our @CONTESTANTS = (
     [ module         => 'this module, private', '#ea580c' ],
     [ shared         => 'this module, shared',  '#6d28d9' ],
+    [ client         => 'a client, shared',     '#db2777' ],
     [ lua            => 'pure-Lua library',     '#78716c' ],
     [ memcached_pass => 'memcached_pass',       '#15803d' ],
     [ memc           => 'memc module',          '#0ea5e9' ],

@@ -1,9 +1,10 @@
 -- The Lua side of scripts/bench: the same functions over each library.
 --
--- Called with a contestant (module, shared or lua), the directory of the pure-Lua library ("" for
+-- Called with a contestant (module, shared, client or lua), the directory of the pure-Lua library ("" for
 -- Debian's package) and memcached's port. Returns the functions that locations run: WORKLOAD -> what
 -- is measured, and WORKLOAD/check -> the same, answering each key and value. `module` and `shared`
--- are the same library; what differs are the directives of their locations. Each contestant has its
+-- are the same library; what differs are the directives of their locations. `client` does the same as
+-- `shared` with a client (resty.memcached.client). Each contestant has its
 -- own copy of this file, so that LuaJIT compiles none for the habits of another.
 --
 -- A key is KIND-NUMBER, its value the number and a space again and again, cut to the size of its
@@ -57,7 +58,13 @@ local function give_up(what, why)
     return ngx.exit(500)
 end
 
+local client = contestant == "client" and require "resty.memcached.client".new{
+    server = { "127.0.0.1", port }, timeouts = 10000, keepalive_timeout = 60000 }
+
 local function open()
+    if client then
+        return client
+    end
     local memc, err = memcached:new()
     if not memc then
         return give_up("new", err)
@@ -72,6 +79,9 @@ local function open()
 end
 
 local function close(memc)
+    if client then
+        return
+    end
     local ok, err = memc:set_keepalive(60000, 1024)
     if not ok then
         return give_up("set_keepalive", err)

@@ -32,7 +32,7 @@ sub main_table {
         my $point = "$TITLES{ $_->{workload} } | $_->{c}";
         push @points, $point if !$cells{$point};
         my $text = $cell->($_);
-        $text =~ s/^(\S+)/**$1**/ if $_->{name} =~ /^(?:module|shared)$/;
+        $text =~ s/^(\S+)/**$1**/ if $_->{name} =~ /^(?:module|shared|client)$/;
         $cells{$point}{ $_->{name} } = $text;
     }
     for my $point (@points) {

@@ -13,10 +13,12 @@ functions=(get hot get-10 multi-get set set-100k get-1m pass-1m)
 contestants_of() {
     local all
     case $1 in
-    get) all=(empty wait memcached_pass memc module lua shared) ;;
+    get) all=(empty wait memcached_pass memc module lua shared client) ;;
     hot) all=(empty memcached_pass memc module lua shared) ;;
     pass-1m) all=(memcached_pass memc module lua shared) ;;
-    set | set-100k) all=(memc module lua shared) ;;
+    get-10) all=(module lua shared client) ;;
+    set) all=(memc module lua shared client) ;;
+    set-100k) all=(memc module lua shared) ;;
     *) all=(module lua shared) ;;
     esac
     if [ "$has_memc" = no ]; then all=("${all[@]/%memc}"); fi
@@ -89,9 +91,9 @@ start_memcached() {
 # A location for each function of each contestant that is Lua.
 lua_locations() {
     local contestant function directives
-    for contestant in lua module shared; do
+    for contestant in lua module shared client; do
         directives=
-        if [ $contestant = shared ]; then directives="lua_memcached_multiplex $multiplex; "; fi
+        if [[ $contestant = shared || $contestant = client ]]; then directives="lua_memcached_multiplex $multiplex; "; fi
         for function in "${functions[@]/%/}" "${functions[@]/%//check}"; do
             printf 'location = /%s/%s { %scontent_by_lua_block { bench.%s["%s"]() } }\n' \
                 $contestant "$function" "$directives" $contestant "$function"

@@ -17,6 +17,7 @@ local _M = {}
 
 local usual = ops.picker {
     own = 120, set = 180, delete = 10, multi = 50, incr = 60, cas = 30, add = 20, pipeline = 30, rare = 1,
+    gat = 10, meta_get = 40, meta_set = 40,
 }
 local late       -- what --late does instead
 

@@ -174,6 +174,32 @@ function ops.pipeline(m, slot, s, short)
     return #todo
 end
 
+function ops.gat(m, _, s, short)
+    local seen = look(any_key(s))
+    local value, flags, err = m:gat(seen.key.name, keys.ttl)
+    if err then return failed(servers[s], "gat", err, short) end
+    check("gat", seen, value, flags)
+    return 1
+end
+
+function ops.meta_get(m, _, s, short)
+    local seen = look(any_key(s))
+    local item, err = m:meta_get(seen.key.name, { flags = true, size = true })
+    if err then return failed(servers[s], "meta_get", err, short) end
+    check("meta_get", seen, item and item.value, item and item.flags)
+    if item and item.size ~= #item.value then mismatch("meta_get", seen.key.name, "size", item.size) end
+    return 1
+end
+
+function ops.meta_set(m, slot, s, short)
+    local key, generation, epoch = begin_write(slot, s, random(KEYS))
+    local ok, err = m:meta_set(key.name, make(key.name, generation, any_len()),
+        { ttl = keys.ttl, flags = generation % 1000 })
+    if not ok then return failed(servers[s], "meta_set", err, short) end
+    end_write(key, generation, epoch)
+    return 1
+end
+
 function ops.rare(m, _, s, short)
     local which = random(5)
     local got, err

@@ -3,8 +3,8 @@
 use std::ffi::CStr;
 
 use super::directives::Parameters;
-use super::time::milliseconds;
 use crate::conf::multiplex::number;
+use crate::conf::time::milliseconds;
 use crate::nginx::Msec;
 
 /// How disabled servers are checked.

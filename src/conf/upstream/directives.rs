@@ -1,14 +1,14 @@
-//! The handlers of the directives of an `upstream` block.
+//! The directives of an `upstream` block.
 
 use std::cell::Cell;
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char};
 use std::ptr;
 
-use nginx_sys::{NGX_LOG_EMERG, ngx_command_t, ngx_conf_t, ngx_str_t};
+use nginx_sys::{NGX_LOG_EMERG, ngx_str_t};
 
-use super::time::seconds;
 use super::{Check, Discover, UpstreamConf};
-use crate::conf::ERROR;
+use crate::conf::time::seconds;
+use crate::conf::{Directive, ERROR};
 use crate::contain::contain;
 use crate::distribution::{Method, MethodError};
 use crate::group::{Failover, FailoverError};
@@ -101,18 +101,18 @@ impl From<FailoverError> for Fault {
     }
 }
 
-/// Defines handlers: each reads the words behind the directive's name.
-macro_rules! handlers {
+/// Defines directives: each reads the words behind its name.
+macro_rules! directives {
     ($($(#[$doc:meta])* $name:ident sets $slot:ident by $parse:expr;)*) => {
         $($(#[$doc])*
-        pub unsafe extern "C" fn $name(
-            cf: *mut ngx_conf_t,
-            _: *mut ngx_command_t,
-            conf: *mut c_void,
-        ) -> *mut c_char {
-            // SAFETY: this is a handler; `create` made the block's configuration.
-            let (cf, conf) = unsafe { (Conf::from_raw(cf), &*conf.cast::<Cell<UpstreamConf>>()) };
-            set_once(cf, conf, |conf| &mut conf.$slot, $parse)
+        pub enum $name {}
+
+        impl Directive for $name {
+            type Of = UpstreamConf;
+
+            fn set(cf: Conf, conf: &Cell<UpstreamConf>) -> *mut c_char {
+                set_once(cf, conf, |conf| &mut conf.$slot, $parse)
+            }
         })*
     };
 }
@@ -125,16 +125,16 @@ fn others<'a>(words: &[&'a [u8]]) -> impl Iterator<Item = &'a [u8]> {
     words.iter().skip(1).copied()
 }
 
-handlers! {
-    /// The handler of `lua_memcached_hash`.
-    set_hash sets hash by |words| Method::parse(first(words), others(words));
+directives! {
+    /// `lua_memcached_hash`
+    SetHash sets hash by |words| Method::parse(first(words), others(words));
 
-    /// The handler of `lua_memcached_failover`.
-    set_failover sets failover by |words| Failover::parse(first(words), others(words), seconds);
+    /// `lua_memcached_failover`
+    SetFailover sets failover by |words| Failover::parse(first(words), others(words), seconds);
 
-    /// The handler of `lua_memcached_check`.
-    set_check sets check by |words| Check::parse(Parameters(words.to_vec()));
+    /// `lua_memcached_check`
+    SetCheck sets check by |words| Check::parse(Parameters(words.to_vec()));
 
-    /// The handler of `lua_memcached_discover`.
-    set_discover sets discover by |words| Discover::parse(Parameters(words.to_vec()));
+    /// `lua_memcached_discover`
+    SetDiscover sets discover by |words| Discover::parse(Parameters(words.to_vec()));
 }

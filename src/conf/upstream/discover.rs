@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 
 use super::directives::Parameters;
-use super::time::milliseconds;
+use crate::conf::time::milliseconds;
 use crate::group::NameKind;
 use crate::nginx::Msec;
 

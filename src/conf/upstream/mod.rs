@@ -3,13 +3,12 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `directives` | the handlers of the directives |
+//! | `directives` | the directives |
 //! | `current` | the group that is made of a block's servers |
 //! | `known` | the groups of this worker |
 //! | `check` | `lua_memcached_check` |
 //! | `discover` | `lua_memcached_discover` |
 //! | `rules` | what nginx -t refuses |
-//! | `time` | times in arguments |
 
 mod check;
 mod current;
@@ -17,23 +16,18 @@ mod directives;
 mod discover;
 mod known;
 mod rules;
-mod time;
 
 use std::cell::Cell;
 use std::collections::TryReserveError;
-use std::ffi::c_void;
-use std::ptr;
 use std::sync::OnceLock;
-
-use nginx_sys::ngx_conf_t;
 
 use crate::distribution::{BuildError, Method, Scheme};
 use crate::group::{Failover, Group, Peer, Policy};
-use crate::nginx::{Conf, Generation, Live, Module, Peers, Request, Upstream};
+use crate::nginx::{Generation, Live, Module, Peers, Request, Upstream};
 
 pub use check::Check;
 pub use current::Current;
-pub use directives::{set_check, set_discover, set_failover, set_hash};
+pub use directives::{SetCheck, SetDiscover, SetFailover, SetHash};
 pub use discover::Discover;
 pub use known::{forget, with_group, with_servers};
 pub use rules::check;
@@ -41,7 +35,7 @@ pub use rules::check;
 /// This module.
 static MODULE: OnceLock<&Module<Cell<UpstreamConf>>> = OnceLock::new();
 
-/// Sets the module whose [`create`] is that of this file.
+/// Sets the module that makes an [`UpstreamConf`] for each block.
 pub fn set_module(module: &'static Module<Cell<UpstreamConf>>) {
     // a second configuration has the same one
     let _ = MODULE.set(module);
@@ -197,12 +191,4 @@ impl UpstreamConf {
             || self.check.is_some()
             || self.discover.is_some()
     }
-}
-
-/// `create_srv_conf`
-pub unsafe extern "C" fn create(cf: *mut ngx_conf_t) -> *mut c_void {
-    // SAFETY: this is a hook.
-    let cf = unsafe { Conf::from_raw(cf) };
-    let conf = cf.keep(Cell::new(UpstreamConf::default()));
-    conf.map_or(ptr::null_mut(), |conf| conf.as_ptr().cast())
 }

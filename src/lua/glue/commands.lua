@@ -34,6 +34,8 @@ local function unescape_results(unescape, found, err)
     return results
 end
 
+glue.unescape_results = unescape_results
+
 local function get_list(self, keys, cas)
     local sock = self.sock
     if not sock then

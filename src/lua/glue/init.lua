@@ -12,9 +12,7 @@ local sock_metatable = glue.sock_metatable
 local _M = { _VERSION = native.version }
 local metatable = { __index = _M }
 
-function _M.new(_, opts)
-    check_phase()
-
+local function new_object(opts)
     -- The fields up to `MULTIPLEX`, see fields.rs: one that is absent would be
     -- looked for in the metatable.
     local sock = { false, 0, 0, 0, false, false, false, false }
@@ -39,6 +37,13 @@ function _M.new(_, opts)
             end
             sock[MULTIPLEX] = multiplex
         end
+        if opts.codec ~= nil then
+            return glue.with_codec({
+                sock = setmetatable(sock, sock_metatable),
+                escape_key = escape_key,
+                unescape_key = unescape_key,
+            }, opts.codec)
+        end
     end
 
     return setmetatable({
@@ -46,6 +51,11 @@ function _M.new(_, opts)
         escape_key = escape_key,
         unescape_key = unescape_key,
     }, metatable)
+end
+
+function _M.new(_, opts)
+    check_phase()
+    return new_object(opts)
 end
 
 -- The method of a command with up to two arguments. Its body gets the `sock`,
@@ -65,4 +75,5 @@ local function method(body)
 end
 
 glue.module = _M
+glue.new_object = new_object
 glue.method = method

@@ -7,7 +7,23 @@ local new_pipeline, pipeline_length = native.new_pipeline, native.pipeline_lengt
 local commit, finish_commit = native.commit, native.finish_commit
 local not_initialized = native.not_initialized
 
+local AGAIN, ATTEMPTS = native.again, 100
+
 local _M = glue.module
+
+-- The server may have to be asked first what it can do. It is asked once for a
+-- connection; others may be opened and lost meanwhile.
+local function commit_checked(sock, id, pipeline)
+    for _ = 1, ATTEMPTS do
+        local results, err = finish_commit(pipeline, sock, id, commit(id, pipeline))
+        if results ~= AGAIN then
+            return results, err
+        end
+    end
+    return nil, "the version of the server is unknown"
+end
+
+glue.commit, glue.attempts = commit_checked, ATTEMPTS
 
 function _M.init_pipeline(self, n)
     if self._reqs then
@@ -37,6 +53,5 @@ function _M.commit_pipeline(self)
     if pipeline_length(pipeline) == 0 then
         return nil, "no more cmds"
     end
-    local id = sock[ID] or sock
-    return finish_commit(pipeline, sock, id, commit(id, pipeline))
+    return commit_checked(sock, sock[ID] or sock, pipeline)
 end

@@ -43,7 +43,6 @@ impl Peers {
                 list.push(Peer {
                     server: copy(peer.server.as_bytes())?,
                     name: copy(peer.name.as_bytes())?,
-                    address: copy(address(&peer))?,
                     weight: u32::try_from(peer.weight).unwrap_or(u32::MAX),
                     backup,
                 });
@@ -208,18 +207,13 @@ impl Peers {
             return None;
         }
         let found = locked.half(half).find(|peer| {
-            *wanted.address == *address(peer) && *wanted.server == *peer.server.as_bytes()
+            *wanted.name == *peer.name.as_bytes() && *wanted.server == *peer.server.as_bytes()
         })?;
         let (mut health, mut weight) = (health(&found), found.effective_weight);
         let result = change(&found, &mut health, &mut weight);
         write(found, health, weight);
         Some(result)
     }
-}
-
-fn address(peer: &Server) -> &[u8] {
-    // SAFETY: it is as long as it says.
-    unsafe { std::slice::from_raw_parts(peer.sockaddr.cast(), peer.socklen as usize) }
 }
 
 fn copy(bytes: &[u8]) -> Result<Box<[u8]>, TryReserveError> {

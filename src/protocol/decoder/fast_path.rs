@@ -19,7 +19,7 @@ impl Decoder {
                 }
                 (Reply::Miss, b"END\r\n".len())
             }
-            Kind::Get { cas } if self.partial.values.items.is_empty() => {
+            Kind::Get { cas, .. } if self.partial.values.items.is_empty() => {
                 let (hit, rest) = small_value(unread, keys, cas, self.limits)?;
                 let rest = rest.strip_prefix(b"END\r\n")?;
                 let mut data = self.buffers.small();

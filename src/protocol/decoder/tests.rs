@@ -1,7 +1,7 @@
 //! Replies by the byte, through a pipeline with one command in flight.
 
 use super::*;
-use crate::protocol::{Command, Digits, Key, Pipeline};
+use crate::protocol::{Command, Digits, Key, MetaItem, Pipeline, Server, Version};
 
 const LIMITS: Limits = Limits {
     max_line: 64,
@@ -32,6 +32,7 @@ fn receive(pipeline: &mut Pipeline<u8>, mut bytes: &[u8]) -> Vec<(u8, Reply)> {
 /// One command sent.
 fn asked(command: &Command<'_>) -> Pipeline<u8> {
     let mut pipeline = Pipeline::new(LIMITS);
+    pipeline.assume(Server::Memcached(Version::new(1, 6, 45)));
     pipeline.submit(1, command).unwrap();
     let n = pipeline.unsent().len();
     pipeline.sent(n);
@@ -50,6 +51,7 @@ enum Then {
 use Then::{Broken, Quiet, Waits};
 
 mod lines;
+mod meta;
 mod parts;
 
 /// The reply to `command` in a readable form, and what becomes of the pipeline.
@@ -97,11 +99,46 @@ fn show(reply: &Reply) -> String {
         }),
         Reply::Done => "done".into(),
         Reply::Number(number) => format!("number {number:?}"),
+        Reply::Meta(item) => show_item(item),
         Reply::Version(version) => format!("version {}", text(version)),
         Reply::Stats(lines) => format!("stats {}", text(&lines.join(&b'|'))),
         Reply::Line(line) => format!("line {}", text(line)),
         Reply::Malformed(what) => what.to_string(),
     }
+}
+
+fn show_item(item: &MetaItem) -> String {
+    let mut text = "item".to_owned();
+    let digits = |name: &str, digits: Option<Digits>| {
+        digits.map_or(String::new(), |digits| format!(" {name}={digits:?}"))
+    };
+    if let Some(value) = &item.value {
+        text += &format!(" {:?}", value.escape_ascii().to_string());
+    }
+    text += &digits("flags", item.flags);
+    text += &digits("cas", item.cas);
+    if let Some(ttl) = item.ttl {
+        text += &format!(" ttl={ttl}");
+    }
+    if let Some(size) = item.size {
+        text += &format!(" size={size}");
+    }
+    if let Some(hit) = item.hit {
+        text += &format!(" hit={hit}");
+    }
+    if let Some(seconds) = item.last_access {
+        text += &format!(" last_access={seconds}");
+    }
+    for (name, said) in [
+        ("won", item.won),
+        ("stale", item.stale),
+        ("lost", item.lost),
+    ] {
+        if said {
+            text += &format!(" {name}");
+        }
+    }
+    text
 }
 
 /// Expects for each reply the result and the fate of the pipeline.

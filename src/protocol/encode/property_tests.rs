@@ -1,9 +1,9 @@
 //! What the encoder writes, read back by a model of the server.
 
 use super::*;
-use crate::protocol::Arith;
 use crate::protocol::refusal::Answer;
 use crate::protocol::refusal::Argument;
+use crate::protocol::{Arith, Meta, MetaArith, MetaDelete, MetaGet, MetaOp, MetaSet, OptionValue};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -24,6 +24,7 @@ fn served(mut stream: &[u8]) -> Vec<Vec<Vec<u8>>> {
             .filter(|word| !word.is_empty())
             .map(<[u8]>::to_vec)
             .collect();
+        // or a line whose end memcached is sure to see at once
         let many = words[0] == b"get" || words[0] == b"gets";
         assert!(many || end < 2048, "closes the connection");
         if [
@@ -33,10 +34,12 @@ fn served(mut stream: &[u8]) -> Vec<Vec<Vec<u8>>> {
             b"append",
             b"prepend",
             b"cas",
+            b"ms",
         ]
         .contains(&&words[0][..])
         {
-            let len: usize = std::str::from_utf8(&words[4]).unwrap().parse().unwrap();
+            let at = if words[0] == b"ms" { 2 } else { 4 };
+            let len: usize = std::str::from_utf8(&words[at]).unwrap().parse().unwrap();
             assert_eq!(&stream[len..len + 2], b"\r\n");
             stream = &stream[len + 2..];
         }
@@ -57,10 +60,60 @@ fn word() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+/// A meta command with some options, and how many words it has if none is refused.
+fn any_meta<'a>(
+    op: usize,
+    key: Key<'a>,
+    a: Option<&'a [u8]>,
+    b: &'a [u8],
+    c: &[u8],
+    yes: bool,
+) -> (Meta<'a>, usize) {
+    let (op, names, words) = match op {
+        0 => (
+            MetaOp::Get(MetaGet::default()),
+            ["touch", "if_changed", "ttl"],
+            4,
+        ),
+        1 => {
+            let set = MetaSet {
+                value: b,
+                ..MetaSet::default()
+            };
+            (MetaOp::Set(set), ["ttl", "cas", "return_cas"], 4)
+        }
+        2 => (
+            MetaOp::Delete(MetaDelete::default()),
+            ["new_cas", "cas", "stale"],
+            3,
+        ),
+        _ => (
+            MetaOp::Arith(MetaArith::default()),
+            ["vivify", "initial", "return_ttl"],
+            4,
+        ),
+    };
+    let mut meta = Meta {
+        key,
+        opaque: 1,
+        op,
+        bad: None,
+    };
+    let given = [a, (c.len() < 100).then_some(c)];
+    for (name, text) in names.iter().zip(given) {
+        if let Some(text) = text {
+            meta.set_option(name.as_bytes(), OptionValue::Text(text), 1_700_000_000);
+        }
+    }
+    meta.set_option(names[2].as_bytes(), OptionValue::Boolean(yes), 0);
+    let given = given.iter().flatten().count() + usize::from(yes);
+    (meta, words + given)
+}
+
 proptest! {
     #[test]
     fn one_command_is_sent_or_none(
-        kind in 0usize..14,
+        kind in 0usize..20,
         keys in vec((word(), any::<bool>()), 1..5),
         a in option::of(word()),
         b in word(),
@@ -73,6 +126,7 @@ proptest! {
         let verbs =
             [Verb::Set, Verb::Add, Verb::Replace, Verb::Append, Verb::Prepend, Verb::Cas];
         let given = |n: usize| n + usize::from(arg.is_some_and(|arg| !arg.is_empty()));
+        let meta;
         let (command, words) = match kind {
             0 => (Command::Get { key, cas }, 2),
             1 => {
@@ -88,6 +142,15 @@ proptest! {
                 (Command::Stats { args: arg }, given(count))
             }
             7 => (Command::Verbosity { level: arg }, 2),
+            14 => (Command::Gat { exptime: arg, key, cas }, 3),
+            15 => {
+                let sent = keys.iter().filter(|key| !key.bytes.is_empty()).count();
+                (Command::GatMany { exptime: arg, keys: &keys, cas }, 2 + sent)
+            }
+            16.. => {
+                meta = any_meta(kind - 16, key, arg, &b, &c, cas);
+                (Command::Meta(&meta.0), meta.1)
+            }
             _ => {
                 let verb = verbs[kind - 8];
                 let (flags, exptime) = (&b[..], &c[..]);
@@ -109,7 +172,7 @@ proptest! {
                 let header = out.split(|&b| b == b'\n').next().unwrap();
                 let clean = header.iter().filter(|&&b| b < 0x20 || b == 0x7f).count();
                 prop_assert_eq!(clean, 1, "only the CR");
-                if !matches!(kind, 0..=2) {
+                if !matches!(kind, 0..=2 | 14 | 15) {
                     prop_assert!(!sent[1..].iter().skip(1).any(|word| word == b"noreply"));
                 }
                 if matches!(kind, 5..=7) {

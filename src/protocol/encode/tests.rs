@@ -343,6 +343,7 @@ fn keys_are_noted_by_position() {
         expect.kind,
         Kind::GetMany {
             cas: false,
+            touches: false,
             keys: 3
         }
     );

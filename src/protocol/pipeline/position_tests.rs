@@ -75,7 +75,7 @@ fn a_batch_knows_where_its_commands_begin() {
     }
     let mut pipeline = later();
     assert!(pipeline.submit(1, &get("x")).is_ok());
-    assert!(pipeline.submit_batch(2, &batch));
+    assert!(pipeline.submit_batch(2, &batch).is_ok());
     assert_eq!(pipeline.unsent_commands(8), b"get x\r\n");
     pipeline.sent(7);
     assert_eq!(pipeline.first_unsent(), 2);

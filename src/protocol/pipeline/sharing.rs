@@ -83,7 +83,10 @@ impl<T: Copy> Pipeline<T> {
     #[inline(always)]
     fn get_of(&self, flight: &InFlight<T>) -> Option<(&[u8], bool)> {
         match flight.kind {
-            Kind::Get { cas } => Some((self.text(flight.start, flight.end)?, cas)),
+            Kind::Get {
+                cas,
+                touches: false,
+            } => Some((self.text(flight.start, flight.end)?, cas)),
             _ => None,
         }
     }
@@ -292,6 +295,10 @@ impl<T: Copy> Pipeline<T> {
                 self.out.extend_from_slice(keys);
                 self.out.extend_from_slice(b"\r\n");
                 (start, start + keys.len())
+            }
+            // what one server does, another one may misunderstand
+            None if matches!(flight.kind, Kind::Meta(_)) && self.server() != other.server() => {
+                return None;
             }
             None if flight.begin < other.unsent_from() || !flight.is_live() => return None,
             None => {

@@ -8,7 +8,7 @@ pub(super) const LIMITS: Limits = Limits {
     max_value: 1 << 20,
 };
 
-fn key(bytes: &[u8]) -> Key<'_> {
+pub(super) fn key(bytes: &[u8]) -> Key<'_> {
     Key {
         bytes,
         escape: true,
@@ -108,7 +108,7 @@ fn a_batch_keeps_its_keys() {
 
     let mut pipeline = Pipeline::new(LIMITS);
     pipeline.submit(1, &get("first")).unwrap();
-    assert!(pipeline.submit_batch(2, &batch));
+    assert!(pipeline.submit_batch(2, &batch).is_ok());
     pipeline.submit(3, &get("last")).unwrap();
     assert_eq!(
         send_all(&mut pipeline),

@@ -158,11 +158,26 @@ impl Worker {
         timeout: Option<Msec>,
         pool_size: Option<i64>,
     ) -> Result<Option<usize>, KeepaliveError> {
+        if let Some(size) = pool_size.filter(|size| *size <= 0)
+            && let Some(shared_pool) = self.shared_pools.get(shared_key)
+            && !shared_pool.usage.is_kept_alive()
+        {
+            return Err(KeepaliveError::BadPoolSize(size));
+        }
+        self.note_keepalive(shared_key, request, timeout);
+        fault::point();
+        Ok(self.detach(key, shared_key))
+    }
+
+    /// Notes for how long connections of a shared pool may be idle, as `setkeepalive` says.
+    #[inline(always)]
+    pub fn note_keepalive(
+        &mut self,
+        shared_key: SharedPoolKey,
+        request: Request,
+        timeout: Option<Msec>,
+    ) {
         if let Some(shared_pool) = self.shared_pools.get_mut(shared_key) {
-            let settled = shared_pool.usage.is_kept_alive();
-            if let Some(size) = pool_size.filter(|size| *size <= 0 && !settled) {
-                return Err(KeepaliveError::BadPoolSize(size));
-            }
             let configured =
                 || Settings::of(request).map_or(0, |settings| settings.keepalive_timeout());
             if shared_pool
@@ -172,8 +187,6 @@ impl Worker {
                 self.shorten_idle_timeouts(shared_key);
             }
         }
-        fault::point();
-        Ok(self.detach(key, shared_key))
     }
 
     /// Retires an attached session that is at rest.

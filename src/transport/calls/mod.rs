@@ -1,6 +1,7 @@
 //! What Lua calls.
 
 pub mod access;
+pub mod attach;
 pub mod connect;
 #[cfg(ngx_feature = "http_ssl")]
 pub mod handshake;
@@ -8,6 +9,7 @@ pub mod handshake;
 #[path = "handshake_absent.rs"]
 pub mod handshake;
 pub mod keepalive;
+pub mod queue_write;
 pub mod room;
 pub mod submit;
 pub mod suspend;

@@ -2,7 +2,7 @@
 
 use crate::fault;
 use crate::nginx::{self, Request};
-use crate::protocol::{Command, RawRead, RawReader, SMALL_VALUE};
+use crate::protocol::{RawRead, RawReader, SMALL_VALUE};
 use crate::transport::connection::Connection;
 use crate::transport::error::{Error, Rejected};
 use crate::transport::ids::{ConnectionKey, OpKey, PipelineKey, SessionKey, SharedPoolKey};
@@ -110,8 +110,8 @@ impl Worker {
             true => self.connection_for_batch(shared_pool, Some(key), true)?,
             false => None,
         };
-        if let (Some(chosen), Commands::One(Command::Store { value, .. })) = (connection, commands)
-            && value.len() > SMALL_VALUE
+        if let (Some(chosen), Commands::One(command)) = (connection, commands)
+            && command.value().len() > SMALL_VALUE
             && self
                 .connections
                 .get(chosen)
@@ -128,7 +128,11 @@ impl Worker {
         };
         let work = Work::of(commands)?;
         let op = self.begin(key, Slot::Reader, work, Stage::New)?;
-        let value = match self.put_on_connection(op, key, connection, commands) {
+        let put = match self.put_on_connection(op, key, connection, commands) {
+            Err(rejected) => self.put_on_knowing(op, key, connection, commands, rejected),
+            put => put,
+        };
+        let value = match put {
             Ok(value) => value,
             Err(rejected) => {
                 self.take_back(key, Slot::Reader);
@@ -296,10 +300,11 @@ impl Connection {
                 };
                 submitted.map_err(Rejected::Refused)?
             }
-            Commands::Batch(batch) => match self.pipeline.submit_batch(op, batch) {
-                true => b"",
-                false => return Err(Error::NoMemory.into()),
-            },
+            Commands::Batch(batch) => {
+                let submitted = self.pipeline.submit_batch(op, batch);
+                submitted.map_err(Rejected::Refused)?;
+                b""
+            }
         };
         if let Some(private) = self.private_mut() {
             private.quitting = commands.is_quit();

@@ -7,7 +7,7 @@ use nginx_sys::{
     ngx_pool_t, ngx_sock_ntop, ngx_str_t, ngx_url_t, sockaddr, sockaddr_storage, socklen_t, u_char,
 };
 
-use crate::nginx::Request;
+use crate::nginx::Log;
 use crate::transport::error::Error;
 
 /// Room for the longest address as text, that of a unix socket.
@@ -50,11 +50,11 @@ impl Address {
     /// # Errors
     ///
     /// What nginx's parser finds wrong.
-    pub fn parse(host: &[u8], port: u16, request: Request) -> Result<Parsed, Error> {
-        // SAFETY: the request's log is valid; the text is copied into the pool and ends with NUL as nginx expects;
+    pub fn parse(host: &[u8], port: u16, log: Log) -> Result<Parsed, Error> {
+        // SAFETY: the log is valid; the text is copied into the pool and ends with NUL as nginx expects;
         // what the parser allocates is copied before the pool goes.
         unsafe {
-            let pool = ngx_create_pool(1024, request.log().as_ptr());
+            let pool = ngx_create_pool(1024, log.as_ptr());
             let pool = NonNull::new(pool).ok_or(Error::NoMemory)?;
             let pool = ScratchPool(pool);
             let text = ngx_str_t::from_bytes(pool.0.as_ptr(), &[host, b"\0"].concat())

@@ -13,13 +13,30 @@ use crate::transport::connection::{Connection, NgxConnection};
 use crate::transport::error::Error;
 use crate::transport::log::connect_failed;
 
-/// Begins a connection on behalf of a request, whose log it gets. Whether it
-/// is still to be waited for.
-pub fn dial(address: &mut Address, request: Request) -> Result<(NgxConnection, bool), Error> {
+/// What a socket gets of whoever has it opened.
+#[derive(Clone, Copy)]
+pub struct Socket {
+    pub log: Log,
+    /// `tcp_nodelay`
+    pub nodelay: bool,
+}
+
+impl Socket {
+    /// On behalf of a request.
+    pub fn of(request: Request) -> Socket {
+        Socket {
+            log: request.log(),
+            nodelay: request.tcp_nodelay(),
+        }
+    }
+}
+
+/// Begins a connection, which gets this log. Whether it is still to be waited for.
+pub fn dial(address: &mut Address, own_log: Log) -> Result<(NgxConnection, bool), Error> {
     // nginx writes the path of a unix socket as it is
     let text = address.text().replace(|c: char| c.is_control(), "?");
     let mut peer_log = PeerLog::new(text);
-    let log = peer_log.stand_for(request.log());
+    let log = peer_log.stand_for(own_log);
     let mut name = ngx_str_t {
         len: peer_log.peer().len(),
         data: peer_log.peer().as_ptr().cast_mut(),
@@ -44,7 +61,7 @@ pub fn dial(address: &mut Address, request: Request) -> Result<(NgxConnection, b
         match NonNull::new(peer.connection) {
             Some(connection) if rc == NGX_OK as ngx_int_t || rc == NGX_AGAIN as ngx_int_t => {
                 let connecting = rc == NGX_AGAIN as ngx_int_t;
-                let connection = NgxConnection::from_raw(connection, peer_log, request.log());
+                let connection = NgxConnection::from_raw(connection, peer_log, own_log);
                 Ok((connection, connecting))
             }
             None if errno == 0 => Err(Error::NoConnection),

@@ -26,6 +26,8 @@ pub struct Handlers {
     pub room: OnEvent,
     /// Somebody may have waited too long.
     pub deadline: OnEvent,
+    /// Time has passed for background queues.
+    pub queues: OnEvent,
     /// The request that a session belongs to ends.
     pub request_end: unsafe extern "C" fn(*mut c_void),
     /// A TLS handshake is over, well or not.
@@ -40,7 +42,7 @@ static HANDLERS: OnceLock<Handlers> = OnceLock::new();
 /// Tells the handlers. Only the first time counts.
 pub fn install(handlers: Handlers) {
     // there is one set of them
-    let _ = HANDLERS.set(handlers);
+    HANDLERS.get_or_init(|| handlers);
 }
 
 /// The handlers that were told.
@@ -56,6 +58,7 @@ static NONE: Handlers = Handlers {
     turn_end: ignore,
     room: ignore,
     deadline: ignore,
+    queues: ignore,
     request_end: ignore,
     #[cfg(ngx_feature = "http_ssl")]
     handshake: ignore,

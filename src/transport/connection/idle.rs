@@ -64,7 +64,7 @@ impl Connection {
         let now = nginx::now();
         let due = match &self.owner {
             Owner::Pool(idle) => idle.due,
-            Owner::Session(_) | Owner::Shared(_) => None,
+            Owner::Session(_) | Owner::Shared(_) | Owner::Queue(_) => None,
         };
         match due {
             None => IdleTimer::Early,

@@ -273,12 +273,7 @@ impl NgxConnection {
     /// Arms the timer of the read event, to expire in so many milliseconds.
     #[inline(always)]
     pub fn start_read_timer(&mut self, timeout: Msec) {
-        let read: *mut ngx_event_t = self.read_mut();
-        // SAFETY: the event is an open connection's, which stops it at its end.
-        unsafe {
-            stop_timer(read);
-            ngx_add_timer(read, timeout);
-        }
+        restart_timer(self.read_mut(), timeout);
     }
 
     /// As [`Self::start_read_timer`], unless it expires earlier already.
@@ -293,12 +288,7 @@ impl NgxConnection {
 
     /// Arms the timer of the write event, to expire in so many milliseconds.
     pub fn start_write_timer(&mut self, timeout: Msec) {
-        let write: *mut ngx_event_t = self.write_mut();
-        // SAFETY: as for the read event.
-        unsafe {
-            stop_timer(write);
-            ngx_add_timer(write, timeout);
-        }
+        restart_timer(self.write_mut(), timeout);
     }
 
     /// As [`Self::start_write_timer`], if the timer that is armed expires
@@ -437,5 +427,15 @@ fn result_of(rc: ngx_int_t) -> Result<(), Error> {
     match rc {
         rc if rc == NGX_OK as ngx_int_t => Ok(()),
         _ => Err(Error::Unknown),
+    }
+}
+
+/// Arms the timer of an open connection's event anew. The connection stops it at its end.
+#[inline(always)]
+fn restart_timer(event: &mut ngx_event_t, timeout: Msec) {
+    // SAFETY: the event is one of an open connection, and stays where it is.
+    unsafe {
+        stop_timer(event);
+        ngx_add_timer(event, timeout);
     }
 }

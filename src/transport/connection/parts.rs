@@ -17,7 +17,7 @@ use crate::transport::connection::address::Address;
 use crate::transport::connection::nginx_connection::NgxConnection;
 use crate::transport::connection::sharing::Sharing;
 use crate::transport::connection::tls::{Pending, Tls};
-use crate::transport::ids::{OpKey, PoolKey, SessionKey};
+use crate::transport::ids::{OpKey, PoolKey, QueueKey, SessionKey};
 use crate::upstream::{Place, Progress};
 
 /// Longest reply line accepted, in bytes. memcached's own limit on keys makes
@@ -59,6 +59,8 @@ pub enum Owner {
     Pool(Idle),
     /// Many sessions share it.
     Shared(Box<Sharing>),
+    /// A background queue sends its writes over it.
+    Queue(QueueKey),
 }
 
 /// Of a connection that a session uses.
@@ -115,7 +117,15 @@ impl Connection {
     pub fn session(&self) -> Option<SessionKey> {
         match &self.owner {
             Owner::Session(private) => Some(private.session),
-            Owner::Pool(_) | Owner::Shared(_) => None,
+            Owner::Pool(_) | Owner::Shared(_) | Owner::Queue(_) => None,
+        }
+    }
+
+    /// The background queue whose it is, if it is one's.
+    pub fn queue(&self) -> Option<QueueKey> {
+        match self.owner {
+            Owner::Queue(queue) => Some(queue),
+            _ => None,
         }
     }
 
@@ -123,7 +133,7 @@ impl Connection {
     pub fn private(&self) -> Option<&Private> {
         match &self.owner {
             Owner::Session(private) => Some(private),
-            Owner::Pool(_) | Owner::Shared(_) => None,
+            Owner::Pool(_) | Owner::Shared(_) | Owner::Queue(_) => None,
         }
     }
 
@@ -131,7 +141,7 @@ impl Connection {
     pub fn private_mut(&mut self) -> Option<&mut Private> {
         match &mut self.owner {
             Owner::Session(private) => Some(private),
-            Owner::Pool(_) | Owner::Shared(_) => None,
+            Owner::Pool(_) | Owner::Shared(_) | Owner::Queue(_) => None,
         }
     }
 
@@ -139,7 +149,7 @@ impl Connection {
     pub fn sharing(&self) -> Option<&Sharing> {
         match &self.owner {
             Owner::Shared(sharing) => Some(sharing),
-            Owner::Session(_) | Owner::Pool(_) => None,
+            Owner::Session(_) | Owner::Pool(_) | Owner::Queue(_) => None,
         }
     }
 
@@ -147,7 +157,7 @@ impl Connection {
     pub fn sharing_mut(&mut self) -> Option<&mut Sharing> {
         match &mut self.owner {
             Owner::Shared(sharing) => Some(sharing),
-            Owner::Session(_) | Owner::Pool(_) => None,
+            Owner::Session(_) | Owner::Pool(_) | Owner::Queue(_) => None,
         }
     }
 

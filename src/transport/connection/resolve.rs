@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nginx_sys::{
     NGX_OK, ngx_int_t, ngx_resolve_name, ngx_resolve_name_done, ngx_resolve_start,
-    ngx_resolver_ctx_t, ngx_resolver_strerror, ngx_str_t,
+    ngx_resolver_ctx_t, ngx_resolver_strerror, ngx_resolver_t, ngx_str_t,
 };
 
 use crate::contain::contain;
-use crate::nginx::{self, Msec, Request};
+use crate::nginx::{self, Msec};
 use crate::transport::connection::address::Address;
 use crate::transport::connection::handlers::handlers;
 use crate::transport::error::Error;
@@ -43,13 +43,18 @@ pub struct Resolution {
 }
 
 impl Resolution {
-    /// Starts to look up `name` with the resolver of `request`'s location.
+    /// Starts to look up `name` with this resolver, which may be null, within this time. It is
+    /// that of a configuration that lives longer than what is returned.
     ///
     /// # Errors
     ///
     /// The look-up cannot be started. An answer known at once is no such
     /// error, see [`Self::take_answer`].
-    pub fn start(name: &[u8], asker: Asker, request: Request) -> Result<Box<Resolution>, Error> {
+    pub fn start(
+        name: &[u8],
+        asker: Asker,
+        (resolver, timeout): (*mut ngx_resolver_t, Msec),
+    ) -> Result<Box<Resolution>, Error> {
         let mut this = Box::new(Resolution {
             context: ptr::null_mut(),
             name: name.to_vec(),
@@ -65,11 +70,10 @@ impl Resolution {
             let name = String::from_utf8_lossy(name);
             Err(Error::Host(text.replace("{}", &name)))
         };
-        let (resolver, timeout) = request.resolver();
         if resolver.is_null() {
             return failed("no resolver defined to resolve \"{}\"");
         }
-        // SAFETY: the resolver belongs to the request's configuration; the
+        // SAFETY: the resolver is there by this function's contract; the
         // context's name and data outlive it, as dropping gives it up.
         unsafe {
             let mut question: ngx_resolver_ctx_t = std::mem::zeroed();
@@ -86,7 +90,7 @@ impl Resolution {
             (*context).handler = Some(on_answer);
             (*context).data = (&raw mut *this).cast();
             (*context).timeout = timeout;
-            if let Asker::Shared(_) = asker {
+            if !matches!(asker, Asker::Session(_)) {
                 // a worker that exits does not wait for it
                 (*context).set_cancelable(1);
             }

@@ -6,15 +6,16 @@ use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
 use nginx_sys::{
-    ERR_clear_error, EVP_PKEY, EVP_PKEY_free, EVP_PKEY_up_ref, EVP_sha256, NGX_AGAIN, NGX_OK,
-    NGX_SSL_BUFFER, NGX_SSL_CLIENT, OPENSSL_STACK, OPENSSL_sk_free, OPENSSL_sk_num, OPENSSL_sk_pop,
+    EVP_PKEY, EVP_PKEY_free, EVP_PKEY_up_ref, EVP_sha256, NGX_AGAIN, NGX_OK, NGX_SSL_BUFFER,
+    NGX_SSL_CLIENT, OPENSSL_STACK, OPENSSL_sk_free, OPENSSL_sk_num, OPENSSL_sk_pop,
     OPENSSL_sk_value, SSL_CTRL_CHAIN_CERT, SSL_CTRL_SET_TLSEXT_HOSTNAME,
     SSL_CTRL_SET_TLSEXT_STATUS_REQ_TYPE, SSL_SESSION, SSL_SESSION_free, SSL_SESSION_up_ref,
     SSL_ctrl, SSL_get_verify_result, SSL_use_PrivateKey, SSL_use_certificate,
     TLSEXT_NAMETYPE_host_name, TLSEXT_STATUSTYPE_ocsp, X509, X509_V_OK, X509_chain_up_ref,
     X509_digest, X509_free, X509_verify_cert_error_string, ngx_create_pool, ngx_destroy_pool,
-    ngx_int_t, ngx_ssl_check_host, ngx_ssl_create_connection, ngx_ssl_get_session,
-    ngx_ssl_handshake, ngx_ssl_set_session, ngx_ssl_shutdown, ngx_ssl_t, ngx_str_t,
+    ngx_int_t, ngx_ssl_check_host, ngx_ssl_connection_t, ngx_ssl_create_connection,
+    ngx_ssl_get_session, ngx_ssl_handshake, ngx_ssl_set_session, ngx_ssl_shutdown, ngx_ssl_t,
+    ngx_str_t,
 };
 
 use crate::nginx::Request;
@@ -23,6 +24,11 @@ use crate::transport::connection::handlers::handlers;
 use crate::transport::connection::{Connection, NgxConnection, Phase, TlsLayer};
 use crate::transport::error::Error;
 use crate::transport::log::log_socket_error;
+
+// SAFETY: may be called at any time.
+unsafe extern "C" {
+    safe fn ERR_clear_error();
+}
 
 /// Longest name of a server in SNI, in bytes.
 pub const MAX_SERVER_NAME: usize = 255;
@@ -304,12 +310,15 @@ impl NgxConnection {
         }
     }
 
+    /// nginx's part of TLS, if there is one.
+    fn ssl(&self) -> Option<&ngx_ssl_connection_t> {
+        // SAFETY: the connection is open; its TLS part lives as long, and no reference to it is
+        // kept across a call of nginx.
+        unsafe { (*self.as_ptr()).ssl.as_ref() }
+    }
+
     fn has_handshaken(&self) -> bool {
-        // SAFETY: the connection is open; its TLS part may be missing.
-        unsafe {
-            let ssl = (*self.as_ptr()).ssl;
-            !ssl.is_null() && (*ssl).handshaked() != 0
-        }
+        self.ssl().is_some_and(|ssl| ssl.handshaked() != 0)
     }
 
     /// A reference to its TLS session, which is the caller's to free; null if
@@ -382,7 +391,6 @@ impl NgxConnection {
 /// An error of this text. OpenSSL's own errors are forgotten, or nginx would
 /// report them as stale later.
 pub fn failed(text: &str) -> Error {
-    // SAFETY: may be called at any time.
-    unsafe { ERR_clear_error() };
+    ERR_clear_error();
     Error::Tls(text.to_owned())
 }

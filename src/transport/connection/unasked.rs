@@ -5,7 +5,7 @@ use std::rc::Rc;
 use nginx_sys::NGX_LOG_INFO;
 
 use crate::protocol::{Malformed, Reply};
-use crate::transport::connection::{Connection, MAX_LINE};
+use crate::transport::connection::{Connection, MAX_LINE, Owner};
 use crate::transport::error::Error;
 
 /// Bytes of unsolicited data that are logged.
@@ -68,8 +68,8 @@ impl Connection {
 }
 
 impl Connection {
-    /// Whether bytes have come though nothing is sent to which they could be the reply. Only a
-    /// shared connection has to look: what is to be sent can go to another one.
+    /// Whether bytes have come though nothing is sent to which they could be the reply. What
+    /// is to be sent on a shared connection, or on that of a queue, can go to another one.
     #[inline(always)]
     pub fn has_unasked(&self) -> bool {
         let pipeline = &self.pipeline;
@@ -77,7 +77,7 @@ impl Connection {
         unsent
             && !pipeline.is_broken()
             && !pipeline.buffered().is_empty()
-            && self.sharing().is_some()
+            && matches!(self.owner, Owner::Shared(_) | Owner::Queue(_))
     }
 
     /// Notes what a server says instead of answering.

@@ -101,7 +101,8 @@ impl Worker {
             let to = connection.address.text_and_port();
             log_timeout(request, connection.nginx.peer(), &to);
         }
-        self.time_out(key, false);
+        // commands that wait for it were not sent
+        self.end_use(key, State::Closed, Some(&Error::Timeout), true);
     }
 
     /// An operation on a connection may have waited for too long.
@@ -115,8 +116,11 @@ impl Worker {
         let Some(op) = self.ops.get(op_key) else {
             return;
         };
-        let (Some((since, sent)), Some(session)) = (self.waits_since(op), self.sessions.get(key))
-        else {
+        let Some((since, sent)) = self.waits_since(op) else {
+            // its connection is gone
+            return self.time_out(key, false);
+        };
+        let Some(session) = self.sessions.get(key) else {
             return;
         };
         let raw_receive = matches!(op.work, Work::Receive(_));
@@ -126,10 +130,14 @@ impl Worker {
         };
         let (due, now) = (since.saturating_add(timeout), nginx::now());
         if due > now {
+            let mut after = due - now;
             if sent {
                 self.account_for_sending(op_key, since);
+            } else if slot == Slot::Reader {
+                // when all is sent, the read timeout runs
+                after = after.min(session.read_timeout().max(1));
             }
-            return self.set_deadline(key, slot, due - now);
+            return self.set_deadline(key, slot, after);
         }
         let words = match sent {
             true => "lua tcp socket read timed out",

@@ -1,6 +1,7 @@
 //! A connection that was being opened is established, or is not.
 
 use crate::fault;
+use crate::nginx::HttpBlock;
 use crate::transport::connection::{Connection, Owner, Phase};
 use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, OpKey, SessionKey};
@@ -104,6 +105,7 @@ impl Worker {
                 let shared_pool = self.shared_pools.get(sharing.shared_pool);
                 shared_pool.is_some_and(|shared_pool| shared_pool.nodelay)
             }
+            Owner::Queue(_) => HttpBlock::current().is_none_or(HttpBlock::tcp_nodelay),
             Owner::Session(_) | Owner::Pool(_) => {
                 request.is_some_and(|request| request.tcp_nodelay())
             }
@@ -124,6 +126,9 @@ impl Worker {
     /// A connection could not be opened.
     #[cold]
     pub fn fail_connecting(&mut self, key: ConnectionKey, error: Error) {
+        if self.queue_with(key).is_some() {
+            return self.fail_queue_opening(key, &error);
+        }
         let Some(shared_pool) = self.shared_pool_with(key) else {
             return self.fail_private(key, &error, true);
         };
@@ -160,9 +165,12 @@ impl Worker {
                     Err(error) => self.fail_private(key, &error, true),
                 }
             }
-            Phase::Connecting(None) | Phase::Established => match self.shared_pool_with(key) {
-                Some(_) => self.after_shared_connect(key),
-                None => self.finish_connect(key, Outcome::Connected),
+            Phase::Connecting(None) | Phase::Established => match connection.owner {
+                Owner::Shared(_) => self.after_shared_connect(key),
+                Owner::Queue(queue) => self.after_queue_connect(queue, key),
+                Owner::Session(_) | Owner::Pool(_) => {
+                    self.finish_connect(key, Outcome::Connected);
+                }
             },
             phase @ Phase::Handshaking(_) => connection.phase = phase,
         }
@@ -216,9 +224,8 @@ impl Worker {
             None => {
                 // what a killed light thread asked for is not sent
                 self.reap(session_key);
-                if let Some(op) = op {
-                    self.begin_to_wait(op);
-                    self.limit_call(session_key, Slot::Reader);
+                for slot in [Slot::Reader, Slot::Writer] {
+                    self.begin_to_wait(session_key, slot);
                 }
                 self.flush(key);
                 self.read_if_due(key);

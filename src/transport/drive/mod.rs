@@ -3,6 +3,8 @@
 
 pub mod due;
 pub mod established;
+pub mod queue;
+pub mod queue_replies;
 pub mod read;
 pub mod renew;
 pub mod write;

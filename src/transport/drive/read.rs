@@ -97,8 +97,14 @@ impl Worker {
         };
         let timed_out = connection.nginx.take_read_timeout();
         let idle = connection.pipeline.in_flight() == 0;
+        if let Owner::Queue(queue) = connection.owner {
+            if self.on_queue_readable(queue, key, timed_out) {
+                self.read(key);
+            }
+            return;
+        }
         match &connection.owner {
-            Owner::Pool(_) => {}
+            Owner::Pool(_) | Owner::Queue(_) => {}
             Owner::Session(_) => {
                 if connection.nginx.is_aborting() {
                     // worker_shutdown_timeout
@@ -188,6 +194,7 @@ impl Worker {
         {
             Some(Owner::Session(_)) => self.deliver_raw(key),
             Some(Owner::Shared(_)) => self.after_replies(key, before),
+            Some(Owner::Queue(_)) => self.after_queue_replies(key),
             Some(Owner::Pool(_)) | None => {}
         }
     }

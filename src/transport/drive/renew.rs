@@ -22,7 +22,8 @@ impl Worker {
             return;
         }
         let host = shared_pool.name.host.clone();
-        let Ok(mut resolution) = Resolution::start(&host, Asker::Shared(key), request) else {
+        let Ok(mut resolution) = Resolution::start(&host, Asker::Shared(key), request.resolver())
+        else {
             return;
         };
         match resolution.take_answer() {

@@ -4,7 +4,7 @@ use crate::fault;
 use crate::transport::connection::Owner;
 use crate::transport::connection::io::{READ_AT_ONCE, Written};
 use crate::transport::error::Error;
-use crate::transport::ids::ConnectionKey;
+use crate::transport::ids::{ConnectionKey, QueueKey};
 use crate::transport::state::op::Work;
 use crate::transport::state::outcome::Outcome;
 use crate::transport::worker::Worker;
@@ -35,6 +35,10 @@ impl Worker {
                 if let Some(shared_pool) = self.count_unsent(key) {
                     self.serve_queue(shared_pool);
                 }
+            }
+            Some(Owner::Queue(queue)) => {
+                self.prepare_queue(*queue, key);
+                self.write_out(key, value);
             }
             Some(Owner::Pool(_)) | None => {}
         }
@@ -119,6 +123,22 @@ impl Worker {
         if fresh && value.is_empty() && connection.nginx.is_readable() {
             // nothing was asked: it is closed, or out of step
             self.read(key);
+        }
+    }
+
+    /// What is to be sent on a queue's connection is about to be sent.
+    pub fn prepare_queue(&mut self, key: QueueKey, connection_key: ConnectionKey) {
+        if let Some(queue) = self.queues.get_mut(key.0) {
+            queue.to_flush = false;
+        }
+        let Some(connection) = self.connections.get(connection_key) else {
+            return;
+        };
+        let pipeline = &connection.pipeline;
+        let fresh = pipeline.in_flight() > 0 && !pipeline.has_begun_oldest();
+        if fresh && connection.is_established() && connection.nginx.is_readable() {
+            // nothing was asked: it is closed, or out of step
+            self.read(connection_key);
         }
     }
 

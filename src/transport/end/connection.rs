@@ -17,6 +17,7 @@ impl Worker {
         {
             Some(Owner::Session(_)) => self.fail_private(key, &error, false),
             Some(Owner::Shared(_)) => self.fail_shared(key, error),
+            Some(Owner::Queue(_)) => self.fail_queue(key, &error),
             Some(Owner::Pool(_)) => self.evict(key),
             None => {}
         }

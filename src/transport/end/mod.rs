@@ -6,3 +6,4 @@ pub mod queue;
 pub mod session;
 pub mod shared;
 pub mod wake;
+pub mod write_queue;

@@ -1,8 +1,8 @@
 //! Operations that wait for room on shared connections.
 
 use crate::nginx;
-use crate::transport::error::Error;
-use crate::transport::ids::{OpKey, SessionKey, SharedPoolKey};
+use crate::transport::error::{Error, Rejected};
+use crate::transport::ids::{OpKey, SharedPoolKey};
 use crate::transport::state::op::Stage;
 use crate::transport::state::outcome::Commands;
 use crate::transport::state::postponed::Postponed;
@@ -39,12 +39,19 @@ impl Worker {
                 Err(error) => return self.refuse_queue(shared_key, &error),
             };
             let stage = self.take_from_queue(shared_key, op);
-            if let (Some(Stage::RoomQueue { batch, .. }), Some(key)) = (stage, key)
-                && self
-                    .put_on_connection(op, key, connection, Commands::Batch(&batch))
-                    .is_err()
-            {
-                self.fail_op(op, &Error::Unknown, false);
+            let (Some(Stage::RoomQueue { batch, .. }), Some(key)) = (stage, key) else {
+                continue;
+            };
+            let commands = Commands::Batch(&batch);
+            let put = match self.put_on_connection(op, key, connection, commands) {
+                Err(rejected) => self.put_on_knowing(op, key, connection, commands, rejected),
+                put => put,
+            };
+            match put {
+                Ok(_) => {}
+                // the connection to the server that it was meant for is lost
+                Err(Rejected::Refused(_)) => self.fail_op(op, &Error::Closed, false),
+                Err(Rejected::Failed(_)) => self.fail_op(op, &Error::Unknown, false),
             }
         }
     }
@@ -57,11 +64,6 @@ impl Worker {
             self.take_from_queue(shared_key, op);
             self.fail_op(op, error, false);
         }
-    }
-
-    /// The session that has begun an operation.
-    pub fn waiter_of(&self, op: OpKey) -> Option<SessionKey> {
-        self.ops.get(op)?.waiters.sessions().first().copied()
     }
 
     /// Takes an operation out of the queue. Where it was.

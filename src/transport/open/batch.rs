@@ -1,6 +1,6 @@
 //! Commands onto shared connections.
 
-use crate::protocol::{Batch, Command, SMALL_VALUE};
+use crate::protocol::{Answer, Batch, Command, SMALL_VALUE, Server};
 use crate::transport::connection::Connection;
 use crate::transport::error::{Error, Rejected};
 use crate::transport::ids::{ConnectionKey, OpKey, SessionKey, SharedPoolKey};
@@ -51,9 +51,8 @@ impl Worker {
                 (newest, newest)
             }
             Commands::Batch(batch) => {
-                if !connection.pipeline.submit_batch(op_key, batch) {
-                    return Err(Error::NoMemory.into());
-                }
+                let submitted = connection.pipeline.submit_batch(op_key, batch);
+                submitted.map_err(Rejected::Refused)?;
                 let newest = connection.pipeline.newest().ok_or(Error::Unknown)?;
                 ((newest + 1).saturating_sub(batch.len() as u64), newest)
             }
@@ -220,6 +219,10 @@ impl Worker {
             }
             Commands::Batch(batch) => batch.try_clone().ok_or(Error::NoMemory)?,
         };
+        if batch.is_gated() {
+            let checked = batch.check(self.server_of_pool(shared_key));
+            checked.map_err(Rejected::Refused)?;
+        }
         let work = Work::of(commands)?;
         let op_key = self.begin(key, Slot::Reader, work, Stage::New)?;
         let shared_pool = self.shared_pools.get_mut(shared_key);
@@ -236,6 +239,42 @@ impl Worker {
             batch: Box::new(batch),
         };
         Ok(Begun::Waiting)
+    }
+
+    /// As [`Self::put_on_connection`], for what was refused there: if that is because the connection
+    /// knows nothing of its server yet, it learns what another one to the same server knows.
+    #[cold]
+    pub fn put_on_knowing<'a>(
+        &mut self,
+        op: OpKey,
+        key: SessionKey,
+        connection_key: ConnectionKey,
+        commands: Commands<'a>,
+        rejected: Rejected,
+    ) -> Result<&'a [u8], Rejected> {
+        let server = match (&rejected, self.shared_pool_with(connection_key)) {
+            (Rejected::Refused(refused), Some(shared_pool))
+                if refused.answer == Answer::VersionUnknown =>
+            {
+                self.server_of_pool(shared_pool)
+            }
+            _ => Server::Unknown,
+        };
+        match self.connections.get_mut(connection_key) {
+            Some(connection) if server != Server::Unknown => connection.pipeline.assume(server),
+            _ => return Err(rejected),
+        }
+        self.put_on_connection(op, key, connection_key, commands)
+    }
+
+    /// What the server of a shared pool has said of itself.
+    fn server_of_pool(&self, key: SharedPoolKey) -> Server {
+        let connections = self.shared_pools.get(key).map(|pool| &pool.connections);
+        let all = connections.into_iter().flatten();
+        all.filter_map(|key| self.connections.get(*key))
+            .map(|connection| connection.pipeline.server())
+            .find(|server| *server != Server::Unknown)
+            .unwrap_or_default()
     }
 
     /// Whether the next command that is given to a shared pool will open a connection.

@@ -2,9 +2,8 @@
 
 use crate::conf::LocConf;
 use crate::fault;
-use crate::nginx::Request;
 use crate::transport::connection::address::Address;
-use crate::transport::connection::dial::dial;
+use crate::transport::connection::dial::{Socket, dial};
 use crate::transport::connection::tls::Pending;
 use crate::transport::connection::{Owner, Phase, Private};
 use crate::transport::error::Error;
@@ -14,12 +13,12 @@ use crate::transport::state::session::State;
 use crate::transport::worker::Worker;
 
 impl Worker {
-    /// Opens a connection on behalf of `request`. `Connected`: it is established,
+    /// Opens a connection. `Connected`: it is established,
     /// or the `handshake` of TLS can be done now.
     pub fn open_connection(
         &mut self,
         mut address: Address,
-        request: Request,
+        socket: Socket,
         owner: Owner,
         pool: Option<PoolKey>,
         handshake: Option<Box<Pending>>,
@@ -28,7 +27,7 @@ impl Worker {
         self.connections
             .try_reserve(1)
             .map_err(|_| Error::NoMemory)?;
-        let (nginx, connecting) = dial(&mut address, request)?;
+        let (nginx, connecting) = dial(&mut address, socket.log)?;
         let phase = match connecting || handshake.is_some() {
             true => Phase::Connecting(handshake),
             false => Phase::Established,
@@ -39,7 +38,7 @@ impl Worker {
             return Ok((key, Opened::Pending));
         }
         let connection = self.connections.get_mut(key).ok_or(Error::Closed)?;
-        match connection.nginx.arm_established(request.tcp_nodelay()) {
+        match connection.nginx.arm_established(socket.nodelay) {
             Ok(()) => Ok((key, Opened::Connected)),
             Err(error) => {
                 self.connections.remove(key);
@@ -60,7 +59,14 @@ impl Worker {
         let request = session.request().ok_or(Error::Closed)?;
         let owner = Owner::Session(Private::new(key));
         let max_value = LocConf::of(request).max_value_size();
-        let opened = self.open_connection(address, request, owner, pool, handshake, max_value)?;
+        let opened = self.open_connection(
+            address,
+            Socket::of(request),
+            owner,
+            pool,
+            handshake,
+            max_value,
+        )?;
         if let Some(session) = self.sessions.get_mut(key) {
             session.enter(State::Private(opened.0));
         }

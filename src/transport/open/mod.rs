@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod connection;
 pub mod private;
+pub mod queue;
 pub mod rescue;
 pub mod room;
 pub mod shared;

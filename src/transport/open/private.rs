@@ -27,10 +27,11 @@ impl Worker {
         let (host, port) = peer;
         let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
         let request = session.request().ok_or(Error::Closed)?;
-        match Address::parse(host, port, request)? {
+        match Address::parse(host, port, request.log())? {
             Parsed::Address(address) => self.open_for_op(op, key, address, pool, handshake),
             Parsed::Name => {
-                let mut resolution = Resolution::start(host, Asker::Session(key), request)?;
+                let mut resolution =
+                    Resolution::start(host, Asker::Session(key), request.resolver())?;
                 if let Some(answer) = resolution.take_answer() {
                     let address = answer?.address.with_port(port);
                     return self.open_for_op(op, key, address, pool, handshake);

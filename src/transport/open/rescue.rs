@@ -24,8 +24,7 @@ impl Worker {
     ) {
         let mut retries = None;
         for loss in losses {
-            let op = self.ops.get(loss.op);
-            let Some(key) = op.and_then(|op| op.waiters.sessions().first().copied()) else {
+            let Some(key) = self.waiter_of(loss.op) else {
                 loss.fate = Fate::Fail;
                 continue;
             };

@@ -3,6 +3,7 @@
 use crate::nginx::{self, Log, Msec, Request};
 use crate::transport::connection::Owner;
 use crate::transport::connection::address::{Address, Parsed};
+use crate::transport::connection::dial::Socket;
 use crate::transport::connection::resolve::{Answer, Resolution};
 use crate::transport::connection::sharing::Sharing;
 use crate::transport::error::Error;
@@ -26,7 +27,8 @@ impl Worker {
         let max_value = shared_pool.name.max_value;
         shared_pool.nodelay = request.tcp_nodelay();
         let owner = Owner::Shared(Box::new(Sharing::new(shared_key)));
-        let opened = self.open_connection(address, request, owner, None, None, max_value);
+        let opened =
+            self.open_connection(address, Socket::of(request), owner, None, None, max_value);
         let shared_pool = self.shared_pools.get_mut(shared_key).ok_or(Error::Closed)?;
         let (key, opened) = opened.inspect_err(|_| shared_pool.usage.note_failure(nginx::now()))?;
         shared_pool.connections.push(key);
@@ -69,11 +71,11 @@ impl Worker {
         if self.is_opening(shared_pool) {
             return self.wait_for_shared(key, shared_pool);
         }
-        let joined = match Address::parse(peer.host, peer.port, request)? {
+        let joined = match Address::parse(peer.host, peer.port, request.log())? {
             Parsed::Address(address) => self.join_at(key, shared_pool, address, Msec::MAX)?,
             Parsed::Name => {
                 let asker = Asker::Session(key);
-                let mut resolution = Resolution::start(peer.host, asker, request)?;
+                let mut resolution = Resolution::start(peer.host, asker, request.resolver())?;
                 match resolution.take_answer() {
                     Some(answer) => self.join_at_answer(key, shared_pool, &answer?)?,
                     None => {

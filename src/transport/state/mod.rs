@@ -9,3 +9,4 @@ pub mod postponed;
 pub mod session;
 pub mod sessions;
 pub mod shared_pool;
+pub mod write_queue;

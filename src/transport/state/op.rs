@@ -17,6 +17,7 @@ use crate::transport::connection::tls::Pending;
 use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, PoolKey, SessionKey, SharedPoolKey};
 use crate::transport::state::outcome::{Commands, Outcome, Slot};
+use crate::transport::state::write_queue::Tally;
 use crate::upstream::{History, Place, Spot};
 
 /// Sessions that are kept in the list of those who wait, though they do not any
@@ -37,6 +38,9 @@ pub enum Waiters {
     /// Several sessions that have asked for the same, each with the call in its
     /// reader.
     Several(Box<Several>),
+    /// Nobody: the writes of a background queue. They go on when the request has ended that has
+    /// given them, and there is no coroutine that could be told. What comes of them is counted.
+    Nobody,
 }
 
 /// Sessions that wait for the same operation.
@@ -58,6 +62,8 @@ pub enum Work {
         replies: Vec<Reply>,
         expected: usize,
     },
+    /// Writes that nobody waits for, any number of them: what has come of them.
+    Background(Tally),
     /// A raw receive.
     Receive(RawReader),
     /// A raw send.
@@ -150,6 +156,7 @@ impl Waiters {
         match self {
             Waiters::One(session, _) => std::slice::from_ref(session),
             Waiters::Several(several) => &several.sessions,
+            Waiters::Nobody => &[],
         }
     }
 
@@ -157,6 +164,7 @@ impl Waiters {
     pub fn add(&mut self, session: SessionKey) -> bool {
         let several = match self {
             Waiters::Several(several) => several,
+            Waiters::Nobody => return false,
             Waiters::One(first, _) => {
                 let mut sessions = Vec::new();
                 if sessions.try_reserve(2).is_err() {
@@ -231,6 +239,10 @@ impl Work {
                 replies.push(reply);
                 let complete = replies.len() == *expected;
                 complete.then(|| Outcome::Replies(std::mem::take(replies), None))
+            }
+            Work::Background(tally) => {
+                tally.count(reply);
+                None
             }
             Work::Connect | Work::Receive(_) | Work::Send { .. } => None,
         }

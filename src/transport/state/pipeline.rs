@@ -1,7 +1,7 @@
 //! An open pipeline: commands kept between `init_pipeline` and `commit_pipeline`.
 //! It belongs to no session, so it survives `set_keepalive` and a reconnect.
 
-use crate::protocol::{Answer, Batch};
+use crate::protocol::{Batch, Refused};
 
 /// The commands of an open pipeline, and what becomes of each.
 #[derive(Default)]
@@ -16,5 +16,5 @@ pub enum Queued {
     /// It will be sent.
     Command(u8),
     /// It will not be sent; this is its result.
-    Refused(u8, Answer),
+    Refused(u8, Refused),
 }

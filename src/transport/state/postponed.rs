@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::nginx::Posted;
 use crate::transport::error::Error;
-use crate::transport::ids::{ConnectionKey, PoolKey, SessionKey, SharedPoolKey};
+use crate::transport::ids::{ConnectionKey, PoolKey, QueueKey, SessionKey, SharedPoolKey};
 
 /// What will open a connection.
 pub enum Postponed {
@@ -14,6 +14,8 @@ pub enum Postponed {
     Pool(PoolKey),
     /// A shared pool with operations that wait for room.
     Room(SharedPoolKey),
+    /// A background queue in which something waits.
+    Queue(QueueKey),
     /// A shared connection that failed, and why. Its commands may need another.
     Failed(ConnectionKey, Error),
 }

@@ -59,6 +59,7 @@ impl Worker {
             match op.waiters {
                 Waiters::One(session, slot) => self.finish_call(session, slot, outcome, &op.stage),
                 Waiters::Several(_) => self.finish_calls(key, &op, outcome),
+                Waiters::Nobody => {}
             }
         }
     }
@@ -158,11 +159,19 @@ impl Worker {
         })
     }
 
-    /// The time of an operation runs from now on: its connection is established.
-    pub fn begin_to_wait(&mut self, key: OpKey) {
-        if let Some(Stage::Assigned(assignment)) = self.ops.get_mut(key).map(|op| &mut op.stage) {
+    /// The time of a session's call runs from now on: its connection is established.
+    pub fn begin_to_wait(&mut self, key: SessionKey, slot: Slot) {
+        let call = self
+            .sessions
+            .get(key)
+            .and_then(|session| session.call(slot));
+        let Some(op) = call.and_then(|call| call.pending()) else {
+            return;
+        };
+        if let Some(Stage::Assigned(assignment)) = self.ops.get_mut(op).map(|op| &mut op.stage) {
             assignment.since = nginx::now();
         }
+        self.limit_call(key, slot);
     }
 
     /// Limits the time that a call waits, from now on.

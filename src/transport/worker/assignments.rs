@@ -4,12 +4,22 @@
 use crate::nginx::{self, Msec};
 use crate::transport::connection::Connection;
 use crate::transport::error::Error;
-use crate::transport::ids::{ConnectionKey, SessionKey, SharedPoolKey};
+use crate::transport::ids::{ConnectionKey, OpKey, SessionKey, SharedPoolKey};
 use crate::transport::state::op::{Assignment, Op, Stage, Work};
 use crate::transport::worker::Worker;
 use crate::upstream::{Awaited, Choice, Demand, Position, choose};
 
 impl Worker {
+    /// The session that waits longest for an operation: the one that has begun
+    /// it, unless it has left the operation to others.
+    pub fn waiter_of(&self, op: OpKey) -> Option<SessionKey> {
+        let mut sessions = self.ops.get(op)?.waiters.sessions().iter().copied();
+        sessions.find(|key| {
+            let session = self.sessions.get(*key);
+            session.and_then(|session| session.reads()) == Some(op)
+        })
+    }
+
     /// Whose replies are in flight on a connection.
     pub fn awaited(&self, key: ConnectionKey) -> Awaited {
         let Some(connection) = self.connections.get(key) else {
@@ -57,7 +67,7 @@ impl Worker {
         match op.work {
             Work::Receive(_) => return Some((since.max(progress.received()), true)),
             Work::Send { .. } => return Some((since.max(progress.written()), false)),
-            Work::Connect | Work::Command | Work::Pipeline { .. } => {}
+            Work::Connect | Work::Command | Work::Pipeline { .. } | Work::Background(_) => {}
         }
         let sent = pipeline.is_sent(last);
         let position = Position {

@@ -7,12 +7,14 @@ use crate::transport::connection::address::Address;
 use crate::transport::connection::handlers::handlers;
 use crate::transport::connection::{Connection, MAX_LINE, NgxConnection, Owner, Phase};
 use crate::transport::error::Error;
-use crate::transport::ids::{ConnectionKey, PoolKey};
+use crate::transport::ids::{ConnectionKey, OpKey, PoolKey};
 use crate::transport::peer::{Peer, PoolName, has_room_for_names};
 use crate::transport::state::call::Call;
+use crate::transport::state::op::{Op, Stage, Waiters, Work};
 use crate::transport::state::outcome::{Outcome, Slot};
 use crate::transport::state::postponed::Postponed;
 use crate::transport::state::session::State;
+use crate::transport::state::write_queue::{Link, Tally, new_pipeline};
 use crate::transport::worker::state::Worker;
 use crate::upstream::Progress;
 
@@ -39,6 +41,7 @@ impl Worker {
         self.turn_end = None;
         self.postponed = Default::default();
         self.buffers = Buffers::default();
+        self.empty_queues();
         for session in self.sessions.iter_mut() {
             session.state = State::Closed;
             let ended = session.request().is_none();
@@ -59,6 +62,31 @@ impl Worker {
         }
     }
 
+    /// The operation that all writes of a queue belong to.
+    pub fn new_background_op(&mut self) -> OpKey {
+        self.ops.insert(Op {
+            waiters: Waiters::Nobody,
+            work: Work::Background(Tally::default()),
+            stage: Stage::New,
+        })
+    }
+
+    /// All connections are gone: the writes of queues are lost.
+    pub fn empty_queues(&mut self) {
+        for at in 0..self.queues.len() {
+            let op = self.new_background_op();
+            let Some(queue) = self.queues.get_mut(at) else {
+                continue;
+            };
+            queue.writes.lose(queue.writes.len());
+            queue.link = Link::Closed;
+            queue.waiting = new_pipeline();
+            queue.to_flush = false;
+            queue.op = op;
+        }
+        self.queue_timer = None;
+    }
+
     /// Closes all connections and frees all semaphores.
     pub fn close_all(&mut self) {
         self.watch = None;
@@ -66,6 +94,7 @@ impl Worker {
         self.turn_end = None;
         self.postponed = Default::default();
         self.end_renewals();
+        self.queue_timer = None;
         self.ops.clear();
         self.connections.clear();
         for session in self.sessions.drain() {

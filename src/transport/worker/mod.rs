@@ -7,6 +7,7 @@ pub mod cell;
 pub mod lifecycle;
 pub mod pipelines;
 pub mod pools;
+pub mod queues;
 pub mod sessions;
 pub mod shared_pools;
 pub mod state;

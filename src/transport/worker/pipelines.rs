@@ -1,7 +1,7 @@
 //! Open pipelines.
 
 use crate::fault;
-use crate::protocol::{Command, Refused};
+use crate::protocol::{Command, Server};
 use crate::transport::error::{Error, Rejected};
 use crate::transport::ids::PipelineKey;
 use crate::transport::state::pipeline::{CommandPipeline, Queued};
@@ -41,12 +41,34 @@ impl Worker {
         commands.try_reserve(1).map_err(|_| Error::NoMemory)?;
         match batch.push(command) {
             Ok(()) => commands.push(Queued::Command(form)),
-            Err(Refused { answer, why }) => {
-                commands.push(Queued::Refused(form, answer));
-                return Err(Rejected::Refused(Refused { answer, why }));
+            Err(refused) => {
+                commands.push(Queued::Refused(form, refused.clone()));
+                return Err(Rejected::Refused(refused));
             }
         }
         Ok(())
+    }
+
+    /// Refuses what a server cannot do of a pipeline.
+    pub fn restrict_pipeline(&mut self, key: PipelineKey, server: Server) {
+        let Some(CommandPipeline { batch, commands }) = self.pipelines.get_mut(key) else {
+            return;
+        };
+        let mut sent = 0;
+        let mut commands = commands.iter_mut();
+        batch.drop_unsupported(server, |slot, refused| {
+            // each command that is sent has a reply
+            let place = commands.find(|queued| {
+                let is_sent = matches!(queued, Queued::Command(_));
+                sent += usize::from(is_sent);
+                is_sent && sent == slot + 1
+            });
+            if let Some(place) = place
+                && let Queued::Command(form) = *place
+            {
+                *place = Queued::Refused(form, refused);
+            }
+        });
     }
 
     /// Ends a pipeline: what was added to it, in order.

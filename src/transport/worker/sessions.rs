@@ -102,7 +102,7 @@ impl Worker {
                 let session = self.sessions.get(private.session);
                 session.is_some_and(|session| session.reads().is_some())
             }
-            Some(Owner::Shared(_)) => true,
+            Some(Owner::Shared(_) | Owner::Queue(_)) => true,
             Some(Owner::Pool(_)) | None => false,
         }
     }

@@ -20,6 +20,7 @@ use crate::transport::state::pool::NamedPool;
 use crate::transport::state::postponed::PostponedQueue;
 use crate::transport::state::sessions::Sessions;
 use crate::transport::state::shared_pool::{SharedPool, SharedPoolName};
+use crate::transport::state::write_queue::WriteQueue;
 use crate::upstream::Deadlines;
 
 /// Everything a worker process has.
@@ -57,6 +58,12 @@ pub struct Worker {
     pub turn_end: Option<Posted>,
     /// Open pipelines.
     pub pipelines: SlotMap<PipelineKey, CommandPipeline>,
+    /// Background queues, one for each server.
+    pub queues: Vec<WriteQueue>,
+    /// Runs while something waits in one of them.
+    pub queue_timer: Option<Timer>,
+    /// When it was seen that the worker exits.
+    pub exiting_since: Option<Msec>,
     /// What waits until nginx has a connection to spare.
     pub postponed: PostponedQueue,
 }

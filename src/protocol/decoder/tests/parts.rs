@@ -129,6 +129,7 @@ fn lists_take_their_buffers_from_the_stock() {
         decoder.read_buf().0.extend_from_slice(text);
         let kind = Kind::GetMany {
             cas: false,
+            touches: false,
             keys: 2,
         };
         let Some((Reply::Values(values), Framing::InSync)) = decoder.reply(kind, b"a b") else {
@@ -151,7 +152,10 @@ fn capacity_for(len: usize) -> usize {
     stock.give(Vec::with_capacity(20_000));
     let mut decoder = Decoder::new(LIMITS);
     decoder.buffers = stock;
-    let kind = Kind::Get { cas: false };
+    let kind = Kind::Get {
+        cas: false,
+        touches: false,
+    };
     let mut text = format!("VALUE a 0 {len}\n").into_bytes();
     text.resize(text.len() + len, b'x');
     text.extend_from_slice(b"\r\nEND\r\n");
@@ -191,6 +195,7 @@ fn an_idle_connection_keeps_4_kib_for_values() {
     decoder.read_buf().0.extend_from_slice(b"ERROR\r\n");
     let kind = Kind::GetMany {
         cas: false,
+        touches: false,
         keys: 1,
     };
     assert!(decoder.reply(kind, b"a").is_some());
@@ -223,7 +228,16 @@ fn at_once(kind: Kind, text: &str) -> (Option<String>, String) {
 
 #[test]
 fn usual_replies_take_the_short_way() {
-    let (get, gets) = (Kind::Get { cas: false }, Kind::Get { cas: true });
+    let (get, gets) = (
+        Kind::Get {
+            cas: false,
+            touches: false,
+        },
+        Kind::Get {
+            cas: true,
+            touches: false,
+        },
+    );
     let store = Kind::Store { cas: false };
     for (kind, text, reply, rest) in [
         (get, "END\r\nV", "miss", "V"),
@@ -251,7 +265,10 @@ fn usual_replies_take_the_short_way() {
 
 #[test]
 fn the_short_way_has_the_limits_of_the_long_one() {
-    let kind = Kind::Get { cas: false };
+    let kind = Kind::Get {
+        cas: false,
+        touches: false,
+    };
     let reply = |len: usize| format!("VALUE a 5 {len}\r\n{}\r\nEND\r\n", "x".repeat(len));
     assert!(at_once(kind, &reply(8192)).0.is_some());
     assert!(at_once(kind, &reply(8193)).0.is_none());
@@ -304,7 +321,16 @@ fn values_of_a_list_take_the_short_way_as_long_as_they_come_in_order() {
     let mut decoder = Decoder::new(LIMITS);
     decoder.partial.body = Body::CrLf;
     assert_eq!(decoder.values_at_once(b"a", false, 1), None);
-    assert_eq!(decoder.at_once(Kind::Get { cas: false }, b"a"), None);
+    assert_eq!(
+        decoder.at_once(
+            Kind::Get {
+                cas: false,
+                touches: false,
+            },
+            b"a"
+        ),
+        None
+    );
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Memory for commands, and who may send them.
 
 use super::*;
+use crate::protocol::{Meta, MetaSet};
 
 #[test]
 fn there_is_room_for_a_value_that_is_left_out() {
@@ -10,6 +11,38 @@ fn there_is_room_for_a_value_that_is_left_out() {
     assert!(encode_head(&command, value.len(), &mut out).is_ok());
     assert_eq!(out, b"set k 0 0 100000\r\n");
     assert!(out.capacity() - out.len() >= value.len() + 2);
+}
+
+#[test]
+fn there_is_room_for_the_value_and_the_flags_of_ms() {
+    let value = vec![b'v'; 100_000];
+    let set = MetaSet {
+        value: &value,
+        ..MetaSet::default()
+    };
+    let meta = Meta {
+        key: raw(b"k"),
+        opaque: 0,
+        op: MetaOp::Set(set),
+        bad: None,
+    };
+    let mut out = Vec::new();
+    assert!(encode(&Command::Meta(&meta), &mut out).is_ok());
+    assert_eq!(out.capacity(), MAX_KEY_LEN + 100_000 + 512);
+}
+
+#[test]
+fn the_room_for_a_list_of_gat_is_made_once() {
+    let keys = vec![raw(b"k"); 700];
+    let (exptime, cas) = (Some(&b"1"[..]), false);
+    let command = Command::GatMany {
+        exptime,
+        keys: &keys,
+        cas,
+    };
+    let mut out = Vec::new();
+    assert!(encode(&command, &mut out).is_ok());
+    assert_eq!(out.capacity(), 2 * 700 + 512);
 }
 
 #[test]

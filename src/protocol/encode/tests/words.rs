@@ -100,3 +100,116 @@ fn long_arguments() {
         FORMAT
     );
 }
+
+fn gat<'a>(exptime: &'a str, key: Key<'a>) -> Command<'a> {
+    Command::Gat {
+        exptime: (exptime != "nil").then_some(exptime.as_bytes()),
+        key,
+        cas: false,
+    }
+}
+
+#[test]
+fn gat_and_gats() {
+    for (exptime, sent) in [("0", "0"), ("-1", "-1"), ("+60", "+60"), ("007", "007")] {
+        assert_eq!(
+            text(gat(exptime, escaped(b"a b"))),
+            format!("gat {sent} a%20b\r\n")
+        );
+    }
+    let exptime = Some(&b"60"[..]);
+    let key = raw(b"noreply");
+    assert_eq!(
+        text(Command::Gat {
+            exptime,
+            key,
+            cas: true
+        }),
+        "gats 60 noreply\r\n"
+    );
+    let keys = [raw(b""), raw(b"a"), escaped(b"b c")];
+    for (cas, want) in [(false, "gat 60 a b%20c\r\n"), (true, "gats 60 a b%20c\r\n")] {
+        let command = Command::GatMany {
+            exptime,
+            keys: &keys,
+            cas,
+        };
+        let (sent, expect) = encoded(&command).unwrap();
+        assert_eq!(sent, want);
+        assert_eq!(&sent[expect.start - 6..expect.end - 6], "a b%20c");
+        let kind = Kind::GetMany {
+            cas,
+            touches: true,
+            keys: 2,
+        };
+        assert_eq!(expect.kind, kind);
+    }
+}
+
+#[test]
+fn bad_gats() {
+    let key = raw(b"k");
+    for exptime in ["nil", "", "x", "1.5", "9223372036854775808"] {
+        assert_eq!(answer(gat(exptime, key)), EXPTIME, "{exptime}");
+    }
+    assert_eq!(
+        answer(gat("1 k2", key)),
+        "bad exptime: contains whitespace or control characters"
+    );
+    assert_eq!(
+        answer(gat("noreply", key)),
+        "bad exptime: noreply is not supported"
+    );
+    assert_eq!(answer(gat("1", raw(b""))), ERROR);
+    assert_eq!(
+        answer(gat("1", raw(b"a b"))),
+        "bad key: contains whitespace or control characters"
+    );
+    assert_eq!(answer(gat("1", raw(&[b'k'; 251]))), FORMAT);
+    assert_eq!(answer(gat("x", raw(&[b'k'; 251]))), EXPTIME);
+}
+
+#[test]
+fn a_line_of_gat_has_an_end_that_the_server_sees() {
+    let list = |len: usize, last: usize| {
+        let long = [b'k'; 225];
+        let keys: Vec<_> = (0..len)
+            .map(|_| raw(&long))
+            .chain([raw(&long[..last])])
+            .collect();
+        let (exptime, cas) = (Some(&b"1"[..]), true);
+        let command = Command::GatMany {
+            exptime,
+            keys: &keys,
+            cas,
+        };
+        encoded(&command)
+            .map(|(text, _)| text.len())
+            .map_err(|refused| refused.to_string())
+    };
+    // 1800 bytes: 7 times 226, and a space and 217 more
+    assert_eq!(list(7, 217), Ok(b"gats 1\r\n".len() + 1800));
+    assert_eq!(list(7, 218), Err("bad keys: too long".to_owned()));
+    // empty keys are not sent
+    let keys = [raw(b""); 2000];
+    let keys = [&keys[..], &[raw(b"k")]].concat();
+    let (exptime, cas) = (Some(&b"1"[..]), false);
+    let command = Command::GatMany {
+        exptime,
+        keys: &keys,
+        cas,
+    };
+    assert_eq!(text(command), "gat 1 k\r\n");
+    // one key is never too many
+    let key = [b'k'; 250];
+    let keys = [raw(&key)];
+    let (exptime, cas) = (Some(&[b'0'; 128][..]), true);
+    assert!(
+        encoded(&Command::GatMany {
+            exptime,
+            keys: &keys,
+            cas
+        })
+        .is_ok()
+    );
+}

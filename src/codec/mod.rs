@@ -1,0 +1,8 @@
+//! Values that other languages wrote, and typed values of our own.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `php` | values and flags as the PHP extension memcached has them |
+#![forbid(unsafe_code)]
+
+pub mod php;

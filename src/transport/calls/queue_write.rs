@@ -1,0 +1,81 @@
+//! Writes that nobody waits for: they are taken by a background queue.
+
+use crate::MEMORY;
+use crate::conf::Queueing;
+use crate::fault;
+use crate::nginx;
+use crate::protocol::Command;
+use crate::transport::error::Error;
+use crate::transport::ids::QueueKey;
+use crate::transport::state::write_queue::{Link, MAX_QUEUES, NotQueued, WriteQueue};
+use crate::transport::worker::Worker;
+use crate::upstream::Counts;
+
+impl Worker {
+    /// The queue to a server, which is made if there is none. All who name the server in the same
+    /// way have the same one.
+    pub fn find_queue(&mut self, host: &[u8], port: u16) -> Result<QueueKey, NotQueued> {
+        let same = |queue: &WriteQueue| *queue.host == *host && queue.port == port;
+        if let Some(at) = self.queues.iter().position(same) {
+            return Ok(QueueKey(at));
+        }
+        if self.queues.len() >= MAX_QUEUES {
+            return Err(NotQueued::TooMany);
+        }
+        let room = self.queues.try_reserve(1).is_ok() && self.ops.try_reserve(1).is_ok();
+        if !MEMORY.fill() || !room {
+            return Err(Error::NoMemory.into());
+        }
+        let op = self.new_background_op();
+        self.queues.push(WriteQueue::new(host, port, op));
+        Ok(QueueKey(self.queues.len() - 1))
+    }
+
+    /// Has a queue take a write, which is copied. It is sent at the end of this iteration of the
+    /// event loop, or when there is a connection.
+    pub fn queue_write(
+        &mut self,
+        key: QueueKey,
+        limits: Queueing,
+        command: &Command<'_>,
+    ) -> Result<(), NotQueued> {
+        fault::point();
+        let queue = self.queues.get_mut(key.0).ok_or(Error::Closed)?;
+        if !queue.writes.admit(limits.bounds) {
+            return Err(NotQueued::Full);
+        }
+        if !MEMORY.fill() || !queue.writes.make_room() {
+            return Err(Error::NoMemory.into());
+        }
+        let now = nginx::now();
+        let connection = match queue.link {
+            Link::Open(connection) => self.connections.get_mut(connection),
+            _ => None,
+        };
+        let (pipeline, nginx) = match connection {
+            Some(connection) => (&mut connection.pipeline, Some(&mut connection.nginx)),
+            None => (&mut queue.waiting, None),
+        };
+        let before = pipeline.unsent_len();
+        let submitted = pipeline.submit(queue.op, command);
+        submitted.map_err(NotQueued::Refused)?;
+        let size = pipeline.unsent_len().saturating_sub(before);
+        queue.writes.add(now, limits.timeout, size);
+        fault::point();
+        match nginx {
+            Some(nginx) => {
+                nginx.set_active();
+                self.flush_queue_later(key);
+            }
+            None => self.open_queue_soon(key),
+        }
+        self.keep_time_of_queues();
+        Ok(())
+    }
+
+    /// How many writes wait in a queue, their bytes, and what became of others.
+    pub fn queue_counts(&self, key: QueueKey) -> Option<(usize, usize, Counts)> {
+        let writes = &self.queues.get(key.0)?.writes;
+        Some((writes.len(), writes.size(), writes.counts()))
+    }
+}

@@ -1,0 +1,87 @@
+//! Replies to the writes of background queues, and connections of queues that have nothing to do.
+
+use crate::nginx;
+use crate::ngx_lua::Settings;
+use crate::transport::error::Error;
+use crate::transport::ids::{ConnectionKey, QueueKey};
+use crate::transport::worker::Worker;
+
+impl Worker {
+    /// Replies have come.
+    pub fn after_queue_replies(&mut self, connection_key: ConnectionKey) {
+        let Some(connection) = self.connections.get(connection_key) else {
+            return;
+        };
+        let Some(key) = connection.queue() else {
+            return;
+        };
+        let in_flight = connection.pipeline.in_flight();
+        let broken = connection.pipeline.is_broken();
+        let unread = !connection.pipeline.buffered().is_empty();
+        self.count_answers(key, in_flight);
+        if broken || in_flight == 0 && unread {
+            return self.fail_queue(connection_key, &Error::Closed);
+        }
+        self.rest_queue(key, connection_key);
+    }
+
+    /// A queue's connection may have nothing to do now.
+    pub fn rest_queue(&mut self, key: QueueKey, connection_key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(connection_key) else {
+            return;
+        };
+        if connection.pipeline.in_flight() > 0 || connection.is_connecting() {
+            return;
+        }
+        if nginx::is_exiting() {
+            return self.fail_queue(connection_key, &Error::Closed);
+        }
+        let limit = Settings::idle_timeout_of_http();
+        connection.nginx.set_idle();
+        if limit != 0 {
+            connection.nginx.advance_read_timer(limit);
+        }
+        connection.pipeline.trim();
+        if let Some(queue) = self.queues.get_mut(key.0) {
+            queue.idle_since = nginx::now();
+        }
+        self.let_worker_exit_without_queues();
+    }
+
+    /// A read event of a queue's connection, or the time of its timer. Whether there may be
+    /// something to read.
+    pub fn on_queue_readable(
+        &mut self,
+        key: QueueKey,
+        connection_key: ConnectionKey,
+        timed_out: bool,
+    ) -> bool {
+        let Some(connection) = self.connections.get_mut(connection_key) else {
+            return false;
+        };
+        let idle = connection.pipeline.in_flight() == 0;
+        if connection.nginx.is_closing() {
+            // nginx closes idle connections of a worker that exits, and after
+            // worker_shutdown_timeout all
+            if connection.nginx.is_aborting() || idle {
+                self.fail_queue(connection_key, &Error::Closed);
+            }
+        } else if timed_out {
+            let since = self.queues.get(key.0).map_or(0, |queue| queue.idle_since);
+            let due = since.saturating_add(Settings::idle_timeout_of_http());
+            let now = nginx::now();
+            match idle {
+                true if due <= now => self.fail_queue(connection_key, &Error::Closed),
+                true => connection.nginx.start_read_timer(due - now),
+                // it is armed again when there is nothing to do
+                false => {}
+            }
+        } else if idle && connection.nginx.peek() != Err(libc::EAGAIN) {
+            // of no use any more, and no error of anybody
+            self.fail_queue(connection_key, &Error::Closed);
+        } else {
+            return true;
+        }
+        false
+    }
+}
