@@ -20,6 +20,7 @@ use std::sync::OnceLock;
 
 use nginx_sys::ngx_conf_t;
 
+#[cfg(ngx_feature = "http_ssl")]
 use crate::contain::contain;
 use crate::nginx::{Conf, HttpBlock, Live, Module, Request};
 

@@ -20,4 +20,6 @@ pub mod unasked;
 pub mod writev;
 
 pub use nginx_connection::NgxConnection;
-pub use parts::{Connection, Idle, MAX_LINE, Owner, Phase, Private, TlsLayer};
+#[cfg(ngx_feature = "http_ssl")]
+pub use parts::TlsLayer;
+pub use parts::{Connection, Idle, MAX_LINE, Owner, Phase, Private};

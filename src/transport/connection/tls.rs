@@ -52,6 +52,13 @@ pub struct Handshake {
     pub certificate: Option<Rc<Certificate>>,
 }
 
+impl Handshake {
+    /// Host and port that `connect` was told.
+    pub fn peer(&self) -> (&[u8], u16) {
+        (&self.host, self.port)
+    }
+}
+
 /// A TLS session, held for as long as it is needed.
 #[derive(Debug)]
 pub struct TlsSession(NonNull<SSL_SESSION>);

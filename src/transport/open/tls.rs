@@ -17,7 +17,8 @@ impl Worker {
         pending: Box<Pending>,
         pool: Option<PoolKey>,
     ) -> Result<Opened, Error> {
-        let (host, port) = (pending.0.host.clone(), pending.0.port);
+        let (host, port) = pending.0.peer();
+        let host = host.to_vec();
         let op = self.begin(key, Slot::Reader, Work::Connect, Stage::New)?;
         let opened = self.open(op, key, (&host, port), pool, Some(pending));
         opened.inspect_err(|_| self.take_back(key, Slot::Reader))
