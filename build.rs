@@ -11,6 +11,7 @@ fn main() {
     println!("cargo::rerun-if-env-changed=DEP_NGINX_FEATURES_CHECK");
     println!("cargo::rerun-if-env-changed=DEP_NGINX_FEATURES");
     println!("cargo::rerun-if-env-changed=DEP_NGINX_VERSION");
+    println!("cargo::rerun-if-env-changed=DEP_NGINX_VERSION_NUMBER");
     // nginx/1.22.1
     let version = env::var("DEP_NGINX_VERSION").unwrap_or_default();
     let number = version.rsplit('/').next().unwrap_or_default();
@@ -23,5 +24,16 @@ fn main() {
         for feature in features.split(',').map(str::trim) {
             println!("cargo::rustc-cfg=ngx_feature=\"{feature}\"");
         }
+    }
+    // since 1.27.3 nginx counts changes of an upstream's servers
+    println!("cargo::rustc-check-cfg=cfg(nginx_peers_config)");
+    let version = env::var("DEP_NGINX_VERSION_NUMBER").ok();
+    let version = version.and_then(|number| number.trim().parse::<u32>().ok());
+    let features = env::var("DEP_NGINX_FEATURES").unwrap_or_default();
+    let shares = features
+        .split(',')
+        .any(|feature| feature.trim() == "http_upstream_zone");
+    if shares && version.is_some_and(|version| version >= 1_027_003) {
+        println!("cargo::rustc-cfg=nginx_peers_config");
     }
 }

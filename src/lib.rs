@@ -8,6 +8,8 @@
 //! | `conf` | the configuration of locations |
 //! | `lua` | what Lua sees: methods, arguments, results |
 //! | `transport` | connections on nginx's event loop, sessions, keepalive pools |
+//! | [`distribution`] | which server has a key, pure |
+//! | [`group`] | servers used as one, failover, pure |
 //! | [`upstream`] | pool policy, pure |
 //! | [`codec`] | values that other languages wrote, pure |
 //! | [`protocol`] | memcached's text protocol, pure and sans-io |
@@ -26,8 +28,12 @@
     all(feature = "nginx", not(ngx_feature = "http_ssl")),
     allow(dead_code)
 )]
+// what checks and discovery will use
+#![cfg_attr(feature = "groups", allow(dead_code))]
 
 pub mod codec;
+pub mod distribution;
+pub mod group;
 pub mod protocol;
 pub mod upstream;
 

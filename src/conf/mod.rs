@@ -1,11 +1,17 @@
-//! The configuration of locations: this module's directives, and the SSL
-//! contexts made of ngx_lua's.
+//! The configuration of locations and of `upstream` blocks: this module's
+//! directives, and the SSL contexts made of ngx_lua's.
 
+mod directive;
+#[cfg(feature = "groups")]
+mod mapping;
 mod multiplex;
 mod queue;
 mod size;
+mod time;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls;
+#[cfg(feature = "groups")]
+mod upstream;
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_void};
@@ -21,9 +27,18 @@ use crate::nginx::{Conf, HttpBlock, Live, Module, Request};
 #[cfg(ngx_feature = "http_ssl")]
 pub use tls::Context;
 
-pub use multiplex::{MAX_CONNECTIONS, Multiplex, places as multiplex_places, set as set_multiplex};
-pub use queue::{Queueing, set as set_queue};
-pub use size::set_max_value_size;
+pub use directive::{Directive, create, set};
+pub use multiplex::{MAX_CONNECTIONS, Multiplex, SetMultiplex, places as multiplex_places};
+pub use queue::{Queueing, SetQueue};
+pub use size::MaxValueSize;
+
+#[cfg(feature = "groups")]
+pub use mapping::SetMapping;
+#[cfg(feature = "groups")]
+pub use upstream::{
+    Current, Servers, SetCheck, SetDiscover, SetFailover, SetHash, UpstreamConf, UpstreamError,
+    check as check_upstreams, set_module as set_upstream_module, with_group, with_servers,
+};
 
 /// This module.
 static MODULE: OnceLock<&Module<Cell<LocConf>>> = OnceLock::new();
@@ -43,8 +58,16 @@ pub struct LocConf {
     multiplex: Option<Multiplex>,
     /// `None`: not set here.
     queue: Option<Queueing>,
+    #[cfg(feature = "groups")]
+    mappings: mapping::Mappings,
     #[cfg(ngx_feature = "http_ssl")]
     ssl: Context,
+}
+
+impl Default for LocConf {
+    fn default() -> LocConf {
+        LocConf::UNSET
+    }
 }
 
 impl LocConf {
@@ -53,6 +76,8 @@ impl LocConf {
         max_value_size: UNSET,
         multiplex: None,
         queue: None,
+        #[cfg(feature = "groups")]
+        mappings: mapping::Mappings::NONE,
         #[cfg(ngx_feature = "http_ssl")]
         ssl: Context::None,
     };
@@ -93,6 +118,12 @@ impl LocConf {
         self.queue.unwrap_or(Queueing::DEFAULT)
     }
 
+    /// `lua_memcached_upstream`: the servers that `connect(host, port)` means.
+    #[cfg(feature = "groups")]
+    pub fn upstream_for(self, host: &[u8], port: u16) -> Option<Servers> {
+        self.mappings.find(host, port)
+    }
+
     /// The SSL context of ngx_lua's `lua_ssl_*` directives.
     #[cfg(ngx_feature = "http_ssl")]
     pub fn ssl(self) -> Context {
@@ -109,14 +140,18 @@ impl LocConf {
         }
         self.multiplex = self.multiplex.or(parent.multiplex);
         self.queue = self.queue.or(parent.queue);
+        #[cfg(feature = "groups")]
+        {
+            self.mappings = self.mappings.or(parent.mappings);
+        }
     }
 }
 
 /// `NGX_CONF_ERROR`
 pub const ERROR: *mut c_char = usize::MAX as *mut c_char;
 
-/// Sets the module whose [`create_loc_conf`] is that of this file. To be called
-/// before anything else.
+/// Sets the module that makes a [`LocConf`] for each location. To be called before
+/// anything else.
 pub fn set_module(module: &'static Module<Cell<LocConf>>) {
     // a second configuration has the same one
     let _ = MODULE.set(module);
@@ -126,6 +161,11 @@ pub fn set_module(module: &'static Module<Cell<LocConf>>) {
 /// a configuration is read, because reading the last one may have failed.
 pub fn forget() {
     multiplex::forget();
+    #[cfg(feature = "groups")]
+    {
+        mapping::forget();
+        upstream::forget();
+    }
     #[cfg(ngx_feature = "http_ssl")]
     tls::forget();
 }
@@ -150,14 +190,6 @@ pub fn complete(cf: Conf) {
     tls::forget();
 }
 
-/// `create_loc_conf`
-pub unsafe extern "C" fn create_loc_conf(cf: *mut ngx_conf_t) -> *mut c_void {
-    // SAFETY: this is a hook.
-    let cf = unsafe { Conf::from_raw(cf) };
-    let conf = cf.keep(Cell::new(LocConf::UNSET));
-    conf.map_or(ptr::null_mut(), |conf| conf.as_ptr().cast())
-}
-
 /// `merge_loc_conf`
 pub unsafe extern "C" fn merge_loc_conf(
     cf: *mut ngx_conf_t,
@@ -167,7 +199,7 @@ pub unsafe extern "C" fn merge_loc_conf(
     let (Some(parent), Some(child)) = (NonNull::new(parent), NonNull::new(child)) else {
         return ERROR;
     };
-    // SAFETY: this is a hook; both came from `create_loc_conf`.
+    // SAFETY: this is a hook; both came from `create`.
     let (cf, parent, child) = unsafe {
         let of = |conf: NonNull<c_void>| Live::<Cell<LocConf>>::new(conf.cast());
         (Conf::from_raw(cf), of(parent), of(child))

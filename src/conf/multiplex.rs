@@ -1,13 +1,13 @@
 //! `lua_memcached_multiplex off | <connections> [max_operations=N] [max_size=SIZE];`
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char};
 use std::ptr;
 
-use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_str_t};
+use nginx_sys::ngx_str_t;
 
 use super::size;
-use super::{ERROR, LocConf};
+use super::{Directive, ERROR, LocConf};
 use crate::contain::contain;
 use crate::nginx::Conf;
 use crate::upstream::Bounds;
@@ -79,6 +79,7 @@ impl Multiplex {
     }
 }
 
+/// A decimal number.
 pub(super) fn number(text: &[u8]) -> Option<usize> {
     let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
@@ -124,28 +125,28 @@ fn note_place(cf: Conf, connections: usize) {
     named.push(format!("{connections} in {}", cf.place()));
 }
 
-/// The directive's handler.
-pub unsafe extern "C" fn set(
-    cf: *mut ngx_conf_t,
-    _: *mut ngx_command_t,
-    conf: *mut c_void,
-) -> *mut c_char {
-    // SAFETY: this is a handler; `create_loc_conf` made the location's configuration.
-    let (cf, conf) = unsafe { (Conf::from_raw(cf), &*conf.cast::<Cell<LocConf>>()) };
-    let mut changed = conf.get();
-    if changed.multiplex.is_some() {
-        return c"is duplicate".as_ptr().cast_mut();
-    }
-    match contain(|| Multiplex::parse(cf.arguments().get(1..).unwrap_or_default())) {
-        Some(Ok(parsed)) => {
-            changed.multiplex = Some(parsed);
-            if parsed.connections > 0 {
-                contain(|| note_place(cf, parsed.connections));
-            }
+/// `lua_memcached_multiplex`
+pub enum SetMultiplex {}
+
+impl Directive for SetMultiplex {
+    type Of = LocConf;
+
+    fn set(cf: Conf, conf: &Cell<LocConf>) -> *mut c_char {
+        let mut changed = conf.get();
+        if changed.multiplex.is_some() {
+            return c"is duplicate".as_ptr().cast_mut();
         }
-        Some(Err(text)) => return text.as_ptr().cast_mut(),
-        None => return ERROR,
+        match contain(|| Multiplex::parse(cf.arguments().get(1..).unwrap_or_default())) {
+            Some(Ok(parsed)) => {
+                changed.multiplex = Some(parsed);
+                if parsed.connections > 0 {
+                    contain(|| note_place(cf, parsed.connections));
+                }
+            }
+            Some(Err(text)) => return text.as_ptr().cast_mut(),
+            None => return ERROR,
+        }
+        conf.set(changed);
+        ptr::null_mut() // NGX_CONF_OK
     }
-    conf.set(changed);
-    ptr::null_mut() // NGX_CONF_OK
 }

@@ -1,14 +1,15 @@
 //! `lua_memcached_queue [max_operations=N] [max_size=SIZE] [timeout=TIME];`
 
 use std::cell::Cell;
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char};
 use std::ptr;
 
-use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_parse_time, ngx_str_t};
+use nginx_sys::ngx_str_t;
 
 use super::multiplex::number;
 use super::size;
-use super::{ERROR, LocConf};
+use super::time::milliseconds;
+use super::{Directive, ERROR, LocConf};
 use crate::contain::contain;
 use crate::nginx::{Conf, Msec};
 use crate::upstream::Bounds;
@@ -49,7 +50,7 @@ impl Queueing {
                     .ok_or(c"needs a positive size in \"max_size\"")?;
                 size
             } else if let Some(text) = text.strip_prefix(b"timeout=") {
-                parsed.timeout = time(text)
+                parsed.timeout = milliseconds(text)
                     .filter(|time| *time > 0)
                     .ok_or(c"needs a positive time in \"timeout\"")?;
                 timeout
@@ -66,34 +67,23 @@ impl Queueing {
     }
 }
 
-/// A time as in nginx's directives, in milliseconds.
-fn time(text: &[u8]) -> Option<Msec> {
-    let mut text = ngx_str_t {
-        len: text.len(),
-        data: text.as_ptr().cast_mut(),
-    };
-    // SAFETY: a valid string, which is only read.
-    let time = unsafe { ngx_parse_time(&mut text, 0) };
-    Msec::try_from(time).ok()
-}
+/// `lua_memcached_queue`
+pub enum SetQueue {}
 
-/// The directive's handler.
-pub unsafe extern "C" fn set(
-    cf: *mut ngx_conf_t,
-    _: *mut ngx_command_t,
-    conf: *mut c_void,
-) -> *mut c_char {
-    // SAFETY: this is a handler; `create_loc_conf` made the location's configuration.
-    let (cf, conf) = unsafe { (Conf::from_raw(cf), &*conf.cast::<Cell<LocConf>>()) };
-    let mut changed = conf.get();
-    if changed.queue.is_some() {
-        return c"is duplicate".as_ptr().cast_mut();
+impl Directive for SetQueue {
+    type Of = LocConf;
+
+    fn set(cf: Conf, conf: &Cell<LocConf>) -> *mut c_char {
+        let mut changed = conf.get();
+        if changed.queue.is_some() {
+            return c"is duplicate".as_ptr().cast_mut();
+        }
+        match contain(|| Queueing::parse(cf.arguments().get(1..).unwrap_or_default())) {
+            Some(Ok(parsed)) => changed.queue = Some(parsed),
+            Some(Err(text)) => return text.as_ptr().cast_mut(),
+            None => return ERROR,
+        }
+        conf.set(changed);
+        ptr::null_mut() // NGX_CONF_OK
     }
-    match contain(|| Queueing::parse(cf.arguments().get(1..).unwrap_or_default())) {
-        Some(Ok(parsed)) => changed.queue = Some(parsed),
-        Some(Err(text)) => return text.as_ptr().cast_mut(),
-        None => return ERROR,
-    }
-    conf.set(changed);
-    ptr::null_mut() // NGX_CONF_OK
 }

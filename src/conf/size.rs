@@ -1,12 +1,10 @@
 //! Sizes, and `lua_memcached_max_value_size size;`.
 
 use std::cell::Cell;
-use std::ffi::{c_char, c_void};
+use std::ffi::c_char;
 use std::ptr;
 
-use nginx_sys::{ngx_command_t, ngx_conf_t};
-
-use super::{ERROR, LocConf, UNSET};
+use super::{Directive, ERROR, LocConf, UNSET};
 use crate::contain::contain;
 use crate::nginx::Conf;
 
@@ -29,28 +27,28 @@ pub fn parse(text: &[u8]) -> Option<usize> {
     (size <= isize::MAX as usize).then_some(size)
 }
 
-/// The directive's handler.
-pub unsafe extern "C" fn set_max_value_size(
-    cf: *mut ngx_conf_t,
-    _: *mut ngx_command_t,
-    conf: *mut c_void,
-) -> *mut c_char {
-    // SAFETY: this is a handler; `create_loc_conf` made the location's configuration.
-    let (cf, conf) = unsafe { (Conf::from_raw(cf), &*conf.cast::<Cell<LocConf>>()) };
-    let mut changed = conf.get();
-    if changed.max_value_size != UNSET {
-        return c"is duplicate".as_ptr().cast_mut();
-    }
-    let size = contain(|| parse(cf.arguments().get(1)?.as_bytes()));
-    match size {
-        Some(Some(size)) => changed.max_value_size = size,
-        Some(None) => {
-            return c"needs a size such as 512k, 1m or 2g, or 0 for no limit"
-                .as_ptr()
-                .cast_mut();
+/// `lua_memcached_max_value_size`
+pub enum MaxValueSize {}
+
+impl Directive for MaxValueSize {
+    type Of = LocConf;
+
+    fn set(cf: Conf, conf: &Cell<LocConf>) -> *mut c_char {
+        let mut changed = conf.get();
+        if changed.max_value_size != UNSET {
+            return c"is duplicate".as_ptr().cast_mut();
         }
-        None => return ERROR,
+        let size = contain(|| parse(cf.arguments().get(1)?.as_bytes()));
+        match size {
+            Some(Some(size)) => changed.max_value_size = size,
+            Some(None) => {
+                return c"needs a size such as 512k, 1m or 2g, or 0 for no limit"
+                    .as_ptr()
+                    .cast_mut();
+            }
+            None => return ERROR,
+        }
+        conf.set(changed);
+        ptr::null_mut() // NGX_CONF_OK
     }
-    conf.set(changed);
-    ptr::null_mut() // NGX_CONF_OK
 }

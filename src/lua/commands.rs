@@ -93,9 +93,13 @@ pub fn get<const CAS: bool>(stack: Stack) -> c_int {
 /// `get_many(sock, keys, escape, cas, unescape)`; the keys are strings in an
 /// array. With `unescape` the keys of the result are unescaped natively.
 pub fn get_many(stack: Stack) -> c_int {
-    let keys = keys(stack);
+    let keys = keys(stack, 2);
     let cas = flag(stack, 4);
-    run(stack, many(stack), &Command::GetMany { keys: &keys, cas })
+    run(
+        stack,
+        many(stack, 5),
+        &Command::GetMany { keys: &keys, cas },
+    )
 }
 
 /// `gat(target, key, escape, exptime)`
@@ -114,10 +118,10 @@ pub fn gat<const CAS: bool>(stack: Stack) -> c_int {
 
 /// `gat_many(target, keys, escape, cas, unescape, exptime)`, as [`get_many`]
 pub fn gat_many(stack: Stack) -> c_int {
-    let keys = keys(stack);
+    let keys = keys(stack, 2);
     run(
         stack,
-        many(stack),
+        many(stack, 5),
         &Command::GatMany {
             keys: &keys,
             exptime: stack.optional_text(6, "exptime"),
@@ -126,21 +130,18 @@ pub fn gat_many(stack: Stack) -> c_int {
     )
 }
 
-/// The form of the results of a list, by whether its keys are unescaped.
-#[inline(always)]
-fn many(stack: Stack) -> u8 {
-    if flag(stack, 5) {
-        Shape::MANY
-    } else {
-        Shape::MANY_RAW
+/// The shape of a result whose keys are unescaped natively if `index` says so.
+pub fn many(stack: Stack, index: c_int) -> u8 {
+    match flag(stack, index) {
+        true => Shape::MANY,
+        false => Shape::MANY_RAW,
     }
 }
 
-/// The keys in the array at index 2, by whether they are to be escaped.
-#[inline(always)]
-fn keys<'a>(stack: Stack) -> Vec<Key<'a>> {
-    let table = stack.check_table(2);
-    let escape = flag(stack, 3);
+/// The keys in the array at `index`; whether to escape them is at the next index.
+pub fn keys<'a>(stack: Stack, index: c_int) -> Vec<Key<'a>> {
+    let table = stack.check_table(index);
+    let escape = flag(stack, index + 1);
     let len = table.len();
     let mut keys = Vec::new();
     stack.reserve(&mut keys, len);

@@ -25,8 +25,12 @@ const CERTIFICATE: c_int = 9;
 /// The certificate's private key.
 const PRIVATE_KEY: c_int = 10;
 
+/// What a group of servers has, if it is connected to one.
+#[cfg(feature = "groups")]
+const GROUP: c_int = 11;
+
 /// All fields by the names that the glue uses.
-const ALL: [(&str, c_int); 10] = [
+const ALL: &[(&str, c_int)] = &[
     ("ID", ID),
     ("CONNECT_TIMEOUT", CONNECT_TIMEOUT),
     ("SEND_TIMEOUT", SEND_TIMEOUT),
@@ -37,6 +41,8 @@ const ALL: [(&str, c_int); 10] = [
     ("MULTIPLEX", MULTIPLEX),
     ("CERTIFICATE", CERTIFICATE),
     ("PRIVATE_KEY", PRIVATE_KEY),
+    #[cfg(feature = "groups")]
+    ("GROUP", GROUP),
 ];
 
 /// A chunk of the glue with numbers in the place of names: `sock[ID]` becomes

@@ -12,6 +12,7 @@
 //! | `php`, `zlib` | the codec "php" |
 //! | `pipeline` | open pipelines |
 //! | `queue` | the Lua module `resty.memcached.queue` |
+//! | `group` | servers used as one |
 //! | `raw` | `sock:send` and `sock:receive` |
 //! | `tls` | `sock:sslhandshake` |
 //! | `suspend` | operations that may have to wait |
@@ -31,6 +32,8 @@ mod commands;
 mod connection;
 mod explain;
 mod fields;
+#[cfg(feature = "groups")]
+mod group;
 mod handle;
 mod meta;
 mod php;
@@ -56,7 +59,7 @@ use mlua::ffi::{
 use mlua::{Lua, Table};
 
 use crate::conf::MAX_CONNECTIONS;
-use crate::ngx_lua::{State, Value};
+use crate::ngx_lua::{State, Table as NativeTable, Value};
 use crate::protocol::MAX_GAT_KEYS;
 use results::Shape;
 use stack::native;
@@ -69,7 +72,7 @@ const NAME: &CStr = c"resty.memcached";
 
 /// The methods: chunks that run one after the other. Each is called with the
 /// native functions and with a table in which the chunks share functions.
-const GLUE: [&str; 10] = [
+const GLUE: &[&str] = &[
     include_str!("glue/sock.lua"),
     include_str!("glue/init.lua"),
     include_str!("glue/connection.lua"),
@@ -80,6 +83,8 @@ const GLUE: [&str; 10] = [
     include_str!("glue/codec.lua"),
     include_str!("glue/client_options.lua"),
     include_str!("glue/client.lua"),
+    #[cfg(feature = "groups")]
+    include_str!("glue/group.lua"),
 ];
 
 /// The name of each chunk in error positions and tracebacks.
@@ -136,10 +141,7 @@ fn shared(lua: &Lua) -> mlua::Result<Table> {
 }
 
 fn make_glue(lua: &Lua) -> mlua::Result<Table> {
-    // SAFETY: mlua passes the state of a C function that runs, and takes what was
-    // pushed.
-    let native: Table =
-        unsafe { lua.exec_raw((), |state| push_native_functions(State::new(state)))? };
+    let native = native_table(lua, native_functions(), add_other_functions)?;
     native.set("version", API_VERSION)?;
     native.set("same_session", tls::SAME_SESSION)?;
     native.set("max_connections", MAX_CONNECTIONS)?;
@@ -157,15 +159,35 @@ fn make_glue(lua: &Lua) -> mlua::Result<Table> {
     Ok(glue)
 }
 
-/// Pushes a table of the native functions.
-fn push_native_functions(state: State) {
-    let native = state.push_table(0, 64);
-    for (name, function) in native_functions() {
-        native.set(
-            Value::Bytes(name.as_bytes()),
-            Value::Function(function, &[]),
-        );
+/// A table of native functions, and of what `more` adds.
+fn native_table(
+    lua: &Lua,
+    functions: impl IntoIterator<Item = (&'static str, lua_CFunction)>,
+    more: impl FnOnce(State, NativeTable),
+) -> mlua::Result<Table> {
+    let push = |state: State| {
+        let table = state.push_table(0, 64);
+        set_functions(table, functions);
+        more(state, table);
+    };
+    // SAFETY: mlua passes the state of a C function that runs, and takes what was
+    // pushed.
+    unsafe { lua.exec_raw((), |state| push(State::new(state))) }
+}
+
+fn set_functions(
+    table: NativeTable,
+    functions: impl IntoIterator<Item = (&'static str, lua_CFunction)>,
+) {
+    for (name, function) in functions {
+        let function = Value::Function(function, &[]);
+        table.set(Value::Bytes(name.as_bytes()), function);
     }
+}
+
+fn add_other_functions(state: State, native: NativeTable) {
+    #[cfg(feature = "groups")]
+    set_functions(native, group_functions());
     native.set(Value::Bytes(b"finish_get"), results::finish_get());
     handle::set_with_spares(
         state,
@@ -177,6 +199,23 @@ fn push_native_functions(state: State) {
             ("close", native!(connection::close)),
         ],
     );
+}
+
+#[cfg(feature = "groups")]
+fn group_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {
+    [
+        ("group_for", native!(group::name_for)),
+        ("group_choose", native!(group::choose)),
+        ("group_split", native!(group::split)),
+        ("begin_many", native!(group::begin_many)),
+        ("wait_many", native!(group::wait_many)),
+        ("group_server_of", native!(group::server_of)),
+        ("group_failed", native!(group::failed)),
+        ("group_succeeded", native!(group::succeeded)),
+        ("group_exptime", native!(group::exptime)),
+        ("drop_session", native!(group::drop_session)),
+        ("is_lost", native!(group::is_lost)),
+    ]
 }
 
 fn native_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {

@@ -4,11 +4,12 @@
 use std::ffi::c_int;
 
 use mlua::ffi::lua_call;
-use mlua::{Function, Lua, Table};
+use mlua::{Lua, Table};
 use nginx_sys::NGX_LOG_WARN;
 
 use super::commands::VERBS;
 use super::explain;
+use super::native_table;
 use super::stack::{Stack, native};
 use crate::conf::{LocConf, Queueing};
 use crate::nginx::Msec;
@@ -25,8 +26,7 @@ const ADDED: c_int = 4;
 
 /// `require "resty.memcached.queue"`.
 pub fn build(lua: &Lua) -> mlua::Result<Table> {
-    let native = lua.create_table()?;
-    for (name, function) in [
+    let functions = [
         ("is_running", native!(is_running)),
         ("limits", native!(limits)),
         ("find", native!(find)),
@@ -39,11 +39,8 @@ pub fn build(lua: &Lua) -> mlua::Result<Table> {
         ("pending", native!(pending)),
         ("counts", native!(counts)),
         ("shown", native!(shown)),
-    ] {
-        // SAFETY: each is written to be called by Lua with any arguments.
-        let function: Function = unsafe { lua.create_c_function(function)? };
-        native.set(name, function)?;
-    }
+    ];
+    let native = native_table(lua, functions, |_, _| ())?;
     let verbs = VERBS.iter().enumerate();
     let verbs = verbs.map(|(number, (name, _))| (*name, number));
     native.set("verbs", lua.create_table_from(verbs)?)?;

@@ -5,14 +5,14 @@ use std::ffi::{c_int, c_ulong};
 use std::sync::OnceLock;
 
 use crate::codec::php::Error;
+use crate::ngx_lua::find_symbol;
 
 type Uncompress = unsafe extern "C" fn(*mut u8, *mut c_ulong, *const u8, c_ulong) -> c_int;
 
 fn uncompress() -> Option<Uncompress> {
     static FOUND: OnceLock<Option<Uncompress>> = OnceLock::new();
     *FOUND.get_or_init(|| {
-        // SAFETY: a name, looked up in what is loaded already.
-        let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"uncompress".as_ptr()) };
+        let found = find_symbol(c"uncompress");
         // SAFETY: zlib's function of this name has this signature in all of its
         // versions; libz is never unloaded, because nginx is linked with it.
         (!found.is_null()).then(|| unsafe { std::mem::transmute::<_, Uncompress>(found) })

@@ -1,13 +1,11 @@
 //! `lua_memcached_alias name;`: the Lua module under a further name, e.g.
 //! `nginx.memcached`, the one that Debian's package of the library has.
 
-use std::cell::RefCell;
-use std::ffi::{CStr, c_char, c_void};
+use std::cell::{Cell, RefCell};
+use std::ffi::c_char;
 use std::ptr;
 
-use nginx_sys::{ngx_command_t, ngx_conf_t};
-
-use crate::conf::ERROR;
+use crate::conf::{Directive, ERROR, LocConf};
 use crate::contain::contain;
 use crate::nginx::Conf;
 use crate::{lua, ngx_lua};
@@ -25,16 +23,17 @@ pub fn forget() {
     ALIASES.0.take();
 }
 
-/// The directive's handler. It runs before ngx_lua's postconfiguration makes
+/// `lua_memcached_alias`. It is handled before ngx_lua's postconfiguration makes
 /// its VM, so `init_by_lua*` sees the alias as well.
-pub unsafe extern "C" fn set(
-    cf: *mut ngx_conf_t,
-    _: *mut ngx_command_t,
-    _: *mut c_void,
-) -> *mut c_char {
-    // SAFETY: this is a handler.
-    let cf = unsafe { Conf::from_raw(cf) };
-    contain(|| add(cf)).unwrap_or(ERROR)
+pub enum Alias {}
+
+impl Directive for Alias {
+    /// The http block's; nothing is set in it.
+    type Of = LocConf;
+
+    fn set(cf: Conf, _: &Cell<LocConf>) -> *mut c_char {
+        contain(|| add(cf)).unwrap_or(ERROR)
+    }
 }
 
 fn add(cf: Conf) -> *mut c_char {
@@ -63,9 +62,7 @@ fn add(cf: Conf) -> *mut c_char {
         return c"is duplicate".as_ptr().cast_mut();
     }
     aliases.push(text.to_vec());
-    // SAFETY: arguments end with NUL and live as long as the configuration.
-    let done = unsafe { ngx_lua::preload(cf, CStr::from_ptr(name.data.cast()), lua::open_alias) };
-    match done {
+    match ngx_lua::preload(cf, text, lua::open_alias) {
         true => ptr::null_mut(), // NGX_CONF_OK
         false => ERROR,
     }

@@ -8,10 +8,15 @@ use nginx_sys::{
 };
 
 use super::alias;
+#[cfg(feature = "groups")]
+use super::groups;
 use crate::conf;
 
+/// With the one that ends the table.
+const COUNT: usize = if cfg!(feature = "groups") { 10 } else { 5 };
+
 /// As nginx reads it.
-pub static mut COMMANDS: [ngx_command_t; 5] = [
+pub static mut COMMANDS: [ngx_command_t; COUNT] = [
     ngx_command_t {
         name: ngx_str_t {
             len: "lua_memcached_max_value_size".len(),
@@ -19,7 +24,7 @@ pub static mut COMMANDS: [ngx_command_t; 5] = [
         },
         type_: (NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_CONF_TAKE1)
             as ngx_uint_t,
-        set: Some(conf::set_max_value_size),
+        set: Some(conf::set::<conf::MaxValueSize>),
         conf: NGX_HTTP_LOC_CONF_OFFSET,
         offset: 0,
         post: ptr::null_mut(),
@@ -30,8 +35,8 @@ pub static mut COMMANDS: [ngx_command_t; 5] = [
             data: c"lua_memcached_alias".as_ptr().cast_mut().cast(),
         },
         type_: (NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1) as ngx_uint_t,
-        set: Some(alias::set),
-        conf: 0,
+        set: Some(conf::set::<alias::Alias>),
+        conf: NGX_HTTP_LOC_CONF_OFFSET,
         offset: 0,
         post: ptr::null_mut(),
     },
@@ -46,7 +51,7 @@ pub static mut COMMANDS: [ngx_command_t; 5] = [
             | NGX_CONF_TAKE1
             | NGX_CONF_TAKE2
             | NGX_CONF_TAKE3) as ngx_uint_t,
-        set: Some(conf::set_multiplex),
+        set: Some(conf::set::<conf::SetMultiplex>),
         conf: NGX_HTTP_LOC_CONF_OFFSET,
         offset: 0,
         post: ptr::null_mut(),
@@ -62,11 +67,21 @@ pub static mut COMMANDS: [ngx_command_t; 5] = [
             | NGX_CONF_TAKE1
             | NGX_CONF_TAKE2
             | NGX_CONF_TAKE3) as ngx_uint_t,
-        set: Some(conf::set_queue),
+        set: Some(conf::set::<conf::SetQueue>),
         conf: NGX_HTTP_LOC_CONF_OFFSET,
         offset: 0,
         post: ptr::null_mut(),
     },
+    #[cfg(feature = "groups")]
+    groups::HASH,
+    #[cfg(feature = "groups")]
+    groups::FAILOVER,
+    #[cfg(feature = "groups")]
+    groups::CHECK,
+    #[cfg(feature = "groups")]
+    groups::DISCOVER,
+    #[cfg(feature = "groups")]
+    groups::UPSTREAM,
     // ngx_null_command
     ngx_command_t {
         name: ngx_str_t {

@@ -4,10 +4,13 @@
 //! |---|---|
 //! | `directives` | the command table: `lua_memcached_*` |
 //! | `alias` | `lua_memcached_alias` |
+//! | `groups` | servers used as one: directives and a variable |
 //! | `notice` | the line in error.log at the start |
 
 mod alias;
 mod directives;
+#[cfg(feature = "groups")]
+mod groups;
 mod notice;
 
 use std::ptr::NonNull;
@@ -19,17 +22,20 @@ use nginx_sys::{
 
 use crate::MEMORY;
 use crate::contain::{INTERNAL, contain, report};
-use crate::nginx::{Conf, Module};
+use crate::nginx::{Conf, Log, Module};
 use crate::{conf, lua, ngx_lua, transport};
 
 static MODULE_CONTEXT: ngx_http_module_t = ngx_http_module_t {
-    preconfiguration: Some(preconfiguration),
-    postconfiguration: Some(postconfiguration),
+    preconfiguration: Some(hook::<Before>),
+    postconfiguration: Some(hook::<After>),
     create_main_conf: None,
     init_main_conf: None,
+    #[cfg(not(feature = "groups"))]
     create_srv_conf: None,
+    #[cfg(feature = "groups")]
+    create_srv_conf: Some(conf::create::<conf::UpstreamConf>),
     merge_srv_conf: None,
-    create_loc_conf: Some(conf::create_loc_conf),
+    create_loc_conf: Some(conf::create::<conf::LocConf>),
     merge_loc_conf: Some(conf::merge_loc_conf),
 };
 
@@ -48,24 +54,41 @@ pub static mut ngx_http_lua_memcached_module: ngx_module_t = ngx_module_t {
     ..ngx_module_t::default()
 };
 
-/// Registers the Lua module with ngx_lua. Later than here, `require` inside
-/// `init_by_lua*` would not find it.
-unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
-    report();
-    alias::forget();
-    conf::forget();
-    // SAFETY: the module has the hooks of `conf`; this is one of its hooks.
-    let (module, cf) = unsafe {
-        let module = Module::from_raw(&raw const ngx_http_lua_memcached_module);
-        (module, Conf::from_raw(cf))
-    };
-    conf::set_module(module);
-    let registered = contain(|| register(cf));
-    let Err(failed) = registered.unwrap_or_else(|| Err(INTERNAL.into())) else {
+/// What is done while nginx reads a configuration.
+trait Stage {
+    /// The error is for the operator to read.
+    fn run(cf: Conf) -> Result<(), String>;
+}
+
+/// A hook for a stage. If it fails, nginx cannot use the configuration.
+unsafe extern "C" fn hook<S: Stage>(cf: *mut ngx_conf_t) -> ngx_int_t {
+    // SAFETY: this is a hook.
+    let cf = unsafe { Conf::from_raw(cf) };
+    let done = contain(|| S::run(cf)).unwrap_or_else(|| Err(INTERNAL.into()));
+    let Err(error) = done else {
         return NGX_OK as ngx_int_t;
     };
-    cf.log().write(NGX_LOG_EMERG, 0, format_args!("{failed}"));
+    cf.log().write(NGX_LOG_EMERG, 0, format_args!("{error}"));
     NGX_ERROR as ngx_int_t
+}
+
+/// `preconfiguration`: registers the Lua modules with ngx_lua. Later than here, `require`
+/// inside `init_by_lua*` would not find them.
+enum Before {}
+
+impl Stage for Before {
+    fn run(cf: Conf) -> Result<(), String> {
+        report();
+        alias::forget();
+        conf::forget();
+        let module = &raw const ngx_http_lua_memcached_module;
+        // SAFETY: the module has the hooks of `conf`.
+        conf::set_module(unsafe { Module::from_raw(module) });
+        #[cfg(feature = "groups")]
+        // SAFETY: as above, for `upstream` blocks.
+        conf::set_upstream_module(unsafe { Module::from_raw(module) });
+        register(cf)
+    }
 }
 
 /// The error is for the operator to read.
@@ -73,27 +96,27 @@ fn register(cf: Conf) -> Result<(), String> {
     // first of all: nothing of ngx_lua may be touched when it is not there
     ngx_lua::check().map_err(|error| error.to_string())?;
     ngx_lua::discover().map_err(|error| error.to_string())?;
+    #[cfg(feature = "groups")]
+    groups::add_variable(cf)?;
     let registered = lua::MODULES
         .iter()
-        // SAFETY: the names are static.
-        .all(|(name, open)| unsafe { ngx_lua::preload(cf, name, *open) });
+        .all(|(name, open)| ngx_lua::preload(cf, name.to_bytes(), *open));
     match registered {
         true => Ok(()),
         false => Err("cannot register resty.memcached with ngx_http_lua_module".into()),
     }
 }
 
-/// The http block is read and merged.
-unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
-    // SAFETY: this is a hook.
-    let cf = unsafe { Conf::from_raw(cf) };
-    let completed = contain(|| {
+/// `postconfiguration`: the http block is read and merged.
+enum After {}
+
+impl Stage for After {
+    fn run(cf: Conf) -> Result<(), String> {
+        #[cfg(feature = "groups")]
+        conf::check_upstreams(cf)?;
         conf::complete(cf);
         notice::look(cf);
-    });
-    match completed {
-        Some(()) => NGX_OK as ngx_int_t,
-        None => NGX_ERROR as ngx_int_t,
+        Ok(())
     }
 }
 
@@ -105,8 +128,8 @@ unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
         alias::forget();
         transport::forget_cycle();
         if let Some(cycle) = NonNull::new(cycle) {
-            // SAFETY: this is `init_module`.
-            unsafe { notice::write(cycle) };
+            // SAFETY: nginx passes a cycle, which has a log.
+            notice::write(unsafe { Log::from_raw(cycle.as_ref().log) });
         }
         conf::forget();
     });

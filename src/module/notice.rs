@@ -1,11 +1,10 @@
 //! The line in error.log that says at the start what runs, and where connections are shared.
 
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use nginx_sys::{NGX_LOG_NOTICE, NGX_PROCESS_MASTER, ngx_cycle_t, ngx_process, ngx_test_config};
+use nginx_sys::NGX_LOG_NOTICE;
 
-use crate::nginx::Conf;
+use crate::nginx::{Conf, Log};
 use crate::version::{NGINX, VERSION};
 use crate::{conf, nginx, ngx_lua};
 
@@ -18,17 +17,9 @@ pub fn look(cf: Conf) {
 }
 
 /// Writes the line when nginx starts or reads its configuration again, not when it only tests it.
-///
-/// # Safety
-///
-/// To be called from `init_module`, with its `cycle`.
-pub unsafe fn write(cycle: NonNull<ngx_cycle_t>) {
-    // SAFETY: nginx's globals, and a cycle with a log.
-    let (log, starts) = unsafe {
-        let starts = ngx_test_config == 0 && ngx_process <= NGX_PROCESS_MASTER as usize;
-        (nginx::Log::from_raw(cycle.as_ref().log), starts)
-    };
-    if !starts {
+/// To be called from `init_module`, with its cycle's log.
+pub fn write(log: Log) {
+    if !nginx::is_starting() {
         return;
     }
     let shared = conf::multiplex_places();

@@ -8,6 +8,9 @@ use nginx_sys::{
     ngx_palloc, ngx_str_t,
 };
 
+#[cfg(feature = "groups")]
+use nginx_sys::ngx_pool_t;
+
 use super::Log;
 use super::cycle::Cycle;
 use super::live::Live;
@@ -57,26 +60,46 @@ impl Conf {
     }
 
     /// Puts a value into the memory of the configuration. `None`: no memory.
-    pub fn keep<T>(self, value: T) -> Option<NonNull<T>> {
+    pub fn keep<T>(self, value: T) -> Option<Live<T>> {
         const { assert!(align_of::<T>() <= 16) };
         // SAFETY: the configuration has a pool; what that gives is of this size,
         // aligned like the words of the machine, and ours to fill.
         unsafe {
             let at = NonNull::new(ngx_palloc(self.0.pool, size_of::<T>()).cast::<T>())?;
             at.write(value);
-            Some(at)
+            Some(Live::new(at))
         }
     }
 
     /// What a module has for the block that is being read or merged.
     pub fn of_block<C, X>(self, module: &Module<C, X>) -> Option<Live<C>> {
+        Confs::of_block(&*self.context()?).get(module)
+    }
+
+    /// The configurations of the block that is being read or merged.
+    pub(super) fn context(self) -> Option<Live<ngx_http_conf_ctx_t>> {
+        let context = NonNull::new(self.0.ctx.cast());
         // SAFETY: nginx sets the context to that of a block of http, in which
         // it has all modules' configurations.
-        let block = unsafe {
-            let context = NonNull::new(self.0.ctx.cast::<ngx_http_conf_ctx_t>())?;
-            Live::new(context)
-        };
-        Confs::of_block(&block).get(module)
+        context.map(|context| unsafe { Live::new(context) })
+    }
+
+    /// What modules have once in the http block.
+    #[cfg(feature = "groups")]
+    pub(super) fn mains(self) -> Option<Confs> {
+        Some(Confs::mains(self.context()?.main_conf))
+    }
+
+    /// The cycle that it will be the configuration of.
+    #[cfg(feature = "groups")]
+    pub(super) fn cycle(self) -> Option<Cycle> {
+        Cycle::of(&self.0)
+    }
+
+    /// Its memory.
+    #[cfg(feature = "groups")]
+    pub(super) fn pool(self) -> *mut ngx_pool_t {
+        self.0.pool
     }
 
     /// What a module has for the http block, if this does not belong to reading

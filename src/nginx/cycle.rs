@@ -1,10 +1,17 @@
 //! nginx's global variables: the cycle, the clock, and whether the worker ends.
 
 use std::cell::Cell;
+#[cfg(feature = "groups")]
+use std::ffi::CStr;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering::Relaxed};
 
-use nginx_sys::{ngx_conf_t, ngx_cycle_t, ngx_http_conf_ctx_t, ngx_time_t, ngx_uint_t};
+use nginx_sys::{
+    NGX_PROCESS_MASTER, ngx_conf_t, ngx_cycle_t, ngx_http_conf_ctx_t, ngx_time_t, ngx_uint_t,
+};
+
+#[cfg(feature = "groups")]
+use nginx_sys::ngx_module_t;
 
 use super::live::Live;
 use super::module::ngx_http_module;
@@ -18,6 +25,8 @@ unsafe extern "C" {
     safe static ngx_current_msec: AtomicUsize;
     safe static ngx_exiting: AtomicUsize;
     safe static ngx_terminate: AtomicI32;
+    safe static ngx_test_config: AtomicUsize;
+    safe static ngx_process: AtomicUsize;
 }
 
 /// They are what the headers say.
@@ -27,6 +36,8 @@ const _: fn() = || {
     let _: *mut usize = &raw mut nginx_sys::ngx_current_msec;
     let _: *mut usize = &raw mut nginx_sys::ngx_exiting;
     let _: *mut i32 = &raw mut nginx_sys::ngx_terminate;
+    let _: *mut usize = &raw mut nginx_sys::ngx_test_config;
+    let _: *mut usize = &raw mut nginx_sys::ngx_process;
 };
 
 /// A cycle. It is not kept, because it may go when there is another.
@@ -70,6 +81,23 @@ impl Cycle {
         unsafe { &*(&raw mut (*self.0.as_ptr()).reusable_connections_n).cast() }
     }
 
+    /// A module of it, by its name.
+    #[cfg(feature = "groups")]
+    pub(super) fn module(self, name: &CStr) -> Option<*const ngx_module_t> {
+        let mut at = self.0.modules;
+        // SAFETY: a cycle has an array of all modules, which ends with null; dynamic ones
+        // have names, too.
+        unsafe {
+            while let Some(module) = (*at).as_ref() {
+                if !module.name.is_null() && CStr::from_ptr(module.name) == name {
+                    return Some(module);
+                }
+                at = at.add(1);
+            }
+        }
+        None
+    }
+
     /// The context of its http block, if one has been read.
     pub fn http(self) -> Option<Live<ngx_http_conf_ctx_t>> {
         let index = ngx_http_module.core_index();
@@ -91,14 +119,22 @@ pub fn now() -> Msec {
     ngx_current_msec.load(Relaxed)
 }
 
+/// nginx's clock.
+fn clock() -> Live<ngx_time_t> {
+    // SAFETY: set at its start, and by this thread only.
+    unsafe { Live::new(NonNull::new_unchecked(ngx_cached_time.load(Relaxed))) }
+}
+
+/// Seconds of the epoch.
+#[cfg(feature = "groups")]
+pub fn seconds() -> libc::time_t {
+    clock().sec
+}
+
 /// How long it is, in this iteration of the event loop, until the clock says a later
 /// second than this one of the epoch.
 pub fn until_after(second: libc::time_t) -> Msec {
-    // SAFETY: nginx's clock, set at its start and by this thread only.
-    let (now, part) = unsafe {
-        let time = ngx_cached_time.load(Relaxed);
-        ((*time).sec, (*time).msec)
-    };
+    let (now, part) = (clock().sec, clock().msec);
     let seconds = Msec::try_from(second.saturating_add(1).saturating_sub(now)).unwrap_or(0);
     seconds.saturating_mul(1000).saturating_sub(part)
 }
@@ -106,6 +142,12 @@ pub fn until_after(second: libc::time_t) -> Msec {
 /// Whether this process handles events, or will: nginx has made its connections.
 pub fn has_events() -> bool {
     Cycle::current().is_some_and(|cycle| !cycle.0.connections.is_null())
+}
+
+/// Whether nginx starts or reads its configuration again, and does not only test it. For
+/// `init_module`.
+pub fn is_starting() -> bool {
+    ngx_test_config.load(Relaxed) == 0 && ngx_process.load(Relaxed) <= NGX_PROCESS_MASTER as usize
 }
 
 /// Whether the worker is about to end: what becomes idle is to be closed.

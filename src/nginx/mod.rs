@@ -13,6 +13,7 @@
 //! | `live` | pointers to what nginx owns |
 //! | `posted` | posted events |
 //! | `draining` | when nginx may close idle connections to get free ones |
+//! | `upstream` | `upstream` blocks and their servers |
 
 mod conf;
 mod cycle;
@@ -26,11 +27,15 @@ mod peer_log;
 mod posted;
 mod request;
 mod timer;
+#[cfg(feature = "groups")]
+mod upstream;
 
 #[cfg(ngx_feature = "http_ssl")]
 pub use conf::Array;
 pub use conf::Conf;
-pub use cycle::{current_cycle, has_events, is_exiting, now, until_after};
+#[cfg(feature = "groups")]
+pub use cycle::seconds;
+pub use cycle::{current_cycle, has_events, is_exiting, is_starting, now, until_after};
 pub use draining::{is_scarce, make_room, without_draining};
 pub use http_block::HttpBlock;
 pub use limited::{admit, end as end_lines, first, would_admit};
@@ -41,3 +46,5 @@ pub use peer_log::{PeerLog, with_peer};
 pub use posted::{Posted, post_next, unlink};
 pub use request::Request;
 pub use timer::{Msec, Timer, event_id, stop_timer};
+#[cfg(feature = "groups")]
+pub use upstream::{BalancingMethod, Generation, Methods, Peers, Upstream};

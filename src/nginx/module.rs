@@ -11,6 +11,8 @@ use nginx_sys::{
 };
 
 use super::live::Live;
+#[cfg(feature = "groups")]
+use nginx_sys::{ngx_http_upstream_main_conf_t, ngx_http_upstream_srv_conf_t};
 
 /// A module of nginx, which makes a `C` for each location and may have an `X`
 /// for a request.
@@ -24,6 +26,8 @@ unsafe impl<C, X> Sync for Module<C, X> {}
 unsafe extern "C" {
     pub(super) safe static ngx_http_module: Module;
     pub(super) safe static ngx_http_core_module: Module<ngx_http_core_loc_conf_t>;
+    #[cfg(feature = "groups")]
+    pub(super) safe static ngx_http_upstream_module: Module<ngx_http_upstream_main_conf_t>;
 }
 
 impl<C, X> Module<C, X> {
@@ -45,6 +49,12 @@ impl<C, X> Module<C, X> {
     #[inline(always)]
     pub(super) fn core_index(&self) -> ngx_uint_t {
         self.get().index
+    }
+
+    /// Its place among the modules of http.
+    #[cfg(feature = "groups")]
+    pub(super) fn http_index(&self) -> ngx_uint_t {
+        self.get().ctx_index
     }
 
     /// Its directives; the last has an empty name.
@@ -72,6 +82,18 @@ impl Confs {
     #[inline(always)]
     pub(super) fn of_request(request: &ngx_http_request_t) -> Confs {
         Confs(request.loc_conf)
+    }
+
+    /// Those of the http block that are not of a location: what each module has once.
+    #[cfg(feature = "groups")]
+    pub(super) fn mains(mains: *mut *mut c_void) -> Confs {
+        Confs(mains)
+    }
+
+    /// Those of an `upstream` block.
+    #[cfg(feature = "groups")]
+    pub(super) fn of_upstream(block: &ngx_http_upstream_srv_conf_t) -> Confs {
+        Confs(block.srv_conf)
     }
 
     /// That of one module.

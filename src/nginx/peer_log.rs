@@ -4,6 +4,7 @@ use std::ptr::{self, NonNull};
 
 use nginx_sys::{ngx_log_t, u_char};
 
+use super::live::Zeroed;
 use super::log::Log;
 
 /// Stands for another log: it writes to the same places, with the server's address at the end of
@@ -23,8 +24,8 @@ impl PeerLog {
     /// [`Self::stand_for`].
     pub fn new(peer: String) -> PeerLog {
         let inner = Box::new(Inner {
-            // SAFETY: a C struct for which all zeros is a log at level 0 without a file.
-            log: unsafe { std::mem::zeroed() },
+            // at level 0, without a file
+            log: Zeroed::ZEROED,
             target: ptr::null_mut(),
             peer,
         });

@@ -36,6 +36,12 @@ impl Request {
         Contexts::of_request(&self.0).get(module)
     }
 
+    /// What modules have once in its configuration.
+    #[cfg(feature = "groups")]
+    pub(super) fn mains(self) -> Confs {
+        Confs::mains(self.0.main_conf)
+    }
+
     /// `tcp_nodelay`
     pub fn tcp_nodelay(self) -> bool {
         self.conf(&ngx_http_core_module)

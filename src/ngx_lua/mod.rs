@@ -27,13 +27,13 @@ mod table;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls_settings;
 
-use std::ffi::{CStr, c_char};
+use std::ffi::c_char;
 
 use mlua::ffi::{
     LUA_GLOBALSINDEX, LUA_TNUMBER, LUA_TTABLE, lua_CFunction, lua_State, lua_gettop,
     lua_pushstring_, lua_pushvalue, lua_rawget_, lua_remove, lua_settop, lua_tonumber, lua_type,
 };
-use nginx_sys::{NGX_OK, ngx_conf_t, ngx_int_t};
+use nginx_sys::{NGX_OK, ngx_conf_t, ngx_int_t, ngx_str_t};
 
 use crate::nginx::{Conf, Module};
 
@@ -43,7 +43,7 @@ pub use coroutine::{NoWaiter, Waiter};
 pub use semaphore::{Semaphore, Semaphores, Wait};
 pub use settings::{Settings, discover};
 pub use state::{State, Value};
-pub use symbols::check;
+pub use symbols::{check, find as find_symbol};
 pub use table::Table;
 #[cfg(ngx_feature = "http_ssl")]
 pub use tls_settings::TlsSettings;
@@ -92,13 +92,16 @@ pub fn version(cf: Conf) -> Option<u32> {
 
 /// Makes `require(package)` call `open` in every Lua VM of this configuration.
 /// Has to be called before ngx_lua's postconfiguration, or `init_by_lua*` does
-/// not see it.
-///
-/// # Safety
-///
-/// `package` lives as long as the configuration.
-pub unsafe fn preload(cf: Conf, package: &CStr, open: lua_CFunction) -> bool {
-    // SAFETY: by this function's contract; ngx_lua keeps the name's pointer.
-    let rc = unsafe { ngx_http_lua_add_package_preload(cf.as_ptr(), package.as_ptr(), open) };
+/// not see it. False if there is no memory.
+pub fn preload(cf: Conf, package: &[u8], open: lua_CFunction) -> bool {
+    let package = [package, b"\0"].concat();
+    // SAFETY: a configuration has a pool; ngx_lua keeps the name's pointer as long as the
+    // configuration, and so long the name is in its pool.
+    let rc = unsafe {
+        let Some(name) = ngx_str_t::from_bytes((*cf.as_ptr()).pool, &package) else {
+            return false;
+        };
+        ngx_http_lua_add_package_preload(cf.as_ptr(), name.data.cast(), open)
+    };
     rc == NGX_OK as ngx_int_t
 }

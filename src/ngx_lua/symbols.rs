@@ -9,7 +9,7 @@
 //! which `.weak` applies to every reference. A symbol that is used but not
 //! listed stays strong, and leads to the old message.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_void};
 use std::ptr;
 
 use nginx_sys::ngx_module_t;
@@ -108,9 +108,13 @@ pub fn check() -> Result<(), LoadError> {
     }
 }
 
+/// The address of a symbol in what is loaded by now; null if there is none.
+pub fn find(name: &CStr) -> *mut c_void {
+    // SAFETY: only looks the name up.
+    unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
+}
+
 /// Whether the symbol is loaded by now. `name` ends with a NUL.
 fn is_there(name: &str) -> bool {
-    CStr::from_bytes_with_nul(name.as_bytes())
-        // SAFETY: only looks the name up.
-        .is_ok_and(|name| unsafe { !libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()).is_null() })
+    CStr::from_bytes_with_nul(name.as_bytes()).is_ok_and(|name| !find(name).is_null())
 }

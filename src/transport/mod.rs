@@ -183,6 +183,12 @@ pub fn is_session(key: SessionKey) -> bool {
     with(|worker| worker.is_session(key))
 }
 
+/// Whether a session has no connection, nor is about to have one.
+#[cfg(feature = "groups")]
+pub fn is_lost(key: SessionKey) -> bool {
+    with(|worker| worker.is_lost(key))
+}
+
 /// Forgets a session whose Lua object is gone.
 pub fn drop_session(key: SessionKey) {
     with_existing(|worker| worker.drop_session(key));
@@ -287,6 +293,37 @@ pub fn queue_counts(key: QueueKey) -> Option<(usize, usize, Counts)> {
     let mut counts = None;
     with_existing(|worker| counts = worker.queue_counts(key));
     counts
+}
+
+/// Sends commands as [`submit`] does, but the coroutine goes on; [`wait`] is for
+/// later. Their time runs from now on.
+#[cfg(feature = "groups")]
+pub fn begin(
+    key: SessionKey,
+    slot: Slot,
+    request: Request,
+    commands: Commands<'_>,
+) -> Result<Begun, CallError<Rejected>> {
+    room::before(|worker| worker.opens_to_send(key, commands.can_share()));
+    with(|worker| {
+        let begun = worker.submit(key, request, commands);
+        if let Ok(Begun::Waiting) = begun {
+            worker.limit_call(key, slot);
+        }
+        begun.map_err(CallError::Failed)
+    })
+}
+
+/// Has the caller wait for what [`begin`] has begun.
+#[cfg(feature = "groups")]
+pub fn wait(key: SessionKey, slot: Slot, caller: Caller) -> Result<Begun, CallError<Error>> {
+    with(|worker| {
+        let begun = worker.begun(key, slot).map_err(CallError::Failed)?;
+        if let Begun::Waiting = begun {
+            worker.queue_caller(key, slot, caller)?;
+        }
+        Ok(begun)
+    })
 }
 
 /// A new pipeline; its key is null if there is no memory for one.

@@ -14,6 +14,8 @@
 #   with two words or more, and what thiserror shows. In tables, an ellipsis stands for what varies.
 #   Texts of others are in tables whose head says "from others". Patterns to look for have to be parts of
 #   such texts.
+# * What only users of a module with the feature groups see needs no page yet (%FEATURE); how much that
+#   is, the last line says.
 # * Users are told of "the pure-Lua library", never of "the reference".
 
 use strict;
@@ -40,6 +42,18 @@ my %UNSEEN = (
     'STAT sizes_status'           => 'a reply of memcached',
     'STAT sizes_error'            => 'a reply of memcached',
 );
+
+# Files of what is only seen with a feature that is off by default. Directives of theirs and texts
+# need no page yet.
+my %FEATURE = (
+    groups => qr{\Asrc/(?:distribution/|group/|conf/upstream/|conf/mapping\.rs|nginx/upstream/|module/groups\.rs|lua/group\.rs|lua/glue/group\.lua)},
+);
+# The feature that a file belongs to, if any.
+sub feature_of {
+    my ($path) = @_;
+    return ( grep { $path =~ $FEATURE{$_} } sort keys %FEATURE )[0];
+}
+my %off;    # feature => number of its texts
 
 my @faults;
 sub fault { push @faults, join '', @_; return }
@@ -134,7 +148,7 @@ for my $path (@user_pages) {
 # ---- methods --------------------------------------------------------------------
 
 my ( %method, %sock_method, %client_method );
-for my $path ( glob 'src/lua/glue/*.lua' ) {
+for my $path ( grep { !feature_of($_) } glob 'src/lua/glue/*.lua' ) {
     my $lua = slurp($path);
     $method{$_}      = 1 for $lua =~ /^(?:function )?_M\.([a-z]\w*)\b/mg;
     $sock_method{$_} = 1 for $lua =~ /^(?:function )?Sock\.([a-z]\w*)\b/mg;
@@ -200,6 +214,7 @@ File::Find::find(
             $rust =~ s{^\s*//.*$}{}mg;
             $rust =~ s{\s//[^"\n]*$}{}mg;
             my $where = $_;
+            if ( my $feature = feature_of($where) ) { $off{$feature}++ while $rust =~ /"(?:[^"\\]|\\.)*"/gs; return }
             $word_of{$1} //= $where while $rust =~ /#\[error\("(\w+)"\)\]/g;
             while ( $rust =~ /"((?:[^"\\]|\\.)*)"/gs ) {
                 my $literal = $1;
@@ -210,7 +225,7 @@ File::Find::find(
     },
     'src'
 );
-for my $path ( glob 'src/lua/glue/*.lua' ) {
+for my $path ( grep { !feature_of($_) } glob 'src/lua/glue/*.lua' ) {
     ( my $lua = slurp($path) ) =~ s/--.*$//mg;
     $lua =~ s/"\s*\.\.\s*[^"]+?\s*\.\.\s*"/…/g;
     $lua =~ s/"\s*\.\.\s*/…" /g;
@@ -312,5 +327,6 @@ if (@faults) {
     print STDERR scalar(@faults), " faults of the documentation (scripts/lib/audit/docs.pl says what it wants)\n";
     exit 1;
 }
+printf "without pages: %d texts of the feature %s, which is off by default\n", $off{$_}, $_ for sort keys %off;
 printf "%d pages, %d directives, %d methods, %d texts\n", scalar @user_pages, scalar keys %directive,
     scalar keys %method, scalar( keys %text_of ) + keys %word_of;

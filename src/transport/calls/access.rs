@@ -45,6 +45,16 @@ impl Worker {
         }
     }
 
+    /// Whether a session has no connection, nor is about to have one.
+    #[cfg(feature = "groups")]
+    pub fn is_lost(&mut self, key: SessionKey) -> bool {
+        self.reap(key);
+        match self.sessions.get(key) {
+            Some(session) => matches!(session.state, State::Closed | State::Broken { .. }),
+            None => true,
+        }
+    }
+
     /// The connection of a connected session that `request` may use now. It may
     /// still be connecting, if it was deferred until now.
     ///

@@ -19,14 +19,25 @@ impl Worker {
         slot: Slot,
         caller: Caller,
     ) -> Result<(), CallError<E>> {
+        self.queue_caller(key, slot, caller)?;
+        self.limit_call(key, slot);
+        Ok(())
+    }
+
+    /// As [`Self::suspend`], for a call whose time is limited already.
+    #[inline(always)]
+    pub fn queue_caller<E>(
+        &mut self,
+        key: SessionKey,
+        slot: Slot,
+        caller: Caller,
+    ) -> Result<(), CallError<E>> {
         let Some(waiter) = caller.waiter else {
             self.abort(key);
             return Err(CallError::CannotWait);
         };
         // SAFETY: the caller is the one whose Lua code runs.
-        unsafe { self.wait(key, slot, caller.request, waiter) }.map_err(CallError::Refused)?;
-        self.limit_call(key, slot);
-        Ok(())
+        unsafe { self.wait(key, slot, caller.request, waiter) }.map_err(CallError::Refused)
     }
 
     /// Makes the running coroutine, which is `waiter`, wait for its call in `slot`.

@@ -1,0 +1,162 @@
+//! The servers of a group, and how a list of them differs from the next.
+
+use std::collections::TryReserveError;
+
+use crate::distribution::{Parts, parts};
+
+/// A server of a group: one address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Peer {
+    /// As the configuration says behind `server`; what is hashed.
+    pub server: Box<[u8]>,
+    /// The address as text, `10.0.0.1:11211`: for logs, results and pools. Servers at the same
+    /// address have the same text.
+    pub name: Box<[u8]>,
+    /// At least 1.
+    pub weight: u32,
+    /// Whether it is used only when others are down.
+    pub backup: bool,
+}
+
+impl Peer {
+    /// Where to connect to, as one says it to `connect`: an address, with
+    /// brackets for IPv6, and a port, or `unix:/path` and none.
+    pub fn endpoint(&self) -> (&[u8], Option<u16>) {
+        match parts(&self.name) {
+            Parts::Host(host, Some(port)) => {
+                let port = str::from_utf8(port).ok().and_then(|port| port.parse().ok());
+                (host, port)
+            }
+            Parts::Host(_, None) | Parts::Unix(_) => (&self.name, None),
+        }
+    }
+}
+
+/// Those of `old`, by index, whose address is not in `new`. Their connections
+/// are to be closed.
+///
+/// # Errors
+///
+/// If there is no memory.
+pub fn vanished(old: &[Peer], new: &[Peer]) -> Result<Vec<usize>, TryReserveError> {
+    let known = sorted(new, |peer| &peer.name)?;
+    let mut gone = Vec::new();
+    gone.try_reserve(old.len())?;
+    gone.extend((0..).zip(old).filter_map(|(at, peer)| {
+        let found = known.binary_search_by_key(&&peer.name, |(name, _)| name);
+        found.is_err().then_some(at)
+    }));
+    Ok(gone)
+}
+
+/// For each of `new` the index that it had in `old`: the same server at the
+/// same address keeps what was counted for it.
+///
+/// # Errors
+///
+/// If there is no memory.
+pub fn predecessors(old: &[Peer], new: &[Peer]) -> Result<Vec<Option<usize>>, TryReserveError> {
+    let known = sorted(old, identity)?;
+    let mut found = Vec::new();
+    found.try_reserve(new.len())?;
+    found.extend(new.iter().map(|peer| {
+        let at = known.binary_search_by_key(&identity(peer), |(key, _)| *key);
+        known.get(at.ok()?).map(|(_, index)| *index)
+    }));
+    Ok(found)
+}
+
+/// Indexes in `old` as indexes in `new`; of what is not there, nothing.
+///
+/// # Errors
+///
+/// If there is no memory.
+pub fn translated(
+    indexes: &[usize],
+    old: &[Peer],
+    new: &[Peer],
+) -> Result<Vec<usize>, TryReserveError> {
+    let known = predecessors(old, new)?;
+    let mut found = Vec::new();
+    found.try_reserve(known.len())?;
+    found.extend(
+        (0..)
+            .zip(known)
+            .filter_map(|(at, was)| was.filter(|was| indexes.contains(was)).map(|_| at)),
+    );
+    Ok(found)
+}
+
+fn identity(peer: &Peer) -> (&[u8], &[u8], bool) {
+    (&peer.server, &peer.name, peer.backup)
+}
+
+fn sorted<'a, K: Ord>(
+    peers: &'a [Peer],
+    key: impl Fn(&'a Peer) -> K,
+) -> Result<Vec<(K, usize)>, TryReserveError> {
+    let mut sorted = Vec::new();
+    sorted.try_reserve_exact(peers.len())?;
+    sorted.extend((0..).zip(peers).map(|(at, peer)| (key(peer), at)));
+    sorted.sort_unstable();
+    Ok(sorted)
+}
+
+#[cfg(test)]
+impl Peer {
+    /// One of weight 1.
+    pub(super) fn new(server: &str, address: &str, backup: bool) -> Peer {
+        let bytes = |text: &str| text.as_bytes().into();
+        Peer {
+            server: bytes(server),
+            name: bytes(address),
+            weight: 1,
+            backup,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_to_connect_to() {
+        for (name, host, port) in [
+            ("10.0.0.1:11211", "10.0.0.1", Some(11211)),
+            ("[::1]:80", "[::1]", Some(80)),
+            ("unix:/run/m:7", "unix:/run/m:7", None),
+        ] {
+            let peer = Peer::new("any", name, false);
+            assert_eq!(peer.endpoint(), (host.as_bytes(), port));
+        }
+    }
+
+    #[test]
+    fn what_vanishes_and_what_stays() {
+        let old = [
+            Peer::new("a", "1", false),
+            Peer::new("b", "2", false),
+            Peer::new("b", "3", false),
+            Peer::new("c", "4", true),
+        ];
+        let new = [
+            Peer::new("c", "4", true),
+            Peer::new("b", "3", false),
+            Peer::new("x", "2", false),
+            Peer::new("y", "5", false),
+            Peer::new("c", "4", false),
+        ];
+        assert_eq!(vanished(&old, &new).unwrap(), [0]);
+        assert_eq!(vanished(&new, &old).unwrap(), [3]);
+        assert_eq!(vanished(&old, &[]).unwrap(), [0, 1, 2, 3]);
+        assert!(vanished(&[], &new).unwrap().is_empty());
+        assert_eq!(
+            predecessors(&old, &new).unwrap(),
+            [Some(3), Some(2), None, None, None]
+        );
+        assert_eq!(predecessors(&[], &new).unwrap(), [None; 5]);
+        assert_eq!(translated(&[0, 2, 3], &old, &new).unwrap(), [0, 1]);
+        assert!(translated(&[], &old, &new).unwrap().is_empty());
+    }
+}

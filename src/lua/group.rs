@@ -1,0 +1,342 @@
+//! Servers used as one: what the glue of groups asks. A group is named by its
+//! `upstream` block; its servers are those that nginx has at the moment.
+
+use std::borrow::Cow;
+use std::ffi::c_int;
+
+use nginx_sys::{NGX_LOG_INFO, NGX_LOG_WARN};
+
+use super::commands;
+use super::explain;
+use super::handle;
+use super::stack::Stack;
+use super::suspend::{cannot_wait, go_on};
+use crate::conf::{Current, LocConf, Servers, UpstreamError, with_group, with_servers};
+use crate::group::{Choice, Failure, Group, Health, Peer, Scatter};
+use crate::nginx::{Request, seconds, with_peer};
+use crate::ngx_lua::Value;
+use crate::protocol::{Command, Key, encode, escape_into};
+use crate::transport::{self, Begun, Caller, Commands, Slot};
+
+/// What Lua is told where no server takes a key.
+const NONE_LIVE: &str = "no live upstreams";
+
+/// The block that the arguments of `connect` mean.
+fn meant(stack: Stack, request: Request) -> Result<Option<Servers>, UpstreamError> {
+    let Some(host) = stack.text(1) else {
+        return Ok(None);
+    };
+    let number = stack.integer(2);
+    if number != 0 || stack.is_number(2) {
+        let port = u16::try_from(number).ok();
+        return Ok(port.and_then(|port| LocConf::of(request).upstream_for(host, port)));
+    }
+    Servers::named(request, host)
+}
+
+/// `group_for(host, port?)`: the name of the block that `connect` means; nothing
+/// if it means a server; or `nil, err`
+pub fn name_for(stack: Stack) -> c_int {
+    let request = stack.request();
+    let found = meant(stack, request).and_then(|servers| match servers {
+        Some(servers) => with_servers(request, servers, |_| Some(servers)),
+        None => Ok(None),
+    });
+    match found {
+        Ok(None) => 0,
+        Ok(Some(servers)) => {
+            stack.push_bytes(servers.name());
+            1
+        }
+        Err(error) => stack.failure(1, error),
+    }
+}
+
+/// The group whose name is the first argument.
+fn with<R>(stack: Stack, f: impl FnOnce(&mut Current) -> R) -> Result<R, String> {
+    let name = stack.required_text(1, "upstream");
+    match with_group(stack.request(), name, f) {
+        Ok(Some(result)) => Ok(result),
+        Ok(None) => Err(NONE_LIVE.into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The key at the indexes 2 and 3 as it is hashed. Else what the glue returns:
+/// `false, answer`.
+fn hashed(stack: Stack, group: &Group) -> Result<Vec<u8>, c_int> {
+    let key = Key {
+        bytes: stack.required_text(2, "key"),
+        escape: stack.boolean(3),
+    };
+    let mut line = Vec::new();
+    if let Err(refused) = encode(&Command::Get { key, cas: false }, &mut line) {
+        explain::refused(stack, &refused);
+        stack.push(Value::Boolean(false));
+        return Err(stack.failure(0, refused.answer).saturating_add(1));
+    }
+    if group.policy().method.hashes_unescaped() {
+        line.clear();
+        line.extend_from_slice(key.bytes);
+        return Ok(line);
+    }
+    // what is between `get ` and the end of the line
+    let sent = line.get(4..line.len().saturating_sub(2));
+    Ok(sent.unwrap_or_default().to_vec())
+}
+
+/// `group_choose(name, key, escape, tried…)`: the name of the server that takes
+/// the key, its host, its port or nil, whether it has failed before, and how long
+/// a value may live there or nil. `false, answer` if the key is refused; `nil,
+/// err` if there is no server. `tried` are names of servers.
+pub fn choose(stack: Stack) -> c_int {
+    let group = match with(stack, |current| current.group().clone()) {
+        Ok(group) => group,
+        Err(error) => return stack.failure(1, error),
+    };
+    let key = match hashed(stack, &group) {
+        Ok(key) => key,
+        Err(results) => return results,
+    };
+    let mut tried = Vec::new();
+    for at in 4..=stack.top() {
+        let name = stack.required_text(at, "server");
+        let same = |(_, peer): &(usize, &Peer)| *peer.name == *name;
+        tried.extend((0..).zip(group.peers()).filter(same).map(|(at, _)| at));
+    }
+    let chosen = with(stack, |current| current.choose(&key, &tried, Some(&group)));
+    let chosen = match chosen {
+        Ok(Ok(chosen)) => chosen,
+        Ok(Err(error)) => return stack.failure(1, error),
+        Err(error) => return stack.failure(1, error),
+    };
+    let choice = chosen.choice;
+    let peer = choice.and_then(|choice| chosen.group.peers().get(choice.peer));
+    let (Some(choice), Some(peer)) = (choice, peer) else {
+        return stack.failure(1, NONE_LIVE);
+    };
+    let (host, port) = peer.endpoint();
+    stack.push_bytes(&peer.name);
+    stack.push_bytes(host);
+    push_number(stack, port.map(i64::from));
+    stack.push(Value::Boolean(choice.suspect));
+    push_number(stack, choice.gutter.map(i64::from));
+    5
+}
+
+fn push_number(stack: Stack, number: Option<i64>) {
+    match number {
+        Some(number) => stack.push_integer(number),
+        None => stack.push_nil(),
+    }
+}
+
+/// `group_server_of(name, key, escape)`: the name of the server that would take
+/// the key now, or `false, answer`, or `nil, err`. Nothing is written down.
+pub fn server_of(stack: Stack) -> c_int {
+    let mut states: Vec<Health> = Vec::new();
+    let looked = with(stack, |current| current.look(&mut states));
+    let group = match looked {
+        Ok(Ok(group)) => group,
+        Ok(Err(error)) => return stack.failure(1, error),
+        Err(error) => return stack.failure(1, error),
+    };
+    let key = match hashed(stack, &group) {
+        Ok(key) => key,
+        Err(results) => return results,
+    };
+    let choice = group.choose(&key, seconds(), &[], &states[..]);
+    match choice.and_then(|choice| group.peers().get(choice.peer)) {
+        Some(peer) => {
+            stack.push_bytes(&peer.name);
+            1
+        }
+        None => stack.failure(1, NONE_LIVE),
+    }
+}
+
+/// Calls `f` with a server of a group: `(name, server)`. `None`: it is not in the
+/// list any more.
+fn with_server<R>(stack: Stack, f: impl FnOnce(&mut Current, &Peer) -> R) -> Option<R> {
+    let server = stack.required_text(2, "server");
+    let found = with(stack, |current| {
+        let group = current.group().clone();
+        let peer = group.peers().iter().find(|peer| *peer.name == *server)?;
+        Some(f(current, peer))
+    });
+    found.ok().flatten()
+}
+
+/// `group_failed(name, server)`: counts a failure.
+pub fn failed(stack: Stack) -> c_int {
+    let failure = with_server(stack, |current, peer| current.servers().peers().fail(peer));
+    if failure == Some(Failure::Disabled) {
+        tell(stack, NGX_LOG_WARN, "temporarily disabled");
+    }
+    0
+}
+
+/// `group_succeeded(name, server)`: a server that has failed before answers.
+pub fn succeeded(stack: Stack) -> c_int {
+    let again = with_server(stack, |current, peer| {
+        current.servers().peers().succeed(peer)
+    });
+    if again == Some(true) {
+        tell(stack, NGX_LOG_INFO, "is used again");
+    }
+    0
+}
+
+fn tell(stack: Stack, level: u32, what: &str) {
+    let name = String::from_utf8_lossy(stack.required_text(1, "upstream"));
+    let server = String::from_utf8_lossy(stack.required_text(2, "server"));
+    with_peer(stack.request().log(), &server, |log| {
+        log.write(
+            level,
+            0,
+            format_args!("upstream server {what}: \"{server}\" of \"{name}\""),
+        );
+    });
+}
+
+/// `group_exptime(exptime, limit)`: the exptime of what lives at most so many
+/// seconds. What is no number stays, for the command to refuse.
+pub fn exptime(stack: Stack) -> c_int {
+    let text = stack.text(1).unwrap_or(b"0");
+    let number = str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+    let choice = Choice {
+        peer: 0,
+        gutter: u32::try_from(stack.integer(2)).ok(),
+        suspect: false,
+    };
+    match number {
+        Some(number) => stack.push_integer(choice.exptime(number, seconds())),
+        None => stack.push_bytes(text),
+    }
+    1
+}
+
+/// `drop_session(id)`: closes what a session has, whoever waits for it.
+pub fn drop_session(stack: Stack) -> c_int {
+    if let Some(key) = handle::id_argument(stack, 1) {
+        transport::drop_session(key);
+    }
+    0
+}
+
+/// `is_lost(id)`: whether the session of this id has no connection, nor is about
+/// to have one.
+pub fn is_lost(stack: Stack) -> c_int {
+    let lost = handle::id_argument(stack, 1).is_none_or(transport::is_lost);
+    stack.push(Value::Boolean(lost));
+    1
+}
+
+/// `group_split(name, keys, escape, cas)`: for each server that takes some of
+/// the keys an array of its name, its host, its port or false, whether it has
+/// failed before, and its keys; in an array, followed by the number of keys that
+/// no server takes. `nil, err` if the keys are refused.
+pub fn split(stack: Stack) -> c_int {
+    let mut keys = commands::keys(stack, 2);
+    let cas = stack.boolean(4);
+    let mut line = Vec::new();
+    if let Err(refused) = encode(&Command::GetMany { keys: &keys, cas }, &mut line) {
+        explain::refused(stack, &refused);
+        return stack.failure(1, refused.answer);
+    }
+    keys.retain(|key| !key.bytes.is_empty());
+    let found = with(stack, |current| {
+        let unescaped = current.group().policy().method.hashes_unescaped();
+        let hashed: Vec<Cow<'_, [u8]>> =
+            keys.iter().map(|key| as_hashed(*key, unescaped)).collect();
+        let mut choices = Vec::new();
+        let chosen = current.choose_all(hashed.iter().map(|key| &**key), &mut choices);
+        chosen.map(|(group, _)| (group, choices))
+    });
+    let (group, choices) = match found {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => return stack.failure(1, error),
+        Err(error) => return stack.failure(1, error),
+    };
+    let servers = choices
+        .iter()
+        .map(|choice| choice.map(|choice| choice.peer));
+    let Ok(scatter) = Scatter::new(group.peers().len(), servers) else {
+        return stack.failure(1, transport::Error::NoMemory);
+    };
+    let parts = stack.push_table(scatter.parts.len(), 0);
+    for (at, part) in (1..).zip(&scatter.parts) {
+        let Some(peer) = group.peers().get(part.peer) else {
+            continue;
+        };
+        let suspect = choices
+            .iter()
+            .flatten()
+            .any(|choice| choice.peer == part.peer && choice.suspect);
+        let (host, port) = peer.endpoint();
+        parts.put_table(at, 5, |entry| {
+            entry.put(1, Value::Bytes(&peer.name));
+            entry.put(2, Value::Bytes(host));
+            let port = port.map_or(Value::Boolean(false), |port| Value::Integer(port.into()));
+            entry.put(3, port);
+            entry.put(4, Value::Boolean(suspect));
+            entry.put_table(5, part.places.len(), |list| {
+                let keys = part.places.iter().filter_map(|place| keys.get(*place));
+                for (at, key) in (1..).zip(keys) {
+                    list.put(at, Value::Bytes(key.bytes));
+                }
+            });
+        });
+    }
+    stack.push_integer(scatter.homeless.len() as i64);
+    2
+}
+
+fn as_hashed(key: Key<'_>, unescaped: bool) -> Cow<'_, [u8]> {
+    if unescaped || !key.escape {
+        return Cow::Borrowed(key.bytes);
+    }
+    let mut sent = Vec::new();
+    escape_into(key.bytes, &mut sent);
+    Cow::Owned(sent)
+}
+
+/// `begin_many(id, keys, escape, cas, unescape)`: true if the command was sent,
+/// and [`wait_many`] is to be called; or its result
+pub fn begin_many(stack: Stack) -> c_int {
+    let keys = commands::keys(stack, 2);
+    let cas = stack.boolean(4);
+    let shape = commands::many(stack, 5);
+    let request = stack.request();
+    let Some(key) = handle::id_argument(stack, 1) else {
+        return stack.failure(1, transport::Error::Closed);
+    };
+    if let Err(why) = stack.waiter(request) {
+        return cannot_wait(stack, shape, key, request, why);
+    }
+    let command = Command::GetMany { keys: &keys, cas };
+    match transport::begin(key, Slot::Reader, request, Commands::One(&command)) {
+        Ok(Begun::Waiting) => {
+            stack.push(Value::Boolean(true));
+            1
+        }
+        next => go_on(stack, shape, next),
+    }
+}
+
+/// `wait_many(id, unescape)`, for `finish_many` or `finish_many_raw`
+pub fn wait_many(stack: Stack) -> c_int {
+    let shape = commands::many(stack, 2);
+    let request = stack.request();
+    let Some(key) = handle::id_argument(stack, 1) else {
+        return stack.failure(1, transport::Error::Closed);
+    };
+    match stack.waiter(request) {
+        Ok(waiter) => {
+            let waiter = Some(waiter);
+            let next = transport::wait(key, Slot::Reader, Caller { request, waiter });
+            go_on(stack, shape, next)
+        }
+        Err(why) => stack.cannot_wait(1, why),
+    }
+}

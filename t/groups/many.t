@@ -1,0 +1,178 @@
+use strict;
+use warnings;
+
+use lib 't/lib';
+
+use IO::Select;
+use IO::Socket::INET;
+use POSIX ();
+use Test::More;
+use Time::HiRes qw( sleep );
+use GroupsModule;
+use TestEnv memcached => 0;
+use LiveNginx;
+
+# get and gets with a list of keys: one command for each server, all sent before any is waited for.
+
+my @ports = map { TestEnv::start_memcached() } 1 .. 5;
+my $dead  = TestEnv::free_port();
+my $dead2 = TestEnv::free_port();
+
+# A server that answers each get with nothing found, $delay seconds later; never, if that is undefined.
+my @children;
+END { if (@children) { local $?; kill KILL => @children; waitpid $_, 0 for @children } }
+
+sub slow_server {
+    my ( $delay, $answer ) = @_;
+    my $listen = IO::Socket::INET->new( Listen => 50, LocalAddr => '127.0.0.1', LocalPort => 0 ) or die "listen: $!";
+    my $pid = fork // die "fork: $!";
+    if ($pid) { push @children, $pid; return $listen->sockport }
+    my $watch = IO::Select->new($listen);
+    while (1) {
+        for my $socket ( $watch->can_read ) {
+            if ( $socket == $listen ) { $watch->add( scalar $listen->accept ); next }
+            sysread( $socket, my $got, 65536 ) or do { $watch->remove($socket); close $socket; next };
+            next if !defined $delay;
+            sleep $delay;
+            syswrite $socket, $answer // "END\r\n";
+        }
+    }
+    POSIX::_exit(0);
+}
+my @slow   = map { slow_server(0.3) } 1 .. 5;
+my $silent = slow_server();
+my $wrong  = slow_server( 0, "VALUE not-asked 0 1\r\nx\r\nEND\r\n" );
+
+sub servers { my ( $rest, @list ) = @_; return join ' ', map {"server 127.0.0.1:$_ $rest;"} @list }
+
+my $nginx = LiveNginx->start(
+    http => qq{
+        upstream five   { zone five 64k; hash \$lua_memcached_key consistent; @{[ servers( '', @ports ) ]} }
+        upstream ketama { lua_memcached_hash ketama; @{[ servers( '', @ports ) ]} }
+        upstream one    { server 127.0.0.1:$ports[0]; }
+        upstream slow   { lua_memcached_hash modula; @{[ servers( '', @slow ) ]} }
+        upstream next   { lua_memcached_hash ketama; @{[ servers( 'max_fails=3 fail_timeout=60s', @ports[0 .. 2], $dead, $dead2 ) ]} }
+        upstream off    { lua_memcached_hash ketama; lua_memcached_failover off; @{[ servers( 'max_fails=0', @ports[0 .. 2], $dead ) ]} }
+        upstream none   { lua_memcached_hash ketama; lua_memcached_failover off; @{[ servers( 'max_fails=0', $dead, $dead2 ) ]} }
+        upstream silent { lua_memcached_hash ketama; @{[ servers( 'max_fails=100', @ports[0 .. 2], $silent ) ]} }
+        upstream wrong  { lua_memcached_hash ketama; @{[ servers( 'max_fails=100', @ports[0 .. 2], $wrong ) ]} }
+        lua_socket_log_errors off;
+        init_by_lua_block {
+            @{[ TestEnv::lua_kit() ]}
+            dead, silent, wrong = "127.0.0.1:$dead", "127.0.0.1:$silent", "127.0.0.1:$wrong"
+            ports = { @{[ join ', ', @ports ]} }
+            function object(name, read, options)
+                local m = require "resty.memcached":new(options)
+                m:set_timeouts(1000, 1000, read or 2000)
+                assert(m:connect(name))
+                return m
+            end
+            function names(count)
+                local keys = {}
+                for i = 1, count do keys[i] = "many key " .. i end
+                return keys
+            end
+            -- How many keys have their values, and other things
+            function count(results, keys, from)
+                local right, all = 0, 0
+                for _ in pairs(results) do all = all + 1 end
+                for i, key in ipairs(keys) do
+                    local item = results[key]
+                    if item and item[1] == "v" .. i and item[2] == "0" then right = right + 1 end
+                end
+                return right == all and right or "wrong"
+            end
+            function listed(errors)
+                local list = {}
+                for server, err in pairs(errors or {}) do list[#list + 1] = server .. "=" .. err end
+                table.sort(list)
+                return table.concat(list, ",")
+            end
+            function stored(name, keys)
+                local m = object(name)
+                for i, key in ipairs(keys) do m:set(key, "v" .. i) end
+                return m
+            end
+            function say(...)
+                local texts = {}
+                for i = 1, select("#", ...) do texts[i] = tostring((select(i, ...))) end
+                ngx.print(table.concat(texts, " "))
+            end
+        }
+    },
+    server => q{
+        location = /lua {
+            content_by_lua_block {
+                local f = assert(loadstring(ngx.unescape_uri(ngx.var.arg_code)))
+                local ok, err = pcall(f)
+                if not ok then ngx.print("raised ", err) end
+            }
+        }
+    },
+);
+
+sub lua {
+    my ($code) = @_;
+    $code =~ s/\s+/ /g;
+    $code =~ s/([^A-Za-z0-9])/sprintf '%%%02X', ord $1/ge;
+    return $nginx->get("/lua?code=$code");
+}
+
+for my $name (qw( five ketama one )) {
+    is( lua(qq{ local k = names(100) local m = stored("$name", k) local r, err, errors = m:get(k) say(count(r, k), err, errors, (m:set_keepalive())) }),
+        '100 nil nil 1', "$name: 100 keys" );
+    is( lua(qq{ local k = names(20) local m = stored("$name", k) local r = m:gets(k) local n = 0
+        for key, item in pairs(r) do if m:cas(key, "w", item[3]) == 1 then n = n + 1 end end say(n) }),
+        '20', "$name: gets" );
+    is( lua(qq{ local m = stored("$name", names(3)) local r, err = m:get { "many key 1", "not there", "many key 1" } say(r["many key 1"][1], r["not there"], err) }),
+        'v1 nil nil', "$name: missing and twice" );
+    is( lua(qq{ local m = object("$name", nil, { key_transform = { function(k) return "t-" .. k end, function(k) return k:sub(3) end } })
+        for i = 1, 30 do m:set("key" .. i, i) end
+        local k = {} for i = 1, 30 do k[i] = "key" .. i end
+        local r, err = m:get(k) local n = 0 for i = 1, 30 do if r["key" .. i][1] == tostring(i) then n = n + 1 end end say(n, err) }),
+        '30 nil', "$name: another key transform" );
+}
+is( lua(q{ local m = object("five") local r, err = m:get {} say(next(r), err) }), 'nil nil', 'no keys' );
+like( lua(q{ say(object("none"):get { "a", ("k"):rep(251) }) }), qr/\Anil CLIENT_ERROR /, 'a refused key: nobody is asked' );
+for my $keys ( '{ "a", "" }', '{ "" }', '{ "", "b", "a", "" }' ) {
+    my $plain = lua(qq{ local m = object("one") m:connect("127.0.0.1", $ports[0]) local r, err = m:get $keys say(r and "table", err) });
+    is( lua(qq{ local r, err = object("five"):get $keys say(r and "table", err) }), $plain, "empty keys as with one server: $keys" );
+}
+
+my $took = lua(q{ local m = object("slow") ngx.update_time() local t = ngx.now() local r, err = m:get(names(50)) ngx.update_time()
+    say(err, next(r), m:get_reused_times(), "") say(ngx.now() - t) });
+my ( $said, $seconds ) = ( $took // '' ) =~ /\A(.*) (\S+)\z/;
+is( $said, 'nil nil 0', 'five servers that need 0.3 s each answer' );
+cmp_ok( $seconds // 99, '<', 0.9, '... at the same time' );
+cmp_ok( $seconds // 0,  '>=', 0.25, '... and not before' );
+
+is( lua(q{ local k = names(100) local m = object("next") local r, err = m:get(k) local mine = stored("next", k)
+    r, err = mine:get(k) say(count(r, k), err) }), '100 nil', 'keys of servers that are away go to the next' );
+is( lua(q{ local k = names(100) local m = stored("off", k) local r, err, errors = m:get(k)
+    say(count(r, k) > 20, count(r, k) < 100, err, listed(errors) == dead .. "=connection refused") }),
+    'true true connection refused true', 'failover off: partial results, and whose are missing' );
+is( lua(q{ local r, err, errors = object("none"):get(names(50)) say(r, err) }), 'nil connection refused', 'nobody answers' );
+is( lua(q{ local k = names(100) local m = stored("silent", {}) local home = object("silent")
+    for i, key in ipairs(k) do if home:server_of(key) ~= silent then home:set(key, "v" .. i) end end
+    m:set_timeouts(1000, 1000, 200)
+    ngx.update_time() local t = ngx.now() local r, err, errors = m:get(k) ngx.update_time()
+    local after = m:get("many key 1")
+    say(count(r, k) > 20, err, listed(errors) == silent .. "=timeout", ngx.now() - t < 1) }),
+    'true timeout true true', 'one does not answer in time' );
+like( lua(q{ local k = names(100) local home = object("wrong")
+    for i, key in ipairs(k) do if home:server_of(key) ~= wrong then home:set(key, "v" .. i) end end
+    local r, err, errors = home:get(k) say(count(r, k) > 20, listed(errors):sub(1, #wrong + 11), err) }),
+    qr/\Atrue 127\.0\.0\.1:$wrong=bad reply: bad reply: /, 'one answers what nobody has asked for' );
+is( lua(q{
+    local m = object("silent", 300)
+    local t = ngx.thread.spawn(m.get, m, names(50))
+    ngx.sleep(0.02)
+    ngx.thread.kill(t)
+    ngx.sleep(0.4)
+    local k = names(100)
+    local r, err, errors = m:get(k)
+    say(err, listed(errors) == silent .. "=timeout") }),
+    'timeout true', 'a killed thread: the object can be used again' );
+is_deeply( [ $nginx->log_lines(qw( crit alert emerg )) ], [], 'nothing bad in the log' );
+undef $nginx;
+done_testing();
