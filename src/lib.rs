@@ -23,13 +23,14 @@
 //! others run inside nginx only, and the suites in `t/` test them there.
 
 #![cfg_attr(not(test), deny(clippy::string_slice))]
-// what only TLS uses
+// what only TLS uses, and what checks and discovery of groups will use
 #![cfg_attr(
-    all(feature = "nginx", not(ngx_feature = "http_ssl")),
+    any(
+        feature = "groups",
+        all(feature = "nginx", not(ngx_feature = "http_ssl"))
+    ),
     allow(dead_code)
 )]
-// what checks and discovery will use
-#![cfg_attr(feature = "groups", allow(dead_code))]
 
 pub mod codec;
 pub mod distribution;

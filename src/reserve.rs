@@ -16,8 +16,8 @@ const BLOCK: usize = 64 * 1024;
 /// Number of blocks.
 const BLOCKS: usize = 16;
 
-/// Most bytes that are asked for again once the reserve was tapped.
-const MOST: usize = BLOCK * BLOCKS / 4;
+/// Most bytes that are asked for again while blocks of the reserve are set free.
+const MAX_REQUEST: usize = BLOCK * BLOCKS / 4;
 
 const LAYOUT: Layout = match Layout::from_size_align(BLOCK, 16) {
     Ok(layout) => layout,
@@ -96,7 +96,7 @@ impl<A: GlobalAlloc> Reserve<A> {
     fn ask(&self, size: usize, ask: impl Fn() -> *mut u8) -> *mut u8 {
         let found = ask();
         if found.is_null() {
-            return self.tap(size, ask);
+            return self.use_blocks(size, ask);
         }
         found
     }
@@ -104,8 +104,8 @@ impl<A: GlobalAlloc> Reserve<A> {
     /// Tries again and again, with a block of the reserve set free each time.
     #[cold]
     #[inline(never)]
-    fn tap(&self, size: usize, again: impl Fn() -> *mut u8) -> *mut u8 {
-        if size > MOST {
+    fn use_blocks(&self, size: usize, again: impl Fn() -> *mut u8) -> *mut u8 {
+        if size > MAX_REQUEST {
             return ptr::null_mut();
         }
         for block in &self.blocks {
@@ -188,7 +188,7 @@ mod tests {
         let reserve = Reserve::new(Limited(Cell::new(BLOCKS * BLOCK + 100)));
         assert!(reserve.fill() && reserve.fill());
         assert_eq!(reserve.inner.0.get(), 100);
-        let (small, large) = (layout(MOST), layout(MOST + 1));
+        let (small, large) = (layout(MAX_REQUEST), layout(MAX_REQUEST + 1));
         // SAFETY: layouts are of some size; what is freed was allocated with them.
         unsafe {
             assert!(reserve.alloc(large).is_null());

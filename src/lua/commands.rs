@@ -11,7 +11,7 @@ use mlua::ffi::{LUA_TNIL, LUA_TNUMBER};
 use super::explain;
 use super::handle;
 use super::pipeline;
-use super::results::Shape;
+use super::results::Returns;
 use super::stack::{Stack, type_name};
 use super::suspend::{ask, cannot_wait, go_on, question};
 use crate::protocol::{Arith, Command, Key, Verb};
@@ -29,10 +29,10 @@ pub const VERBS: [(&str, Verb); 6] = [
 ];
 
 /// Sends a command or adds it to an open pipeline.
-pub fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
+pub fn run(stack: Stack, returns: u8, command: &Command<'_>) -> c_int {
     let session = match handle::id_argument(stack, 1) {
         None => match pipeline::id_at(stack, 1) {
-            Some(id) => return pipeline::queue(stack, id, shape, command),
+            Some(id) => return pipeline::queue(stack, id, returns, command),
             None => handle::session_argument(stack, 1),
         },
         found => found,
@@ -40,10 +40,10 @@ pub fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
     let request = stack.request();
     let Some(key) = session else {
         if let Some(why) = handle::failure_argument(stack, 1) {
-            return stack.failure(Shape::nils(shape), String::from_utf8_lossy(why));
+            return stack.failure(Returns::nils(returns), String::from_utf8_lossy(why));
         }
         return stack.failure(
-            Shape::nils(shape),
+            Returns::nils(returns),
             not_connected(request, "send", Error::Closed),
         );
     };
@@ -52,16 +52,16 @@ pub fn run(stack: Stack, shape: u8, command: &Command<'_>) -> c_int {
             request,
             waiter: Some(waiter),
         },
-        Err(why) => return cannot_wait(stack, shape, key, request, why),
+        Err(why) => return cannot_wait(stack, returns, key, request, why),
     };
-    let next = transport::submit(key, Shape::slot(shape), caller, Commands::One(command));
+    let next = transport::submit(key, Returns::slot(returns), caller, Commands::One(command));
     if let Err(CallError::Failed(Rejected::Refused(refused))) = &next {
         if let Some(question) = question(refused) {
-            return ask(stack, shape, key, &question);
+            return ask(stack, returns, key, &question);
         }
         explain::refused(stack, refused);
     }
-    go_on(stack, shape, next)
+    go_on(stack, returns, next)
 }
 
 /// The key at `index`; whether to escape it is at the next index. Raises an
@@ -79,10 +79,10 @@ fn flag(stack: Stack, index: c_int) -> bool {
 
 /// `get(target, key, escape)`
 pub fn get<const CAS: bool>(stack: Stack) -> c_int {
-    let shape = if CAS { Shape::GETS } else { Shape::GET };
+    let returns = if CAS { Returns::GETS } else { Returns::GET };
     run(
         stack,
-        shape,
+        returns,
         &Command::Get {
             key: key(stack, 2),
             cas: CAS,
@@ -104,10 +104,10 @@ pub fn get_many(stack: Stack) -> c_int {
 
 /// `gat(target, key, escape, exptime)`
 pub fn gat<const CAS: bool>(stack: Stack) -> c_int {
-    let shape = if CAS { Shape::GETS } else { Shape::GET };
+    let returns = if CAS { Returns::GETS } else { Returns::GET };
     run(
         stack,
-        shape,
+        returns,
         &Command::Gat {
             key: key(stack, 2),
             exptime: stack.optional_text(4, "exptime"),
@@ -130,11 +130,11 @@ pub fn gat_many(stack: Stack) -> c_int {
     )
 }
 
-/// The shape of a result whose keys are unescaped natively if `index` says so.
+/// What a list of keys returns. The keys are unescaped natively if `index` says so.
 pub fn many(stack: Stack, index: c_int) -> u8 {
     match flag(stack, index) {
-        true => Shape::MANY,
-        false => Shape::MANY_RAW,
+        true => Returns::MANY,
+        false => Returns::MANY_RAW,
     }
 }
 
@@ -172,7 +172,7 @@ pub fn store(stack: Stack) -> c_int {
     };
     run(
         stack,
-        Shape::LINE,
+        Returns::LINE,
         &Command::Store {
             verb: *verb,
             key: key(stack, 3),
@@ -186,14 +186,18 @@ pub fn store(stack: Stack) -> c_int {
 
 /// `delete(target, key, escape)`
 pub fn delete(stack: Stack) -> c_int {
-    run(stack, Shape::LINE, &Command::Delete { key: key(stack, 2) })
+    run(
+        stack,
+        Returns::LINE,
+        &Command::Delete { key: key(stack, 2) },
+    )
 }
 
 /// `incr(target, key, escape, delta)`, and `decr`
 pub fn arith<const INCR: bool>(stack: Stack) -> c_int {
     run(
         stack,
-        Shape::LINE,
+        Returns::LINE,
         &Command::Arith {
             op: if INCR { Arith::Incr } else { Arith::Decr },
             key: key(stack, 2),
@@ -206,7 +210,7 @@ pub fn arith<const INCR: bool>(stack: Stack) -> c_int {
 pub fn touch(stack: Stack) -> c_int {
     run(
         stack,
-        Shape::LINE,
+        Returns::LINE,
         &Command::Touch {
             key: key(stack, 2),
             exptime: stack.optional_text(4, "exptime"),
@@ -217,27 +221,27 @@ pub fn touch(stack: Stack) -> c_int {
 /// `flush_all(target, time?)`
 pub fn flush_all(stack: Stack) -> c_int {
     let delay = stack.optional_text(2, "time");
-    run(stack, Shape::LINE, &Command::FlushAll { delay })
+    run(stack, Returns::LINE, &Command::FlushAll { delay })
 }
 
 /// `stats(target, args?)`
 pub fn stats(stack: Stack) -> c_int {
     let args = stack.optional_text(2, "args");
-    run(stack, Shape::LINE, &Command::Stats { args })
+    run(stack, Returns::LINE, &Command::Stats { args })
 }
 
 /// `server_version(target)`
 pub fn version(stack: Stack) -> c_int {
-    run(stack, Shape::LINE, &Command::Version)
+    run(stack, Returns::LINE, &Command::Version)
 }
 
 /// `verbosity(target, level)`
 pub fn verbosity(stack: Stack) -> c_int {
     let level = stack.optional_text(2, "level");
-    run(stack, Shape::LINE, &Command::Verbosity { level })
+    run(stack, Returns::LINE, &Command::Verbosity { level })
 }
 
 /// `quit(target)`
 pub fn quit(stack: Stack) -> c_int {
-    run(stack, Shape::QUIT, &Command::Quit)
+    run(stack, Returns::QUIT, &Command::Quit)
 }

@@ -8,7 +8,7 @@ use mlua::ffi::{LUA_TNIL, LUA_TNUMBER, LUA_TSTRING};
 use super::explain;
 use super::fields;
 use super::handle::{self, NewHandle};
-use super::results::Shape;
+use super::results::Returns;
 use super::stack::{CannotWait, Stack};
 use super::suspend::{give_up, go_on};
 use crate::conf::{LocConf, MAX_CONNECTIONS, Multiplex};
@@ -133,11 +133,11 @@ pub fn connect(stack: Stack) -> c_int {
         }
         Ok(Opened::Pending) => go_on(
             stack,
-            Shape::CONNECT,
+            Returns::CONNECT,
             Ok::<_, CallError<Error>>(Begun::Waiting),
         ),
         Err(CallError::CannotWait) => stack.cannot_wait(1, why),
-        Err(error) => give_up(stack, Shape::CONNECT, error),
+        Err(error) => give_up(stack, Returns::CONNECT, error),
     }
 }
 
@@ -347,7 +347,7 @@ pub fn setkeepalive<const WITH_ID: bool>(stack: Stack) -> c_int {
             KeepaliveError::BadPoolSize(size)
         )),
         Err(KeepaliveError::Failed(error)) => {
-            give_up(stack, Shape::CONNECT, CallError::Failed(error))
+            give_up(stack, Returns::CONNECT, CallError::Failed(error))
         }
     }
 }
@@ -391,6 +391,6 @@ pub fn close(stack: Stack) -> c_int {
             stack.push_integer(1);
             1
         }
-        Err(error) => give_up(stack, Shape::CONNECT, CallError::Failed(error)),
+        Err(error) => give_up(stack, Returns::CONNECT, CallError::Failed(error)),
     }
 }

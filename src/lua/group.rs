@@ -306,13 +306,13 @@ fn as_hashed(key: Key<'_>, unescaped: bool) -> Cow<'_, [u8]> {
 pub fn begin_many(stack: Stack) -> c_int {
     let keys = commands::keys(stack, 2);
     let cas = stack.boolean(4);
-    let shape = commands::many(stack, 5);
+    let returns = commands::many(stack, 5);
     let request = stack.request();
     let Some(key) = handle::id_argument(stack, 1) else {
         return stack.failure(1, transport::Error::Closed);
     };
     if let Err(why) = stack.waiter(request) {
-        return cannot_wait(stack, shape, key, request, why);
+        return cannot_wait(stack, returns, key, request, why);
     }
     let command = Command::GetMany { keys: &keys, cas };
     match transport::begin(key, Slot::Reader, request, Commands::One(&command)) {
@@ -320,13 +320,13 @@ pub fn begin_many(stack: Stack) -> c_int {
             stack.push(Value::Boolean(true));
             1
         }
-        next => go_on(stack, shape, next),
+        next => go_on(stack, returns, next),
     }
 }
 
 /// `wait_many(id, unescape)`, for `finish_many` or `finish_many_raw`
 pub fn wait_many(stack: Stack) -> c_int {
-    let shape = commands::many(stack, 2);
+    let returns = commands::many(stack, 2);
     let request = stack.request();
     let Some(key) = handle::id_argument(stack, 1) else {
         return stack.failure(1, transport::Error::Closed);
@@ -335,7 +335,7 @@ pub fn wait_many(stack: Stack) -> c_int {
         Ok(waiter) => {
             let waiter = Some(waiter);
             let next = transport::wait(key, Slot::Reader, Caller { request, waiter });
-            go_on(stack, shape, next)
+            go_on(stack, returns, next)
         }
         Err(why) => stack.cannot_wait(1, why),
     }

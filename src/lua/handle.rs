@@ -28,7 +28,7 @@ const SPARES: c_int = lua_upvalueindex(2);
 const MAX_SPARES: u64 = 256;
 
 /// Commands a handle names. Each kind has a metatable of its own.
-pub struct Kind {
+pub struct HandleKind {
     /// The first word of its handles, so that no other userdata is taken for
     /// one. The second is the id.
     pub magic: u64,
@@ -36,13 +36,13 @@ pub struct Kind {
     pub collect: lua_CFunction,
 }
 
-static SESSION: Kind = Kind {
+static SESSION: HandleKind = HandleKind {
     magic: 0x6d63_5f73_6573_7369,
     collect: native!(collect),
 };
 
 /// Pushes a new handle. Its garbage collection ends what it names.
-pub fn push<'a>(stack: Stack, kind: &'static Kind, id: u64) -> &'a [Cell<u64>; 2] {
+pub fn push<'a>(stack: Stack, kind: &'static HandleKind, id: u64) -> &'a [Cell<u64>; 2] {
     let metatable = stack.push_kept_table(kind, |table| {
         table.set(Value::Bytes(b"__gc"), Value::Function(kind.collect, &[]));
         // keeps Lua code from getting the metatable and calling __gc itself
@@ -52,7 +52,7 @@ pub fn push<'a>(stack: Stack, kind: &'static Kind, id: u64) -> &'a [Cell<u64>; 2
 }
 
 /// The id in the handle at `index`, if there is a handle of this kind.
-pub fn read(stack: Stack, index: c_int, kind: &Kind) -> Option<u64> {
+pub fn read(stack: Stack, index: c_int, kind: &HandleKind) -> Option<u64> {
     let [magic, id] = stack.words::<2>(index)?;
     (magic.get() == kind.magic).then(|| id.get())
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use mlua::ffi::{LUA_TBOOLEAN, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE};
 
 use super::commands::{key, run};
-use super::results::Shape;
+use super::results::Returns;
 use super::stack::Stack;
 use crate::protocol::{
     BadOption, Command, Meta, MetaArith, MetaDelete, MetaGet, MetaOp, MetaSet, OptionValue,
@@ -19,7 +19,7 @@ static OPAQUE: AtomicU32 = AtomicU32::new(0);
 /// `meta_get(target, key, escape, options, time)`
 pub fn get(stack: Stack) -> c_int {
     let op = MetaOp::Get(MetaGet::default());
-    command(stack, Shape::META_GET, op, 4)
+    command(stack, Returns::META_GET, op, 4)
 }
 
 /// `meta_set(target, key, escape, value, options, time)`
@@ -28,23 +28,23 @@ pub fn set(stack: Stack) -> c_int {
         value: stack.required_text(4, "value"),
         ..MetaSet::default()
     });
-    command(stack, Shape::META_SET, op, 5)
+    command(stack, Returns::META_SET, op, 5)
 }
 
 /// `meta_delete(target, key, escape, options, time)`
 pub fn delete(stack: Stack) -> c_int {
     let op = MetaOp::Delete(MetaDelete::default());
-    command(stack, Shape::META_DELETE, op, 4)
+    command(stack, Returns::META_DELETE, op, 4)
 }
 
 /// `meta_arith(target, key, escape, options, time)`
 pub fn arith(stack: Stack) -> c_int {
     let op = MetaOp::Arith(MetaArith::default());
-    command(stack, Shape::META_ARITH, op, 4)
+    command(stack, Returns::META_ARITH, op, 4)
 }
 
 /// Sends a meta command with the options at `index`, or adds it to a pipeline.
-fn command(stack: Stack, shape: u8, op: MetaOp<'_>, index: c_int) -> c_int {
+fn command(stack: Stack, returns: u8, op: MetaOp<'_>, index: c_int) -> c_int {
     let mut meta = Meta {
         key: key(stack, 2),
         opaque: OPAQUE.fetch_add(1, Ordering::Relaxed),
@@ -52,7 +52,7 @@ fn command(stack: Stack, shape: u8, op: MetaOp<'_>, index: c_int) -> c_int {
         bad: None,
     };
     read_options(stack, index, &mut meta);
-    run(stack, shape, &Command::Meta(&meta))
+    run(stack, returns, &Command::Meta(&meta))
 }
 
 fn read_options(stack: Stack, index: c_int, meta: &mut Meta<'_>) {

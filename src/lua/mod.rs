@@ -61,7 +61,7 @@ use mlua::{Lua, Table};
 use crate::conf::MAX_CONNECTIONS;
 use crate::ngx_lua::{State, Table as NativeTable, Value};
 use crate::protocol::MAX_GAT_KEYS;
-use results::Shape;
+use results::Returns;
 use stack::native;
 
 /// The version of lua-resty-memcached whose API this is.
@@ -226,7 +226,7 @@ fn native_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)>
         ("bad_timeout", native!(explain::bad_timeout)),
         (
             "finish_connect",
-            native!(results::finish::<{ Shape::CONNECT }>),
+            native!(results::finish::<{ Returns::CONNECT }>),
         ),
         ("attach", native!(client::attach)),
         ("release", native!(client::release)),
@@ -237,20 +237,20 @@ fn native_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)>
         ("finish_handshake", native!(tls::finish_handshake)),
         ("free_session", native!(tls::free_session)),
         ("send", native!(raw::send)),
-        ("finish_send", native!(results::finish::<{ Shape::SEND }>)),
+        ("finish_send", native!(results::finish::<{ Returns::SEND }>)),
         ("receive", native!(raw::receive)),
         (
             "finish_receive",
-            native!(results::finish::<{ Shape::RECEIVE }>),
+            native!(results::finish::<{ Returns::RECEIVE }>),
         ),
         ("get", native!(commands::get::<false>)),
         ("gets", native!(commands::get::<true>)),
-        ("finish_gets", native!(results::finish::<{ Shape::GETS }>)),
+        ("finish_gets", native!(results::finish::<{ Returns::GETS }>)),
         ("get_many", native!(commands::get_many)),
-        ("finish_many", native!(results::finish::<{ Shape::MANY }>)),
+        ("finish_many", native!(results::finish::<{ Returns::MANY }>)),
         (
             "finish_many_raw",
-            native!(results::finish::<{ Shape::MANY_RAW }>),
+            native!(results::finish::<{ Returns::MANY_RAW }>),
         ),
         ("gat", native!(commands::gat::<false>)),
         ("gats", native!(commands::gat::<true>)),
@@ -260,22 +260,22 @@ fn native_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)>
         ("meta_get", native!(meta::get)),
         (
             "finish_meta_get",
-            native!(results::finish::<{ Shape::META_GET }>),
+            native!(results::finish::<{ Returns::META_GET }>),
         ),
         ("meta_set", native!(meta::set)),
         (
             "finish_meta_set",
-            native!(results::finish::<{ Shape::META_SET }>),
+            native!(results::finish::<{ Returns::META_SET }>),
         ),
         ("meta_delete", native!(meta::delete)),
         (
             "finish_meta_delete",
-            native!(results::finish::<{ Shape::META_DELETE }>),
+            native!(results::finish::<{ Returns::META_DELETE }>),
         ),
         ("meta_arith", native!(meta::arith)),
         (
             "finish_meta_arith",
-            native!(results::finish::<{ Shape::META_ARITH }>),
+            native!(results::finish::<{ Returns::META_ARITH }>),
         ),
         ("store", native!(commands::store)),
         ("delete", native!(commands::delete)),
@@ -286,9 +286,9 @@ fn native_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)>
         ("stats", native!(commands::stats)),
         ("server_version", native!(commands::version)),
         ("verbosity", native!(commands::verbosity)),
-        ("finish_line", native!(results::finish::<{ Shape::LINE }>)),
+        ("finish_line", native!(results::finish::<{ Returns::LINE }>)),
         ("quit", native!(commands::quit)),
-        ("finish_quit", native!(results::finish::<{ Shape::QUIT }>)),
+        ("finish_quit", native!(results::finish::<{ Returns::QUIT }>)),
         ("new_pipeline", native!(pipeline::new)),
         ("pipeline_length", native!(pipeline::length)),
         ("commit", native!(pipeline::commit)),

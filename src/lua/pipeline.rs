@@ -7,8 +7,8 @@ use std::ffi::c_int;
 use mlua::ffi::LUA_TBOOLEAN;
 
 use super::explain;
-use super::handle::{self, Kind};
-use super::results::{AGAIN, Shape, is_told, push_reply};
+use super::handle::{self, HandleKind};
+use super::results::{AGAIN, Returns, is_told, push_reply};
 use super::stack::{Stack, native};
 use super::suspend::{ask, cannot_wait, go_on, question};
 use crate::ngx_lua::Table;
@@ -18,7 +18,7 @@ use crate::transport::{
     Slot, not_connected,
 };
 
-static KIND: Kind = Kind {
+static KIND: HandleKind = HandleKind {
     magic: 0x6d63_5f70_6970_656c,
     collect: native!(collect),
 };
@@ -52,8 +52,8 @@ pub fn length(stack: Stack) -> c_int {
 
 /// Adds a command. A refused one takes a place in the results and does not
 /// affect the others.
-pub fn queue(stack: Stack, key: PipelineKey, shape: u8, command: &Command<'_>) -> c_int {
-    match transport::add_command(key, shape, command) {
+pub fn queue(stack: Stack, key: PipelineKey, returns: u8, command: &Command<'_>) -> c_int {
+    match transport::add_command(key, returns, command) {
         Ok(()) => {}
         Err(Rejected::Refused(refused)) => explain::refused(stack, &refused),
         Err(Rejected::Failed(error)) => stack.raise(format_args!("{error}")),
@@ -76,7 +76,7 @@ pub fn commit(stack: Stack) -> c_int {
             request,
             waiter: Some(waiter),
         },
-        Err(why) => return cannot_wait(stack, Shape::LINE, session, request, why),
+        Err(why) => return cannot_wait(stack, Returns::LINE, session, request, why),
     };
     let Some(id) = id_at(stack, 2) else {
         stack.raise(format_args!("bad pipeline"))
@@ -84,7 +84,7 @@ pub fn commit(stack: Stack) -> c_int {
     match transport::commit(session, caller, id) {
         Ok(Begun::Ready(outcome)) => push_outcome(stack, id, outcome),
         Err(CallError::Failed(Rejected::Refused(refused))) => refuse(stack, session, id, &refused),
-        next => go_on(stack, Shape::LINE, next),
+        next => go_on(stack, Returns::LINE, next),
     }
 }
 
@@ -94,7 +94,7 @@ pub fn commit(stack: Stack) -> c_int {
 #[cold]
 fn refuse(stack: Stack, session: SessionKey, id: PipelineKey, refused: &Refused) -> c_int {
     if let Some(question) = question(refused) {
-        return ask(stack, Shape::LINE, session, &question);
+        return ask(stack, Returns::LINE, session, &question);
     }
     explain::refused(stack, refused);
     if let Answer::NotSupported(by) = refused.answer {
@@ -146,10 +146,10 @@ fn push_outcome(stack: Stack, key: PipelineKey, outcome: Outcome) -> c_int {
     let mut failure = failure;
     for (at, slot) in (1..).zip(&commands) {
         match slot {
-            Queued::Refused(shape, refused) => put_failure(stack, results, at, *shape, refused),
-            Queued::Command(shape) => match replies.next() {
+            Queued::Refused(returns, refused) => put_failure(stack, results, at, *returns, refused),
+            Queued::Command(returns) => match replies.next() {
                 Some(reply) => {
-                    put_reply(stack, results, at, *shape, &reply);
+                    put_reply(stack, results, at, *returns, &reply);
                     transport::recycle(reply);
                 }
                 None => {
@@ -158,7 +158,7 @@ fn push_outcome(stack: Stack, key: PipelineKey, outcome: Outcome) -> c_int {
                     let error = failure.take().unwrap_or_else(|| {
                         not_connected(stack.request(), "receive", Error::Closed)
                     });
-                    put_failure(stack, results, at, *shape, &error);
+                    put_failure(stack, results, at, *returns, &error);
                 }
             },
         }
@@ -167,15 +167,21 @@ fn push_outcome(stack: Stack, key: PipelineKey, outcome: Outcome) -> c_int {
     2
 }
 
-fn put_reply(stack: Stack, results: Table, at: c_int, shape: u8, reply: &Reply) {
+fn put_reply(stack: Stack, results: Table, at: c_int, returns: u8, reply: &Reply) {
     match reply {
         Reply::Miss => results.put_table(at, 0, |_| {}),
-        _ => results.put_packed(at, || push_reply(stack, shape, reply, None), room),
+        _ => results.put_packed(at, || push_reply(stack, returns, reply, None), room),
     }
 }
 
-fn put_failure(stack: Stack, results: Table, at: c_int, shape: u8, error: &dyn std::fmt::Display) {
-    results.put_packed(at, || stack.failure(Shape::nils(shape), error), room);
+fn put_failure(
+    stack: Stack,
+    results: Table,
+    at: c_int,
+    returns: u8,
+    error: &dyn std::fmt::Display,
+) {
+    results.put_packed(at, || stack.failure(Returns::nils(returns), error), room);
 }
 
 /// What LuaJIT makes for the expression `{ f() }`, if `f` returns so many values:

@@ -6,7 +6,7 @@ use std::ffi::c_int;
 use mlua::ffi::{LUA_TBOOLEAN, LUA_TNIL, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE};
 
 use super::handle;
-use super::results::Shape;
+use super::results::Returns;
 use super::stack::Stack;
 use super::suspend::{caller, give_up, go_on};
 use crate::ngx_lua::Table;
@@ -44,8 +44,8 @@ pub fn send(stack: Stack) -> c_int {
         )),
     };
     match caller(stack, request) {
-        Ok(caller) => go_on(stack, Shape::SEND, transport::send(key, caller, data)),
-        Err(why) => stack.cannot_wait(Shape::nils(Shape::SEND), why),
+        Ok(caller) => go_on(stack, Returns::SEND, transport::send(key, caller, data)),
+        Err(why) => stack.cannot_wait(Returns::nils(Returns::SEND), why),
     }
 }
 
@@ -104,14 +104,18 @@ pub fn receive(stack: Stack) -> c_int {
     };
     if want == RawRead::Exact(0) {
         if let Err(error) = transport::check_ready(key, request) {
-            return give_up(stack, Shape::RECEIVE, CallError::Failed(error));
+            return give_up(stack, Returns::RECEIVE, CallError::Failed(error));
         }
         stack.push_bytes(b"");
         return 1;
     }
     match caller(stack, request) {
-        Ok(caller) => go_on(stack, Shape::RECEIVE, transport::receive(key, caller, want)),
-        Err(why) => stack.cannot_wait(Shape::nils(Shape::RECEIVE), why),
+        Ok(caller) => go_on(
+            stack,
+            Returns::RECEIVE,
+            transport::receive(key, caller, want),
+        ),
+        Err(why) => stack.cannot_wait(Returns::nils(Returns::RECEIVE), why),
     }
 }
 

@@ -13,9 +13,9 @@ use crate::protocol::{Hit, MetaItem, Reply, Values, is_plain, unescape_into};
 use crate::transport::{self, Outcome, Slot};
 
 /// Which values a method returns.
-pub struct Shape;
+pub struct Returns;
 
-impl Shape {
+impl Returns {
     /// `1` or `nil, err`
     pub const CONNECT: u8 = 0;
     /// length or `nil, err`
@@ -48,26 +48,26 @@ impl Shape {
     pub const META_ARITH: u8 = 13;
 
     /// Those of commands that may have to ask first what the server can do.
-    const fn may_ask(shape: u8) -> bool {
+    const fn may_ask(returns: u8) -> bool {
         matches!(
-            shape,
-            Shape::META_GET | Shape::META_SET | Shape::META_DELETE | Shape::META_ARITH
+            returns,
+            Returns::META_GET | Returns::META_SET | Returns::META_DELETE | Returns::META_ARITH
         )
     }
 
     /// How many nils precede an error.
-    pub fn nils(shape: u8) -> c_int {
-        match shape {
-            Shape::GET => 2,
-            Shape::GETS => 3,
+    pub fn nils(returns: u8) -> c_int {
+        match returns {
+            Returns::GET => 2,
+            Returns::GETS => 3,
             _ => 1,
         }
     }
 
-    /// Where the session keeps operations of this shape.
-    pub fn slot(shape: u8) -> Slot {
-        match shape {
-            Shape::SEND | Shape::QUIT => Slot::Writer,
+    /// Where the session keeps operations that return this.
+    pub fn slot(returns: u8) -> Slot {
+        match returns {
+            Returns::SEND | Returns::QUIT => Slot::Writer,
             _ => Slot::Reader,
         }
     }
@@ -81,13 +81,13 @@ impl Shape {
 /// first meta command on a connection asks for the version.
 pub const AGAIN: i64 = 0;
 
-/// Upvalue of `finish::<{ Shape::GET }>`: the string `"0"`. Most flags are 0,
+/// Upvalue of `finish::<{ Returns::GET }>`: the string `"0"`. Most flags are 0,
 /// and pushing an upvalue is cheaper than interning a string.
 const ZERO: c_int = lua_upvalueindex(1);
 
-/// `finish::<{ Shape::GET }>`.
+/// `finish::<{ Returns::GET }>`.
 pub fn finish_get() -> Value<'static> {
-    Value::Function(native!(finish::<{ Shape::GET }>), &[Value::Bytes(b"0")])
+    Value::Function(native!(finish::<{ Returns::GET }>), &[Value::Bytes(b"0")])
 }
 
 /// `finish(sock, id, start(id, …))`: the results of `start` or, after a
@@ -99,24 +99,24 @@ pub fn finish<const SHAPE: u8>(stack: Stack) -> c_int {
     }
     match handle::session_argument(stack, 2) {
         Some(key) => {
-            let slot = Shape::slot(SHAPE);
+            let slot = Returns::slot(SHAPE);
             let outcome = transport::take_outcome(key, slot);
             stack.release_anchors();
-            if Shape::may_ask(SHAPE) {
+            if Returns::may_ask(SHAPE) {
                 return push_told(stack, SHAPE, outcome);
             }
-            let zero = (SHAPE == Shape::GET).then_some(ZERO);
+            let zero = (SHAPE == Returns::GET).then_some(ZERO);
             push(stack, SHAPE, outcome, zero)
         }
-        None => stack.failure(Shape::nils(SHAPE), transport::Error::Closed),
+        None => stack.failure(Returns::nils(SHAPE), transport::Error::Closed),
     }
 }
 
 /// As [`push`], for a command that may have had to ask first.
-fn push_told(stack: Stack, shape: u8, outcome: Outcome) -> c_int {
+fn push_told(stack: Stack, returns: u8, outcome: Outcome) -> c_int {
     match outcome {
         Outcome::Reply(reply @ Reply::Meta(_)) => {
-            let pushed = push_reply(stack, shape, &reply, None);
+            let pushed = push_reply(stack, returns, &reply, None);
             transport::recycle(reply);
             pushed
         }
@@ -124,7 +124,7 @@ fn push_told(stack: Stack, shape: u8, outcome: Outcome) -> c_int {
             stack.push_integer(AGAIN);
             1
         }
-        outcome => push(stack, shape, outcome, None),
+        outcome => push(stack, returns, outcome, None),
     }
 }
 
@@ -133,17 +133,17 @@ pub fn is_told(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Reply(Reply::Version(_) | Reply::Done))
 }
 
-/// Pushes what a method of this shape returns for an outcome, and returns the
+/// Pushes what a method returns for an outcome, and returns the
 /// number of values. `zero` is the index of the string `"0"`, if it is on the
 /// stack.
-pub fn push(stack: Stack, shape: u8, outcome: Outcome, zero: Option<c_int>) -> c_int {
+pub fn push(stack: Stack, returns: u8, outcome: Outcome, zero: Option<c_int>) -> c_int {
     match outcome {
         Outcome::Connected => {
             stack.push_integer(1);
             1
         }
         Outcome::Sent(bytes) => {
-            stack.push_integer(if shape == Shape::QUIT {
+            stack.push_integer(if returns == Returns::QUIT {
                 1
             } else {
                 bytes as i64
@@ -160,31 +160,31 @@ pub fn push(stack: Stack, shape: u8, outcome: Outcome, zero: Option<c_int>) -> c
             3
         }
         Outcome::Reply(reply) => {
-            let pushed = push_reply(stack, shape, &reply, zero);
+            let pushed = push_reply(stack, returns, &reply, zero);
             if let Reply::Value(_) | Reply::Values(_) = reply {
                 transport::recycle(reply);
             }
             pushed
         }
         Outcome::Common(reply) => {
-            let pushed = push_reply(stack, shape, &reply, zero);
+            let pushed = push_reply(stack, returns, &reply, zero);
             if let Some(reply) = Rc::into_inner(reply) {
                 transport::recycle(reply);
             }
             pushed
         }
-        Outcome::Failed(error) => stack.failure(Shape::nils(shape), error),
+        Outcome::Failed(error) => stack.failure(Returns::nils(returns), error),
         Outcome::Ended => stack.suspend_for_good(),
         // `sslhandshake` and `commit` have a function of their own for these
         Outcome::Handshaken | Outcome::Replies(..) => {
-            stack.failure(Shape::nils(shape), transport::Error::Unknown)
+            stack.failure(Returns::nils(returns), transport::Error::Unknown)
         }
     }
 }
 
 /// Pushes what a method returns for a reply, and returns the number of values.
 /// `zero` as with [`push`].
-pub fn push_reply(stack: Stack, shape: u8, reply: &Reply, zero: Option<c_int>) -> c_int {
+pub fn push_reply(stack: Stack, returns: u8, reply: &Reply, zero: Option<c_int>) -> c_int {
     match reply {
         Reply::Value(value) => {
             stack.push_bytes(&value.data);
@@ -193,7 +193,7 @@ pub fn push_reply(stack: Stack, shape: u8, reply: &Reply, zero: Option<c_int>) -
                 (flags, _) => stack.push_bytes(flags),
             }
             match value.cas {
-                Some(cas) if shape == Shape::GETS => {
+                Some(cas) if returns == Returns::GETS => {
                     stack.push_bytes(cas.as_bytes());
                     3
                 }
@@ -201,14 +201,14 @@ pub fn push_reply(stack: Stack, shape: u8, reply: &Reply, zero: Option<c_int>) -
             }
         }
         Reply::Miss => {
-            let nils = Shape::nils(shape) + 1;
+            let nils = Returns::nils(returns) + 1;
             for _ in 0..nils {
                 stack.push_nil();
             }
             nils
         }
         Reply::Values(values) => {
-            push_values(stack, shape, values);
+            push_values(stack, returns, values);
             1
         }
         Reply::Done => {
@@ -219,7 +219,7 @@ pub fn push_reply(stack: Stack, shape: u8, reply: &Reply, zero: Option<c_int>) -
             stack.push_bytes(digits.as_bytes());
             1
         }
-        Reply::Meta(item) => push_meta(stack, shape, item),
+        Reply::Meta(item) => push_meta(stack, returns, item),
         Reply::Version(text) => {
             stack.push_bytes(text);
             1
@@ -233,7 +233,7 @@ pub fn push_reply(stack: Stack, shape: u8, reply: &Reply, zero: Option<c_int>) -
             2
         }
         Reply::Line(line) => {
-            let nils = Shape::nils(shape);
+            let nils = Returns::nils(returns);
             for _ in 0..nils {
                 stack.push_nil();
             }
@@ -242,15 +242,15 @@ pub fn push_reply(stack: Stack, shape: u8, reply: &Reply, zero: Option<c_int>) -
         }
         Reply::Malformed(malformed) => {
             explain::malformed(stack, malformed);
-            stack.failure(Shape::nils(shape), malformed)
+            stack.failure(Returns::nils(returns), malformed)
         }
     }
 }
 
 /// What a meta command's method returns.
-fn push_meta(stack: Stack, shape: u8, item: &MetaItem) -> c_int {
-    match shape {
-        Shape::META_GET | Shape::META_SET => {
+fn push_meta(stack: Stack, returns: u8, item: &MetaItem) -> c_int {
+    match returns {
+        Returns::META_GET | Returns::META_SET => {
             let table = stack.push_table(0, 4);
             let field = |name: &[u8], value: Option<Value<'_>>| {
                 if let Some(value) = value {
@@ -277,7 +277,7 @@ fn push_meta(stack: Stack, shape: u8, item: &MetaItem) -> c_int {
             field(b"lost", set(item.lost));
             1
         }
-        Shape::META_ARITH => {
+        Returns::META_ARITH => {
             stack.push_bytes(item.value.as_deref().unwrap_or_default());
             let Some(ttl) = item.ttl else { return 1 };
             stack.push_nil();
@@ -291,8 +291,8 @@ fn push_meta(stack: Stack, shape: u8, item: &MetaItem) -> c_int {
     }
 }
 
-fn push_values(stack: Stack, shape: u8, values: &Values) {
-    if shape == Shape::MANY_RAW {
+fn push_values(stack: Stack, returns: u8, values: &Values) {
+    if returns == Returns::MANY_RAW {
         let table = stack.push_table(values.len() * 2, 0);
         for (at, hit) in (1..).step_by(2).zip(values.iter()) {
             table.put(at, Value::Bytes(hit.key));

@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use std::fmt;
 
 use super::explain;
-use super::results::{AGAIN, Shape, is_told, push};
+use super::results::{AGAIN, Returns, is_told, push};
 use super::stack::{CannotWait, Stack};
 use crate::nginx::Request;
 use crate::protocol::{Answer, Command, Refused};
@@ -29,22 +29,22 @@ pub fn caller(stack: Stack, request: Request) -> Result<Caller, CannotWait> {
 }
 
 /// Ends a `start`: with its results, or by suspending the coroutine.
-pub fn go_on<E: Raised>(stack: Stack, shape: u8, next: Result<Begun, CallError<E>>) -> c_int {
+pub fn go_on<E: Raised>(stack: Stack, returns: u8, next: Result<Begun, CallError<E>>) -> c_int {
     match next {
         Ok(Begun::Waiting) => stack.suspend(),
-        Ok(Begun::Ready(outcome)) => push(stack, shape, outcome, None),
-        Err(error) => give_up(stack, shape, error),
+        Ok(Begun::Ready(outcome)) => push(stack, returns, outcome, None),
+        Err(error) => give_up(stack, returns, error),
     }
 }
 
 /// Ends a method that gives no result.
-pub fn give_up<E: Raised>(stack: Stack, shape: u8, error: CallError<E>) -> c_int {
+pub fn give_up<E: Raised>(stack: Stack, returns: u8, error: CallError<E>) -> c_int {
     match error {
         CallError::Failed(error) if !error.is_raised() => {
             error.explain(stack);
-            stack.failure(Shape::nils(shape), error)
+            stack.failure(Returns::nils(returns), error)
         }
-        CallError::CannotWait => stack.cannot_wait(Shape::nils(shape), CannotWait::CCall),
+        CallError::CannotWait => stack.cannot_wait(Returns::nils(returns), CannotWait::CCall),
         error => {
             if let CallError::Failed(_) = error {
                 explain::bad_request(stack);
@@ -86,14 +86,14 @@ impl Raised for Rejected {
 /// Ends a command whose coroutine cannot wait for the reply. Nothing is sent.
 pub fn cannot_wait(
     stack: Stack,
-    shape: u8,
+    returns: u8,
     key: SessionKey,
     request: Request,
     why: CannotWait,
 ) -> c_int {
     match transport::check_ready(key, request) {
-        Ok(()) => stack.cannot_wait(Shape::nils(shape), why),
-        Err(error) => give_up(stack, shape, CallError::Failed(error)),
+        Ok(()) => stack.cannot_wait(Returns::nils(returns), why),
+        Err(error) => give_up(stack, returns, CallError::Failed(error)),
     }
 }
 
@@ -108,20 +108,20 @@ pub fn question(refused: &Refused) -> Option<Command<'static>> {
 
 /// Asks the server what it can do, and has the command started [`AGAIN`].
 #[cold]
-pub fn ask(stack: Stack, shape: u8, key: SessionKey, question: &Command<'_>) -> c_int {
+pub fn ask(stack: Stack, returns: u8, key: SessionKey, question: &Command<'_>) -> c_int {
     let request = stack.request();
     let caller = match stack.waiter(request) {
         Ok(waiter) => Caller {
             request,
             waiter: Some(waiter),
         },
-        Err(why) => return cannot_wait(stack, shape, key, request, why),
+        Err(why) => return cannot_wait(stack, returns, key, request, why),
     };
     match transport::submit_question(key, caller, question) {
         Ok(Begun::Ready(outcome)) if is_told(&outcome) => {
             stack.push_integer(AGAIN);
             1
         }
-        asked => go_on(stack, shape, asked),
+        asked => go_on(stack, returns, asked),
     }
 }

@@ -10,7 +10,7 @@ use nginx_sys::SSL_SESSION;
 
 use super::explain;
 use super::handle;
-use super::results::{Shape, push};
+use super::results::{Returns, push};
 use super::stack::Stack;
 use super::suspend::{caller, go_on};
 use crate::transport::{
@@ -57,7 +57,7 @@ pub fn sslhandshake(stack: Stack) -> c_int {
         }
         Ok(Begun::Ready(Outcome::Connected)) => push_session(stack, key),
         Ok(Begun::Ready(outcome)) => push_outcome(stack, key, outcome),
-        next => go_on(stack, Shape::HANDSHAKE, next),
+        next => go_on(stack, Returns::HANDSHAKE, next),
     }
 }
 
@@ -77,7 +77,7 @@ pub fn finish_handshake(stack: Stack) -> c_int {
 fn push_outcome(stack: Stack, key: SessionKey, outcome: Outcome) -> c_int {
     match outcome {
         Outcome::Handshaken => push_session(stack, key),
-        outcome => push(stack, Shape::HANDSHAKE, outcome, None),
+        outcome => push(stack, Returns::HANDSHAKE, outcome, None),
     }
 }
 

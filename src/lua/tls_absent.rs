@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 
 use super::handle;
-use super::results::{self, Shape};
+use super::results::{self, Returns};
 use super::stack::Stack;
 use super::suspend::{caller, go_on};
 use crate::transport::{self, Handshake};
@@ -20,7 +20,7 @@ pub fn sslhandshake(stack: Stack) -> c_int {
     match caller(stack, request) {
         Ok(caller) => go_on(
             stack,
-            Shape::HANDSHAKE,
+            Returns::HANDSHAKE,
             transport::handshake(key, caller, Handshake),
         ),
         Err(why) => stack.cannot_wait(1, why),
@@ -29,7 +29,7 @@ pub fn sslhandshake(stack: Stack) -> c_int {
 
 /// `finish_handshake(sock, sock, sslhandshake(sock, …))`
 pub fn finish_handshake(stack: Stack) -> c_int {
-    results::finish::<{ Shape::HANDSHAKE }>(stack)
+    results::finish::<{ Returns::HANDSHAKE }>(stack)
 }
 
 /// `free_session(address)`: there are none

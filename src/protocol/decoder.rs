@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use self::places::Search;
 use super::buffers::{Buffers, MAX_SMALL};
-use super::expect::{Kind, Stats};
+use super::expect::{ReplyKind, Stats};
 use super::limits::Limits;
 use super::line::{Framing, Header, is_stat, single};
 use super::line_buffer::{LineBuffer, Next};
@@ -163,7 +163,7 @@ impl Decoder {
     }
 
     /// The reply to a command of `kind`, whose keys are `keys`, once it is complete.
-    pub fn reply(&mut self, kind: Kind, keys: &[u8]) -> Option<Decoded> {
+    pub fn reply(&mut self, kind: ReplyKind, keys: &[u8]) -> Option<Decoded> {
         let decoded = match self.failure.take() {
             Some(what) => malformed(what),
             None => match self.at_once(kind, keys) {
@@ -189,9 +189,9 @@ impl Decoder {
         partial.meta = None;
     }
 
-    fn decode(&mut self, kind: Kind, keys: &[u8]) -> Option<Decoded> {
+    fn decode(&mut self, kind: ReplyKind, keys: &[u8]) -> Option<Decoded> {
         loop {
-            if let Kind::GetMany {
+            if let ReplyKind::GetMany {
                 cas, keys: most, ..
             } = kind
             {
@@ -211,10 +211,12 @@ impl Decoder {
                 Next::TooLong => return Some(malformed(Malformed::LineTooLong)),
             };
             let decoded = match kind {
-                Kind::Get { .. } | Kind::GetMany { .. } => self.retrieval(line, kind, keys),
-                Kind::Stats(stats) => self.stats(line, stats),
-                Kind::Meta(asked) => self.meta(line, asked, keys),
-                Kind::Version | Kind::MetaNoop => Some(self.about_server(line, kind)),
+                ReplyKind::Get { .. } | ReplyKind::GetMany { .. } => {
+                    self.retrieval(line, kind, keys)
+                }
+                ReplyKind::Stats(stats) => self.stats(line, stats),
+                ReplyKind::Meta(asked) => self.meta(line, asked, keys),
+                ReplyKind::Version | ReplyKind::MetaNoop => Some(self.about_server(line, kind)),
                 _ => Some(single(kind, self.input.text(line))),
             };
             if decoded.is_some() {
@@ -267,10 +269,10 @@ impl Decoder {
     }
 
     /// A line of a `get` or `gets` reply.
-    fn retrieval(&mut self, line: Range<usize>, kind: Kind, keys: &[u8]) -> Option<Decoded> {
+    fn retrieval(&mut self, line: Range<usize>, kind: ReplyKind, keys: &[u8]) -> Option<Decoded> {
         let (cas, most) = match kind {
-            Kind::GetMany { cas, keys, .. } => (cas, keys),
-            Kind::Get { cas, .. } => (cas, 1),
+            ReplyKind::GetMany { cas, keys, .. } => (cas, keys),
+            ReplyKind::Get { cas, .. } => (cas, 1),
             _ => (false, 1),
         };
         let text = self.input.text(line);
@@ -282,7 +284,7 @@ impl Decoder {
             return Some(malformed(Malformed::TooManyValues));
         }
         if let Some(header) = Header::parse(text, cas) {
-            let many = matches!(kind, Kind::GetMany { .. });
+            let many = matches!(kind, ReplyKind::GetMany { .. });
             let max = self.limits.max_value;
             let many = many.then_some(most);
             let announced = self
@@ -434,8 +436,8 @@ impl Partial {
     }
 
     /// The reply at END.
-    fn retrieved(&mut self, kind: Kind) -> Reply {
-        if let Kind::GetMany { .. } = kind {
+    fn retrieved(&mut self, kind: ReplyKind) -> Reply {
+        if let ReplyKind::GetMany { .. } = kind {
             return Reply::Values(std::mem::take(&mut self.values));
         }
         match self.fields.take() {

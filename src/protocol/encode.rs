@@ -2,7 +2,7 @@
 
 use super::check;
 use super::command::{Command, Verb};
-use super::expect::{Expect, Kind, Stats};
+use super::expect::{Expect, ReplyKind, Stats};
 use super::key::{Key, MAX_KEY_LEN};
 use super::meta::{MetaOp, Words};
 use super::number::Digits;
@@ -35,9 +35,9 @@ pub(super) fn encode_head(
         Command::Get { key, cas } => {
             line.key(key);
             let touches = false;
-            Kind::Get { cas, touches }
+            ReplyKind::Get { cas, touches }
         }
-        Command::GetMany { keys, cas } => Kind::GetMany {
+        Command::GetMany { keys, cas } => ReplyKind::GetMany {
             cas,
             touches: false,
             keys: line.keys(keys),
@@ -46,11 +46,11 @@ pub(super) fn encode_head(
             line.arg(exptime);
             line.key(key);
             let touches = true;
-            Kind::Get { cas, touches }
+            ReplyKind::Get { cas, touches }
         }
         Command::GatMany { exptime, keys, cas } => {
             line.arg(exptime);
-            Kind::GetMany {
+            ReplyKind::GetMany {
                 cas,
                 touches: true,
                 keys: line.keys(keys),
@@ -72,45 +72,45 @@ pub(super) fn encode_head(
             if cas {
                 line.arg(cas_unique);
             }
-            Kind::Store { cas }
+            ReplyKind::Store { cas }
         }
         Command::Delete { key } => {
             line.key(key);
-            Kind::Delete
+            ReplyKind::Delete
         }
         Command::Arith { key, delta, .. } => {
             line.key(key);
             line.arg(delta);
-            Kind::Arith
+            ReplyKind::Arith
         }
         Command::Touch { key, exptime } => {
             line.key(key);
             line.arg(exptime);
-            Kind::Touch
+            ReplyKind::Touch
         }
         Command::FlushAll { delay } => {
             line.arg(delay);
-            Kind::Ok
+            ReplyKind::Ok
         }
         Command::Stats { args } => {
             line.arg(args);
-            Kind::Stats(stats(args.unwrap_or_default()))
+            ReplyKind::Stats(stats(args.unwrap_or_default()))
         }
-        Command::Version => Kind::Version,
+        Command::Version => ReplyKind::Version,
         Command::Meta(meta) => {
             line.key(meta.key);
             if let MetaOp::Set(set) = &meta.op {
                 line.arg(Some(Digits::from(set.value.len() as u64).as_bytes()));
             }
             line.opaque(meta.opaque);
-            Kind::Meta(meta.write_flags(&mut line))
+            ReplyKind::Meta(meta.write_flags(&mut line))
         }
-        Command::MetaNoop => Kind::MetaNoop,
+        Command::MetaNoop => ReplyKind::MetaNoop,
         Command::Verbosity { level } => {
             line.arg(level);
-            Kind::Ok
+            ReplyKind::Ok
         }
-        Command::Quit => Kind::Nothing,
+        Command::Quit => ReplyKind::Nothing,
     };
     Ok(line.end(kind))
 }
@@ -205,7 +205,7 @@ impl<'o> Line<'o> {
         }
     }
 
-    fn end(self, kind: Kind) -> Expect {
+    fn end(self, kind: ReplyKind) -> Expect {
         self.out.extend_from_slice(b"\r\n");
         let (start, end) = self.keys.unwrap_or((self.begin, self.begin));
         Expect {

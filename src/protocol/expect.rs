@@ -6,7 +6,7 @@ use super::meta::Asked;
 /// The reply a command asks for, and where the command's keys stand in the encoded text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Expect {
-    pub(super) kind: Kind,
+    pub(super) kind: ReplyKind,
     /// First byte of the command in the buffer given to `encode`.
     pub(super) begin: usize,
     /// First byte of the keys in the buffer given to `encode`; without keys, of the command.
@@ -18,7 +18,7 @@ pub struct Expect {
 impl Expect {
     /// Whether the server replies at all. It does not reply to `quit`.
     pub fn has_reply(&self) -> bool {
-        self.kind != Kind::Nothing
+        self.kind != ReplyKind::Nothing
     }
 
     /// The same for a text that begins `by` bytes later.
@@ -44,7 +44,7 @@ impl Expect {
 
 /// Replies by their grammar.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(super) enum ReplyKind {
     /// One VALUE at most, then END. `cas`: the VALUE has the field. `touches`: it changes the expiry.
     Get { cas: bool, touches: bool },
     /// Up to `keys` VALUEs, then END.
@@ -75,15 +75,15 @@ pub(super) enum Kind {
     Nothing,
 }
 
-impl Kind {
+impl ReplyKind {
     /// The command's word, if it is one that reads values and changes nothing.
     pub fn retrieval(self) -> Option<&'static str> {
         match self {
-            Kind::Get {
+            ReplyKind::Get {
                 cas,
                 touches: false,
             }
-            | Kind::GetMany {
+            | ReplyKind::GetMany {
                 cas,
                 touches: false,
                 ..
@@ -94,7 +94,7 @@ impl Kind {
 
     /// Whether several keys are requested. The reply of a proxy may go on after an error line.
     pub fn is_list(self) -> bool {
-        matches!(self, Kind::GetMany { keys: 2.., .. })
+        matches!(self, ReplyKind::GetMany { keys: 2.., .. })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The meaning of single reply lines.
 
-use super::expect::Kind;
+use super::expect::ReplyKind;
 use super::number::{Digits, MAX_DIGITS};
 use super::reply::{Hit, Reply, is_error};
 
@@ -14,26 +14,26 @@ pub(super) enum Framing {
 }
 
 /// The reply of a command that is answered by one line.
-pub(super) fn single(kind: Kind, line: &[u8]) -> (Reply, Framing) {
+pub(super) fn single(kind: ReplyKind, line: &[u8]) -> (Reply, Framing) {
     let done = match kind {
-        Kind::Store { .. } => line == b"STORED",
-        Kind::Delete => line == b"DELETED",
+        ReplyKind::Store { .. } => line == b"STORED",
+        ReplyKind::Delete => line == b"DELETED",
         // moxi and its descendants reply STORED to a touch.
-        Kind::Touch => matches!(line, b"TOUCHED" | b"STORED"),
-        Kind::Ok => line == b"OK",
-        Kind::MetaNoop => line == b"MN",
+        ReplyKind::Touch => matches!(line, b"TOUCHED" | b"STORED"),
+        ReplyKind::Ok => line == b"OK",
+        ReplyKind::MetaNoop => line == b"MN",
         _ => false,
     };
     if done {
         return (Reply::Done, Framing::InSync);
     }
     match kind {
-        Kind::Arith => {
+        ReplyKind::Arith => {
             if let Some(number) = Digits::parse(line) {
                 return (Reply::Number(number), Framing::InSync);
             }
         }
-        Kind::Version => {
+        ReplyKind::Version => {
             if let Some(text @ [_, ..]) = line.strip_prefix(b"VERSION ") {
                 return (Reply::Version(text.to_vec()), Framing::InSync);
             }
@@ -43,13 +43,15 @@ pub(super) fn single(kind: Kind, line: &[u8]) -> (Reply, Framing) {
     let fits = match kind {
         // The server has consumed the value before SERVER_ERROR. Before the other two errors it may
         // not have, and then reads the value as commands.
-        Kind::Store { cas } => {
+        ReplyKind::Store { cas } => {
             line == b"NOT_STORED"
                 || line == b"SERVER_ERROR"
                 || line.starts_with(b"SERVER_ERROR ")
                 || cas && matches!(line, b"EXISTS" | b"NOT_FOUND")
         }
-        Kind::Delete | Kind::Arith | Kind::Touch => line == b"NOT_FOUND" || is_error(line),
+        ReplyKind::Delete | ReplyKind::Arith | ReplyKind::Touch => {
+            line == b"NOT_FOUND" || is_error(line)
+        }
         _ => is_error(line),
     };
     let framing = if fits {

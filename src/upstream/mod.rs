@@ -40,7 +40,7 @@ pub use losses::{Fate, History, Loss, Rescue, Retry, losses, put_in_order};
 pub use once::Once;
 pub use pool::{Admission, Fitness, Pool};
 pub use progress::{Position, Progress};
-pub use queue::{Bounds, Queue, Spot};
+pub use queue::{Bounds, Queue, QueuePlace};
 pub use rates::{LineKind, Rates, Suppressed};
 pub use rotation::{Choice, Demand, Load, choose};
 pub use spares::Spares;

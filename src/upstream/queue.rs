@@ -21,7 +21,7 @@ impl Bounds {
 
 /// A place in a [`Queue`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Spot {
+pub struct QueuePlace {
     line: usize,
     place: Place,
 }
@@ -60,7 +60,7 @@ impl<T> Default for Queue<T> {
 
 impl<T> Queue<T> {
     /// Adds an item of this size in bytes. `None`: no memory.
-    pub fn try_push_back(&mut self, item: T, bounds: Bounds, size: usize) -> Option<Spot> {
+    pub fn try_push_back(&mut self, item: T, bounds: Bounds, size: usize) -> Option<QueuePlace> {
         let known = self.lines.iter().position(|line| line.0 == bounds);
         let at = known.unwrap_or(self.lines.len());
         if known.is_none() {
@@ -80,12 +80,12 @@ impl<T> Queue<T> {
         self.arrivals += 1;
         self.len += 1;
         self.size = self.size.saturating_add(size);
-        Some(Spot { line: at, place })
+        Some(QueuePlace { line: at, place })
     }
 
     /// Removes an item at any place.
-    pub fn remove(&mut self, spot: Spot) -> Option<T> {
-        let waiting = self.lines.get_mut(spot.line)?.1.remove(spot.place)?;
+    pub fn remove(&mut self, at: QueuePlace) -> Option<T> {
+        let waiting = self.lines.get_mut(at.line)?.1.remove(at.place)?;
         Some(self.count_out(waiting))
     }
 
@@ -234,19 +234,19 @@ mod tests {
         ) {
             let bounds = |at: usize| Bounds { operations: 2 * at + 1, size: 6 - at };
             let mut queue = Queue::default();
-            let mut model: Vec<(usize, usize, Spot)> = Vec::new();
+            let mut model: Vec<(usize, usize, QueuePlace)> = Vec::new();
             let mut next = 0;
             let mut size_of = Vec::new();
             for (step, class, x, y) in steps {
                 match step {
                     0 | 1 => {
-                        let spot = queue.try_push_back(next, bounds(class), x).unwrap();
-                        model.push((next, class, spot));
+                        let at = queue.try_push_back(next, bounds(class), x).unwrap();
+                        model.push((next, class, at));
                         size_of.push(x);
                         next += 1;
                     }
                     2 => {
-                        let fits = |entry: &(usize, usize, Spot)| bounds(entry.1).allow(x, y);
+                        let fits = |entry: &(usize, usize, QueuePlace)| bounds(entry.1).allow(x, y);
                         let at = model.iter().position(fits);
                         let expected = at.map(|at| model.remove(at).0);
                         prop_assert_eq!(queue.first(x, y).copied(), expected);
@@ -256,8 +256,8 @@ mod tests {
                     }
                     _ => {
                         if x < model.len() {
-                            let (item, _, spot) = model.remove(x);
-                            prop_assert_eq!(queue.remove(spot), Some(item));
+                            let (item, _, at) = model.remove(x);
+                            prop_assert_eq!(queue.remove(at), Some(item));
                         }
                     }
                 }

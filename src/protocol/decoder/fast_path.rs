@@ -2,24 +2,24 @@
 
 use super::super::line::whole_value;
 use super::super::reply::Hit;
-use super::{Body, Decoder, Digits, Item, Kind, Limits, Partial, Reply, SMALL_VALUE, Value};
+use super::{Body, Decoder, Digits, Item, Limits, Partial, Reply, ReplyKind, SMALL_VALUE, Value};
 
 impl Decoder {
     /// The reply, if it is a usual one that is small and complete. Anything else takes the slow
     /// path, which gives the same result for these replies.
-    pub(super) fn at_once(&mut self, kind: Kind, keys: &[u8]) -> Option<Reply> {
+    pub(super) fn at_once(&mut self, kind: ReplyKind, keys: &[u8]) -> Option<Reply> {
         let Body::Line = self.partial.body else {
             return None;
         };
         let unread = self.input.unread();
         let (reply, len) = match kind {
-            Kind::Get { .. } if unread.starts_with(b"END\r\n") => {
+            ReplyKind::Get { .. } if unread.starts_with(b"END\r\n") => {
                 if !self.partial.values.items.is_empty() {
                     return None;
                 }
                 (Reply::Miss, b"END\r\n".len())
             }
-            Kind::Get { cas, .. } if self.partial.values.items.is_empty() => {
+            ReplyKind::Get { cas, .. } if self.partial.values.items.is_empty() => {
                 let (hit, rest) = small_value(unread, keys, cas, self.limits)?;
                 let rest = rest.strip_prefix(b"END\r\n")?;
                 let mut data = self.buffers.small();
@@ -33,7 +33,7 @@ impl Decoder {
                 let value = Value { data, flags, cas };
                 (Reply::Value(value), unread.len() - rest.len())
             }
-            Kind::Store { .. } if unread.starts_with(b"STORED\r\n") => {
+            ReplyKind::Store { .. } if unread.starts_with(b"STORED\r\n") => {
                 (Reply::Done, b"STORED\r\n".len())
             }
             _ => return None,

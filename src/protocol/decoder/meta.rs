@@ -6,7 +6,7 @@ use super::super::line::single;
 use super::super::meta::reply::{Head, head};
 use super::super::meta::{Asked, Word};
 use super::super::version::Server;
-use super::{Decoded, Decoder, Framing, Kind, Malformed, Reply, is_error, malformed};
+use super::{Decoded, Decoder, Framing, Malformed, Reply, ReplyKind, is_error, malformed};
 
 impl Decoder {
     /// A line of a meta command's reply. `sent`: what was sent, from the key to the opaque.
@@ -57,13 +57,13 @@ impl Decoder {
     }
 
     /// The reply to `version` or `mn`, which tells what the server can do.
-    pub(super) fn about_server(&mut self, line: Range<usize>, kind: Kind) -> Decoded {
+    pub(super) fn about_server(&mut self, line: Range<usize>, kind: ReplyKind) -> Decoded {
         let text = self.input.text(line);
         let decoded = single(kind, text);
         match (kind, &decoded.0) {
             (_, Reply::Version(version)) => self.server = Server::of_version(version),
-            (Kind::MetaNoop, Reply::Done) => self.server = Server::Other { meta: Some(true) },
-            (Kind::MetaNoop, Reply::Line(line)) if is_error(line) => {
+            (ReplyKind::MetaNoop, Reply::Done) => self.server = Server::Other { meta: Some(true) },
+            (ReplyKind::MetaNoop, Reply::Line(line)) if is_error(line) => {
                 self.server = Server::Other { meta: Some(false) };
                 // what it says is known now
                 return (Reply::Done, Framing::InSync);

@@ -369,5 +369,5 @@ fn a_failure_takes_the_place_of_the_reply() {
     let mut decoder = Decoder::new(LIMITS);
     decoder.fail(Malformed::NoMemory);
     let failed = malformed(Malformed::NoMemory);
-    assert_eq!(decoder.reply(Kind::Ok, b""), Some(failed));
+    assert_eq!(decoder.reply(ReplyKind::Ok, b""), Some(failed));
 }

@@ -341,7 +341,7 @@ fn keys_are_noted_by_position() {
     assert_eq!(&text[expect.start - 6..expect.end - 6], "a b%20c d");
     assert_eq!(
         expect.kind,
-        Kind::GetMany {
+        ReplyKind::GetMany {
             cas: false,
             touches: false,
             keys: 3

@@ -1,6 +1,6 @@
 //! Exchanges in flight.
 
-use crate::protocol::expect::Kind;
+use crate::protocol::expect::ReplyKind;
 
 /// An exchange in flight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,7 +21,7 @@ pub struct Exchange<T> {
 pub(super) struct InFlight<T> {
     pub tag: T,
     pub number: u64,
-    pub kind: Kind,
+    pub kind: ReplyKind,
     /// Where its command begins in the stream of sent bytes. It ends where the next one begins.
     pub begin: u64,
     /// Its keys, or only its beginning, as positions in the stream of sent bytes.
@@ -32,7 +32,7 @@ pub(super) struct InFlight<T> {
 impl<T> InFlight<T> {
     /// Whether it was not withdrawn.
     pub fn is_live(&self) -> bool {
-        self.kind != Kind::Nothing
+        self.kind != ReplyKind::Nothing
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::Pipeline;
 use super::flight::{Exchange, Gaps, InFlight};
-use crate::protocol::expect::{Expect, Kind};
+use crate::protocol::expect::{Expect, ReplyKind};
 
 impl<T: Copy> Pipeline<T> {
     /// Tags of the exchanges in flight, in the order in which their replies will come.
@@ -83,7 +83,7 @@ impl<T: Copy> Pipeline<T> {
     #[inline(always)]
     fn get_of(&self, flight: &InFlight<T>) -> Option<(&[u8], bool)> {
         match flight.kind {
-            Kind::Get {
+            ReplyKind::Get {
                 cas,
                 touches: false,
             } => Some((self.text(flight.start, flight.end)?, cas)),
@@ -130,7 +130,7 @@ impl<T: Copy> Pipeline<T> {
             return false;
         }
         self.lists -= usize::from(flight.kind.is_list());
-        flight.kind = Kind::Nothing;
+        flight.kind = ReplyKind::Nothing;
         self.gaps.from = self.gaps.from.min(flight.begin);
         self.gaps.size += (end - flight.begin) as usize;
         self.gaps.count += 1;
@@ -297,7 +297,9 @@ impl<T: Copy> Pipeline<T> {
                 (start, start + keys.len())
             }
             // what one server does, another one may misunderstand
-            None if matches!(flight.kind, Kind::Meta(_)) && self.server() != other.server() => {
+            None if matches!(flight.kind, ReplyKind::Meta(_))
+                && self.server() != other.server() =>
+            {
                 return None;
             }
             None if flight.begin < other.unsent_from() || !flight.is_live() => return None,

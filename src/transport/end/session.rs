@@ -142,8 +142,8 @@ impl Worker {
                 Left::Place(Stage::Joining { place, .. }) => {
                     shared_pool.usage.joining.remove(*place);
                 }
-                Left::Place(Stage::RoomQueue { spot, .. }) => {
-                    shared_pool.usage.queue.remove(*spot);
+                Left::Place(Stage::RoomQueue { place, .. }) => {
+                    shared_pool.usage.queue.remove(*place);
                 }
                 Left::Nothing | Left::Place(_) => {}
             }

@@ -226,16 +226,16 @@ impl Worker {
         let work = Work::of(commands)?;
         let op_key = self.begin(key, Slot::Reader, work, Stage::New)?;
         let shared_pool = self.shared_pools.get_mut(shared_key);
-        let spot = shared_pool.and_then(|shared_pool| {
+        let place = shared_pool.and_then(|shared_pool| {
             let queue = &mut shared_pool.usage.queue;
             queue.try_push_back(op_key, bounds, batch.text_len())
         });
-        let (Some(spot), Some(op)) = (spot, self.ops.get_mut(op_key)) else {
+        let (Some(place), Some(op)) = (place, self.ops.get_mut(op_key)) else {
             self.take_back(key, Slot::Reader);
             return Err(Error::NoMemory.into());
         };
         op.stage = Stage::RoomQueue {
-            spot,
+            place,
             batch: Box::new(batch),
         };
         Ok(Begun::Waiting)

@@ -18,7 +18,7 @@ use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, PoolKey, SessionKey, SharedPoolKey};
 use crate::transport::state::outcome::{Commands, Outcome, Slot};
 use crate::transport::state::write_queue::Tally;
-use crate::upstream::{History, Place, Spot};
+use crate::upstream::{History, Place, QueuePlace};
 
 /// Sessions that are kept in the list of those who wait, though they do not any
 /// more.
@@ -84,7 +84,10 @@ pub enum Stage {
         place: Place,
     },
     /// Its commands wait for room on shared connections.
-    RoomQueue { spot: Spot, batch: Box<Batch> },
+    RoomQueue {
+        place: QueuePlace,
+        batch: Box<Batch>,
+    },
     /// It was given to a connection.
     Assigned(Assignment),
 }

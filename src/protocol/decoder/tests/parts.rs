@@ -127,7 +127,7 @@ fn lists_take_their_buffers_from_the_stock() {
         // the long way, because of the line end
         let text = b"VALUE a 0 1\nx\r\nVALUE b 0 0\n\r\nEND\r\n";
         decoder.read_buf().0.extend_from_slice(text);
-        let kind = Kind::GetMany {
+        let kind = ReplyKind::GetMany {
             cas: false,
             touches: false,
             keys: 2,
@@ -152,7 +152,7 @@ fn capacity_for(len: usize) -> usize {
     stock.give(Vec::with_capacity(20_000));
     let mut decoder = Decoder::new(LIMITS);
     decoder.buffers = stock;
-    let kind = Kind::Get {
+    let kind = ReplyKind::Get {
         cas: false,
         touches: false,
     };
@@ -193,7 +193,7 @@ fn an_idle_connection_keeps_4_kib_for_values() {
     let mut decoder = Decoder::new(LIMITS);
     decoder.buffers = stock;
     decoder.read_buf().0.extend_from_slice(b"ERROR\r\n");
-    let kind = Kind::GetMany {
+    let kind = ReplyKind::GetMany {
         cas: false,
         touches: false,
         keys: 1,
@@ -218,7 +218,7 @@ fn the_room_for_a_value_under_way_stays() {
 }
 
 /// What the short way makes of a text, and what it leaves.
-fn at_once(kind: Kind, text: &str) -> (Option<String>, String) {
+fn at_once(kind: ReplyKind, text: &str) -> (Option<String>, String) {
     let mut decoder = Decoder::new(LIMITS);
     decoder.read_buf().0.extend_from_slice(text.as_bytes());
     let reply = decoder.at_once(kind, b"a");
@@ -229,16 +229,16 @@ fn at_once(kind: Kind, text: &str) -> (Option<String>, String) {
 #[test]
 fn usual_replies_take_the_short_way() {
     let (get, gets) = (
-        Kind::Get {
+        ReplyKind::Get {
             cas: false,
             touches: false,
         },
-        Kind::Get {
+        ReplyKind::Get {
             cas: true,
             touches: false,
         },
     );
-    let store = Kind::Store { cas: false };
+    let store = ReplyKind::Store { cas: false };
     for (kind, text, reply, rest) in [
         (get, "END\r\nV", "miss", "V"),
         (gets, "END\r\n", "miss", ""),
@@ -254,9 +254,9 @@ fn usual_replies_take_the_short_way() {
         (get, "VALUE a 5 1\r\nx\r\nVALUE"),
         (store, "STORED\n"),
         (store, "NOT_STORED\r\n"),
-        (Kind::Delete, "END\r\n"),
-        (Kind::Delete, "STORED\r\n"),
-        (Kind::Stats(Stats::General), "END\r\n"),
+        (ReplyKind::Delete, "END\r\n"),
+        (ReplyKind::Delete, "STORED\r\n"),
+        (ReplyKind::Stats(Stats::General), "END\r\n"),
     ] {
         let rest = text.as_bytes().escape_ascii().to_string();
         assert_eq!(at_once(kind, text), (None, rest), "{text:?}");
@@ -265,7 +265,7 @@ fn usual_replies_take_the_short_way() {
 
 #[test]
 fn the_short_way_has_the_limits_of_the_long_one() {
-    let kind = Kind::Get {
+    let kind = ReplyKind::Get {
         cas: false,
         touches: false,
     };
@@ -323,7 +323,7 @@ fn values_of_a_list_take_the_short_way_as_long_as_they_come_in_order() {
     assert_eq!(decoder.values_at_once(b"a", false, 1), None);
     assert_eq!(
         decoder.at_once(
-            Kind::Get {
+            ReplyKind::Get {
                 cas: false,
                 touches: false,
             },

@@ -137,7 +137,7 @@ fn gat_and_gats() {
         let (sent, expect) = encoded(&command).unwrap();
         assert_eq!(sent, want);
         assert_eq!(&sent[expect.start - 6..expect.end - 6], "a b%20c");
-        let kind = Kind::GetMany {
+        let kind = ReplyKind::GetMany {
             cas,
             touches: true,
             keys: 2,
