@@ -1,8 +1,8 @@
 //! Passes on what nginx-sys found out about the nginx tree it was built for.
 //!
-//! nginx-sys reads `NGINX_SOURCE_DIR` and `NGINX_BUILD_DIR`, generates the
-//! bindings and publishes the features of that nginx as `DEP_NGINX_*`
-//! variables to build scripts of crates that depend on it directly.
+//! nginx-sys reads `NGINX_SOURCE_DIR` and `NGINX_BUILD_DIR`, generates the bindings and publishes
+//! the features of that nginx as `DEP_NGINX_*` variables to build scripts of crates that depend on
+//! it directly.
 
 use std::env;
 

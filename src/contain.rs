@@ -15,8 +15,8 @@ pub const INTERNAL: &str = "internal error";
 
 /// The result of `f`, or `None` if it panicked.
 ///
-/// `f` must raise no Lua error: that is an exception of another language, which
-/// ends the process here.
+/// `f` must raise no Lua error: that is an exception of another language, which ends the process
+/// here.
 ///
 /// What `f` has changed may be half done: the caller sees to it that it is put right.
 #[inline(always)]

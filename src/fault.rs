@@ -1,5 +1,5 @@
-//! Panics, and worse, on demand, for `t/faults/contain.t`. Without the feature `fault-injection` nothing of this is
-//! there.
+//! Panics, and worse, on demand, for `t/faults/contain.t`. Without the feature `fault-injection`
+//! nothing of this is there.
 
 /// A place where a test may have the code fail.
 #[cfg(not(feature = "fault-injection"))]

@@ -18,9 +18,9 @@
 //! | `contain`, `reserve` | panics and lack of memory, which must not end the worker |
 //! | `version` | which version this is, and for which nginx |
 //!
-//! The pure modules hold no `unsafe` and know neither nginx nor Lua; they are
-//! all there is without the feature `nginx`, and what `cargo test` tests. The
-//! others run inside nginx only, and the suites in `t/` test them there.
+//! The pure modules hold no `unsafe` and know neither nginx nor Lua; they are all there is without
+//! the feature `nginx`, and what `cargo test` tests. The others run inside nginx only, and the
+//! suites in `t/` test them there.
 
 #![cfg_attr(not(test), deny(clippy::string_slice))]
 // what only TLS uses, and what checks and discovery of groups will use

@@ -15,7 +15,8 @@
 //! | `server` | answers to commands, each of which tells whose it is |
 //! | `input` | fuzz input to numbers and texts |
 //!
-//! `meta`, `replies`, `requests` and `server` follow memcached's protocol.txt and share no code with the module.
+//! `meta`, `replies`, `requests` and `server` follow memcached's protocol.txt and share no code
+//! with the module.
 
 pub mod decoder;
 pub mod encoder;

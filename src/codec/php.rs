@@ -1,9 +1,9 @@
-//! Values as the PHP extension memcached stores them: the client flags have the type in bits 0 to 3,
-//! the compression in bits 4 to 15, and what the user gave in the upper 16 bits.
+//! Values as the PHP extension memcached stores them: the client flags have the type in bits 0 to
+//! 3, the compression in bits 4 to 15, and what the user gave in the upper 16 bits.
 //!
-//! Strings, integers, doubles, booleans and JSON are read and written; of what is compressed, zlib is
-//! read. Formats of PHP's own (`serialize`, igbinary) are not: what could be built from their bytes has
-//! no meaning in Lua.
+//! Strings, integers, doubles, booleans and JSON are read and written; of what is compressed, zlib
+//! is read. Formats of PHP's own (`serialize`, igbinary) are not: what could be built from their
+//! bytes has no meaning in Lua.
 //!
 //! What the bytes say of their size is checked before there is memory for it.
 
@@ -91,8 +91,8 @@ fn type_name(number: u32) -> &'static str {
     }
 }
 
-/// A value and the user's part of its flags. `inflate` fills a buffer with what is compressed, exactly
-/// to its capacity; `limit` is for that, in bytes.
+/// A value and the user's part of its flags. `inflate` fills a buffer with what is compressed,
+/// exactly to its capacity; `limit` is for that, in bytes.
 pub fn decode<'a>(
     text: &'a [u8],
     flags: &[u8],

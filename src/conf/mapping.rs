@@ -22,8 +22,7 @@ struct Mapping {
     before: Mappings,
 }
 
-/// The directives of one level, the last one first; inherited as a whole where
-/// a level has none.
+/// The directives of one level, the last one first; inherited as a whole where a level has none.
 #[derive(Clone, Copy, Debug)]
 pub struct Mappings(Option<Live<Mapping>>);
 
@@ -60,8 +59,8 @@ pub fn forget() {
     ENTRIES.0.take();
 }
 
-/// Looks up the upstreams of all entries, when the whole configuration is read.
-/// An error is for the operator to read.
+/// Looks up the upstreams of all entries, when the whole configuration is read. An error is for the
+/// operator to read.
 pub fn complete(servers: impl Fn(&[u8]) -> Result<Servers, String>) -> Result<(), String> {
     for (entry, place) in ENTRIES.0.take() {
         let found = servers(entry.name.as_bytes());

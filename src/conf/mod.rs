@@ -1,5 +1,5 @@
-//! The configuration of locations and of `upstream` blocks: this module's
-//! directives, and the SSL contexts made of ngx_lua's.
+//! The configuration of locations and of `upstream` blocks: this module's directives, and the SSL
+//! contexts made of ngx_lua's.
 
 mod directive;
 #[cfg(feature = "groups")]
@@ -99,8 +99,7 @@ impl LocConf {
         conf.map_or(LocConf::UNSET, |conf| conf.get())
     }
 
-    /// `lua_memcached_max_value_size`: the longest value accepted from a
-    /// server, in bytes.
+    /// `lua_memcached_max_value_size`: the longest value accepted from a server, in bytes.
     pub fn max_value_size(self) -> usize {
         match self.max_value_size {
             0 => usize::MAX,
@@ -150,15 +149,14 @@ impl LocConf {
 /// `NGX_CONF_ERROR`
 pub const ERROR: *mut c_char = usize::MAX as *mut c_char;
 
-/// Sets the module that makes a [`LocConf`] for each location. To be called before
-/// anything else.
+/// Sets the module that makes a [`LocConf`] for each location. To be called before anything else.
 pub fn set_module(module: &'static Module<Cell<LocConf>>) {
     // a second configuration has the same one
     let _ = MODULE.set(module);
 }
 
-/// Drops what was recorded while a configuration was read. To be called before
-/// a configuration is read, because reading the last one may have failed.
+/// Drops what was recorded while a configuration was read. To be called before a configuration is
+/// read, because reading the last one may have failed.
 pub fn forget() {
     multiplex::forget();
     #[cfg(feature = "groups")]
@@ -170,9 +168,8 @@ pub fn forget() {
     tls::forget();
 }
 
-/// Completes the configuration of the http block after all locations were
-/// merged. It applies to timers of `init_worker_by_lua*`. To be called from
-/// `postconfiguration`.
+/// Completes the configuration of the http block after all locations were merged. It applies to
+/// timers of `init_worker_by_lua*`. To be called from `postconfiguration`.
 pub fn complete(cf: Conf) {
     let Some(http) = MODULE.get().and_then(|module| cf.of_block(module)) else {
         return;

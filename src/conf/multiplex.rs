@@ -18,8 +18,7 @@ pub const MAX_CONNECTIONS: usize = 64;
 /// Operations that may wait for one server in one worker.
 const DEFAULT_MAX_OPERATIONS: usize = 16384;
 
-/// Bytes of commands that may wait to be sent to one server in one worker,
-/// wherever they wait.
+/// Bytes of commands that may wait to be sent to one server in one worker, wherever they wait.
 const DEFAULT_MAX_SIZE: usize = 64 * 1024 * 1024;
 
 /// How connections are shared in a location.
@@ -27,9 +26,8 @@ const DEFAULT_MAX_SIZE: usize = 64 * 1024 * 1024;
 pub struct Multiplex {
     /// Number of shared connections from a worker to each server; 0: none.
     pub connections: usize,
-    /// How much may wait for one server, in each worker: operations that
-    /// coroutines wait for, and bytes to be sent. One command may always wait,
-    /// whatever its size.
+    /// How much may wait for one server, in each worker: operations that coroutines wait for, and
+    /// bytes to be sent. One command may always wait, whatever its size.
     pub bounds: Bounds,
 }
 

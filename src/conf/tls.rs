@@ -17,15 +17,14 @@ use crate::ngx_lua::TlsSettings;
 pub enum Context {
     /// The loaded ngx_lua has no TLS.
     None,
-    /// The directives in the http block could not be applied. If only
-    /// `init_worker_by_lua*` can use them, nginx starts nevertheless.
+    /// The directives in the http block could not be applied. If only `init_worker_by_lua*` can use
+    /// them, nginx starts nevertheless.
     Unusable,
     /// It belongs to the configuration.
     Made(NonNull<ngx_ssl_t>),
 }
 
-/// The settings of a context as text. Locations with equal settings share a
-/// context.
+/// The settings of a context as text. Locations with equal settings share a context.
 type Recipe = Vec<u8>;
 
 /// The contexts of the configuration that is being read.
@@ -41,9 +40,8 @@ pub fn forget() {
     CONTEXTS.0.take();
 }
 
-/// The context for the location that is being merged, see
-/// [`TlsSettings::being_merged`]. `None` if it cannot be made; the reason was
-/// logged.
+/// The context for the location that is being merged, see [`TlsSettings::being_merged`]. `None` if
+/// it cannot be made; the reason was logged.
 pub fn context(cf: Conf) -> Option<Context> {
     match TlsSettings::being_merged(cf) {
         None => Some(Context::None),
@@ -51,8 +49,8 @@ pub fn context(cf: Conf) -> Option<Context> {
     }
 }
 
-/// The context for the http block, see [`TlsSettings::of_http_block`]. Locations
-/// with the same settings share it.
+/// The context for the http block, see [`TlsSettings::of_http_block`]. Locations with the same
+/// settings share it.
 pub fn http_context(cf: Conf) -> Context {
     let Some(settings) = TlsSettings::of_http_block(cf) else {
         return Context::None;
@@ -72,8 +70,7 @@ pub fn http_context(cf: Conf) -> Context {
     Context::Made(context)
 }
 
-/// The settings are those of the configuration, and so is the log, which the
-/// context has later.
+/// The settings are those of the configuration, and so is the log, which the context has later.
 fn context_of(cf: Conf, mut settings: TlsSettings, log: Log) -> Option<NonNull<ngx_ssl_t>> {
     for name in [&mut settings.trusted_certificate, &mut settings.crl] {
         if name.len != 0 && !cf.complete_path(name) {
@@ -121,8 +118,7 @@ fn create(cf: Conf, mut settings: TlsSettings, log: Log) -> Option<NonNull<ngx_s
         settings.certificate_keys.as_ptr(),
     );
     let cf = cf.as_ptr();
-    // SAFETY: the configuration being read has a pool and a log, and the
-    // settings are its own.
+    // SAFETY: the configuration being read has a pool and a log, and the settings are its own.
     unsafe {
         let context = NonNull::new(ngx_pcalloc((*cf).pool, size_of::<ngx_ssl_t>()))?;
         let context = context.cast::<ngx_ssl_t>();

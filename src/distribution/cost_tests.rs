@@ -1,6 +1,6 @@
 //! What tables take. Times are printed, and not compared:
 //!
-//!     cargo test --release --no-default-features --lib distribution::cost -- --nocapture
+//! cargo test --release --no-default-features --lib distribution::cost -- --nocapture
 
 use std::hint::black_box;
 use std::time::Instant;

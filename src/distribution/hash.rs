@@ -1,5 +1,4 @@
-//! Hash functions of keys, as libmemcached and twemproxy have them: all give
-//! 32 bits.
+//! Hash functions of keys, as libmemcached and twemproxy have them: all give 32 bits.
 
 /// A hash function of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,8 +9,7 @@ pub enum KeyHash {
     Crc,
     /// Jenkins's one-at-a-time: libmemcached's default.
     OneAtATime,
-    /// What libmemcached and twemproxy call FNV-1a of 64 bits; they compute
-    /// its lower half only.
+    /// What libmemcached and twemproxy call FNV-1a of 64 bits; they compute its lower half only.
     Fnv1a64,
 }
 

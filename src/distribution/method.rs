@@ -1,5 +1,4 @@
-//! The methods, and how a configuration names them:
-//! `ketama [hash=NAME] [hash_tag=XY]`.
+//! The methods, and how a configuration names them: `ketama [hash=NAME] [hash_tag=XY]`.
 
 use std::fmt;
 
@@ -12,8 +11,7 @@ pub enum Scheme {
     Consistent,
     /// nginx's `hash`; Perl's Cache::Memcached.
     Crc,
-    /// libmemcached's weighted ketama (php's `OPT_LIBKETAMA_COMPATIBLE`),
-    /// twemproxy's ketama.
+    /// libmemcached's weighted ketama (php's `OPT_LIBKETAMA_COMPATIBLE`), twemproxy's ketama.
     Ketama,
     /// libmemcached's ketama without weights (pylibmc's `ketama`).
     KetamaUnweighted,
@@ -143,8 +141,8 @@ impl Method {
         self.hash
     }
 
-    /// Whether it is the key as the caller gave it that is hashed: nginx hashes
-    /// a variable before it escapes it. All others hash what is sent.
+    /// Whether it is the key as the caller gave it that is hashed: nginx hashes a variable before
+    /// it escapes it. All others hash what is sent.
     pub fn hashes_unescaped(self) -> bool {
         matches!(self.scheme, Scheme::Consistent | Scheme::Crc)
     }
@@ -154,8 +152,8 @@ impl Method {
         self.scheme == Scheme::Crc
     }
 
-    /// The part of a key that is hashed: with `hash_tag={}`, what is between
-    /// the first `{` and the first `}` behind it, unless it is empty.
+    /// The part of a key that is hashed: with `hash_tag={}`, what is between the first `{` and the
+    /// first `}` behind it, unless it is empty.
     pub fn hashed_part(self, key: &[u8]) -> &[u8] {
         self.tag
             .and_then(|[first, last]| {

@@ -1,6 +1,5 @@
-//! Which server of several has a key: the distributions that clients of
-//! memcached agree on, each to the byte. Pure: keys, names and weights in, the
-//! index of a server out.
+//! Which server of several has a key: the distributions that clients of memcached agree on, each to
+//! the byte. Pure: keys, names and weights in, the index of a server out.
 //!
 //! | file | subject |
 //! |---|---|

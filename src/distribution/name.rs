@@ -1,5 +1,5 @@
-//! What of a server's name is hashed. A name is what the configuration says
-//! behind `server`: `a:11211`, `a`, `[::1]:11211`, `unix:/path`.
+//! What of a server's name is hashed. A name is what the configuration says behind `server`:
+//! `a:11211`, `a`, `[::1]:11211`, `unix:/path`.
 
 /// memcached's port, which ketama leaves out.
 const DEFAULT_PORT: &[u8] = b"11211";
@@ -36,8 +36,8 @@ pub fn has_port(name: &[u8]) -> bool {
     !matches!(parts(name), Parts::Host(_, None))
 }
 
-/// The name by which ketama knows a server, as libmemcached has it: without
-/// memcached's port, without brackets, and a path with the port 0.
+/// The name by which ketama knows a server, as libmemcached has it: without memcached's port,
+/// without brackets, and a path with the port 0.
 pub fn ketama_name(name: &[u8]) -> Vec<u8> {
     match parts(name) {
         Parts::Unix(path) => [path, b":0"].concat(),

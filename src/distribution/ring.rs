@@ -1,5 +1,4 @@
-//! Points on a ring: a key belongs to the server of the first point from its
-//! hash on.
+//! Points on a ring: a key belongs to the server of the first point from its hash on.
 
 use std::collections::TryReserveError;
 use std::io::Write as _;
@@ -7,8 +6,8 @@ use std::io::Write as _;
 use super::hash::{KeyHash, md5_words};
 use super::name::{Parts, parts};
 
-/// Points of a server of weight 1 on nginx's ring, and of an average one on
-/// that of weighted ketama.
+/// Points of a server of weight 1 on nginx's ring, and of an average one on that of weighted
+/// ketama.
 pub const POINTS: usize = 160;
 
 /// Points of a server on the ring of unweighted ketama.
@@ -28,8 +27,8 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// The ring of nginx's `hash … consistent`. `members`: names as written
-    /// behind `server`, and weights.
+    /// The ring of nginx's `hash … consistent`. `members`: names as written behind `server`, and
+    /// weights.
     pub fn consistent(members: &[(&[u8], u32)]) -> Result<Ring, TryReserveError> {
         let of = |weight: u32| POINTS.saturating_mul(weight as usize);
         let mut ring = Ring::with_room(members.iter().map(|(_, weight)| of(*weight)).sum())?;
@@ -58,8 +57,7 @@ impl Ring {
         Ok(ring)
     }
 
-    /// The ring of weighted ketama. `members`: [`super::ketama_name`]s and
-    /// weights.
+    /// The ring of weighted ketama. `members`: [`super::ketama_name`]s and weights.
     pub fn ketama(members: &[(Vec<u8>, u32)]) -> Result<Ring, TryReserveError> {
         let sum = members.iter().map(|(_, weight)| u64::from(*weight)).sum();
         let digests = |weight| digests(weight, sum, members.len());
@@ -99,8 +97,7 @@ impl Ring {
         Ok(ring)
     }
 
-    /// The server of a hash, and behind it those of the following points, once
-    /// around.
+    /// The server of a hash, and behind it those of the following points, once around.
     pub fn walk(&self, hash: u32) -> impl Iterator<Item = usize> {
         let at = self.points.partition_point(|point| point.hash < hash);
         let (before, from) = self.points.split_at(at);
@@ -113,8 +110,8 @@ impl Ring {
     }
 }
 
-/// Of a server's points four come from one digest. libmemcached computes their
-/// number in binary32, from left to right.
+/// Of a server's points four come from one digest. libmemcached computes their number in binary32,
+/// from left to right.
 fn digests(weight: u32, sum: u64, servers: usize) -> usize {
     let share = weight as f32 / sum as f32;
     (share * POINTS as f32 / 4.0 * servers as f32 + 1e-10).floor() as usize

@@ -7,8 +7,8 @@ use super::name::ketama_name;
 use super::ring::Ring;
 use super::wheel::Wheel;
 
-/// Sum of weights on the ring of nginx's `hash … consistent`. Each costs 160
-/// points of 8 bytes: 5 MiB in all.
+/// Sum of weights on the ring of nginx's `hash … consistent`. Each costs 160 points of 8 bytes: 5
+/// MiB in all.
 pub const MAX_CONSISTENT_WEIGHT: u64 = 4096;
 
 /// Servers in a list. Ketama has up to 160 points of 8 bytes for each.
@@ -60,8 +60,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// The table of a method for a list. What it takes is bounded; a ring of 25
-    /// servers takes about half a millisecond.
+    /// The table of a method for a list. What it takes is bounded; a ring of 25 servers takes about
+    /// half a millisecond.
     ///
     /// # Errors
     ///
@@ -92,9 +92,8 @@ impl Table {
         Ok(Table { method, shape })
     }
 
-    /// The first server in the order in which a key's are to be tried that
-    /// `wanted` accepts. The first of all is the key's own; `wanted` may be
-    /// asked for a server again.
+    /// The first server in the order in which a key's are to be tried that `wanted` accepts. The
+    /// first of all is the key's own; `wanted` may be asked for a server again.
     pub fn find(&self, key: &[u8], mut wanted: impl FnMut(usize) -> bool) -> Option<usize> {
         let key = self.method.hashed_part(key);
         let hash = || self.method.hash().of(key);

@@ -5,8 +5,7 @@ use std::io::Write as _;
 
 use super::hash::fifteen_bits;
 
-/// How often nginx hashes a key again when the server that it found is not
-/// usable.
+/// How often nginx hashes a key again when the server that it found is not usable.
 const REHASHES: u32 = 20;
 
 /// Servers in the order of the configuration, each as often as its weight says.
@@ -43,9 +42,9 @@ impl Wheel {
         (first..self.ends.len()).chain(0..first)
     }
 
-    /// nginx's `hash`: the server of a key, then those of the key hashed again,
-    /// `REHASHES` times. From the last one on follow the others in their order
-    /// (nginx goes on by round robin there, which a cache has no use for).
+    /// nginx's `hash`: the server of a key, then those of the key hashed again, `REHASHES` times.
+    /// From the last one on follow the others in their order (nginx goes on by round robin there,
+    /// which a cache has no use for).
     pub fn rehash<'a>(&'a self, key: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
         let mut sum = 0u64;
         let mut last = 0;

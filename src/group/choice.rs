@@ -32,8 +32,8 @@ pub struct Policy {
     pub method: Method,
     /// What becomes of the keys of a server that is down.
     pub failover: Failover,
-    /// Whether a disabled server gets a user's operation each `fail_timeout`.
-    /// If not, only checks find out that it is there again.
+    /// Whether a disabled server gets a user's operation each `fail_timeout`. If not, only checks
+    /// find out that it is there again.
     pub trials: bool,
 }
 
@@ -42,17 +42,15 @@ pub struct Policy {
 pub struct Choice {
     /// Its index.
     pub peer: usize,
-    /// It is a backup server, and what is stored there lives at most so many
-    /// seconds.
+    /// It is a backup server, and what is stored there lives at most so many seconds.
     pub gutter: Option<u32>,
-    /// It has failed before: what [`Health::choose`] changes is to be stored
-    /// before another operation chooses, and its success is to be told.
+    /// It has failed before: what [`Health::choose`] changes is to be stored before another
+    /// operation chooses, and its success is to be told.
     pub suspect: bool,
 }
 
 impl Choice {
-    /// The exptime with which a value is stored there. `now` is a time of the
-    /// epoch.
+    /// The exptime with which a value is stored there. `now` is a time of the epoch.
     pub fn exptime(&self, exptime: i64, now: i64) -> i64 {
         match self.gutter {
             Some(limit) => bounded_exptime(exptime, limit, now),
@@ -74,8 +72,7 @@ pub struct Group {
 #[derive(Debug)]
 struct Half {
     table: Table,
-    /// The peers of each server of the table: more than one where a name has
-    /// several addresses.
+    /// The peers of each server of the table: more than one where a name has several addresses.
     peers: Vec<Vec<usize>>,
 }
 
@@ -84,8 +81,8 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// If the list is not for the method, or there is no memory. An empty list
-    /// is a group that has no server for any key.
+    /// If the list is not for the method, or there is no memory. An empty list is a group that has
+    /// no server for any key.
     pub fn new(policy: Policy, peers: Vec<Peer>) -> Result<Group, BuildError> {
         if peers.len() > MAX_MEMBERS {
             return Err(BuildError::TooMany);
@@ -108,14 +105,13 @@ impl Group {
         &self.peers
     }
 
-    /// Whether there is only one server. nginx counts no failures of it, hence
-    /// never disables it.
+    /// Whether there is only one server. nginx counts no failures of it, hence never disables it.
     pub fn is_single(&self) -> bool {
         self.peers.len() == 1
     }
 
-    /// The server for a key. `tried` are those to which the operation could not
-    /// connect. `None`: no live upstreams.
+    /// The server for a key. `tried` are those to which the operation could not connect. `None`: no
+    /// live upstreams.
     pub fn choose(
         &self,
         key: &[u8],
@@ -156,8 +152,8 @@ impl Group {
 }
 
 impl Group {
-    /// The servers for the keys of one operation, in their order. Keys of a
-    /// server that gets a trial go there together.
+    /// The servers for the keys of one operation, in their order. Keys of a server that gets a
+    /// trial go there together.
     ///
     /// # Errors
     ///

@@ -1,8 +1,7 @@
 //! Lists of servers as ElastiCache and Memorystore give them.
 //!
-//! `config get cluster` is answered by
-//! `CONFIG cluster 0 LENGTH`, the text, and `END`; servers before 1.4.14 have
-//! the same text as the value of a key. The text is a version, and in the line
+//! `config get cluster` is answered by `CONFIG cluster 0 LENGTH`, the text, and `END`; servers
+//! before 1.4.14 have the same text as the value of a key. The text is a version, and in the line
 //! below it `host|ip|port`, separated by spaces.
 
 use std::net::IpAddr;
@@ -175,8 +174,8 @@ impl Node {
         })
     }
 
-    /// Its name, as a configuration would say it behind `server`: for
-    /// [`super::Peer::server`]. Without an address in the list, it is the host.
+    /// Its name, as a configuration would say it behind `server`: for [`super::Peer::server`].
+    /// Without an address in the list, it is the host.
     pub fn server(&self, kind: NameKind) -> String {
         let port = self.port;
         match (kind, self.ip) {

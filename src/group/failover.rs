@@ -1,5 +1,4 @@
-//! What becomes of the keys of a server that is down:
-//! `next | off | backup [exptime=TIME]`.
+//! What becomes of the keys of a server that is down: `next | off | backup [exptime=TIME]`.
 
 /// Seconds: above, memcached reads an exptime as a time of the epoch.
 pub const MAX_EXPTIME: u32 = 60 * 60 * 24 * 30;
@@ -73,8 +72,8 @@ impl Failover {
     }
 }
 
-/// The exptime of what is stored in a backup server: the caller's, but at most
-/// `limit` seconds from now. `now` is a time of the epoch.
+/// The exptime of what is stored in a backup server: the caller's, but at most `limit` seconds from
+/// now. `now` is a time of the epoch.
 pub fn bounded_exptime(exptime: i64, limit: u32, now: i64) -> i64 {
     let limit = i64::from(limit);
     match exptime {

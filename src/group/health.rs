@@ -22,8 +22,8 @@ pub struct Health {
 pub enum Failure {
     /// It is counted.
     Counted,
-    /// The server is disabled from now on, or still after the one trial that
-    /// its `fail_timeout` allows. To be logged.
+    /// The server is disabled from now on, or still after the one trial that its `fail_timeout`
+    /// allows. To be logged.
     Disabled,
 }
 
@@ -45,8 +45,7 @@ impl Health {
         self.max_fails > 0 && self.fails >= self.max_fails
     }
 
-    /// Whether commands may go to it. `trials`: one may, each `fail_timeout`,
-    /// while it is disabled.
+    /// Whether commands may go to it. `trials`: one may, each `fail_timeout`, while it is disabled.
     pub fn is_usable(&self, now: i64, trials: bool) -> bool {
         !self.down && (!self.is_disabled() || trials && self.is_due(now))
     }

@@ -1,5 +1,5 @@
-//! A group whose list nginx does not know, e.g. one that was discovered:
-//! failures are counted here, as nginx would.
+//! A group whose list nginx does not know, e.g. one that was discovered: failures are counted here,
+//! as nginx would.
 
 use std::collections::TryReserveError;
 
@@ -84,8 +84,7 @@ impl Local {
             .map_or(Failure::Counted, |state| state.fail(now))
     }
 
-    /// An operation with this server was answered. True if it was disabled and
-    /// is used again.
+    /// An operation with this server was answered. True if it was disabled and is used again.
     pub fn succeed(&mut self, peer: &Peer) -> bool {
         self.state(peer).is_some_and(Health::succeed)
     }
@@ -95,16 +94,15 @@ impl Local {
         self.state(peer).is_some_and(Health::revive)
     }
 
-    /// That of a server, unless it is the only one: as nginx, which counts
-    /// nothing for that.
+    /// That of a server, unless it is the only one: as nginx, which counts nothing for that.
     fn state(&mut self, peer: &Peer) -> Option<&mut Health> {
         let single = self.group.is_single();
         let at = self.group.peers().iter().position(|known| known == peer)?;
         self.states.get_mut(at).filter(|_| !single)
     }
 
-    /// Puts another list in place. Servers that stay keep what was counted for
-    /// them. Returns those whose address is gone.
+    /// Puts another list in place. Servers that stay keep what was counted for them. Returns those
+    /// whose address is gone.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! Many servers used as one: which of them takes a key while some are down.
-//! Pure: names, numbers and times in, indexes out.
+//! Many servers used as one: which of them takes a key while some are down. Pure: names, numbers
+//! and times in, indexes out.
 //!
 //! | file | subject |
 //! |---|---|

@@ -19,8 +19,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Where to connect to, as one says it to `connect`: an address, with
-    /// brackets for IPv6, and a port, or `unix:/path` and none.
+    /// Where to connect to, as one says it to `connect`: an address, with brackets for IPv6, and a
+    /// port, or `unix:/path` and none.
     pub fn endpoint(&self) -> (&[u8], Option<u16>) {
         match parts(&self.name) {
             Parts::Host(host, Some(port)) => {
@@ -32,8 +32,7 @@ impl Peer {
     }
 }
 
-/// Those of `old`, by index, whose address is not in `new`. Their connections
-/// are to be closed.
+/// Those of `old`, by index, whose address is not in `new`. Their connections are to be closed.
 ///
 /// # Errors
 ///
@@ -49,8 +48,8 @@ pub fn vanished(old: &[Peer], new: &[Peer]) -> Result<Vec<usize>, TryReserveErro
     Ok(gone)
 }
 
-/// For each of `new` the index that it had in `old`: the same server at the
-/// same address keeps what was counted for it.
+/// For each of `new` the index that it had in `old`: the same server at the same address keeps what
+/// was counted for it.
 ///
 /// # Errors
 ///

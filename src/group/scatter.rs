@@ -92,8 +92,7 @@ impl<T: Clone> Gather<T> {
         }
     }
 
-    /// The same for all of these places that have none yet: the error of their
-    /// server.
+    /// The same for all of these places that have none yet: the error of their server.
     pub fn fill(&mut self, places: &[usize], result: &T) {
         for place in places {
             self.put(*place, result.clone());

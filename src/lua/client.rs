@@ -15,8 +15,8 @@ pub fn build(lua: &Lua) -> mlua::Result<Table> {
     super::shared(lua)?.get("client")
 }
 
-/// `attach(id, multiplex, host, port)`: whether the session, which has nothing, is attached to shared
-/// connections now. If not, `connect` has to be called.
+/// `attach(id, multiplex, host, port)`: whether the session, which has nothing, is attached to
+/// shared connections now. If not, `connect` has to be called.
 pub fn attach(stack: Stack) -> c_int {
     let (Some(key), Some(request)) = (handle::id_argument(stack, 1), stack.running_request())
     else {

@@ -1,8 +1,8 @@
-//! memcached commands. The first argument of each is where the command goes:
-//! a `sock`, the id of its session, or an open pipeline.
+//! memcached commands. The first argument of each is where the command goes: a `sock`, the id of
+//! its session, or an open pipeline.
 //!
-//! Keys come as `key, escape`: with `escape` the default transform is applied
-//! while the command is encoded.
+//! Keys come as `key, escape`: with `escape` the default transform is applied while the command is
+//! encoded.
 
 use std::ffi::c_int;
 
@@ -17,8 +17,8 @@ use super::suspend::{ask, cannot_wait, go_on, question};
 use crate::protocol::{Arith, Command, Key, Verb};
 use crate::transport::{self, CallError, Caller, Commands, Error, Rejected, not_connected};
 
-/// Storage commands by the names that the glue knows. The glue gets their
-/// indices in this list as `native.verbs`.
+/// Storage commands by the names that the glue knows. The glue gets their indices in this list as
+/// `native.verbs`.
 pub const VERBS: [(&str, Verb); 6] = [
     ("SET", Verb::Set),
     ("ADD", Verb::Add),
@@ -64,8 +64,8 @@ pub fn run(stack: Stack, returns: u8, command: &Command<'_>) -> c_int {
     go_on(stack, returns, next)
 }
 
-/// The key at `index`; whether to escape it is at the next index. Raises an
-/// error if a transform returned neither a string nor a number.
+/// The key at `index`; whether to escape it is at the next index. Raises an error if a transform
+/// returned neither a string nor a number.
 pub fn key<'a>(stack: Stack, index: c_int) -> Key<'a> {
     Key {
         bytes: stack.required_text(index, "key"),
@@ -90,8 +90,8 @@ pub fn get<const CAS: bool>(stack: Stack) -> c_int {
     )
 }
 
-/// `get_many(sock, keys, escape, cas, unescape)`; the keys are strings in an
-/// array. With `unescape` the keys of the result are unescaped natively.
+/// `get_many(sock, keys, escape, cas, unescape)`; the keys are strings in an array. With `unescape`
+/// the keys of the result are unescaped natively.
 pub fn get_many(stack: Stack) -> c_int {
     let keys = keys(stack, 2);
     let cas = flag(stack, 4);
@@ -147,8 +147,7 @@ pub fn keys<'a>(stack: Stack, index: c_int) -> Vec<Key<'a>> {
     stack.reserve(&mut keys, len);
     for at in 1..=len {
         let Ok(at) = c_int::try_from(at) else { break };
-        // SAFETY: the glue passes strings, and nobody changes the table while
-        // this runs.
+        // SAFETY: the glue passes strings, and nobody changes the table while this runs.
         let bytes = match unsafe { table.string(at) } {
             Ok(bytes) => bytes,
             Err(LUA_TNIL) => b"",

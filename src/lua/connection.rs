@@ -1,5 +1,5 @@
-//! Connecting, keepalive, timeouts and closing: the methods of `sock` that
-//! cosockets have, with their arguments, results and errors.
+//! Connecting, keepalive, timeouts and closing: the methods of `sock` that cosockets have, with
+//! their arguments, results and errors.
 
 use std::ffi::c_int;
 
@@ -43,13 +43,12 @@ struct Options {
     backlog: Option<usize>,
 }
 
-/// How many arguments the glue inserts between `sock` and the user's arguments:
-/// the id, the three timeouts, and the option `multiplex` (-1: share no
-/// connections).
+/// How many arguments the glue inserts between `sock` and the user's arguments: the id, the three
+/// timeouts, and the option `multiplex` (-1: share no connections).
 const ADDED: c_int = 5;
 
-/// `connect(sock, id, connect_timeout, send_timeout, read_timeout, multiplex,
-/// host, port?, options?)`
+/// `connect(sock, id, connect_timeout, send_timeout, read_timeout, multiplex, host, port?,
+/// options?)`
 pub fn connect(stack: Stack) -> c_int {
     let top = stack.top() - ADDED;
     if !(2..=4).contains(&top) {
@@ -152,8 +151,8 @@ fn kept_timeouts(stack: Stack) -> Timeouts {
     }
 }
 
-/// Whether and how the `sock` that connects shares connections. The option of
-/// `new`, which is at the index `option`, takes precedence over the location's directive.
+/// Whether and how the `sock` that connects shares connections. The option of `new`, which is at
+/// the index `option`, takes precedence over the location's directive.
 pub fn multiplex(stack: Stack, request: Request, option: c_int) -> Multiplex {
     let mut multiplex = LocConf::of(request).multiplex();
     let said = stack.number(option);
@@ -278,8 +277,7 @@ pub fn settimeouts(stack: Stack) -> c_int {
     )
 }
 
-/// Stores the timeouts in `sock` for later connections, and passes them to the
-/// session.
+/// Stores the timeouts in `sock` for later connections, and passes them to the session.
 fn store_timeouts(stack: Stack, timeouts: Timeouts) -> c_int {
     let sock = stack.check_table(1);
     let session = handle::session_of(stack, sock);

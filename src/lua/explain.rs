@@ -1,5 +1,5 @@
-//! Lines in error.log that explain what the caller did, where Lua is told no more than the
-//! pure-Lua library would tell: mostly at level `warn`, and not again and again.
+//! Lines in error.log that explain what the caller did, where Lua is told no more than the pure-Lua
+//! library would tell: mostly at level `warn`, and not again and again.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::fmt;

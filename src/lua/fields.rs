@@ -2,8 +2,8 @@
 
 use std::ffi::c_int;
 
-/// The id of the session as a number. It is false before the first connect.
-/// After closing it stays, and finds no session.
+/// The id of the session as a number. It is false before the first connect. After closing it stays,
+/// and finds no session.
 pub const ID: c_int = 1;
 /// The timeouts in milliseconds, for later connections.
 pub const CONNECT_TIMEOUT: c_int = 2;
@@ -17,8 +17,7 @@ const HOST: c_int = 5;
 const PORT: c_int = 6;
 /// The userdata whose collection ends the session.
 pub const HANDLE: c_int = 7;
-/// How many connections to share; -1: none; false: as the location's directive
-/// says.
+/// How many connections to share; -1: none; false: as the location's directive says.
 const MULTIPLEX: c_int = 8;
 /// The client certificate, a pointer of ngx.ssl.
 const CERTIFICATE: c_int = 9;
@@ -45,8 +44,7 @@ const ALL: &[(&str, c_int)] = &[
     ("GROUP", GROUP),
 ];
 
-/// A chunk of the glue with numbers in the place of names: `sock[ID]` becomes
-/// `sock[1]`.
+/// A chunk of the glue with numbers in the place of names: `sock[ID]` becomes `sock[1]`.
 pub fn with_indices(chunk: &str) -> String {
     ALL.iter().fold(chunk.to_owned(), |chunk, (name, index)| {
         chunk.replace(&format!("[{name}]"), &format!("[{index}]"))

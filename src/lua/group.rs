@@ -1,5 +1,5 @@
-//! Servers used as one: what the glue of groups asks. A group is named by its
-//! `upstream` block; its servers are those that nginx has at the moment.
+//! Servers used as one: what the glue of groups asks. A group is named by its `upstream` block; its
+//! servers are those that nginx has at the moment.
 
 use std::borrow::Cow;
 use std::ffi::c_int;
@@ -34,8 +34,8 @@ fn meant(stack: Stack, request: Request) -> Result<Option<Servers>, UpstreamErro
     Servers::named(request, host)
 }
 
-/// `group_for(host, port?)`: the name of the block that `connect` means; nothing
-/// if it means a server; or `nil, err`
+/// `group_for(host, port?)`: the name of the block that `connect` means; nothing if it means a
+/// server; or `nil, err`
 pub fn name_for(stack: Stack) -> c_int {
     let request = stack.request();
     let found = meant(stack, request).and_then(|servers| match servers {
@@ -62,8 +62,7 @@ fn with<R>(stack: Stack, f: impl FnOnce(&mut Current) -> R) -> Result<R, String>
     }
 }
 
-/// The key at the indexes 2 and 3 as it is hashed. Else what the glue returns:
-/// `false, answer`.
+/// The key at the indexes 2 and 3 as it is hashed. Else what the glue returns: `false, answer`.
 fn hashed(stack: Stack, group: &Group) -> Result<Vec<u8>, c_int> {
     let key = Key {
         bytes: stack.required_text(2, "key"),
@@ -85,10 +84,10 @@ fn hashed(stack: Stack, group: &Group) -> Result<Vec<u8>, c_int> {
     Ok(sent.unwrap_or_default().to_vec())
 }
 
-/// `group_choose(name, key, escape, tried…)`: the name of the server that takes
-/// the key, its host, its port or nil, whether it has failed before, and how long
-/// a value may live there or nil. `false, answer` if the key is refused; `nil,
-/// err` if there is no server. `tried` are names of servers.
+/// `group_choose(name, key, escape, tried…)`: the name of the server that takes the key, its host,
+/// its port or nil, whether it has failed before, and how long a value may live there or nil.
+/// `false, answer` if the key is refused; `nil, err` if there is no server. `tried` are names of
+/// servers.
 pub fn choose(stack: Stack) -> c_int {
     let group = match with(stack, |current| current.group().clone()) {
         Ok(group) => group,
@@ -131,8 +130,8 @@ fn push_number(stack: Stack, number: Option<i64>) {
     }
 }
 
-/// `group_server_of(name, key, escape)`: the name of the server that would take
-/// the key now, or `false, answer`, or `nil, err`. Nothing is written down.
+/// `group_server_of(name, key, escape)`: the name of the server that would take the key now, or
+/// `false, answer`, or `nil, err`. Nothing is written down.
 pub fn server_of(stack: Stack) -> c_int {
     let mut states: Vec<Health> = Vec::new();
     let looked = with(stack, |current| current.look(&mut states));
@@ -155,8 +154,7 @@ pub fn server_of(stack: Stack) -> c_int {
     }
 }
 
-/// Calls `f` with a server of a group: `(name, server)`. `None`: it is not in the
-/// list any more.
+/// Calls `f` with a server of a group: `(name, server)`. `None`: it is not in the list any more.
 fn with_server<R>(stack: Stack, f: impl FnOnce(&mut Current, &Peer) -> R) -> Option<R> {
     let server = stack.required_text(2, "server");
     let found = with(stack, |current| {
@@ -199,8 +197,8 @@ fn tell(stack: Stack, level: u32, what: &str) {
     });
 }
 
-/// `group_exptime(exptime, limit)`: the exptime of what lives at most so many
-/// seconds. What is no number stays, for the command to refuse.
+/// `group_exptime(exptime, limit)`: the exptime of what lives at most so many seconds. What is no
+/// number stays, for the command to refuse.
 pub fn exptime(stack: Stack) -> c_int {
     let text = stack.text(1).unwrap_or(b"0");
     let number = str::from_utf8(text).ok().and_then(|text| text.parse().ok());
@@ -224,18 +222,16 @@ pub fn drop_session(stack: Stack) -> c_int {
     0
 }
 
-/// `is_lost(id)`: whether the session of this id has no connection, nor is about
-/// to have one.
+/// `is_lost(id)`: whether the session of this id has no connection, nor is about to have one.
 pub fn is_lost(stack: Stack) -> c_int {
     let lost = handle::id_argument(stack, 1).is_none_or(transport::is_lost);
     stack.push(Value::Boolean(lost));
     1
 }
 
-/// `group_split(name, keys, escape, cas)`: for each server that takes some of
-/// the keys an array of its name, its host, its port or false, whether it has
-/// failed before, and its keys; in an array, followed by the number of keys that
-/// no server takes. `nil, err` if the keys are refused.
+/// `group_split(name, keys, escape, cas)`: for each server that takes some of the keys an array of
+/// its name, its host, its port or false, whether it has failed before, and its keys; in an array,
+/// followed by the number of keys that no server takes. `nil, err` if the keys are refused.
 pub fn split(stack: Stack) -> c_int {
     let mut keys = commands::keys(stack, 2);
     let cas = stack.boolean(4);
@@ -301,8 +297,8 @@ fn as_hashed(key: Key<'_>, unescaped: bool) -> Cow<'_, [u8]> {
     Cow::Owned(sent)
 }
 
-/// `begin_many(id, keys, escape, cas, unescape)`: true if the command was sent,
-/// and [`wait_many`] is to be called; or its result
+/// `begin_many(id, keys, escape, cas, unescape)`: true if the command was sent, and [`wait_many`]
+/// is to be called; or its result
 pub fn begin_many(stack: Stack) -> c_int {
     let keys = commands::keys(stack, 2);
     let cas = stack.boolean(4);

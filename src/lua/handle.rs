@@ -1,10 +1,9 @@
-//! Handles: Lua objects hold generational ids instead of pointers. An id that
-//! outlives its object, or any other value in its place, finds nothing.
+//! Handles: Lua objects hold generational ids instead of pointers. An id that outlives its object,
+//! or any other value in its place, finds nothing.
 //!
-//! A pipeline is a userdata that contains its id. A connected `sock` holds its
-//! session's id as a number, which is quick to pass, and a userdata whose
-//! collection ends the session. Creating and collecting userdata is slow, so
-//! the userdata of a closed `sock` is reused for the next one.
+//! A pipeline is a userdata that contains its id. A connected `sock` holds its session's id as a
+//! number, which is quick to pass, and a userdata whose collection ends the session. Creating and
+//! collecting userdata is slow, so the userdata of a closed `sock` is reused for the next one.
 
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -19,8 +18,8 @@ use super::stack::{Stack, native};
 use crate::ngx_lua::{State, Table, Value};
 use crate::transport::{self, SessionKey};
 
-/// Upvalues of the functions that [`with_spares`] makes: the number of spare
-/// handles, and a table of them.
+/// Upvalues of the functions that [`with_spares`] makes: the number of spare handles, and a table
+/// of them.
 const SPARES_COUNT: c_int = lua_upvalueindex(1);
 const SPARES: c_int = lua_upvalueindex(2);
 
@@ -29,8 +28,8 @@ const MAX_SPARES: u64 = 256;
 
 /// Commands a handle names. Each kind has a metatable of its own.
 pub struct HandleKind {
-    /// The first word of its handles, so that no other userdata is taken for
-    /// one. The second is the id.
+    /// The first word of its handles, so that no other userdata is taken for one. The second is the
+    /// id.
     pub magic: u64,
     /// `__gc` of its handles.
     pub collect: lua_CFunction,
@@ -79,8 +78,8 @@ pub fn failure_argument<'a>(stack: Stack, index: c_int) -> Option<&'a [u8]> {
     }
 }
 
-/// The session that the glue passed at `index`: by its id or, as
-/// [`session`] takes it, by its `sock`.
+/// The session that the glue passed at `index`: by its id or, as [`session`] takes it, by its
+/// `sock`.
 pub fn session_argument(stack: Stack, index: c_int) -> Option<SessionKey> {
     let found = id_argument(stack, index);
     match found {
@@ -89,8 +88,7 @@ pub fn session_argument(stack: Stack, index: c_int) -> Option<SessionKey> {
     }
 }
 
-/// The session of the `sock` at `index`. Raises an error if that is not a
-/// table.
+/// The session of the `sock` at `index`. Raises an error if that is not a table.
 pub fn session(stack: Stack, index: c_int) -> Option<SessionKey> {
     session_of(stack, stack.check_table(index))
 }
@@ -107,8 +105,8 @@ pub fn session_of(stack: Stack, sock: Table) -> Option<SessionKey> {
     None
 }
 
-/// As [`session`], for calls in which the glue passes the id of `sock` as well.
-/// `None` also if the session was closed.
+/// As [`session`], for calls in which the glue passes the id of `sock` as well. `None` also if the
+/// session was closed.
 #[inline(always)]
 pub fn session_with_id(stack: Stack, sock: Table, id: c_int) -> Option<SessionKey> {
     let number = stack.number(id);
@@ -163,8 +161,8 @@ impl<'a> Spares<'a> {
     #[inline(always)]
     fn of(stack: Stack) -> Option<Spares<'a>> {
         let count = stack.userdata(SPARES_COUNT).cast::<Cell<u64>>();
-        // SAFETY: no other function of this module has a userdata as its first
-        // upvalue. These have the count, and a table as the second.
+        // SAFETY: no other function of this module has a userdata as its first upvalue. These have
+        // the count, and a table as the second.
         unsafe {
             Some(Spares {
                 count: count.as_ref()?,
@@ -173,8 +171,7 @@ impl<'a> Spares<'a> {
         }
     }
 
-    /// Takes one out of the table, where it would outlive its `sock`, and pushes
-    /// it.
+    /// Takes one out of the table, where it would outlive its `sock`, and pushes it.
     #[inline(always)]
     fn push_one(&self, stack: Stack) -> Option<NewHandle<'a>> {
         let count = self.count.get();
@@ -210,8 +207,7 @@ impl NewHandle<'_> {
         std::ptr::from_ref(self.handle).addr()
     }
 
-    /// Puts the handle into the `sock`, which has none, and makes it that of
-    /// this session.
+    /// Puts the handle into the `sock`, which has none, and makes it that of this session.
     pub fn give(self, stack: Stack, sock: Table, key: SessionKey) {
         let [_, id] = self.handle;
         id.set(key.to_bits());
@@ -224,9 +220,8 @@ impl NewHandle<'_> {
     }
 }
 
-/// Keeps the handle of the `sock`, whose session was retired and had a handle at
-/// this address. The id stays in the `sock` and finds nothing. Only for functions
-/// made by [`set_with_spares`].
+/// Keeps the handle of the `sock`, whose session was retired and had a handle at this address. The
+/// id stays in the `sock` and finds nothing. Only for functions made by [`set_with_spares`].
 #[inline(always)]
 pub fn detach(stack: Stack, sock: Table, address: Option<usize>) {
     let Some(address) = address else { return };
@@ -234,8 +229,8 @@ pub fn detach(stack: Stack, sock: Table, address: Option<usize>) {
         return;
     };
     let count = spares.count.get();
-    // Only the handle of that session is kept, whatever Lua code has put into the
-    // table. In this order, because growing the table may raise an error.
+    // Only the handle of that session is kept, whatever Lua code has put into the table. In this
+    // order, because growing the table may raise an error.
     if count < MAX_SPARES
         && spares
             .table

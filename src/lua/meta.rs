@@ -1,5 +1,4 @@
-//! Meta commands: `meta_get`, `meta_set`, `meta_delete`, `meta_arith`. Their
-//! options are a table.
+//! Meta commands: `meta_get`, `meta_set`, `meta_delete`, `meta_arith`. Their options are a table.
 
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -21,11 +21,10 @@
 //! | `status` | the Lua module `resty.memcached.status` |
 //! | `explain` | lines in error.log that explain what the caller did |
 //!
-//! A method that may wait consists of two C functions: `start` sends and
-//! yields, `finish` fetches the result. The reason is that a resumed `start`
-//! returns what ngx_lua's semaphore returns. The glue calls `finish(sock, id,
-//! start(id, …))`. If `start` has its results at once, it returns them, and
-//! `finish` passes them on.
+//! A method that may wait consists of two C functions: `start` sends and yields, `finish` fetches
+//! the result. The reason is that a resumed `start` returns what ngx_lua's semaphore returns. The
+//! glue calls `finish(sock, id, start(id, …))`. If `start` has its results at once, it returns
+//! them, and `finish` passes them on.
 
 mod client;
 mod commands;
@@ -70,8 +69,8 @@ const API_VERSION: &str = "0.17";
 /// The module's name for `require`.
 const NAME: &CStr = c"resty.memcached";
 
-/// The methods: chunks that run one after the other. Each is called with the
-/// native functions and with a table in which the chunks share functions.
+/// The methods: chunks that run one after the other. Each is called with the native functions and
+/// with a table in which the chunks share functions.
 const GLUE: &[&str] = &[
     include_str!("glue/sock.lua"),
     include_str!("glue/init.lua"),
@@ -112,11 +111,10 @@ pub const MODULES: [(&CStr, lua_CFunction); 4] = [
     (c"resty.memcached.client", open!(client::build)),
 ];
 
-/// `require` of an alias: it returns the same table, so a change to one shows
-/// in the other.
+/// `require` of an alias: it returns the same table, so a change to one shows in the other.
 pub unsafe extern "C-unwind" fn open_alias(state: *mut lua_State) -> c_int {
-    // SAFETY: as above; `require` is a global of every VM, and calling it
-    // needs two slots of the stack.
+    // SAFETY: as above; `require` is a global of every VM, and calling it needs two slots of the
+    // stack.
     unsafe {
         lua_getfield_(state, LUA_GLOBALSINDEX, c"require".as_ptr());
         lua_pushstring_(state, NAME.as_ptr());
@@ -170,8 +168,7 @@ fn native_table(
         set_functions(table, functions);
         more(state, table);
     };
-    // SAFETY: mlua passes the state of a C function that runs, and takes what was
-    // pushed.
+    // SAFETY: mlua passes the state of a C function that runs, and takes what was pushed.
     unsafe { lua.exec_raw((), |state| push(State::new(state))) }
 }
 

@@ -1,5 +1,5 @@
-//! The codec "php": values of Lua to text and flags as PHP has them, and back.
-//! JSON is left to the glue.
+//! The codec "php": values of Lua to text and flags as PHP has them, and back. JSON is left to the
+//! glue.
 
 use std::borrow::Cow;
 use std::ffi::c_int;
@@ -11,8 +11,8 @@ use super::zlib::inflate;
 use crate::codec::php::{Value, decode as read, encode as write, exact};
 use crate::conf::LocConf;
 
-/// `php_decode(text, flags)`: the value and the user's flags, or nil and an
-/// error; for JSON its text, the user's flags, and true.
+/// `php_decode(text, flags)`: the value and the user's flags, or nil and an error; for JSON its
+/// text, the user's flags, and true.
 pub fn decode(stack: Stack) -> c_int {
     let text = stack.required_text(1, "value");
     let flags = stack.required_text(2, "flags");

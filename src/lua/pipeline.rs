@@ -1,6 +1,5 @@
-//! Open pipelines: commands kept between `init_pipeline` and `commit_pipeline`.
-//! A pipeline belongs to no connection, so it survives `set_keepalive` and a
-//! reconnect.
+//! Open pipelines: commands kept between `init_pipeline` and `commit_pipeline`. A pipeline belongs
+//! to no connection, so it survives `set_keepalive` and a reconnect.
 
 use std::ffi::c_int;
 
@@ -50,8 +49,7 @@ pub fn length(stack: Stack) -> c_int {
     1
 }
 
-/// Adds a command. A refused one takes a place in the results and does not
-/// affect the others.
+/// Adds a command. A refused one takes a place in the results and does not affect the others.
 pub fn queue(stack: Stack, key: PipelineKey, returns: u8, command: &Command<'_>) -> c_int {
     match transport::add_command(key, returns, command) {
         Ok(()) => {}
@@ -88,9 +86,8 @@ pub fn commit(stack: Stack) -> c_int {
     }
 }
 
-/// Nothing of a pipeline was sent, because of what its server cannot do, or may
-/// not be able to do. It is asked, or some commands are refused. Then the
-/// pipeline is to be committed again.
+/// Nothing of a pipeline was sent, because of what its server cannot do, or may not be able to do.
+/// It is asked, or some commands are refused. Then the pipeline is to be committed again.
 #[cold]
 fn refuse(stack: Stack, session: SessionKey, id: PipelineKey, refused: &Refused) -> c_int {
     if let Some(question) = question(refused) {
@@ -105,8 +102,7 @@ fn refuse(stack: Stack, session: SessionKey, id: PipelineKey, refused: &Refused)
     stack.failure(1, refused)
 }
 
-/// `finish_commit(pipeline, sock, id, commit(id, pipeline))`, see
-/// [`super::results::finish`]
+/// `finish_commit(pipeline, sock, id, commit(id, pipeline))`, see [`super::results::finish`]
 pub fn finish_commit(stack: Stack) -> c_int {
     if stack.kind(4) != LUA_TBOOLEAN {
         return stack.top() - 3;
@@ -126,8 +122,8 @@ pub fn finish_commit(stack: Stack) -> c_int {
     }
 }
 
-/// The results of a pipeline: a table with a table for each command, holding
-/// what its method would have returned.
+/// The results of a pipeline: a table with a table for each command, holding what its method would
+/// have returned.
 fn push_outcome(stack: Stack, key: PipelineKey, outcome: Outcome) -> c_int {
     let (replies, failure) = match outcome {
         Outcome::Replies(replies, failure) => (replies, failure),
@@ -153,8 +149,7 @@ fn push_outcome(stack: Stack, key: PipelineKey, outcome: Outcome) -> c_int {
                     transport::recycle(reply);
                 }
                 None => {
-                    // the commands after the failed one find the connection
-                    // closed
+                    // the commands after the failed one find the connection closed
                     let error = failure.take().unwrap_or_else(|| {
                         not_connected(stack.request(), "receive", Error::Closed)
                     });
@@ -184,9 +179,8 @@ fn put_failure(
     results.put_packed(at, || stack.failure(Returns::nils(returns), error), room);
 }
 
-/// What LuaJIT makes for the expression `{ f() }`, if `f` returns so many values:
-/// so `#` finds the same border in `{ nil, err }` or `{ nil, nil, err }` as it
-/// does there.
+/// What LuaJIT makes for the expression `{ f() }`, if `f` returns so many values: so `#` finds the
+/// same border in `{ nil, err }` or `{ nil, nil, err }` as it does there.
 fn room(count: c_int) -> usize {
     match count.unsigned_abs() as usize {
         0..=2 => 2,

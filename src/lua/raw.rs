@@ -1,5 +1,5 @@
-//! `sock:send` and `sock:receive`, for users who speak the protocol
-//! themselves. Arguments, results and errors are those of cosockets.
+//! `sock:send` and `sock:receive`, for users who speak the protocol themselves. Arguments, results
+//! and errors are those of cosockets.
 
 use std::ffi::c_int;
 

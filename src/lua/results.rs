@@ -73,16 +73,15 @@ impl Returns {
     }
 }
 
-/// What is returned instead of results where the server had to be asked what it
-/// can do: the command is to be started again. No result of one that needs it is
-/// this number.
+/// What is returned instead of results where the server had to be asked what it can do: the command
+/// is to be started again. No result of one that needs it is this number.
 ///
-/// An older server would take a value for commands or ignore an option. So the
-/// first meta command on a connection asks for the version.
+/// An older server would take a value for commands or ignore an option. So the first meta command
+/// on a connection asks for the version.
 pub const AGAIN: i64 = 0;
 
-/// Upvalue of `finish::<{ Returns::GET }>`: the string `"0"`. Most flags are 0,
-/// and pushing an upvalue is cheaper than interning a string.
+/// Upvalue of `finish::<{ Returns::GET }>`: the string `"0"`. Most flags are 0, and pushing an
+/// upvalue is cheaper than interning a string.
 const ZERO: c_int = lua_upvalueindex(1);
 
 /// `finish::<{ Returns::GET }>`.
@@ -90,9 +89,8 @@ pub fn finish_get() -> Value<'static> {
     Value::Function(native!(finish::<{ Returns::GET }>), &[Value::Bytes(b"0")])
 }
 
-/// `finish(sock, id, start(id, …))`: the results of `start` or, after a
-/// semaphore has resumed it, those of the operation. A semaphore's first result
-/// is a boolean, which no `start` returns.
+/// `finish(sock, id, start(id, …))`: the results of `start` or, after a semaphore has resumed it,
+/// those of the operation. A semaphore's first result is a boolean, which no `start` returns.
 pub fn finish<const SHAPE: u8>(stack: Stack) -> c_int {
     if stack.kind(3) != LUA_TBOOLEAN {
         return stack.top() - 2;
@@ -133,9 +131,8 @@ pub fn is_told(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Reply(Reply::Version(_) | Reply::Done))
 }
 
-/// Pushes what a method returns for an outcome, and returns the
-/// number of values. `zero` is the index of the string `"0"`, if it is on the
-/// stack.
+/// Pushes what a method returns for an outcome, and returns the number of values. `zero` is the
+/// index of the string `"0"`, if it is on the stack.
 pub fn push(stack: Stack, returns: u8, outcome: Outcome, zero: Option<c_int>) -> c_int {
     match outcome {
         Outcome::Connected => {
@@ -182,8 +179,8 @@ pub fn push(stack: Stack, returns: u8, outcome: Outcome, zero: Option<c_int>) ->
     }
 }
 
-/// Pushes what a method returns for a reply, and returns the number of values.
-/// `zero` as with [`push`].
+/// Pushes what a method returns for a reply, and returns the number of values. `zero` as with
+/// [`push`].
 pub fn push_reply(stack: Stack, returns: u8, reply: &Reply, zero: Option<c_int>) -> c_int {
     match reply {
         Reply::Value(value) => {
@@ -322,8 +319,7 @@ fn item_len(hit: &Hit<'_>) -> usize {
     if hit.cas.is_some() { 3 } else { 2 }
 }
 
-/// `{ value, flags [, cas] }`. `common`: some flags, and the index of their
-/// string on the stack.
+/// `{ value, flags [, cas] }`. `common`: some flags, and the index of their string on the stack.
 #[inline(always)]
 fn fill_item(item: Table, hit: &Hit<'_>, common: Option<(&[u8], c_int)>) {
     item.put(1, Value::Bytes(hit.data));

@@ -12,14 +12,13 @@ use crate::ngx_lua::{self, NoWaiter, State, Table, Value, Waiter};
 /// Why the running coroutine cannot wait where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CannotWait {
-    /// It was called by a C function that cannot be suspended. The error is
-    /// raised, with LuaJIT's text.
+    /// It was called by a C function that cannot be suspended. The error is raised, with LuaJIT's
+    /// text.
     #[error("attempt to yield across C-call boundary")]
     CCall,
-    /// ngx_lua would not resume it: it was created by Lua's own
-    /// `coroutine.create`, or it runs in a thread that has ended. The pure-Lua
-    /// library would yield to whoever resumed the coroutine; here it is an
-    /// error.
+    /// ngx_lua would not resume it: it was created by Lua's own `coroutine.create`, or it runs in a
+    /// thread that has ended. The pure-Lua library would yield to whoever resumed the coroutine;
+    /// here it is an error.
     #[error("cannot wait in this coroutine: ngx_lua does not know it")]
     Unknown,
     /// There is no memory for it.
@@ -136,8 +135,8 @@ impl Stack {
             Some(text) => self.push_bytes(text.as_bytes()),
             None => self.push_bytes(text.to_string().as_bytes()),
         }
-        // SAFETY: two strings were pushed. lua_error unwinds; what is alive in
-        // Rust frames is dropped.
+        // SAFETY: two strings were pushed. lua_error unwinds; what is alive in Rust frames is
+        // dropped.
         unsafe {
             lua_concat(self.as_ptr(), 2);
             lua_error(self.as_ptr())
@@ -173,8 +172,7 @@ impl Stack {
         }
     }
 
-    /// Ends a method that cannot wait: raises an error, or returns it after
-    /// `nils` times nil.
+    /// Ends a method that cannot wait: raises an error, or returns it after `nils` times nil.
     pub fn cannot_wait(self, nils: c_int, why: CannotWait) -> c_int {
         match why {
             CannotWait::CCall => self.raise(format_args!("{why}")),
@@ -182,8 +180,8 @@ impl Stack {
         }
     }
 
-    /// Suspends a coroutine for good. If it returned, ngx_lua would go on with
-    /// its thread, which has ended.
+    /// Suspends a coroutine for good. If it returned, ngx_lua would go on with its thread, which
+    /// has ended.
     #[cold]
     pub fn suspend_for_good(self) -> c_int {
         self.suspend()

@@ -11,9 +11,9 @@ use crate::nginx::Request;
 use crate::protocol::{Answer, Command, Refused};
 use crate::transport::{self, Begun, CallError, Caller, Error, Rejected, SessionKey};
 
-/// Who calls a method that may have to wait. Under a C function that cannot be
-/// suspended an operation that needs no waiting works, as it does with
-/// cosockets; elsewhere one that could not wait is not begun.
+/// Who calls a method that may have to wait. Under a C function that cannot be suspended an
+/// operation that needs no waiting works, as it does with cosockets; elsewhere one that could not
+/// wait is not begun.
 pub fn caller(stack: Stack, request: Request) -> Result<Caller, CannotWait> {
     match stack.waiter(request) {
         Ok(waiter) => Ok(Caller {

@@ -1,5 +1,5 @@
-//! `sock:sslhandshake`. Sessions, certificates and keys of ngx_lua are FFI
-//! pointers; the glue passes them as addresses.
+//! `sock:sslhandshake`. Sessions, certificates and keys of ngx_lua are FFI pointers; the glue
+//! passes them as addresses.
 
 use std::ffi::{c_int, c_void};
 use std::ptr::{self, NonNull};

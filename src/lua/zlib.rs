@@ -1,5 +1,5 @@
-//! zlib's `uncompress`, out of the libz that nginx was linked with. It is looked
-//! up, so that a nginx without it can load the module.
+//! zlib's `uncompress`, out of the libz that nginx was linked with. It is looked up, so that a
+//! nginx without it can load the module.
 
 use std::ffi::{c_int, c_ulong};
 use std::sync::OnceLock;
@@ -13,22 +13,22 @@ fn uncompress() -> Option<Uncompress> {
     static FOUND: OnceLock<Option<Uncompress>> = OnceLock::new();
     *FOUND.get_or_init(|| {
         let found = find_symbol(c"uncompress");
-        // SAFETY: zlib's function of this name has this signature in all of its
-        // versions; libz is never unloaded, because nginx is linked with it.
+        // SAFETY: zlib's function of this name has this signature in all of its versions; libz is
+        // never unloaded, because nginx is linked with it.
         (!found.is_null()).then(|| unsafe { std::mem::transmute::<_, Uncompress>(found) })
     })
 }
 
-/// Fills `out`, which is empty and has room for `len` bytes, with what a stream
-/// holds. It may hold less than that, but not more.
+/// Fills `out`, which is empty and has room for `len` bytes, with what a stream holds. It may hold
+/// less than that, but not more.
 pub fn inflate(stream: &[u8], out: &mut Vec<u8>, len: usize) -> Result<(), Error> {
     let uncompress = uncompress().ok_or(Error::NoZlib)?;
     let mut got = len as c_ulong;
     if out.capacity() < len {
         return Err(Error::NoMemory);
     }
-    // SAFETY: `got` says how much room there is, and afterwards how many bytes
-    // were written; nothing else is.
+    // SAFETY: `got` says how much room there is, and afterwards how many bytes were written;
+    // nothing else is.
     let status = unsafe {
         let status = uncompress(
             out.as_mut_ptr(),

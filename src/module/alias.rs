@@ -1,5 +1,5 @@
-//! `lua_memcached_alias name;`: the Lua module under a further name, e.g.
-//! `nginx.memcached`, the one that Debian's package of the library has.
+//! `lua_memcached_alias name;`: the Lua module under a further name, e.g. `nginx.memcached`, the
+//! one that Debian's package of the library has.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_char;
@@ -23,8 +23,8 @@ pub fn forget() {
     ALIASES.0.take();
 }
 
-/// `lua_memcached_alias`. It is handled before ngx_lua's postconfiguration makes
-/// its VM, so `init_by_lua*` sees the alias as well.
+/// `lua_memcached_alias`. It is handled before ngx_lua's postconfiguration makes its VM, so
+/// `init_by_lua*` sees the alias as well.
 pub enum Alias {}
 
 impl Directive for Alias {

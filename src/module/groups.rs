@@ -72,9 +72,9 @@ pub const UPSTREAM: ngx_command_t = ngx_command_t {
     post: ptr::null_mut(),
 };
 
-/// Makes the variable `$lua_memcached_key`: what `hash` can name where Lua alone
-/// uses an upstream, and no other module has a variable for the key. It has no
-/// value. The error is for the operator. For `preconfiguration`.
+/// Makes the variable `$lua_memcached_key`: what `hash` can name where Lua alone uses an upstream,
+/// and no other module has a variable for the key. It has no value. The error is for the operator.
+/// For `preconfiguration`.
 pub fn add_variable(cf: Conf) -> Result<(), String> {
     let mut name = string(c"lua_memcached_key");
     // SAFETY: nginx copies the name, and nobody else has the variable yet.

@@ -72,8 +72,8 @@ unsafe extern "C" fn hook<S: Stage>(cf: *mut ngx_conf_t) -> ngx_int_t {
     NGX_ERROR as ngx_int_t
 }
 
-/// `preconfiguration`: registers the Lua modules with ngx_lua. Later than here, `require`
-/// inside `init_by_lua*` would not find them.
+/// `preconfiguration`: registers the Lua modules with ngx_lua. Later than here, `require` inside
+/// `init_by_lua*` would not find them.
 enum Before {}
 
 impl Stage for Before {
@@ -120,9 +120,8 @@ impl Stage for After {
     }
 }
 
-/// The configuration is read. With `master_process off` this happens in the
-/// worker itself at a reload: what is tied to the old cycle has to go before
-/// it does.
+/// The configuration is read. With `master_process off` this happens in the worker itself at a
+/// reload: what is tied to the old cycle has to go before it does.
 unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     contain(|| {
         alias::forget();
@@ -136,9 +135,8 @@ unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     NGX_OK as ngx_int_t
 }
 
-/// While there is memory. If there is none, operations say so. Only what is made
-/// here cannot fail later: where the C library finds no memory for a thread's
-/// variables, it ends the process.
+/// While there is memory. If there is none, operations say so. Only what is made here cannot fail
+/// later: where the C library finds no memory for a thread's variables, it ends the process.
 unsafe extern "C" fn init_process(_cycle: *mut ngx_cycle_t) -> ngx_int_t {
     MEMORY.fill();
     transport::start();

@@ -17,8 +17,8 @@ use super::live::Live;
 use super::log::silent_log;
 use super::module::{Confs, Module};
 
-/// What nginx passes to hooks of an HTTP module, and to handlers of its
-/// directives. It is theirs while they run.
+/// What nginx passes to hooks of an HTTP module, and to handlers of its directives. It is theirs
+/// while they run.
 #[derive(Clone, Copy)]
 pub struct Conf(Live<ngx_conf_t>);
 
@@ -41,8 +41,7 @@ impl Conf {
         Log::of(&*self.0)
     }
 
-    /// The arguments of the directive; the first is its name. Each is followed
-    /// by a NUL.
+    /// The arguments of the directive; the first is its name. Each is followed by a NUL.
     pub fn arguments<'a>(self) -> &'a [ngx_str_t] {
         // SAFETY: nginx has the arguments in an array of strings.
         let args = unsafe { Array::<ngx_str_t>::new(self.0.args) };
@@ -62,8 +61,8 @@ impl Conf {
     /// Puts a value into the memory of the configuration. `None`: no memory.
     pub fn keep<T>(self, value: T) -> Option<Live<T>> {
         const { assert!(align_of::<T>() <= 16) };
-        // SAFETY: the configuration has a pool; what that gives is of this size,
-        // aligned like the words of the machine, and ours to fill.
+        // SAFETY: the configuration has a pool; what that gives is of this size, aligned like the
+        // words of the machine, and ours to fill.
         unsafe {
             let at = NonNull::new(ngx_palloc(self.0.pool, size_of::<T>()).cast::<T>())?;
             at.write(value);
@@ -79,8 +78,8 @@ impl Conf {
     /// The configurations of the block that is being read or merged.
     pub(super) fn context(self) -> Option<Live<ngx_http_conf_ctx_t>> {
         let context = NonNull::new(self.0.ctx.cast());
-        // SAFETY: nginx sets the context to that of a block of http, in which
-        // it has all modules' configurations.
+        // SAFETY: nginx sets the context to that of a block of http, in which it has all modules'
+        // configurations.
         context.map(|context| unsafe { Live::new(context) })
     }
 
@@ -102,12 +101,12 @@ impl Conf {
         self.0.pool
     }
 
-    /// What a module has for the http block, if this does not belong to reading
-    /// a configuration. For `init_worker_by_lua*`, ngx_lua makes all modules
-    /// merge a location in each worker, with an empty parent.
+    /// What a module has for the http block, if this does not belong to reading a configuration.
+    /// For `init_worker_by_lua*`, ngx_lua makes all modules merge a location in each worker, with
+    /// an empty parent.
     pub fn of_finished_http<C, X>(self, module: &Module<C, X>) -> Option<Live<C>> {
-        // the cycle has the http block's context as soon as nginx reads that block, and
-        // merges with it; ngx_lua has one of its own
+        // the cycle has the http block's context as soon as nginx reads that block, and merges with
+        // it; ngx_lua has one of its own
         let http = Cycle::of(&self.0)?.http()?;
         match http.as_ptr().cast() == self.0.ctx {
             true => None,
@@ -123,16 +122,15 @@ impl Conf {
         f(unsafe { Conf::from_raw(&raw mut quiet) })
     }
 
-    /// Makes a path complete, in the folder of the configuration. False if there
-    /// is no memory.
+    /// Makes a path complete, in the folder of the configuration. False if there is no memory.
     pub fn complete_path(self, path: &mut ngx_str_t) -> bool {
         // SAFETY: a configuration has a cycle with a pool.
         unsafe { ngx_conf_full_name(self.0.cycle, path, 1) == NGX_OK as ngx_int_t }
     }
 }
 
-/// Values of a directive, in the memory of a configuration: an array of `T`,
-/// or none, or not set (`NGX_CONF_UNSET_PTR`).
+/// Values of a directive, in the memory of a configuration: an array of `T`, or none, or not set
+/// (`NGX_CONF_UNSET_PTR`).
 #[derive(Debug)]
 pub struct Array<T>(*mut ngx_array_t, PhantomData<T>);
 

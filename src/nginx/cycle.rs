@@ -17,8 +17,8 @@ use super::live::Live;
 use super::module::ngx_http_module;
 use super::{Log, Msec};
 
-// SAFETY: nginx declares variables of these sizes. This thread and its signal
-// handlers write them, nobody else.
+// SAFETY: nginx declares variables of these sizes. This thread and its signal handlers write them,
+// nobody else.
 unsafe extern "C" {
     safe static ngx_cycle: AtomicPtr<ngx_cycle_t>;
     safe static ngx_cached_time: AtomicPtr<ngx_time_t>;
@@ -76,8 +76,8 @@ impl Cycle {
 
     /// Number of idle connections that nginx may close.
     pub fn reusable(&self) -> &Cell<ngx_uint_t> {
-        // SAFETY: a field of the cycle, which this thread only writes; no other
-        // reference to it is held.
+        // SAFETY: a field of the cycle, which this thread only writes; no other reference to it is
+        // held.
         unsafe { &*(&raw mut (*self.0.as_ptr()).reusable_connections_n).cast() }
     }
 
@@ -85,8 +85,8 @@ impl Cycle {
     #[cfg(feature = "groups")]
     pub(super) fn module(self, name: &CStr) -> Option<*const ngx_module_t> {
         let mut at = self.0.modules;
-        // SAFETY: a cycle has an array of all modules, which ends with null; dynamic ones
-        // have names, too.
+        // SAFETY: a cycle has an array of all modules, which ends with null; dynamic ones have
+        // names, too.
         unsafe {
             while let Some(module) = (*at).as_ref() {
                 if !module.name.is_null() && CStr::from_ptr(module.name) == name {
@@ -101,8 +101,8 @@ impl Cycle {
     /// The context of its http block, if one has been read.
     pub fn http(self) -> Option<Live<ngx_http_conf_ctx_t>> {
         let index = ngx_http_module.core_index();
-        // SAFETY: a cycle has a place for each module; http's has the context
-        // as soon as nginx reads the block.
+        // SAFETY: a cycle has a place for each module; http's has the context as soon as nginx
+        // reads the block.
         unsafe { NonNull::new((*self.0.conf_ctx.add(index)).cast()).map(|at| Live::new(at)) }
     }
 }
@@ -131,8 +131,8 @@ pub fn seconds() -> libc::time_t {
     clock().sec
 }
 
-/// How long it is, in this iteration of the event loop, until the clock says a later
-/// second than this one of the epoch.
+/// How long it is, in this iteration of the event loop, until the clock says a later second than
+/// this one of the epoch.
 pub fn until_after(second: libc::time_t) -> Msec {
     let (now, part) = (clock().sec, clock().msec);
     let seconds = Msec::try_from(second.saturating_add(1).saturating_sub(now)).unwrap_or(0);

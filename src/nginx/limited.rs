@@ -1,5 +1,5 @@
-//! Log lines that would repeat: of each kind a few are written and the others counted, and some
-//! are written once. Each worker counts for itself.
+//! Log lines that would repeat: of each kind a few are written and the others counted, and some are
+//! written once. Each worker counts for itself.
 
 use std::cell::RefCell;
 

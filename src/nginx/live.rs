@@ -6,12 +6,11 @@ use std::ptr::NonNull;
 
 use nginx_sys::{ngx_connection_t, ngx_event_t, ngx_log_t};
 
-/// A pointer to what nginx or ngx_lua has, in the memory of a request or of a
-/// configuration.
+/// A pointer to what nginx or ngx_lua has, in the memory of a request or of a configuration.
 ///
-/// Whoever has one got it from that request or configuration, and does not keep
-/// it for longer. What C code may write between two looks is in cells: no
-/// reference to a field is held across a call of C.
+/// Whoever has one got it from that request or configuration, and does not keep it for longer. What
+/// C code may write between two looks is in cells: no reference to a field is held across a call of
+/// C.
 #[repr(transparent)]
 pub struct Live<T>(NonNull<T>);
 

@@ -12,8 +12,8 @@ use nginx_sys::{
 use super::cycle::Cycle;
 use super::live::Zeroed;
 
-/// A log of nginx. It is not kept longer than what it belongs to: a cycle, a
-/// connection, or a configuration being read.
+/// A log of nginx. It is not kept longer than what it belongs to: a cycle, a connection, or a
+/// configuration being read.
 #[derive(Clone, Copy)]
 pub struct Log(*mut ngx_log_t);
 
@@ -80,8 +80,7 @@ impl Owner for ngx_conf_t {
     }
 }
 
-/// Writes a line. Control characters, which could make it look like several,
-/// become `?`.
+/// Writes a line. Control characters, which could make it look like several, become `?`.
 fn write_line(level: u32, log: Log, err: ngx_err_t, args: fmt::Arguments<'_>) {
     let mut buf = [MaybeUninit::uninit(); NGX_MAX_ERROR_STR as usize];
     let text = ngx::log::write_fmt(&mut buf, args);

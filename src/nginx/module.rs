@@ -14,8 +14,7 @@ use super::live::Live;
 #[cfg(feature = "groups")]
 use nginx_sys::{ngx_http_upstream_main_conf_t, ngx_http_upstream_srv_conf_t};
 
-/// A module of nginx, which makes a `C` for each location and may have an `X`
-/// for a request.
+/// A module of nginx, which makes a `C` for each location and may have an `X` for a request.
 #[repr(transparent)]
 pub struct Module<C = (), X = ()>(UnsafeCell<ngx_module_t>, PhantomData<fn() -> (C, X)>);
 

@@ -1,4 +1,5 @@
-//! Logs whose lines end with a server's address: `…, client: 127.0.0.1, …, memcached: 127.0.0.1:11211`.
+//! Logs whose lines end with a server's address: `…, client: 127.0.0.1, …, memcached:
+//! 127.0.0.1:11211`.
 
 use std::ptr::{self, NonNull};
 
@@ -83,8 +84,8 @@ pub fn with_peer<R>(target: Log, peer: &str, f: impl FnOnce(Log) -> R) -> R {
 /// which room is kept.
 unsafe extern "C" fn append(log: *mut ngx_log_t, buf: *mut u_char, len: usize) -> *mut u_char {
     const LABEL: &[u8] = b", memcached: ";
-    // SAFETY: nginx calls this with the log whose handler it is, or a copy of it, and with room
-    // for `len` bytes; `stand_for` has set `data`. The log stood for is valid.
+    // SAFETY: nginx calls this with the log whose handler it is, or a copy of it, and with room for
+    // `len` bytes; `stand_for` has set `data`. The log stood for is valid.
     unsafe {
         let inner = (*log).data.cast::<Inner>();
         let target = (*inner).target;

@@ -5,15 +5,15 @@ use nginx_sys::{ngx_event_t, ngx_posted_events, ngx_posted_next_events, ngx_queu
 use super::live::Zeroed;
 use super::log::silent_log;
 
-/// An event that is handled at the end of the current iteration of the event loop,
-/// after what was posted before it.
+/// An event that is handled at the end of the current iteration of the event loop, after what was
+/// posted before it.
 pub struct Posted {
     event: Box<ngx_event_t>,
 }
 
 impl Posted {
-    /// An event that will call `handler`, not posted. It may outlive the cycle,
-    /// so its log is none of a cycle.
+    /// An event that will call `handler`, not posted. It may outlive the cycle, so its log is none
+    /// of a cycle.
     pub fn new(handler: unsafe extern "C" fn(*mut ngx_event_t)) -> Posted {
         let mut event = Box::new(ngx_event_t::ZEROED);
         event.handler = Some(handler);
@@ -23,8 +23,8 @@ impl Posted {
 
     /// Posts it, unless it is already (`ngx_post_event`).
     pub fn post(&mut self) {
-        // SAFETY: the event lives in a box, hence at a stable address, until
-        // drop takes it out of the queue.
+        // SAFETY: the event lives in a box, hence at a stable address, until drop takes it out of
+        // the queue.
         unsafe { post_event(&raw mut *self.event, &raw mut ngx_posted_events) };
     }
 }
@@ -42,8 +42,7 @@ impl Drop for Posted {
 ///
 /// # Safety
 ///
-/// `event` is that of an open connection, which takes it out of the queue when
-/// it closes.
+/// `event` is that of an open connection, which takes it out of the queue when it closes.
 pub unsafe fn post_next(event: *mut ngx_event_t) {
     // SAFETY: by this function's contract.
     unsafe { post_event(event, &raw mut ngx_posted_next_events) };
@@ -55,8 +54,7 @@ pub unsafe fn post_next(event: *mut ngx_event_t) {
 ///
 /// `event` stays where it is until it is taken out of `queue`, one of nginx's.
 unsafe fn post_event(event: *mut ngx_event_t, queue: *mut ngx_queue_t) {
-    // SAFETY: by this function's contract; nginx's queue is a ring with a
-    // sentinel.
+    // SAFETY: by this function's contract; nginx's queue is a ring with a sentinel.
     unsafe {
         if (*event).posted() != 0 {
             return;

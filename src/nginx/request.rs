@@ -11,9 +11,9 @@ use super::{Log, Msec};
 
 /// A request that has not ended.
 ///
-/// The methods are safe because nobody keeps one for too long: a function that
-/// Lua calls has it while it runs, and a session only until the clean-up handler
-/// that it has registered with the request is called.
+/// The methods are safe because nobody keeps one for too long: a function that Lua calls has it
+/// while it runs, and a session only until the clean-up handler that it has registered with the
+/// request is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Request(Live<ngx_http_request_t>);
@@ -74,8 +74,8 @@ impl Request {
         if connection.fd == -1 {
             return;
         }
-        // SAFETY: a connection with a descriptor is a client's, and the data of
-        // its log is nginx's HTTP log context.
+        // SAFETY: a connection with a descriptor is a client's, and the data of its log is nginx's
+        // HTTP log context.
         unsafe {
             let context = (*connection.log).data.cast::<ngx_http_log_ctx_t>();
             if !context.is_null() {
@@ -84,8 +84,8 @@ impl Request {
         }
     }
 
-    /// Whether it has the configuration of the current cycle. If not, its
-    /// resolver may go away together with the last request of an older cycle.
+    /// Whether it has the configuration of the current cycle. If not, its resolver may go away
+    /// together with the last request of an older cycle.
     pub fn is_of_cycle(self) -> bool {
         let http = Cycle::current().and_then(Cycle::http);
         http.is_some_and(|http| http.main_conf == self.0.main_conf)

@@ -12,8 +12,8 @@ pub type Msec = ngx_msec_t;
 
 /// A timer that belongs to no connection; it carries a 64-bit id.
 ///
-/// nginx's debug log reads `ev->data` as a connection to print its fd, so the
-/// event's data is a dummy connection, as with nginx's own timers of that kind.
+/// nginx's debug log reads `ev->data` as a connection to print its fd, so the event's data is a
+/// dummy connection, as with nginx's own timers of that kind.
 pub struct Timer {
     cell: Box<TimerCell>,
 }
@@ -24,8 +24,8 @@ struct TimerCell {
 }
 
 impl Timer {
-    /// A timer that will call `handler`, unarmed. It may outlive the cycle, so
-    /// its log is none of a cycle.
+    /// A timer that will call `handler`, unarmed. It may outlive the cycle, so its log is none of a
+    /// cycle.
     pub fn new(handler: unsafe extern "C" fn(*mut ngx_event_t), id: u64) -> Timer {
         let mut cell = Box::new(TimerCell {
             event: ngx_event_t::ZEROED,
@@ -41,8 +41,8 @@ impl Timer {
 
     /// Arms the timer, `delay` from now.
     pub fn start(&mut self, delay: Msec) {
-        // SAFETY: the event lives in a box, hence at a stable address, until
-        // drop takes it out of the timer tree.
+        // SAFETY: the event lives in a box, hence at a stable address, until drop takes it out of
+        // the timer tree.
         unsafe { ngx_add_timer(&raw mut self.cell.event, delay) };
     }
 
@@ -74,8 +74,8 @@ impl Drop for Timer {
 ///
 /// # Safety
 ///
-/// `event` is one that nginx passed to a handler of this module, so its data
-/// is a connection (or a timer's stand-in for one).
+/// `event` is one that nginx passed to a handler of this module, so its data is a connection (or a
+/// timer's stand-in for one).
 pub unsafe fn event_id(event: *mut ngx_event_t) -> u64 {
     // SAFETY: by this function's contract.
     unsafe {

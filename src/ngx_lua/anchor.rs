@@ -8,8 +8,8 @@ use mlua::ffi::LUA_TNIL;
 use super::state::{Ancestor, State, Value};
 use super::table::Table;
 
-/// Holds coroutines in the registry of their VM, each under a number. After
-/// this value is dropped, the next call of [`release`] lets them go.
+/// Holds coroutines in the registry of their VM, each under a number. After this value is dropped,
+/// the next call of [`release`] lets them go.
 #[derive(Debug)]
 pub struct Anchor {
     first: u64,
@@ -18,8 +18,8 @@ pub struct Anchor {
 
 #[derive(Debug, Default)]
 struct Anchors {
-    /// Numbers given so far. None is given twice, so releasing a number in
-    /// another VM has no effect.
+    /// Numbers given so far. None is given twice, so releasing a number in another VM has no
+    /// effect.
     given: u64,
     /// Number of anchors.
     live: usize,
@@ -44,8 +44,8 @@ fn with<R>(f: impl FnOnce(&mut Anchors) -> R) -> Option<R> {
 }
 
 impl Anchor {
-    /// Holds the running coroutine, and others that wait for it. `None`: no
-    /// memory. It may raise a Lua error when Lua has none.
+    /// Holds the running coroutine, and others that wait for it. `None`: no memory. It may raise a
+    /// Lua error when Lua has none.
     pub(super) fn new(state: State, others: impl Iterator<Item = Ancestor>) -> Option<Anchor> {
         release(state);
         let first = with(|anchors| {
@@ -127,8 +127,7 @@ pub fn forget() {
     }
 }
 
-/// Pushes the table of the held coroutines, which is in the registry of each
-/// VM.
+/// Pushes the table of the held coroutines, which is in the registry of each VM.
 fn held(state: State) -> Table {
     static KEY: u8 = 0;
     state.push_kept_table(&KEY, |_| {})

@@ -21,14 +21,13 @@ const _: () = assert!(size_of::<Entry>() == size_of::<ngx_http_cleanup_t>());
 
 // SAFETY: the declarations match ngx_lua's sources, 0.10.23 and later.
 unsafe extern "C" {
-    // Both reuse entries, so that a request (or a timer) that calls them often
-    // does not grow.
+    // Both reuse entries, so that a request (or a timer) that calls them often does not grow.
     safe fn ngx_http_lua_cleanup_add(request: Request, size: usize) -> Option<Live<Entry>>;
     fn ngx_http_lua_cleanup_free(request: Request, handler: *const Cell<ngx_http_cleanup_pt>);
 }
 
-/// A handler registered with a request. Dropping this value does not unregister
-/// it; [`Self::cancel`] does.
+/// A handler registered with a request. Dropping this value does not unregister it;
+/// [`Self::cancel`] does.
 #[derive(Debug)]
 pub struct Cleanup {
     request: Request,
@@ -36,8 +35,8 @@ pub struct Cleanup {
 }
 
 impl Cleanup {
-    /// Registers `handler(id)` to run at the end of `request`; for a
-    /// subrequest at the end of its main request. `None`: no memory.
+    /// Registers `handler(id)` to run at the end of `request`; for a subrequest at the end of its
+    /// main request. `None`: no memory.
     pub fn register(
         request: Request,
         handler: unsafe extern "C" fn(*mut c_void),
@@ -60,11 +59,10 @@ impl Cleanup {
     ///
     /// The handler did not run yet; hence the request is still live.
     pub unsafe fn cancel(self) {
-        // ngx_lua cannot unlink it when the request has lost its context (after
-        // ngx.exec), so the handler is cleared first
+        // ngx_lua cannot unlink it when the request has lost its context (after ngx.exec), so the
+        // handler is cleared first
         self.entry.handler.set(None);
-        // SAFETY: the entry lives as long as the request; its handler is its
-        // first field.
+        // SAFETY: the entry lives as long as the request; its handler is its first field.
         unsafe { ngx_http_lua_cleanup_free(self.request, self.entry.as_ptr().cast()) };
     }
 }

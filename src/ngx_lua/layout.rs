@@ -1,7 +1,6 @@
-//! Where ngx_lua keeps the coroutines of a request: the parts of
-//! `ngx_http_lua_ctx_t` and `ngx_http_lua_co_ctx_t` that are the same in all
-//! versions since 0.10.23. They are read only after [`Layout::find`] has
-//! verified that the loaded ngx_lua has them where they are expected.
+//! Where ngx_lua keeps the coroutines of a request: the parts of `ngx_http_lua_ctx_t` and
+//! `ngx_http_lua_co_ctx_t` that are the same in all versions since 0.10.23. They are read only
+//! after [`Layout::find`] has verified that the loaded ngx_lua has them where they are expected.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
@@ -19,8 +18,8 @@ use crate::nginx::{self, Live, Log, Request};
 /// What ngx_lua calls when a waiting coroutine ends.
 type CleanupHandler = Option<unsafe extern "C" fn(*mut c_void)>;
 
-/// `LUA_NOREF`: ngx_lua does not hold the coroutine, or no longer. It holds
-/// light threads and entry threads until they end, and no others.
+/// `LUA_NOREF`: ngx_lua does not hold the coroutine, or no longer. It holds light threads and entry
+/// threads until they end, and no others.
 const NO_REF: c_int = -2;
 
 /// `NGX_HTTP_LUA_CO_RUNNING` and `NGX_HTTP_LUA_CO_DEAD`
@@ -30,8 +29,8 @@ const DEAD: u32 = 3;
 /// The bits after `co_ref` in `ngx_http_lua_co_ctx_t`.
 const FLAGS: u32 = 0x3ff;
 
-/// The beginning of `ngx_http_lua_ctx_t`, ngx_lua's context of a request. The
-/// entry thread's [`CoCtx`] follows.
+/// The beginning of `ngx_http_lua_ctx_t`, ngx_lua's context of a request. The entry thread's
+/// [`CoCtx`] follows.
 #[repr(C)]
 pub(super) struct Ctx {
     vm_state: Cell<*mut c_void>,
@@ -66,8 +65,8 @@ struct CoCtxEnd {
     flags: Cell<u32>,
 }
 
-/// What ngx_lua has registered for a run of Lua code, the beginning of
-/// `ngx_http_cleanup_t`. The handler is cleared when the run ends.
+/// What ngx_lua has registered for a run of Lua code, the beginning of `ngx_http_cleanup_t`. The
+/// handler is cleared when the run ends.
 #[repr(C)]
 pub(super) struct Run {
     handler: Cell<CleanupHandler>,
@@ -79,8 +78,8 @@ pub(super) struct Run {
 pub(super) struct Layout {
     /// Of [`CoCtxEnd`] in a coroutine's.
     end: usize,
-    /// Of `cleanup` in the request's: it points to the handler that ngx_lua
-    /// registers for a run of Lua code and unregisters when the run ends.
+    /// Of `cleanup` in the request's: it points to the handler that ngx_lua registers for a run of
+    /// Lua code and unregisters when the run ends.
     cleanup: usize,
 }
 
@@ -88,8 +87,8 @@ pub(super) struct Layout {
 static LAYOUT: OnceLock<Option<Layout>> = OnceLock::new();
 
 impl Layout {
-    /// The layout of the loaded ngx_lua. `None` if it is unknown, or if
-    /// `request`, the running one, may not wait now.
+    /// The layout of the loaded ngx_lua. `None` if it is unknown, or if `request`, the running one,
+    /// may not wait now.
     #[inline(always)]
     pub(super) fn get(state: State, request: Request) -> Option<Layout> {
         match LAYOUT.get() {
@@ -98,14 +97,14 @@ impl Layout {
         }
     }
 
-    /// Makes the running coroutine wait for a moment, and inspects what ngx_lua
-    /// has done for that. `None` also if it may not wait now.
+    /// Makes the running coroutine wait for a moment, and inspects what ngx_lua has done for that.
+    /// `None` also if it may not wait now.
     #[cold]
     fn first(request: Request) -> Option<Layout> {
         let semaphore = Semaphore::new()?;
-        // SAFETY: it is the running request. What waits is in the semaphore's
-        // queue, with its event right before it, and the event's data is the
-        // coroutine's. It is verified before anything is called.
+        // SAFETY: it is the running request. What waits is in the semaphore's queue, with its event
+        // right before it, and the event's data is the coroutine's. It is verified before anything
+        // is called.
         let layout = unsafe {
             let queued = match semaphore.wait(request) {
                 Wait::Queued => semaphore.last_queued(),
@@ -141,9 +140,8 @@ impl Layout {
         *LAYOUT.get_or_init(|| layout.map(|(layout, _)| layout))
     }
 
-    /// Derives the layout from the address of `node`, with which the running
-    /// coroutine has just been queued: its memory begins before and ends behind
-    /// that.
+    /// Derives the layout from the address of `node`, with which the running coroutine has just
+    /// been queued: its memory begins before and ends behind that.
     fn of(
         node: NonNull<ngx_queue_t>,
         co_ctx: Option<Live<CoCtx>>,
@@ -186,8 +184,7 @@ impl Live<Ctx> {
         self.running.get()
     }
 
-    /// What ngx_lua has registered for the current run of Lua code. It is in the
-    /// request's memory.
+    /// What ngx_lua has registered for the current run of Lua code. It is in the request's memory.
     pub(super) fn run(self, layout: Layout) -> Option<Live<Run>> {
         // SAFETY: the context has such a pointer there, which may be null.
         unsafe {
@@ -233,8 +230,8 @@ impl Live<CoCtx> {
         }
     }
 
-    /// Whether ngx_lua holds the coroutine: it is a light thread or an entry
-    /// thread that has not ended.
+    /// Whether ngx_lua holds the coroutine: it is a light thread or an entry thread that has not
+    /// ended.
     #[inline(always)]
     pub(super) fn is_held(self, layout: Layout) -> bool {
         self.end(layout).co_ref.get() != NO_REF
@@ -245,8 +242,8 @@ impl Live<CoCtx> {
         status(self.end(layout).flags.get()) == DEAD
     }
 
-    /// Ends the waiting of a coroutine: ngx_lua's own handler removes it from the
-    /// queue, and its timer from nginx's tree.
+    /// Ends the waiting of a coroutine: ngx_lua's own handler removes it from the queue, and its
+    /// timer from nginx's tree.
     pub(super) fn leave(self) {
         if let Some(cleanup) = self.cleanup.take() {
             // SAFETY: a coroutine that waits has a handler for that.

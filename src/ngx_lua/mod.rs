@@ -1,8 +1,7 @@
 //! The one place that knows the ABI of ngx_lua (lua-nginx-module).
 //!
-//! Only symbols that every version since 0.10.23 exports are used, and no
-//! header of ngx_lua is needed: directives are read through its command table,
-//! and what `layout` reads is checked first.
+//! Only symbols that every version since 0.10.23 exports are used, and no header of ngx_lua is
+//! needed: directives are read through its command table, and what `layout` reads is checked first.
 //!
 //! | file | subject |
 //! |---|---|
@@ -61,8 +60,8 @@ unsafe extern "C" {
     fn ngx_http_lua_get_global_state(cf: *mut ngx_conf_t) -> *mut lua_State;
 }
 
-/// ngx_lua's version as it counts itself, 10023 for 0.10.23 (`ngx.config.ngx_lua_version`).
-/// `None` if it has not run its postconfiguration.
+/// ngx_lua's version as it counts itself, 10023 for 0.10.23 (`ngx.config.ngx_lua_version`). `None`
+/// if it has not run its postconfiguration.
 pub fn version(cf: Conf) -> Option<u32> {
     // SAFETY: the state is that of a VM in which nothing runs; what is looked up without
     // metamethods raises no errors, and two values are pushed and popped.
@@ -90,9 +89,9 @@ pub fn version(cf: Conf) -> Option<u32> {
     }
 }
 
-/// Makes `require(package)` call `open` in every Lua VM of this configuration.
-/// Has to be called before ngx_lua's postconfiguration, or `init_by_lua*` does
-/// not see it. False if there is no memory.
+/// Makes `require(package)` call `open` in every Lua VM of this configuration. Has to be called
+/// before ngx_lua's postconfiguration, or `init_by_lua*` does not see it. False if there is no
+/// memory.
 pub fn preload(cf: Conf, package: &[u8], open: lua_CFunction) -> bool {
     let package = [package, b"\0"].concat();
     // SAFETY: a configuration has a pool; ngx_lua keeps the name's pointer as long as the

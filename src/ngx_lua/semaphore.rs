@@ -1,7 +1,7 @@
 //! How a coroutine waits: the semaphores behind `ngx.semaphore`.
 //!
-//! `ngx_http_lua_ffi_sema_post` only queues a posted event, so Lua never runs
-//! inside one of our event handlers.
+//! `ngx_http_lua_ffi_sema_post` only queues a posted event, so Lua never runs inside one of our
+//! event handlers.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::mem::MaybeUninit;
@@ -15,8 +15,8 @@ use crate::nginx::{Request, current_cycle};
 /// Size in bytes of the buffer for error texts of ngx_lua.
 const MAX_TEXT: usize = 256;
 
-/// `ngx_http_lua_sema_t`, of which the beginning is the queue of waiting
-/// coroutines, longest waiting first.
+/// `ngx_http_lua_sema_t`, of which the beginning is the queue of waiting coroutines, longest
+/// waiting first.
 type RawSemaphore = ngx_queue_t;
 
 /// A semaphore that was not freed.
@@ -75,10 +75,9 @@ impl Semaphore {
         })
     }
 
-    /// Queues the running coroutine of `request`, which
-    /// [`Waiter::running`](super::Waiter::running) has returned, to wait for
-    /// [`Self::post`]. It has no effective timeout, because operations have
-    /// their own.
+    /// Queues the running coroutine of `request`, which [`Waiter::running`](super::Waiter::running)
+    /// has returned, to wait for [`Self::post`]. It has no effective timeout, because operations
+    /// have their own.
     ///
     /// # Safety
     ///
@@ -103,8 +102,7 @@ impl Semaphore {
         ngx_http_lua_ffi_sema_wait as *const c_void
     }
 
-    /// Whether the coroutine that was made to wait still does, as far as ngx_lua
-    /// knows.
+    /// Whether the coroutine that was made to wait still does, as far as ngx_lua knows.
     #[inline(always)]
     pub fn is_queued(&self) -> bool {
         self.queue().next != self.raw.0.as_ptr()
@@ -151,9 +149,8 @@ impl Semaphore {
         ngx_http_lua_ffi_sema_post(self.raw, 1);
     }
 
-    /// Posts not consumed minus waiting coroutines: -1 while a coroutine
-    /// waits, 0 when it was woken (or is gone), 1 when it was killed between
-    /// the post and its waking.
+    /// Posts not consumed minus waiting coroutines: -1 while a coroutine waits, 0 when it was woken
+    /// (or is gone), 1 when it was killed between the post and its waking.
     pub fn count(&self) -> i32 {
         ngx_http_lua_ffi_sema_count(self.raw)
     }
@@ -176,8 +173,8 @@ pub struct Semaphores {
 }
 
 impl Semaphores {
-    /// An unused semaphore. `None` if there is no memory, or only the reserve
-    /// for operations under way.
+    /// An unused semaphore. `None` if there is no memory, or only the reserve for operations under
+    /// way.
     pub fn take(&mut self) -> Option<Semaphore> {
         if !MEMORY.fill() {
             return None;
@@ -192,8 +189,7 @@ impl Semaphores {
         Semaphore::new()
     }
 
-    /// Takes back a semaphore for which nothing waits. If a post is pending, it
-    /// is not used again.
+    /// Takes back a semaphore for which nothing waits. If a post is pending, it is not used again.
     pub fn give(&mut self, semaphore: Semaphore) {
         let reusable = semaphore.is_current() && semaphore.count() == 0;
         if reusable && self.free.try_reserve(1).is_ok() {
@@ -203,8 +199,8 @@ impl Semaphores {
         }
     }
 
-    /// Whether the running phase of `request` may wait: `Err` is ngx_lua's own
-    /// text, e.g. `API disabled in the context of log_by_lua*`.
+    /// Whether the running phase of `request` may wait: `Err` is ngx_lua's own text, e.g. `API
+    /// disabled in the context of log_by_lua*`.
     ///
     /// # Safety
     ///
@@ -229,8 +225,7 @@ impl Semaphores {
         self.probe = Semaphore::new();
     }
 
-    /// Frees all semaphores. At the end of a cycle, ngx_lua reports those that
-    /// were not freed.
+    /// Frees all semaphores. At the end of a cycle, ngx_lua reports those that were not freed.
     pub fn free_all(&mut self) {
         let all = self.free.drain(..).chain(self.probe.take());
         all.for_each(Semaphore::free);

@@ -1,8 +1,7 @@
 //! The `lua_socket_*` directives in force at a location.
 //!
-//! ngx_lua's configuration struct differs from version to version. Its command
-//! table tells at which offset each directive stores its value, so that is
-//! looked up once and no header is needed.
+//! ngx_lua's configuration struct differs from version to version. Its command table tells at which
+//! offset each directive stores its value, so that is looked up once and no header is needed.
 
 use std::marker::PhantomData;
 use std::sync::OnceLock;
@@ -18,8 +17,7 @@ const KEEPALIVE_TIMEOUT: Msec = 60_000;
 /// ngx_lua's configuration of a location.
 pub(super) struct LocConf(());
 
-/// Where that keeps the value of a directive, which its slot function stores as
-/// a `T`.
+/// Where that keeps the value of a directive, which its slot function stores as a `T`.
 #[derive(Debug)]
 pub(super) struct Offset<T>(usize, PhantomData<fn() -> T>);
 
@@ -98,8 +96,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The directives of `request`'s location, for as long as one has the
-    /// request. `None` only before configuration.
+    /// The directives of `request`'s location, for as long as one has the request. `None` only
+    /// before configuration.
     #[inline(always)]
     pub fn of(request: Request) -> Option<Settings> {
         Some(Settings {

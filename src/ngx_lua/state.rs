@@ -1,5 +1,4 @@
-//! The Lua state of a running C function, and functions of LuaJIT that are safe
-//! to call with one.
+//! The Lua state of a running C function, and functions of LuaJIT that are safe to call with one.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
@@ -14,18 +13,17 @@ use crate::nginx::Request;
 
 /// The Lua state of a running C function.
 ///
-/// Holding one is the promise that the pointer is what Lua passed to that
-/// function, and that neither it nor what it has lent is kept when the function
-/// returns. The methods rely on it, and on this: they take off the stack only
-/// what they have pushed themselves, so what is at an index is there until the
-/// function returns or, within [`State::scope`], until that ends. LuaJIT makes
+/// Holding one is the promise that the pointer is what Lua passed to that function, and that
+/// neither it nor what it has lent is kept when the function returns. The methods rely on it, and
+/// on this: they take off the stack only what they have pushed themselves, so what is at an index
+/// is there until the function returns or, within [`State::scope`], until that ends. LuaJIT makes
 /// room for each value that is pushed, or raises an error.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
 pub struct State(NonNull<lua_State>);
 
-/// Where a value is, if there is one: an argument or a value behind the
-/// arguments, or a pseudo-index.
+/// Where a value is, if there is one: an argument or a value behind the arguments, or a
+/// pseudo-index.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
 pub(super) struct Index(pub(super) c_int);
@@ -36,8 +34,7 @@ pub(super) const TOP: Index = Index(-1);
 pub(super) const REGISTRY: Index = Index(LUA_REGISTRYINDEX);
 
 impl Index {
-    /// Of nothing, unless it counts from the function's first argument or is
-    /// that of an upvalue.
+    /// Of nothing, unless it counts from the function's first argument or is that of an upvalue.
     #[inline(always)]
     pub(super) const fn new(at: c_int) -> Index {
         /// A C function has no more upvalues.
@@ -49,9 +46,9 @@ impl Index {
     }
 }
 
-// SAFETY: the declarations match those of LuaJIT and of ngx_lua's sources, 0.10.23 and later.
-// These may be called with any state, index and value. An index of nothing counts as one of nil.
-// The request whose code runs has not ended.
+// SAFETY: the declarations match those of LuaJIT and of ngx_lua's sources, 0.10.23 and later. These
+// may be called with any state, index and value. An index of nothing counts as one of nil. The
+// request whose code runs has not ended.
 unsafe extern "C-unwind" {
     safe fn lua_gettop(state: State) -> c_int;
     safe fn lua_checkstack(state: State, more: c_int) -> c_int;
@@ -77,8 +74,7 @@ unsafe extern "C-unwind" {
     safe fn ngx_http_lua_get_request(state: State) -> Option<Request>;
 }
 
-/// A suspended coroutine of the same VM, which waits for the running one. It is
-/// not kept.
+/// A suspended coroutine of the same VM, which waits for the running one. It is not kept.
 pub(super) struct Ancestor(*mut lua_State);
 
 impl Ancestor {
@@ -110,8 +106,8 @@ pub enum Value<'a> {
 impl State {
     /// # Safety
     ///
-    /// `state` is what Lua passed to the running C function, and the value does
-    /// not outlive its call.
+    /// `state` is what Lua passed to the running C function, and the value does not outlive its
+    /// call.
     #[inline(always)]
     pub unsafe fn new(state: *mut lua_State) -> State {
         // SAFETY: by this function's contract; Lua passes no null.
@@ -124,15 +120,14 @@ impl State {
         self.0.as_ptr()
     }
 
-    /// The request whose Lua code runs; `None` outside of requests
-    /// (`init_by_lua*`).
+    /// The request whose Lua code runs; `None` outside of requests (`init_by_lua*`).
     #[inline(always)]
     pub fn running_request(self) -> Option<Request> {
         ngx_http_lua_get_request(self)
     }
 
-    /// Whether the running coroutine may yield here, i.e. no C function or
-    /// metamethod that cannot be suspended is on its stack.
+    /// Whether the running coroutine may yield here, i.e. no C function or metamethod that cannot
+    /// be suspended is on its stack.
     #[inline(always)]
     pub fn is_yieldable(self) -> bool {
         lua_isyieldable(self) != 0
@@ -184,8 +179,7 @@ impl State {
         lua_toboolean(self, Index::new(index)) != 0
     }
 
-    /// The text of a string or a number. A number is converted to a string in
-    /// place.
+    /// The text of a string or a number. A number is converted to a string in place.
     #[inline(always)]
     pub fn text<'a>(self, index: c_int) -> Option<&'a [u8]> {
         self.text_at(Index::new(index))
@@ -194,8 +188,8 @@ impl State {
     #[inline(always)]
     pub(super) fn text_at<'a>(self, Index(at): Index) -> Option<&'a [u8]> {
         let mut len = 0;
-        // SAFETY: null for anything else. Lua strings are immutable and live
-        // while they are on the stack; see the type.
+        // SAFETY: null for anything else. Lua strings are immutable and live while they are on the
+        // stack; see the type.
         unsafe {
             let data = lua_tolstring(self.as_ptr(), at, &mut len);
             (!data.is_null()).then(|| std::slice::from_raw_parts(data.cast(), len))
@@ -224,8 +218,7 @@ impl State {
         if self.kind_at(at) != LUA_TUSERDATA || lua_objlen(self, at) != size_of::<[u64; N]>() {
             return None;
         }
-        // SAFETY: it has this size, is aligned to 8 bytes, and is there while
-        // it is on the stack.
+        // SAFETY: it has this size, is aligned to 8 bytes, and is there while it is on the stack.
         unsafe { self.userdata_at(at).cast::<[Cell<u64>; N]>().as_ref() }
     }
 
@@ -276,8 +269,7 @@ impl State {
         self.top()
     }
 
-    /// Pushes one that waits for the running coroutine, and returns where it is.
-    /// `None`: no memory.
+    /// Pushes one that waits for the running coroutine, and returns where it is. `None`: no memory.
     pub(super) fn push_ancestor(self, Ancestor(other): Ancestor) -> Option<c_int> {
         // SAFETY: see the type; it has room for a value for a moment.
         unsafe {
@@ -295,8 +287,8 @@ impl State {
         luaL_where(self, 1);
     }
 
-    /// Suspends the coroutine when the result is returned to Lua. Raises an
-    /// error if it may not yield here.
+    /// Suspends the coroutine when the result is returned to Lua. Raises an error if it may not
+    /// yield here.
     pub fn suspend(self) -> c_int {
         // SAFETY: no value is passed.
         unsafe { lua_yield(self.as_ptr(), 0) }

@@ -1,13 +1,12 @@
 //! What the module takes from ngx_lua and its LuaJIT, and whether it is there.
 //!
-//! nginx resolves all symbols of a module when it loads it, and stops with
-//! `undefined symbol: lua_gettop` when one is missing. So these symbols are
-//! weak: the module loads, a missing symbol has the address 0, and [`check`]
-//! tells the operator what to do before anything is called.
+//! nginx resolves all symbols of a module when it loads it, and stops with `undefined symbol:
+//! lua_gettop` when one is missing. So these symbols are weak: the module loads, a missing symbol
+//! has the address 0, and [`check`] tells the operator what to do before anything is called.
 //!
-//! This requires a link-time optimized cdylib: then all code is one object, in
-//! which `.weak` applies to every reference. A symbol that is used but not
-//! listed stays strong, and leads to the old message.
+//! This requires a link-time optimized cdylib: then all code is one object, in which `.weak`
+//! applies to every reference. A symbol that is used but not listed stays strong, and leads to the
+//! old message.
 
 use std::ffi::{CStr, c_void};
 use std::ptr;
@@ -25,8 +24,7 @@ pub enum LoadError {
          add its \"load_module\" line before that of ngx_http_lua_memcached_module"
     )]
     NotLoaded,
-    /// ngx_lua was loaded after this module, whose symbols had been resolved by
-    /// then.
+    /// ngx_lua was loaded after this module, whose symbols had been resolved by then.
     #[error(
         "ngx_http_lua_memcached_module is loaded before ngx_http_lua_module: \
          move its \"load_module\" line below that of ngx_http_lua_module"
@@ -90,15 +88,15 @@ unsafe impl Sync for Address {}
 
 static NGX_LUA: Address = Address((&raw const ngx_http_lua_module).cast());
 
-/// Checks that all symbols that the module uses are there. They must not be
-/// used before. All modules have to be loaded.
+/// Checks that all symbols that the module uses are there. They must not be used before. All
+/// modules have to be loaded.
 ///
 /// # Errors
 ///
 /// If a symbol is missing, or was missing when this module was loaded.
 pub fn check() -> Result<(), LoadError> {
-    // SAFETY: reading a static; volatile, because the compiler knows that the
-    // address of a strong symbol is not null.
+    // SAFETY: reading a static; volatile, because the compiler knows that the address of a strong
+    // symbol is not null.
     let bound = unsafe { !ptr::read_volatile(&raw const NGX_LUA).0.is_null() };
     match NAMES.iter().find(|name| !is_there(name)) {
         None if bound => Ok(()),

@@ -15,8 +15,7 @@ use super::state::{
 
 /// A table on the stack, or in an upvalue.
 ///
-/// Elements and keys are those of the table itself: no metamethod is called for
-/// them.
+/// Elements and keys are those of the table itself: no metamethod is called for them.
 #[derive(Clone, Copy, Debug)]
 pub struct Table {
     state: State,
@@ -39,8 +38,8 @@ impl State {
         (self.kind(index) == LUA_TTABLE).then_some(Table { state: self, at })
     }
 
-    /// Pushes the table that the registry of the VM has under this address. If
-    /// there is none yet, `fill` fills a new one.
+    /// Pushes the table that the registry of the VM has under this address. If there is none yet,
+    /// `fill` fills a new one.
     pub fn push_kept_table<K>(self, key: &'static K, fill: impl FnOnce(Table)) -> Table {
         let key = Value::Address(ptr::from_ref(key).cast());
         let registry = Table::registry(self);
@@ -53,16 +52,15 @@ impl State {
         table
     }
 
-    /// Pushes a table of the values that `push` has pushed, of which it returns
-    /// the number, and takes them off the stack. `room` makes the table's of
-    /// that.
+    /// Pushes a table of the values that `push` has pushed, of which it returns the number, and
+    /// takes them off the stack. `room` makes the table's of that.
     pub fn push_packed(self, push: impl FnOnce() -> c_int, room: impl FnOnce(c_int) -> usize) {
         let before = self.top();
         let count = push().clamp(0, self.top() - before);
         let first = self.top() + 1 - count;
         self.push_table(room(count), 0);
-        // SAFETY: the table goes below the values, which are then popped into it
-        // from the last to the first. Nothing else that was pushed stays.
+        // SAFETY: the table goes below the values, which are then popped into it from the last to
+        // the first. Nothing else that was pushed stays.
         unsafe {
             lua_insert(self.as_ptr(), first);
             for at in (1..=count).rev() {
@@ -82,8 +80,8 @@ impl State {
         metatable: Option<Table>,
     ) -> &'a [Cell<u64>; N] {
         let memory = lua_newuserdata(self, size_of::<[u64; N]>()).cast::<[Cell<u64>; N]>();
-        // SAFETY: it has this size, is aligned to 8 bytes, and is there while
-        // it is on the stack; a table is on top of it when it gets that.
+        // SAFETY: it has this size, is aligned to 8 bytes, and is there while it is on the stack; a
+        // table is on top of it when it gets that.
         unsafe {
             memory.write(words.map(Cell::new));
             if let Some(metatable) = metatable {
@@ -125,8 +123,7 @@ impl Table {
         self.state.top()
     }
 
-    /// Pushes a field as Lua code gets it, and returns where it is. This may call
-    /// a metamethod.
+    /// Pushes a field as Lua code gets it, and returns where it is. This may call a metamethod.
     pub fn push_field(self, name: &CStr) -> c_int {
         // SAFETY: see the type; the name ends with NUL.
         unsafe { lua_getfield_(self.state.as_ptr(), self.at.0, name.as_ptr()) };
@@ -175,8 +172,8 @@ impl Table {
         })
     }
 
-    /// Passes the type of each key to `look`, and the number that it is or 0.
-    /// The table is not changed meanwhile.
+    /// Passes the type of each key to `look`, and the number that it is or 0. The table is not
+    /// changed meanwhile.
     pub fn for_each_key(self, mut look: impl FnMut(c_int, f64)) {
         let state = self.state;
         self.for_each_pair(|key, _| look(state.kind(key), state.number(key)));
@@ -215,14 +212,12 @@ impl Table {
         self.put_pushed(n, || self.state.push(value));
     }
 
-    /// Sets an element to a new table with room for so many elements, which
-    /// `fill` fills.
+    /// Sets an element to a new table with room for so many elements, which `fill` fills.
     pub fn put_table(self, n: c_int, elements: usize, fill: impl FnOnce(Table)) {
         self.put_pushed(n, || fill(self.state.push_table(elements, 0)));
     }
 
-    /// Sets an element to a table of what `push` pushes, see
-    /// [`State::push_packed`].
+    /// Sets an element to a table of what `push` pushes, see [`State::push_packed`].
     pub fn put_packed(
         self,
         n: c_int,
@@ -239,8 +234,7 @@ impl Table {
         unsafe { lua_rawseti_(self.state.as_ptr(), self.at.0, n) };
     }
 
-    /// Sets an element to that of another table, if it is the userdata with this
-    /// address.
+    /// Sets an element to that of another table, if it is the userdata with this address.
     #[inline(always)]
     pub fn put_userdata_of(self, n: c_int, from: Table, m: c_int, address: usize) -> bool {
         from.get(m);
@@ -264,8 +258,8 @@ impl Table {
         });
     }
 
-    /// Sets the value of a string to a new table with room for so many elements,
-    /// which `fill` fills.
+    /// Sets the value of a string to a new table with room for so many elements, which `fill`
+    /// fills.
     #[inline(always)]
     pub fn set_table(self, key: &[u8], elements: usize, fill: impl FnOnce(Table)) {
         self.set_pushed(|| {

@@ -1,7 +1,7 @@
 //! The `lua_ssl_*` directives of a location, while the configuration is read.
 //!
-//! ngx_lua makes its SSL contexts from them. Where it stores these differs from
-//! version to version, so we make our own contexts from the same values.
+//! ngx_lua makes its SSL contexts from them. Where it stores these differs from version to version,
+//! so we make our own contexts from the same values.
 
 use std::ptr::{self, NonNull};
 
@@ -33,20 +33,19 @@ pub struct TlsSettings {
 }
 
 impl TlsSettings {
-    /// The settings of the location whose configuration is being merged. `None`
-    /// if the loaded ngx_lua has no TLS.
+    /// The settings of the location whose configuration is being merged. `None` if the loaded
+    /// ngx_lua has no TLS.
     ///
-    /// To be called from a module's `merge_loc_conf`. As modules are merged in
-    /// the order they were loaded, ngx_lua's values are final then.
+    /// To be called from a module's `merge_loc_conf`. As modules are merged in the order they were
+    /// loaded, ngx_lua's values are final then.
     pub fn being_merged(cf: Conf) -> Option<TlsSettings> {
         TlsSettings::at(cf.of_block(&ngx_http_lua_module)?)
     }
 
-    /// The settings of the http block. `None` as above, or if there is no
-    /// memory.
+    /// The settings of the http block. `None` as above, or if there is no memory.
     ///
-    /// To be called from a module's `postconfiguration`. What is not set in the
-    /// block has the initial value of nginx's slot functions.
+    /// To be called from a module's `postconfiguration`. What is not set in the block has the
+    /// initial value of nginx's slot functions.
     pub fn of_http_block(cf: Conf) -> Option<TlsSettings> {
         let said = TlsSettings::at(cf.of_block(&ngx_http_lua_module)?)?;
         let default = TlsSettings::defaults(cf)?;
@@ -72,12 +71,12 @@ impl TlsSettings {
         })
     }
 
-    /// The defaults. They differ from version to version, so they are taken
-    /// from ngx_lua, as nginx would.
+    /// The defaults. They differ from version to version, so they are taken from ngx_lua, as nginx
+    /// would.
     fn defaults(cf: Conf) -> Option<TlsSettings> {
         let hooks = ngx_http_lua_module.hooks();
-        // SAFETY: ngx_lua's hooks are called in the order in which nginx calls
-        // them, with a configuration that names no file.
+        // SAFETY: ngx_lua's hooks are called in the order in which nginx calls them, with a
+        // configuration that names no file.
         let merged = unsafe {
             let (create, merge) = ((*hooks).create_loc_conf?, (*hooks).merge_loc_conf?);
             let (parent, child) = (create(cf.as_ptr()), create(cf.as_ptr()));
@@ -91,8 +90,8 @@ impl TlsSettings {
     }
 
     fn at(conf: Live<LocConf>) -> Option<TlsSettings> {
-        // SAFETY: these are stored as such. An array has elements of this type,
-        // and is in the memory of the configuration.
+        // SAFETY: these are stored as such. An array has elements of this type, and is in the
+        // memory of the configuration.
         unsafe {
             let array = |name| offset(name).map_or(ptr::null_mut(), |at| read(conf, &at));
             Some(TlsSettings {

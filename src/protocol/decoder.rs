@@ -393,8 +393,8 @@ impl Partial {
         Ok(())
     }
 
-    /// Makes room for a value of this length, with a head before it if it is one of several. Returns
-    /// the length.
+    /// Makes room for a value of this length, with a head before it if it is one of several.
+    /// Returns the length.
     fn room_for_value(
         &mut self,
         announced: Option<u64>,

@@ -45,7 +45,8 @@ impl Expect {
 /// Replies by their grammar.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ReplyKind {
-    /// One VALUE at most, then END. `cas`: the VALUE has the field. `touches`: it changes the expiry.
+    /// One VALUE at most, then END. `cas`: the VALUE has the field. `touches`: it changes the
+    /// expiry.
     Get { cas: bool, touches: bool },
     /// Up to `keys` VALUEs, then END.
     GetMany {

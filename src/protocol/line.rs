@@ -188,7 +188,8 @@ pub(super) fn is_stat(line: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// The short way's view of a text, with a header of at most 20 bytes: data, flags, cas and rest.
+    /// The short way's view of a text, with a header of at most 20 bytes: data, flags, cas and
+    /// rest.
     fn whole(text: &str, cas: bool) -> Option<(String, String, String, String)> {
         let shown = |bytes: &[u8]| bytes.escape_ascii().to_string();
         let (hit, rest) = whole_value(text.as_bytes(), b"ab", cas, 20)?;

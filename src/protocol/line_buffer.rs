@@ -8,8 +8,8 @@ const CAPACITY: usize = 16 * 1024;
 /// Minimum room in bytes for a read.
 const MIN_ROOM: usize = 4 * 1024;
 
-/// A buffer that is appended to at the end and consumed from the front.
-/// `pos <= scanned <= bytes.len()`.
+/// A buffer that is appended to at the end and consumed from the front. `pos <= scanned <=
+/// bytes.len()`.
 #[derive(Default)]
 pub(super) struct LineBuffer {
     bytes: Vec<u8>,
@@ -42,8 +42,7 @@ impl LineBuffer {
         self.scanned = self.scanned.max(self.pos);
     }
 
-    /// A consumed line; valid until the next call of [`room`](Self::room) or
-    /// [`push`](Self::push).
+    /// A consumed line; valid until the next call of [`room`](Self::room) or [`push`](Self::push).
     pub fn text(&self, range: Range<usize>) -> &[u8] {
         self.bytes.get(range).unwrap_or_default()
     }

@@ -9,8 +9,8 @@ pub const MAX_DIGITS: usize = 20;
 /// connection at a command line of 2048 bytes.
 const MAX_INTEGER_LEN: usize = 128;
 
-/// Decimal digits kept as text, because Lua gets numbers of replies as strings. 1 to 20 bytes,
-/// held inline.
+/// Decimal digits kept as text, because Lua gets numbers of replies as strings. 1 to 20 bytes, held
+/// inline.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Digits {
     len: u8,
@@ -75,8 +75,8 @@ fn parse<T: FromStr>(text: &[u8]) -> Option<T> {
     from_utf8(text).ok()?.parse().ok()
 }
 
-/// Whether `text` is an unsigned integer up to `max` as memcached's `strtoul` wrappers take it:
-/// a `+` and leading zeros may be there, `-` only before zero.
+/// Whether `text` is an unsigned integer up to `max` as memcached's `strtoul` wrappers take it: a
+/// `+` and leading zeros may be there, `-` only before zero.
 pub(super) fn is_unsigned(text: &[u8], max: u64) -> bool {
     match text.strip_prefix(b"-") {
         Some(rest) => {

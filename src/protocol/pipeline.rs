@@ -178,8 +178,8 @@ impl<T: Copy> Pipeline<T> {
         }
     }
 
-    /// Queues bytes that are not an exchange: the user's own commands, whose replies the user
-    /// takes from [`buffered`](Self::buffered). False if there is no memory for them.
+    /// Queues bytes that are not an exchange: the user's own commands, whose replies the user takes
+    /// from [`buffered`](Self::buffered). False if there is no memory for them.
     #[must_use]
     pub fn send_raw(&mut self, bytes: &[u8]) -> bool {
         let queued = self.out.try_reserve(bytes.len()).is_ok();

@@ -77,8 +77,8 @@ pub enum Unmet {
     },
 }
 
-/// A server with meta commands whose version is no number is trusted with what this one knows:
-/// the oldest that has no known faults.
+/// A server with meta commands whose version is no number is trusted with what this one knows: the
+/// oldest that has no known faults.
 const ASSUMED: Version = Version::new(1, 6, 18);
 
 impl fmt::Display for Server {

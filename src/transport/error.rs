@@ -1,5 +1,5 @@
-//! Why an operation failed. Display is the text Lua sees; the texts are those
-//! of ngx_lua's cosockets.
+//! Why an operation failed. Display is the text Lua sees; the texts are those of ngx_lua's
+//! cosockets.
 
 use std::rc::Rc;
 
@@ -50,8 +50,8 @@ pub enum Error {
     /// Bytes were there before the command was sent: they answer something else.
     #[error("bad reply: unsolicited data")]
     Unsolicited,
-    /// An error line that the server sent without being asked, or instead of
-    /// serving the connection.
+    /// An error line that the server sent without being asked, or instead of serving the
+    /// connection.
     #[error("{}", String::from_utf8_lossy(.0))]
     Said(Rc<[u8]>),
     /// What is wrong with TLS, or with the peer's certificate.

@@ -87,8 +87,7 @@ pub fn go_on() {
 }
 
 impl Worker {
-    /// Goes on with what has waited longest, for which there is a connection of
-    /// nginx now.
+    /// Goes on with what has waited longest, for which there is a connection of nginx now.
     pub fn go_on_with_next(&mut self) {
         let Some(postponed) = self.postponed.waiting.pop_front() else {
             return;

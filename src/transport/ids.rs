@@ -17,8 +17,7 @@ new_key_type! {
     pub struct PipelineKey;
 }
 
-/// Bits of an id in Lua, an integer up to 2^53, that are the place; the others
-/// are the generation.
+/// Bits of an id in Lua, an integer up to 2^53, that are the place; the others are the generation.
 const PLACE_BITS: u32 = 21;
 
 impl SessionKey {

@@ -1,6 +1,6 @@
 //! Lines in error.log that say what cosockets say, in their words. Each ends with the server's
-//! address, behind what nginx adds about the request. Of many that are alike a few are written,
-//! and the others counted.
+//! address, behind what nginx adds about the request. Of many that are alike a few are written, and
+//! the others counted.
 
 use std::ffi::CStr;
 use std::fmt;
@@ -24,8 +24,8 @@ pub fn connect_failed(peer: &str) -> LineKind<'_> {
     }
 }
 
-/// Logs what cosockets log, unless `lua_socket_log_errors` is off: `words`,
-/// which are the same each time, then `details`.
+/// Logs what cosockets log, unless `lua_socket_log_errors` is off: `words`, which are the same each
+/// time, then `details`.
 pub fn log_socket_error(
     request: Option<Request>,
     peer: &str,
@@ -46,8 +46,7 @@ pub fn log_socket_error(
     });
 }
 
-/// Logs the use of a closed connection, in the words of cosockets, which log
-/// alerts look for.
+/// Logs the use of a closed connection, in the words of cosockets, which log alerts look for.
 pub fn not_connected(request: Request, action: &str, error: Error) -> Error {
     if error == Error::Closed && logs_errors(request) {
         request.log().write(

@@ -1,5 +1,5 @@
-//! Connections on nginx's event loop: connecting, sending, receiving, and the
-//! worker's keepalive pools.
+//! Connections on nginx's event loop: connecting, sending, receiving, and the worker's keepalive
+//! pools.
 //!
 //! | floor | subject |
 //! |---|---|
@@ -14,11 +14,11 @@
 //! | `connection` | one connection: sockets, names, TLS, bytes |
 //! | `error`, `ids`, `log`, `peer`, `fallback` | what all of these name |
 //!
-//! Each uses what is on its own floor or below, never what is above:
-//! ARCHITECTURE.md has the floors, and `scripts/audit` checks them.
+//! Each uses what is on its own floor or below, never what is above: ARCHITECTURE.md has the
+//! floors, and `scripts/audit` checks them.
 //!
-//! Nothing here runs Lua. A coroutine that waits is woken through its
-//! semaphore, after the event handler has returned.
+//! Nothing here runs Lua. A coroutine that waits is woken through its semaphore, after the event
+//! handler has returned.
 
 mod calls;
 mod connection;
@@ -78,8 +78,8 @@ pub fn start() {
     ENDED.store(false, Ordering::Relaxed);
 }
 
-/// Lets go of what belongs to an nginx cycle: its log, and ngx_lua's
-/// semaphores, which it would miss when the cycle ends.
+/// Lets go of what belongs to an nginx cycle: its log, and ngx_lua's semaphores, which it would
+/// miss when the cycle ends.
 pub fn forget_cycle() {
     with_existing(|worker| {
         worker.end_renewals();
@@ -88,8 +88,8 @@ pub fn forget_cycle() {
     });
 }
 
-/// The process ends: everything goes, before ngx_lua counts its semaphores and
-/// the module is unloaded.
+/// The process ends: everything goes, before ngx_lua counts its semaphores and the module is
+/// unloaded.
 pub fn shut_down() {
     ENDED.store(true, Ordering::Relaxed);
     worker::cell::end(|worker| {
@@ -103,8 +103,7 @@ pub fn shut_down() {
 pub enum Connecting {
     /// It has been connected before.
     Again(SessionKey),
-    /// It is new, with these timeouts; `handle` is the address of what Lua will
-    /// collect with it.
+    /// It is new, with these timeouts; `handle` is the address of what Lua will collect with it.
     New { timeouts: Timeouts, handle: usize },
 }
 
@@ -135,8 +134,8 @@ pub fn check_phase(request: Request) -> Result<(), String> {
     with(|worker| unsafe { worker.semaphores.check_phase(request) })
 }
 
-/// `connect`. The session, which is null if there is no memory for one, and
-/// what came of it: if it is pending, the coroutine has to yield.
+/// `connect`. The session, which is null if there is no memory for one, and what came of it: if it
+/// is pending, the coroutine has to yield.
 #[inline(always)]
 pub fn connect(
     object: Connecting,
@@ -204,8 +203,8 @@ pub fn reused_times(key: SessionKey) -> Result<u64, Error> {
     with(|worker| worker.reused_times(key))
 }
 
-/// `setkeepalive`, see [`Worker::set_keepalive`]. The handle of the session, if
-/// it is not needed any more.
+/// `setkeepalive`, see [`Worker::set_keepalive`]. The handle of the session, if it is not needed
+/// any more.
 #[inline(always)]
 pub fn set_keepalive(
     key: SessionKey,
@@ -229,8 +228,7 @@ pub fn check_ready(key: SessionKey, request: Request) -> Result<(), Error> {
     with(|worker| worker.check_ready(key, request))
 }
 
-/// Sends commands, see [`Worker::submit`]. The session keeps the operation in
-/// `slot`.
+/// Sends commands, see [`Worker::submit`]. The session keeps the operation in `slot`.
 #[inline(always)]
 pub fn submit(
     key: SessionKey,
@@ -295,8 +293,8 @@ pub fn queue_counts(key: QueueKey) -> Option<(usize, usize, Counts)> {
     counts
 }
 
-/// Sends commands as [`submit`] does, but the coroutine goes on; [`wait`] is for
-/// later. Their time runs from now on.
+/// Sends commands as [`submit`] does, but the coroutine goes on; [`wait`] is for later. Their time
+/// runs from now on.
 #[cfg(feature = "groups")]
 pub fn begin(
     key: SessionKey,
@@ -421,8 +419,7 @@ pub fn known_tls_session(session: *mut SSL_SESSION) -> Option<Rc<TlsSession>> {
     with(|worker| worker.known_tls_session(session))
 }
 
-/// Lends the TLS session of a session's connection to Lua; null if there is
-/// none.
+/// Lends the TLS session of a session's connection to Lua; null if there is none.
 #[cfg(ngx_feature = "http_ssl")]
 pub fn lend_tls_session(key: SessionKey) -> *mut SSL_SESSION {
     with(|worker| worker.lend_tls_session(key))

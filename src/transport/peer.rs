@@ -29,8 +29,7 @@ pub struct Peer<'a> {
 pub enum PoolName<'a> {
     /// As an option.
     Given(&'a [u8]),
-    /// Not at all: it is the host, with a port `host:port`. Mostly the text is
-    /// not needed.
+    /// Not at all: it is the host, with a port `host:port`. Mostly the text is not needed.
     Default {
         /// There is a port.
         with_port: bool,
@@ -55,7 +54,8 @@ impl<'a> Peer<'a> {
 pub fn has_room_for_names(bytes: usize) -> bool {
     /// Bytes of names that are worth no look.
     const SMALL: usize = 4 * 1024;
-    /// The pool's name, the host, the name in messages and while it is looked up, and as much again.
+    /// The pool's name, the host, the name in messages and while it is looked up, and as much
+    /// again.
     const COPIES: usize = 8;
     bytes <= SMALL
         || Vec::<u8>::new()
@@ -63,8 +63,7 @@ pub fn has_room_for_names(bytes: usize) -> bool {
             .is_ok()
 }
 
-/// Who calls: the request whose Lua code runs, and the coroutine that would
-/// wait for the result.
+/// Who calls: the request whose Lua code runs, and the coroutine that would wait for the result.
 pub struct Caller {
     pub request: Request,
     /// `None`: it cannot wait.

@@ -172,8 +172,8 @@ impl Health {
         }
     }
 
-    /// The timer has expired: the connection was idle for long enough (`idle_limit`; 0: there is
-    /// no limit), or its oldest reply may be late.
+    /// The timer has expired: the connection was idle for long enough (`idle_limit`; 0: there is no
+    /// limit), or its oldest reply may be late.
     pub fn check(
         &mut self,
         awaited: Awaited,

@@ -1,8 +1,8 @@
 //! What becomes of the operations on a shared connection that failed.
 //!
 //! Commands that were not sent go to another connection, once. Reads that were sent, and of whose
-//! reply nothing has come, are sent once more, on a connection of their own: one of them may be
-//! why the server has closed. All else fails.
+//! reply nothing has come, are sent once more, on a connection of their own: one of them may be why
+//! the server has closed. All else fails.
 
 use std::ops::RangeInclusive;
 

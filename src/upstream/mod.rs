@@ -1,6 +1,6 @@
-//! Policy: which operations may connect and which wait, which connection is
-//! used or closed, and which deadlines expire. Pure bookkeeping over opaque
-//! ids: it knows no sockets, no clock and no nginx.
+//! Policy: which operations may connect and which wait, which connection is used or closed, and
+//! which deadlines expire. Pure bookkeeping over opaque ids: it knows no sockets, no clock and no
+//! nginx.
 //!
 //! | file | subject |
 //! |---|---|

@@ -1,18 +1,15 @@
-//! One keepalive pool, with the rules of ngx_lua's cosocket pools
-//! (lua-nginx-module, `tcpsock:connect` and `tcpsock:setkeepalive`).
+//! One keepalive pool, with the rules of ngx_lua's cosocket pools (lua-nginx-module,
+//! `tcpsock:connect` and `tcpsock:setkeepalive`).
 
 use super::line::{Line, Place};
 
-/// A pool of connections to one peer, or of all connections that use one pool
-/// name.
+/// A pool of connections to one peer, or of all connections that use one pool name.
 ///
-/// `I` is the id of an idle connection, `W` the id of a waiting connect
-/// operation.
+/// `I` is the id of an idle connection, `W` the id of a waiting connect operation.
 ///
-/// `connections` counts idle connections, connections in use that were opened
-/// through the pool, undecided operations and queued ones. A pool that counts
-/// nothing may be dropped. Then the next pool with the same name may have
-/// another size.
+/// `connections` counts idle connections, connections in use that were opened through the pool,
+/// undecided operations and queued ones. A pool that counts nothing may be dropped. Then the next
+/// pool with the same name may have another size.
 #[derive(Debug)]
 pub struct Pool<I, W> {
     size: usize,
@@ -40,15 +37,14 @@ pub enum Fitness {
 pub enum Admission<I> {
     /// Take this idle connection; it stays counted.
     Reuse(I),
-    /// There are idle connections, but it is not known yet whether they are
-    /// suitable. Meanwhile, the operation is counted. Later it is to
-    /// [`Pool::take`] one of them, [`Pool::claim`] a new one, or be
-    /// [`Pool::release`]d.
+    /// There are idle connections, but it is not known yet whether they are suitable. Meanwhile,
+    /// the operation is counted. Later it is to [`Pool::take`] one of them, [`Pool::claim`] a new
+    /// one, or be [`Pool::release`]d.
     Undecided,
     /// Open a new connection; it is counted from now on.
     Connect,
-    /// The same, and close this idle connection, which is not suitable and
-    /// occupies a place. It is not counted any more.
+    /// The same, and close this idle connection, which is not suitable and occupies a place. It is
+    /// not counted any more.
     Replace(I),
     /// The pool is full: call [`Pool::enqueue`]; the wait is counted from now on.
     Wait,
@@ -57,9 +53,8 @@ pub enum Admission<I> {
 }
 
 impl<I, W> Pool<I, W> {
-    /// A pool that keeps up to `size` idle connections (at least one). With a
-    /// `backlog`, at most `size` connections are open at once and up to
-    /// `backlog` connect operations wait for one.
+    /// A pool that keeps up to `size` idle connections (at least one). With a `backlog`, at most
+    /// `size` connections are open at once and up to `backlog` connect operations wait for one.
     pub fn new(size: usize, backlog: Option<usize>) -> Self {
         Pool {
             size: size.max(1),
@@ -70,8 +65,8 @@ impl<I, W> Pool<I, W> {
         }
     }
 
-    /// Decides about a new connect operation. `fitness` says whether an idle
-    /// connection is suitable.
+    /// Decides about a new connect operation. `fitness` says whether an idle connection is
+    /// suitable.
     pub fn admit(&mut self, fitness: impl FnMut(&I) -> Fitness) -> Admission<I> {
         match self.admit_idle(fitness) {
             Some(Admission::Undecided) if self.at_limit() => {}
@@ -132,9 +127,8 @@ impl<I, W> Pool<I, W> {
         Some(item)
     }
 
-    /// A new connection will be opened in the place that the caller holds. If
-    /// that is one too many, an idle connection is returned, which has to be
-    /// closed.
+    /// A new connection will be opened in the place that the caller holds. If that is one too many,
+    /// an idle connection is returned, which has to be closed.
     pub fn claim(&mut self) -> Option<I> {
         if self.backlog.is_none() || self.connections <= self.size {
             return None;
@@ -146,8 +140,7 @@ impl<I, W> Pool<I, W> {
         evicted
     }
 
-    /// Queues an operation that was told to wait. Returns its place for
-    /// [`abandon`](Self::abandon).
+    /// Queues an operation that was told to wait. Returns its place for [`abandon`](Self::abandon).
     pub fn enqueue(&mut self, waiter: W) -> Place {
         self.waiting.push_back(waiter)
     }
@@ -157,9 +150,9 @@ impl<I, W> Pool<I, W> {
         self.waiting.front()
     }
 
-    /// The operation that has waited longest, and what it may do now that a
-    /// connection was given back or closed. Never `Wait` or `Refuse`. `None` if
-    /// nothing waits, or if an idle connection was closed and there is no room.
+    /// The operation that has waited longest, and what it may do now that a connection was given
+    /// back or closed. Never `Wait` or `Refuse`. `None` if nothing waits, or if an idle connection
+    /// was closed and there is no room.
     pub fn resume(&mut self, fitness: impl FnMut(&I) -> Fitness) -> Option<(W, Admission<I>)> {
         if self.at_limit() {
             return None;
@@ -177,14 +170,14 @@ impl<I, W> Pool<I, W> {
         Some((waiter, admission))
     }
 
-    /// Whether the operation that has waited longest may go on, and a connection
-    /// has to be opened for it.
+    /// Whether the operation that has waited longest may go on, and a connection has to be opened
+    /// for it.
     pub fn opens_next(&self) -> bool {
         !self.waiting.is_empty() && self.idle.is_empty() && !self.at_limit()
     }
 
-    /// Removes an operation from the queue, because it timed out or nobody
-    /// waits for it any more. True if it was queued.
+    /// Removes an operation from the queue, because it timed out or nobody waits for it any more.
+    /// True if it was queued.
     pub fn abandon(&mut self, place: Place) -> bool {
         let found = self.waiting.remove(place).is_some();
         if found {
@@ -193,10 +186,9 @@ impl<I, W> Pool<I, W> {
         found
     }
 
-    /// Puts a connection back as the most recently used one. `counted` tells
-    /// whether it was opened through this pool. Returns its place for
-    /// [`remove`](Self::remove), and the idle connection that has to be closed
-    /// to make room, if any.
+    /// Puts a connection back as the most recently used one. `counted` tells whether it was opened
+    /// through this pool. Returns its place for [`remove`](Self::remove), and the idle connection
+    /// that has to be closed to make room, if any.
     pub fn put(&mut self, item: I, counted: bool) -> (Place, Option<I>) {
         let evicted = if self.idle.len() >= self.size {
             self.idle.pop_back()

@@ -12,8 +12,8 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Whether one more item may wait in addition to this many operations of
-    /// this total size. Its own size does not matter.
+    /// Whether one more item may wait in addition to this many operations of this total size. Its
+    /// own size does not matter.
     pub fn allow(self, operations: usize, size: usize) -> bool {
         operations < self.operations && size < self.size
     }
@@ -26,8 +26,8 @@ pub struct QueuePlace {
     place: Place,
 }
 
-/// Items that wait for room. First come, first served, except that items whose
-/// bounds leave no room for them do not hold up others whose bounds do.
+/// Items that wait for room. First come, first served, except that items whose bounds leave no room
+/// for them do not hold up others whose bounds do.
 #[derive(Debug)]
 pub struct Queue<T> {
     /// A line for each of the bounds. The last line is never empty.
@@ -110,8 +110,7 @@ impl<T> Queue<T> {
         true
     }
 
-    /// The item that waits longest of those whose bounds leave room, given what
-    /// waits elsewhere.
+    /// The item that waits longest of those whose bounds leave room, given what waits elsewhere.
     pub fn first(&self, operations: usize, size: usize) -> Option<&T> {
         let (_, line) = self.lines.get(self.first_line(operations, size)?)?;
         line.front().map(|waiting| &waiting.item)

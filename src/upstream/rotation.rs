@@ -3,20 +3,18 @@
 /// The state of a shared connection, for choosing one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
-    /// It is being opened, and will be established in a moment. Commands for it
-    /// are sent then.
+    /// It is being opened, and will be established in a moment. Commands for it are sent then.
     Opening,
-    /// It is being opened, or occupied by a large value or command, and has
-    /// made no progress for a while.
+    /// It is being opened, or occupied by a large value or command, and has made no progress for a
+    /// while.
     Stalled,
-    /// It takes no commands: its oldest reply is overdue, or it repeats
-    /// commands that other connections have lost.
+    /// It takes no commands: its oldest reply is overdue, or it repeats commands that other
+    /// connections have lost.
     Overdue,
-    /// It is occupied by a large value or command, for which other commands
-    /// have to wait.
+    /// It is occupied by a large value or command, for which other commands have to wait.
     Busy,
-    /// A list of keys is in flight. If a proxy's reply has no recognisable end,
-    /// the commands after it are lost.
+    /// A list of keys is in flight. If a proxy's reply has no recognisable end, the commands after
+    /// it are lost.
     Listed,
     /// Number of expected replies.
     Ready(usize),
@@ -38,14 +36,13 @@ pub struct Choice {
     pub take: Option<usize>,
     /// Another connection should be opened.
     pub open: bool,
-    /// It should wait for the connection that is being opened, or for one that
-    /// becomes free. Otherwise, if no connection takes it, it goes to the one
-    /// that is opened for it, if any.
+    /// It should wait for the connection that is being opened, or for one that becomes free.
+    /// Otherwise, if no connection takes it, it goes to the one that is opened for it, if any.
     pub wait: bool,
 }
 
-/// Chooses a connection. `wanted` connections should be open if there is work
-/// for them. `after` is the index of the connection that was chosen last.
+/// Chooses a connection. `wanted` connections should be open if there is work for them. `after` is
+/// the index of the connection that was chosen last.
 pub fn choose(loads: &[Load], wanted: usize, after: usize, demand: Demand) -> Choice {
     let len = loads.len();
     let turn = |at: usize| (after + 1 + at) % len.max(1);

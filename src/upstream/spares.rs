@@ -3,8 +3,8 @@
 /// Number of spares that are kept in any case.
 const ALWAYS: usize = 256;
 
-/// Spares. Except for a few, there are at most as many as items in use. So
-/// memory is given back when load decreases.
+/// Spares. Except for a few, there are at most as many as items in use. So memory is given back
+/// when load decreases.
 #[derive(Debug)]
 pub struct Spares<T> {
     all: Vec<T>,
@@ -28,8 +28,8 @@ impl<T> Spares<T> {
         self.all.pop()
     }
 
-    /// Keeps an item that is not used any more, while `in_use` others are. It
-    /// is dropped if no room was reserved for it.
+    /// Keeps an item that is not used any more, while `in_use` others are. It is dropped if no room
+    /// was reserved for it.
     #[inline(always)]
     pub fn give(&mut self, spare: T, in_use: usize) {
         if self.all.len() < in_use.max(ALWAYS) && self.all.len() < self.all.capacity() {

@@ -44,8 +44,8 @@ pub struct Counts {
     pub taken: u64,
     /// The server has answered.
     pub answers: Answers,
-    /// They were sent, and the connection was lost before the reply: nobody knows whether they
-    /// were executed.
+    /// They were sent, and the connection was lost before the reply: nobody knows whether they were
+    /// executed.
     pub lost: u64,
     /// They were not sent: their time was over.
     pub dropped: u64,

@@ -6,8 +6,8 @@ use super::{Servers, UpstreamError};
 use crate::group::{Choice, Group, Health, translated};
 use crate::nginx::Generation;
 
-/// A group of the servers that nginx has at the moment. It is made anew when
-/// nginx has changed the list.
+/// A group of the servers that nginx has at the moment. It is made anew when nginx has changed the
+/// list.
 #[derive(Debug)]
 pub struct Current {
     servers: Servers,
@@ -22,8 +22,8 @@ pub struct Chosen {
     pub choice: Option<Choice>,
     /// The group that was asked.
     pub group: Rc<Group>,
-    /// The group of before, if the list has changed: connections to addresses
-    /// that have vanished are to be closed.
+    /// The group of before, if the list has changed: connections to addresses that have vanished
+    /// are to be closed.
     pub before: Option<Rc<Group>>,
 }
 
@@ -71,8 +71,8 @@ impl Current {
         Ok(Rc::clone(&self.group))
     }
 
-    /// The server for a key. `tried` are indexes in `of`, the group that an
-    /// earlier choice of the same operation came from.
+    /// The server for a key. `tried` are indexes in `of`, the group that an earlier choice of the
+    /// same operation came from.
     ///
     /// # Errors
     ///
@@ -112,9 +112,8 @@ impl Current {
         })
     }
 
-    /// The servers for the keys of one operation, put into `choices`: indexes in
-    /// the group that is returned, and the group of before if the list has
-    /// changed, as for [`Chosen`].
+    /// The servers for the keys of one operation, put into `choices`: indexes in the group that is
+    /// returned, and the group of before if the list has changed, as for [`Chosen`].
     ///
     /// # Errors
     ///

@@ -1,5 +1,4 @@
-//! The directives of an `upstream` block, and what a block is for: servers used
-//! as one.
+//! The directives of an `upstream` block, and what a block is for: servers used as one.
 //!
 //! | file | subject |
 //! |---|---|
@@ -41,8 +40,8 @@ pub fn set_module(module: &'static Module<Cell<UpstreamConf>>) {
     let _ = MODULE.set(module);
 }
 
-/// What this module's directives say in an `upstream` block (or, unused, in a
-/// `server` block). It belongs to the configuration.
+/// What this module's directives say in an `upstream` block (or, unused, in a `server` block). It
+/// belongs to the configuration.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UpstreamConf {
     hash: Option<Method>,
@@ -88,8 +87,8 @@ impl PartialEq for Servers {
 }
 
 impl Servers {
-    /// The block of a request's configuration with this name, without regard to
-    /// case. `None`: there is none.
+    /// The block of a request's configuration with this name, without regard to case. `None`: there
+    /// is none.
     ///
     /// # Errors
     ///
@@ -126,8 +125,7 @@ impl Servers {
         self.conf.check
     }
 
-    /// `lua_memcached_discover`: then nginx's servers are those that are asked
-    /// for the list.
+    /// `lua_memcached_discover`: then nginx's servers are those that are asked for the list.
     pub fn discover(&self) -> Option<Discover> {
         self.conf.discover
     }

@@ -22,8 +22,8 @@ enum Refusal {
     NoMethod(String),
 }
 
-/// Completes the configurations of all blocks, and says what is wrong: for the
-/// operator to read. For `postconfiguration`.
+/// Completes the configurations of all blocks, and says what is wrong: for the operator to read.
+/// For `postconfiguration`.
 pub fn check(cf: Conf) -> Result<(), String> {
     let methods = Methods::learn(cf);
     for upstream in Upstream::blocks(cf) {

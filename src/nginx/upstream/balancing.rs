@@ -1,7 +1,6 @@
-//! Which load balancing method a block has. nginx tells nobody; but a method is
-//! known by the function that it has nginx call for each request. That of a
-//! method is learnt by having nginx's own directive set up a block that nobody
-//! will use.
+//! Which load balancing method a block has. nginx tells nobody; but a method is known by the
+//! function that it has nginx call for each request. That of a method is learnt by having nginx's
+//! own directive set up a block that nobody will use.
 
 use std::ffi::CStr;
 use std::iter::successors;
@@ -49,8 +48,8 @@ pub struct Methods {
     keepalive: Option<&'static Module<KeepaliveConf>>,
 }
 
-/// Words of the keepalive module's configuration of a block, in all versions
-/// from 1.22 to 1.31. The function that it has replaced is among them.
+/// Words of the keepalive module's configuration of a block, in all versions from 1.22 to 1.31. The
+/// function that it has replaced is among them.
 type KeepaliveConf = [usize; 10];
 
 impl Methods {
@@ -113,9 +112,9 @@ unsafe impl Zeroed for sockaddr_in {}
 // SAFETY: as above.
 unsafe impl Zeroed for ngx_addr_t {}
 
-/// Has the directive of nginx's module set up a block with one server, and
-/// returns the function that nginx would call for each request: that of
-/// `hash x`, or with three words of `hash x consistent`.
+/// Has the directive of nginx's module set up a block with one server, and returns the function
+/// that nginx would call for each request: that of `hash x`, or with three words of `hash x
+/// consistent`.
 fn set_up(cf: Conf, module: *const ngx_module_t, words: usize) -> Option<usize> {
     let arguments = [
         string(cf, *b"hash\0")?,
@@ -132,9 +131,8 @@ fn set_up(cf: Conf, module: *const ngx_module_t, words: usize) -> Option<usize> 
     })?;
     let upstream = upstream.as_ptr();
     let mut context = *cf.context()?;
-    // SAFETY: everything is made as nginx makes it for a block, in the
-    // configuration's memory, and the module's functions are called in nginx's
-    // order. They see a copy of `cf`.
+    // SAFETY: everything is made as nginx makes it for a block, in the configuration's memory, and
+    // the module's functions are called in nginx's order. They see a copy of `cf`.
     unsafe {
         let module = Module::<()>::from_raw(module);
         let mut scratch = *cf.as_ptr();
@@ -210,17 +208,16 @@ fn array<T, const N: usize>(cf: Conf, elements: [T; N]) -> Option<ngx_array_t> {
     })
 }
 
-/// Whether a block's servers are where nginx's own methods keep them. Another
-/// module may keep anything there. nginx's say whose they are, and lie in the
-/// configuration's memory, so that nothing else is read to find out.
+/// Whether a block's servers are where nginx's own methods keep them. Another module may keep
+/// anything there. nginx's say whose they are, and lie in the configuration's memory, so that
+/// nothing else is read to find out.
 fn has_nginxs_peers(cf: Conf, conf: &ngx_http_upstream_srv_conf_t) -> bool {
     let data = conf.peer.data.cast::<ngx_http_upstream_rr_peers_t>();
     let list = live(data).filter(|_| is_in_pool(cf.pool(), data));
     list.is_some_and(|list| ptr::eq(list.name, &raw const conf.host))
 }
 
-/// Whether there is room for a `T` in what a pool has given away in small
-/// pieces.
+/// Whether there is room for a `T` in what a pool has given away in small pieces.
 fn is_in_pool<T>(pool: *mut ngx_pool_t, data: *const T) -> bool {
     let from = data.addr();
     let Some(to) = from.checked_add(size_of::<T>()) else {

@@ -53,15 +53,15 @@ type List = Live<ngx_http_upstream_rr_peers_t>;
 /// One of nginx's servers, which nobody frees while its list is locked.
 pub type Server = ngx_http_upstream_rr_peer_t;
 
-/// The lists of a block, the servers and the backup servers, locked as long as
-/// this is there. Where they are not shared there is nothing to lock.
+/// The lists of a block, the servers and the backup servers, locked as long as this is there. Where
+/// they are not shared there is nothing to lock.
 pub struct Locked([Option<List>; 2]);
 
 impl Locked {
     /// Locks the lists of a block, which are nginx's.
     pub(super) fn new(upstream: Upstream, access: Access) -> Locked {
-        // nginx sets the lists when it reads the configuration, and once more
-        // when a zone is made, before there are workers
+        // nginx sets the lists when it reads the configuration, and once more when a zone is made,
+        // before there are workers
         let primary: Option<List> = live(upstream.0.peer.data.cast());
         let lists = [primary, primary.and_then(|list| live(list.next))];
         for list in lists.into_iter().flatten() {
@@ -97,8 +97,8 @@ impl Locked {
         }
     }
 
-    /// An operation goes to the server, which has failed before. To be called
-    /// only when it is locked for writing.
+    /// An operation goes to the server, which has failed before. To be called only when it is
+    /// locked for writing.
     pub fn note_trial(&self, index: usize, now: i64) {
         let Some(peer) = self.at(index) else {
             return;

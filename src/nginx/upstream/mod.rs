@@ -24,8 +24,8 @@ pub use balancing::{Method as BalancingMethod, Methods};
 pub use locked::Generation;
 pub use peers::Peers;
 
-/// An `upstream` block, or a server that a directive such as `proxy_pass`
-/// names. It is there as long as its configuration.
+/// An `upstream` block, or a server that a directive such as `proxy_pass` names. It is there as
+/// long as its configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Upstream(Live<ngx_http_upstream_srv_conf_t>);
 
@@ -35,8 +35,8 @@ impl Upstream {
         Upstream::all(cf.mains())
     }
 
-    /// The block of a request's configuration with this name. nginx does not
-    /// tell upper case from lower case.
+    /// The block of a request's configuration with this name. nginx does not tell upper case from
+    /// lower case.
     pub fn named(request: Request, name: &[u8]) -> Option<Upstream> {
         let mut blocks = Upstream::all(Some(request.mains()));
         blocks.find(|upstream| upstream.is_named(name))
@@ -80,8 +80,8 @@ impl Upstream {
     }
 }
 
-/// What a field of nginx's refers to. Only for fields of the structs of this
-/// file's modules, which refer to what is there as long as they are.
+/// What a field of nginx's refers to. Only for fields of the structs of this file's modules, which
+/// refer to what is there as long as they are.
 fn live<T>(field: *mut T) -> Option<Live<T>> {
     // SAFETY: see above.
     NonNull::new(field).map(|at| unsafe { Live::new(at) })

@@ -1,5 +1,5 @@
-//! The servers of a block while nginx runs. With `zone` all workers share what
-//! is counted for them, and `resolve` changes the list.
+//! The servers of a block while nginx runs. With `zone` all workers share what is counted for them,
+//! and `resolve` changes the list.
 
 use std::collections::TryReserveError;
 
@@ -10,8 +10,8 @@ use super::locked::{Access, Generation, Locked, Server, health, write};
 use crate::group::{Choice, Failure, Group, Health, Peer, States};
 use crate::nginx::cycle::seconds;
 
-/// The servers of a block. Their list is nginx's, and so is what is counted for
-/// them: `memcached_pass` sees the same.
+/// The servers of a block. Their list is nginx's, and so is what is counted for them:
+/// `memcached_pass` sees the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peers(Upstream);
 
@@ -56,9 +56,8 @@ impl Peers {
         self.lock(Access::Read).generation()
     }
 
-    /// The server for a key, as [`Group::choose`]. `group` was made of the list
-    /// of `generation`. A trial of a disabled server is written down, so that
-    /// nobody else makes one.
+    /// The server for a key, as [`Group::choose`]. `group` was made of the list of `generation`. A
+    /// trial of a disabled server is written down, so that nobody else makes one.
     ///
     /// # Errors
     ///
@@ -89,8 +88,8 @@ impl Peers {
         Ok(choice)
     }
 
-    /// The servers for the keys of one operation, as [`Group::choose_all`].
-    /// False if the list has changed.
+    /// The servers for the keys of one operation, as [`Group::choose_all`]. False if the list has
+    /// changed.
     ///
     /// # Errors
     ///
@@ -145,8 +144,7 @@ impl Peers {
         }
     }
 
-    /// What is known of all servers, in the order of the list. False if that has
-    /// changed.
+    /// What is known of all servers, in the order of the list. False if that has changed.
     ///
     /// # Errors
     ///
@@ -181,8 +179,8 @@ impl Peers {
         .unwrap_or(Failure::Counted)
     }
 
-    /// An operation with this server, which was a [`Choice::suspect`], was
-    /// answered. True if the server was disabled and is used again.
+    /// An operation with this server, which was a [`Choice::suspect`], was answered. True if the
+    /// server was disabled and is used again.
     pub fn succeed(&self, peer: &Peer) -> bool {
         self.change(peer, |_, health, _| health.succeed())
             .unwrap_or_default()
@@ -194,8 +192,8 @@ impl Peers {
             .unwrap_or_default()
     }
 
-    /// Changes what is counted for a server. `None` if it is not in the list
-    /// any more, or the only one, for which nginx counts nothing.
+    /// Changes what is counted for a server. `None` if it is not in the list any more, or the only
+    /// one, for which nginx counts nothing.
     fn change<R>(
         &self,
         wanted: &Peer,

@@ -166,8 +166,7 @@ impl Given<'_> {
 }
 
 impl Meta<'_> {
-    /// Sets an option. `now`: Unix time in seconds. The first error is kept in
-    /// [`bad`](Self::bad).
+    /// Sets an option. `now`: Unix time in seconds. The first error is kept in [`bad`](Self::bad).
     pub fn set_option(&mut self, name: &[u8], value: OptionValue<'_>, now: i64) {
         if let Err(bad) = self.option(name, value, now) {
             self.bad.get_or_insert(bad);

@@ -18,8 +18,8 @@ impl<T: Copy> Pipeline<T> {
         flight.is_live().then_some(flight.tag)
     }
 
-    /// Number of the exchange whose reply comes next. They are numbered in the order in which
-    /// they were submitted, from 0.
+    /// Number of the exchange whose reply comes next. They are numbered in the order in which they
+    /// were submitted, from 0.
     pub fn oldest(&self) -> u64 {
         self.flights.front().map_or(self.next, |first| first.number)
     }

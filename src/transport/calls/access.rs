@@ -55,8 +55,8 @@ impl Worker {
         }
     }
 
-    /// The connection of a connected session that `request` may use now. It may
-    /// still be connecting, if it was deferred until now.
+    /// The connection of a connected session that `request` may use now. It may still be
+    /// connecting, if it was deferred until now.
     ///
     /// # Errors
     ///
@@ -98,8 +98,7 @@ impl Worker {
         }
     }
 
-    /// Gives an attached session a connection of its own, which may still have
-    /// to be opened.
+    /// Gives an attached session a connection of its own, which may still have to be opened.
     pub fn take_private_connection(
         &mut self,
         key: SessionKey,
@@ -146,8 +145,7 @@ impl Worker {
         }
     }
 
-    /// Whether `request` may connect this session: it belongs to no other
-    /// active request.
+    /// Whether `request` may connect this session: it belongs to no other active request.
     pub fn may_connect(&mut self, key: SessionKey, request: Request) -> Result<(), Error> {
         self.reap(key);
         match self.sessions.get(key).and_then(Session::request) {

@@ -12,8 +12,7 @@ use crate::upstream::Admission;
 use crate::{fault, nginx};
 
 impl Worker {
-    /// Connects a session on behalf of `request`. An existing connection is
-    /// closed first.
+    /// Connects a session on behalf of `request`. An existing connection is closed first.
     ///
     /// # Errors
     ///

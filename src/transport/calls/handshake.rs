@@ -14,10 +14,9 @@ use crate::transport::worker::Worker;
 use crate::upstream::{Admission, Fitness};
 
 impl Worker {
-    /// `sslhandshake`. The outcome is `Handshaken`, or `Connected` if nothing
-    /// had to be done. The identity of a connection taken from a pool is
-    /// checked; one that was not made as asked for now is replaced by a new
-    /// one.
+    /// `sslhandshake`. The outcome is `Handshaken`, or `Connected` if nothing had to be done. The
+    /// identity of a connection taken from a pool is checked; one that was not made as asked for
+    /// now is replaced by a new one.
     ///
     /// # Errors
     ///
@@ -85,8 +84,8 @@ impl Worker {
                 _ => {}
             }
         }
-        // one out of the pool that was made like that, or a new one, in the
-        // place that is counted for what there is now
+        // one out of the pool that was made like that, or a new one, in the place that is counted
+        // for what there is now
         if let Some(connection) = connection
             && !self.put_back(connection, request)
         {
@@ -128,8 +127,7 @@ impl Worker {
         }
     }
 
-    /// Does the handshake for which a connection was opened, and which can be done
-    /// at once.
+    /// Does the handshake for which a connection was opened, and which can be done at once.
     pub fn handshake_now(&mut self, key: ConnectionKey) -> Result<bool, Error> {
         let connection = self.connections.get_mut(key).ok_or(Error::Closed)?;
         match std::mem::replace(&mut connection.phase, Phase::Established) {
@@ -158,8 +156,8 @@ impl Worker {
         }
     }
 
-    /// Detaches a session for a TLS handshake, which is done on a connection of
-    /// its own; so are those that will follow. The pool that counts it.
+    /// Detaches a session for a TLS handshake, which is done on a connection of its own; so are
+    /// those that will follow. The pool that counts it.
     pub fn leave_shared_for_tls(
         &mut self,
         key: SessionKey,

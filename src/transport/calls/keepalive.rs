@@ -13,15 +13,14 @@ use crate::transport::worker::Worker;
 use crate::transport::worker::pools::settings;
 
 impl Worker {
-    /// `setkeepalive`: gives a session's connection to its pool, for at most
-    /// `timeout` milliseconds of idleness (0: for ever; `None`: as the
-    /// location says). `pool_size` matters only if the pool is created now. The
-    /// session is retired then, see [`Self::retire`].
+    /// `setkeepalive`: gives a session's connection to its pool, for at most `timeout` milliseconds
+    /// of idleness (0: for ever; `None`: as the location says). `pool_size` matters only if the
+    /// pool is created now. The session is retired then, see [`Self::retire`].
     ///
     /// # Errors
     ///
-    /// [`Error::BadRequest`]: the session belongs to another active request. The
-    /// session keeps its connection unless the error is `Dubious`.
+    /// [`Error::BadRequest`]: the session belongs to another active request. The session keeps its
+    /// connection unless the error is `Dubious`.
     pub fn set_keepalive(
         &mut self,
         key: SessionKey,
@@ -147,8 +146,7 @@ impl Worker {
         Ok(retired)
     }
 
-    /// `setkeepalive` of an attached session that is at rest, see
-    /// [`Worker::set_keepalive`].
+    /// `setkeepalive` of an attached session that is at rest, see [`Worker::set_keepalive`].
     #[inline(always)]
     pub fn keep_shared(
         &mut self,

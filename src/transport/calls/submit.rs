@@ -16,8 +16,8 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// [`Error::BadRequest`]: the session belongs to another active request. All
-    /// else: nothing was sent or the connection failed.
+    /// [`Error::BadRequest`]: the session belongs to another active request. All else: nothing was
+    /// sent or the connection failed.
     #[inline(always)]
     pub fn submit(
         &mut self,
@@ -37,8 +37,8 @@ impl Worker {
         }
     }
 
-    /// Sends the commands of an open pipeline, which stays open until its results
-    /// are taken. Errors as with [`Self::submit`].
+    /// Sends the commands of an open pipeline, which stays open until its results are taken. Errors
+    /// as with [`Self::submit`].
     pub fn commit(
         &mut self,
         key: SessionKey,
@@ -147,8 +147,7 @@ impl Worker {
         Ok(self.begun(key, Slot::Reader)?)
     }
 
-    /// Whether `request` could send a command now. Errors as with
-    /// [`Self::submit`].
+    /// Whether `request` could send a command now. Errors as with [`Self::submit`].
     pub fn check_ready(&mut self, key: SessionKey, request: Request) -> Result<(), Error> {
         if self.is_deferred(key, request) || self.shared_pool_of(key, request)?.is_some() {
             return self.check_idle(key);
@@ -159,9 +158,9 @@ impl Worker {
         }
     }
 
-    /// Before a command is sent there must be nothing that could be taken for
-    /// its reply, and the connection must be open. What is returned is an error
-    /// line that the server has sent; then the connection is closed.
+    /// Before a command is sent there must be nothing that could be taken for its reply, and the
+    /// connection must be open. What is returned is an error line that the server has sent; then
+    /// the connection is closed.
     pub fn check_in_step(&mut self, key: ConnectionKey) -> Result<Option<Vec<u8>>, Error> {
         let connection = self.connections.get_mut(key).ok_or(Error::Closed)?;
         if connection.private().is_some_and(|private| private.quitting) {
@@ -250,9 +249,8 @@ impl Worker {
         self.start(key, connection, Slot::Reader, b"")
     }
 
-    /// Puts an operation under way that was begun; `value` goes behind what there
-    /// is to send. If it is complete at once, its result is returned and nobody has
-    /// to wait.
+    /// Puts an operation under way that was begun; `value` goes behind what there is to send. If it
+    /// is complete at once, its result is returned and nobody has to wait.
     #[inline(always)]
     pub fn start(
         &mut self,
@@ -281,9 +279,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Appends a private operation's commands to what is to be sent: numbers of the
-    /// first and the last exchange, and a large value that belongs behind them and
-    /// was left out.
+    /// Appends a private operation's commands to what is to be sent: numbers of the first and the
+    /// last exchange, and a large value that belongs behind them and was left out.
     #[inline(always)]
     fn submit<'a>(
         &mut self,

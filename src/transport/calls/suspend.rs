@@ -44,8 +44,8 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// ngx_lua's text if waiting is not possible here; the connection is
-    /// closed then, since nobody will take its reply.
+    /// ngx_lua's text if waiting is not possible here; the connection is closed then, since nobody
+    /// will take its reply.
     ///
     /// # Safety
     ///
@@ -64,8 +64,8 @@ impl Worker {
         let Some(call) = session.and_then(|session| session.call_mut(slot)) else {
             return Err(Error::Closed.to_string());
         };
-        // SAFETY: by this function's contract. A call that waits is one of a
-        // session that is registered with the request.
+        // SAFETY: by this function's contract. A call that waits is one of a session that is
+        // registered with the request.
         match unsafe { call.wait(request, waiter) } {
             Wait::Queued => Ok(()),
             Wait::Refused(text) => {

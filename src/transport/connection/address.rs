@@ -44,15 +44,15 @@ impl Drop for ScratchPool {
 }
 
 impl Address {
-    /// The address of `host`, if it is an IP address or `unix:/path`. A port
-    /// within it goes before `port`.
+    /// The address of `host`, if it is an IP address or `unix:/path`. A port within it goes before
+    /// `port`.
     ///
     /// # Errors
     ///
     /// What nginx's parser finds wrong.
     pub fn parse(host: &[u8], port: u16, log: Log) -> Result<Parsed, Error> {
-        // SAFETY: the log is valid; the text is copied into the pool and ends with NUL as nginx expects;
-        // what the parser allocates is copied before the pool goes.
+        // SAFETY: the log is valid; the text is copied into the pool and ends with NUL as nginx
+        // expects; what the parser allocates is copied before the pool goes.
         unsafe {
             let pool = ngx_create_pool(1024, log.as_ptr());
             let pool = NonNull::new(pool).ok_or(Error::NoMemory)?;
@@ -93,8 +93,8 @@ impl Address {
     ///
     /// `len` bytes at `address` are a socket address.
     pub unsafe fn copy(address: *const sockaddr, len: socklen_t) -> Address {
-        // SAFETY: all zeros is a valid sockaddr_storage; it is large enough
-        // for every address family.
+        // SAFETY: all zeros is a valid sockaddr_storage; it is large enough for every address
+        // family.
         unsafe {
             let mut storage: sockaddr_storage = std::mem::zeroed();
             let len = (len as usize).min(size_of::<sockaddr_storage>());
@@ -125,8 +125,8 @@ impl Address {
     }
 
     fn as_bytes(&self) -> &[u8] {
-        // SAFETY: the storage was zeroed and then copied to, and is at least as
-        // long as the address.
+        // SAFETY: the storage was zeroed and then copied to, and is at least as long as the
+        // address.
         unsafe { std::slice::from_raw_parts((&raw const self.storage).cast(), self.len as usize) }
     }
 
@@ -143,8 +143,8 @@ impl Address {
         self.ntop(1)
     }
 
-    /// As cosockets name it when connecting takes too long: address, `:` and
-    /// port, which is 0 for a unix socket.
+    /// As cosockets name it when connecting takes too long: address, `:` and port, which is 0 for a
+    /// unix socket.
     pub fn text_and_port(&mut self) -> String {
         // SAFETY: the storage holds a complete address.
         let port = unsafe { ngx_inet_get_port(self.as_ptr()) };

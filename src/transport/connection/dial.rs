@@ -44,8 +44,8 @@ pub fn dial(address: &mut Address, own_log: Log) -> Result<(NgxConnection, bool)
     // a server that is away is told a few times, and counted after that
     let told = nginx::would_admit(connect_failed(peer_log.peer()));
     let log = if told { log } else { Log::silent() };
-    // SAFETY: address and name live for the call; the logs are valid, and so is a new
-    // connection, of which nobody else knows.
+    // SAFETY: address and name live for the call; the logs are valid, and so is a new connection,
+    // of which nobody else knows.
     unsafe {
         let mut peer: ngx_peer_connection_t = std::mem::zeroed();
         peer.sockaddr = address.as_ptr();

@@ -1,6 +1,6 @@
-//! What nginx calls when something happens to what is opened here. The
-//! functions are above, in `events`, and are told once, when the process
-//! begins: so nothing below has to know what is above.
+//! What nginx calls when something happens to what is opened here. The functions are above, in
+//! `events`, and are told once, when the process begins: so nothing below has to know what is
+//! above.
 
 use std::ffi::c_void;
 use std::sync::OnceLock;

@@ -35,9 +35,8 @@ impl Connection {
             .set_max_value(LocConf::of(request).max_value_size());
     }
 
-    /// Prepares for being idle for at most `timeout` milliseconds (0: for
-    /// ever). When that time is over, and whether there is something to read
-    /// already.
+    /// Prepares for being idle for at most `timeout` milliseconds (0: for ever). When that time is
+    /// over, and whether there is something to read already.
     #[inline(always)]
     pub fn make_idle(&mut self, timeout: Msec) -> (Option<Msec>, bool) {
         self.pipeline.shrink();
@@ -46,8 +45,7 @@ impl Connection {
         }
         let due = (timeout != 0).then(|| nginx::now().saturating_add(timeout));
         if timeout != 0 {
-            // one that expires earlier is left as it is: mostly the connection
-            // is used before that
+            // one that expires earlier is left as it is: mostly the connection is used before that
             self.nginx.advance_read_timer(timeout);
         }
         self.nginx.set_idle();
@@ -55,8 +53,7 @@ impl Connection {
         (due, self.nginx.is_read_ready())
     }
 
-    /// What an event of an idle connection has to do with its timer, which goes
-    /// on if it must.
+    /// What an event of an idle connection has to do with its timer, which goes on if it must.
     pub fn idle_timer(&mut self) -> IdleTimer {
         if !self.nginx.take_read_timeout() {
             return IdleTimer::Silent;

@@ -23,8 +23,8 @@ impl Connection {
         !self.pipeline.buffered().is_empty() || self.pipeline.is_broken()
     }
 
-    /// One read from the socket into the pipeline: how many bytes came, 0 at
-    /// the end of the stream; `None` if there is nothing now.
+    /// One read from the socket into the pipeline: how many bytes came, 0 at the end of the stream;
+    /// `None` if there is nothing now.
     pub fn receive(&mut self) -> Option<Result<usize, Error>> {
         let target = self.pipeline.read_buf();
         let room = target.buf.spare_capacity_mut();
@@ -76,8 +76,7 @@ impl Connection {
         result
     }
 
-    /// Some of what is to be sent was: the timeouts of those who had to wait for
-    /// that begin again.
+    /// Some of what is to be sent was: the timeouts of those who had to wait for that begin again.
     pub fn note_written(&mut self) {
         let Connection {
             pipeline, progress, ..

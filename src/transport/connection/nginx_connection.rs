@@ -1,9 +1,8 @@
 //! An nginx connection that is ours: its socket, events, timers and flags.
 //!
-//! It is open from [`NgxConnection::from_raw`] until it is dropped. That is why
-//! the methods may follow its pointers: a connection that is open has a read
-//! event, a write event and a log, which nginx frees or uses again only after it
-//! was closed.
+//! It is open from [`NgxConnection::from_raw`] until it is dropped. That is why the methods may
+//! follow its pointers: a connection that is open has a read event, a write event and a log, which
+//! nginx frees or uses again only after it was closed.
 
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
@@ -52,8 +51,8 @@ impl NgxConnection {
 
     #[inline(always)]
     fn get(&self) -> &ngx_connection_t {
-        // SAFETY: it is open; nginx and this module have one thread, and no
-        // reference to it is kept across a call of nginx.
+        // SAFETY: it is open; nginx and this module have one thread, and no reference to it is kept
+        // across a call of nginx.
         unsafe { self.0.as_ref() }
     }
 
@@ -122,8 +121,8 @@ impl NgxConnection {
         }
     }
 
-    /// One call of its receive function: how many bytes were written to
-    /// `room`, 0 at the end of the stream; `None`: there are none now.
+    /// One call of its receive function: how many bytes were written to `room`, 0 at the end of the
+    /// stream; `None`: there are none now.
     #[inline(always)]
     pub fn receive(&mut self, room: &mut [MaybeUninit<u8>]) -> Option<Result<usize, Error>> {
         let c = self.as_ptr();
@@ -140,8 +139,8 @@ impl NgxConnection {
         }
     }
 
-    /// What a look at the socket shows, which nginx does not hear of: how many
-    /// bytes, one at most, 0 at the end of the stream, or an errno.
+    /// What a look at the socket shows, which nginx does not hear of: how many bytes, one at most,
+    /// 0 at the end of the stream, or an errno.
     pub fn peek(&self) -> Result<usize, i32> {
         let mut byte = 0u8;
         // SAFETY: the descriptor is open; one byte is peeked at most.
@@ -149,8 +148,7 @@ impl NgxConnection {
         usize::try_from(n).map_err(|_| nginx::last_errno())
     }
 
-    /// Several parts in one call, as `ngx_unix_send` does for one. How many
-    /// bytes the socket took.
+    /// Several parts in one call, as `ngx_unix_send` does for one. How many bytes the socket took.
     ///
     /// # Errors
     ///
@@ -212,16 +210,16 @@ impl NgxConnection {
         result_of(unsafe { ngx_handle_read_event(self.read_mut(), 0) })
     }
 
-    /// Asks for write events (`ngx_handle_write_event`) if it has to, when the
-    /// socket takes so many bytes.
+    /// Asks for write events (`ngx_handle_write_event`) if it has to, when the socket takes so many
+    /// bytes.
     #[inline(always)]
     pub fn arm_write(&mut self, lowat: usize) -> Result<(), Error> {
         // SAFETY: the connection is open.
         result_of(unsafe { ngx_handle_write_event(self.write_mut(), lowat) })
     }
 
-    /// It was established: nothing is waited for until it is used, or a
-    /// level-triggered event method would spin.
+    /// It was established: nothing is waited for until it is used, or a level-triggered event
+    /// method would spin.
     pub fn arm_established(&mut self, nodelay: bool) -> Result<(), Error> {
         if nodelay {
             // SAFETY: the connection is open.
@@ -249,8 +247,7 @@ impl NgxConnection {
         self.read_mut().set_ready(0);
     }
 
-    /// Has the next read ask the socket, as if an event had said that there is
-    /// something.
+    /// Has the next read ask the socket, as if an event had said that there is something.
     pub fn assume_readable(&mut self) {
         let read = self.read_mut();
         read.set_ready(1);
@@ -263,8 +260,8 @@ impl NgxConnection {
         self.write().ready() != 0
     }
 
-    /// Handles the read event in the next turn of the event loop: with
-    /// edge-triggered events nobody would tell of what is there already.
+    /// Handles the read event in the next turn of the event loop: with edge-triggered events nobody
+    /// would tell of what is there already.
     pub fn post_read(&mut self) {
         // SAFETY: the connection takes it out of the queue when it closes.
         unsafe { nginx::post_next(self.read_mut()) };
@@ -291,8 +288,7 @@ impl NgxConnection {
         restart_timer(self.write_mut(), timeout);
     }
 
-    /// As [`Self::start_write_timer`], if the timer that is armed expires
-    /// earlier.
+    /// As [`Self::start_write_timer`], if the timer that is armed expires earlier.
     pub fn delay_write_timer(&mut self, timeout: Msec) {
         if self.write().timer.key < nginx::now().saturating_add(timeout) {
             self.start_write_timer(timeout);
@@ -329,8 +325,8 @@ impl NgxConnection {
 
     // ---- flags and logs
 
-    /// nginx wants it closed: the worker exits and it is idle, or
-    /// `worker_shutdown_timeout` is over ([`Self::is_aborting`]).
+    /// nginx wants it closed: the worker exits and it is idle, or `worker_shutdown_timeout` is over
+    /// ([`Self::is_aborting`]).
     #[inline(always)]
     pub fn is_closing(&self) -> bool {
         self.get().close() != 0
@@ -355,8 +351,7 @@ impl NgxConnection {
             .any(|event| event.error() != 0 || event.timedout() != 0)
     }
 
-    /// It is idle: an exiting worker closes it, and what happens to it is no
-    /// error of anybody.
+    /// It is idle: an exiting worker closes it, and what happens to it is no error of anybody.
     #[inline(always)]
     pub fn set_idle(&mut self) {
         let c = self.get_mut();
@@ -377,8 +372,8 @@ impl NgxConnection {
         self.get_mut().set_log_error(NGX_ERROR_INFO as _);
     }
 
-    /// Has nginx write lines about it to `log`: that of the request that uses it,
-    /// until the request ends at the latest, or that of the cycle.
+    /// Has nginx write lines about it to `log`: that of the request that uses it, until the request
+    /// ends at the latest, or that of the cycle.
     #[inline(always)]
     pub fn set_log(&mut self, log: Log) {
         let log = self.1.stand_for(log).as_ptr();
@@ -416,8 +411,8 @@ impl NgxConnection {
 impl Drop for NgxConnection {
     fn drop(&mut self) {
         self.end_tls();
-        // SAFETY: it is open until here; nginx deletes its timers and its
-        // events, posted ones included.
+        // SAFETY: it is open until here; nginx deletes its timers and its events, posted ones
+        // included.
         unsafe { ngx_close_connection(self.as_ptr()) };
     }
 }

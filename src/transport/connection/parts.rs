@@ -20,8 +20,8 @@ use crate::transport::connection::tls::{Pending, Tls};
 use crate::transport::ids::{OpKey, PoolKey, QueueKey, SessionKey};
 use crate::upstream::{Place, Progress};
 
-/// Longest reply line accepted, in bytes. memcached's own limit on keys makes
-/// the longest regular line much shorter.
+/// Longest reply line accepted, in bytes. memcached's own limit on keys makes the longest regular
+/// line much shorter.
 pub const MAX_LINE: usize = 2048;
 
 /// A connection. Dropping it closes it.
@@ -67,8 +67,7 @@ pub enum Owner {
 #[derive(Clone, Copy, Debug)]
 pub struct Private {
     pub session: SessionKey,
-    /// Raw bytes were sent and nothing raw was received since: a reply may
-    /// be under way.
+    /// Raw bytes were sent and nothing raw was received since: a reply may be under way.
     pub unanswered: bool,
     /// `quit` was sent; nothing may follow.
     pub quitting: bool,
@@ -79,8 +78,8 @@ pub struct Private {
 pub struct Idle {
     pub pool: PoolKey,
     pub place: Place,
-    /// When its time is over; `None`: it has no end. The read timer may be armed
-    /// for an earlier time, or for nothing.
+    /// When its time is over; `None`: it has no end. The read timer may be armed for an earlier
+    /// time, or for nothing.
     pub due: Option<Msec>,
 }
 

@@ -26,8 +26,8 @@ pub struct Answer {
     pub life: Msec,
 }
 
-/// The resolver calls back those who have asked for a name one after the other,
-/// from a list of its own.
+/// The resolver calls back those who have asked for a name one after the other, from a list of its
+/// own.
 static ANSWERING: AtomicBool = AtomicBool::new(false);
 
 /// A look-up. Dropping it gives it up.
@@ -43,13 +43,13 @@ pub struct Resolution {
 }
 
 impl Resolution {
-    /// Starts to look up `name` with this resolver, which may be null, within this time. It is
-    /// that of a configuration that lives longer than what is returned.
+    /// Starts to look up `name` with this resolver, which may be null, within this time. It is that
+    /// of a configuration that lives longer than what is returned.
     ///
     /// # Errors
     ///
-    /// The look-up cannot be started. An answer known at once is no such
-    /// error, see [`Self::take_answer`].
+    /// The look-up cannot be started. An answer known at once is no such error, see
+    /// [`Self::take_answer`].
     pub fn start(
         name: &[u8],
         asker: Asker,
@@ -73,8 +73,8 @@ impl Resolution {
         if resolver.is_null() {
             return failed("no resolver defined to resolve \"{}\"");
         }
-        // SAFETY: the resolver is there by this function's contract; the
-        // context's name and data outlive it, as dropping gives it up.
+        // SAFETY: the resolver is there by this function's contract; the context's name and data
+        // outlive it, as dropping gives it up.
         unsafe {
             let mut question: ngx_resolver_ctx_t = std::mem::zeroed();
             question.name = text;
@@ -144,8 +144,8 @@ impl Drop for Resolution {
 
 /// The resolver has an answer that nobody waits for any more.
 unsafe extern "C" fn on_unwanted_answer(context: *mut ngx_resolver_ctx_t) {
-    // SAFETY: the resolver passes its context, whose data is its name: see where
-    // this handler is set.
+    // SAFETY: the resolver passes its context, whose data is its name: see where this handler is
+    // set.
     unsafe {
         let name = (*context).data.cast::<Vec<u8>>();
         ngx_resolve_name_done(context);
@@ -155,8 +155,8 @@ unsafe extern "C" fn on_unwanted_answer(context: *mut ngx_resolver_ctx_t) {
 
 /// The resolver has an answer, or has given up.
 unsafe extern "C" fn on_answer(context: *mut ngx_resolver_ctx_t) {
-    // SAFETY: the resolver passes its context, whose data is the look-up's
-    // boxed state: it would have been given up otherwise.
+    // SAFETY: the resolver passes its context, whose data is the look-up's boxed state: it would
+    // have been given up otherwise.
     let waiting = unsafe {
         let this = (*context).data.cast::<Resolution>();
         let asker = (*this).asker;

@@ -21,11 +21,10 @@ pub struct Sharing {
     pub unsent: usize,
     /// The unsent gets of one key: hashes of the keys, and numbers.
     gets: HashMap<u64, u64, BuildHasherDefault<HashedKey>>,
-    /// Among the connections to be flushed at the end of this iteration of the
-    /// event loop.
+    /// Among the connections to be flushed at the end of this iteration of the event loop.
     pub to_flush: bool,
-    /// It repeats what another connection has lost, for this reason, and takes
-    /// nothing else until that is answered.
+    /// It repeats what another connection has lost, for this reason, and takes nothing else until
+    /// that is answered.
     pub retry: Option<(Retry, Error)>,
     /// The reply to the first exchange, if it was an error line.
     pub first_error_line: Option<Rc<[u8]>>,
@@ -70,8 +69,8 @@ impl Sharing {
         }
     }
 
-    /// Whether commands may be given to it: its oldest reply is not overdue, and
-    /// it does not repeat what others have lost.
+    /// Whether commands may be given to it: its oldest reply is not overdue, and it does not repeat
+    /// what others have lost.
     pub fn takes_work(&self) -> bool {
         self.health.takes_work() && self.retry.is_none()
     }
@@ -117,10 +116,9 @@ impl Connection {
         }
     }
 
-    /// The operation in the same unsent batch whose get is the same as the one
-    /// that was just submitted with this number. The server will execute it
-    /// after this moment, hence after every write that the session has seen
-    /// completed: so its reply is good for both.
+    /// The operation in the same unsent batch whose get is the same as the one that was just
+    /// submitted with this number. The server will execute it after this moment, hence after every
+    /// write that the session has seen completed: so its reply is good for both.
     pub fn equal_get(&mut self, hasher: &impl BuildHasher, newest: u64) -> Option<OpKey> {
         let Connection {
             pipeline, owner, ..
@@ -137,8 +135,7 @@ impl Connection {
         pipeline.tag(first)
     }
 
-    /// Somebody with this connect timeout waits for it to be established, if it
-    /// is not yet.
+    /// Somebody with this connect timeout waits for it to be established, if it is not yet.
     pub fn give_time_to_connect(&mut self, timeout: Msec) {
         if self.is_connecting() {
             self.nginx.delay_write_timer(timeout);

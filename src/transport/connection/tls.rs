@@ -1,5 +1,5 @@
-//! TLS of one connection: what a handshake is asked for, OpenSSL's part of it,
-//! and what makes one TLS connection another than the next.
+//! TLS of one connection: what a handshake is asked for, OpenSSL's part of it, and what makes one
+//! TLS connection another than the next.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr::{self, NonNull};
@@ -129,8 +129,7 @@ impl Drop for Certificate {
     }
 }
 
-/// What a TLS connection was made with and to: connections that differ in it
-/// are never mixed.
+/// What a TLS connection was made with and to: connections that differ in it are never mixed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Tls {
     host: Vec<u8>,
@@ -187,8 +186,8 @@ pub fn is_bad_name(name: &[u8]) -> bool {
 }
 
 impl Connection {
-    /// Begins the handshake that was asked for. Whether it is done already; on
-    /// failure the connection is of no use any more.
+    /// Begins the handshake that was asked for. Whether it is done already; on failure the
+    /// connection is of no use any more.
     pub fn begin_handshake(
         &mut self,
         pending: Box<Pending>,
@@ -205,8 +204,8 @@ impl Connection {
         Ok(false)
     }
 
-    /// Judges a handshake that has come to an end. What is wrong with the peer's
-    /// certificate is logged on behalf of `request`.
+    /// Judges a handshake that has come to an end. What is wrong with the peer's certificate is
+    /// logged on behalf of `request`.
     pub fn end_handshake(&mut self, request: Option<Request>) -> Result<(), Error> {
         let phase = std::mem::replace(&mut self.phase, Phase::Established);
         let Phase::Handshaking(pending) = phase else {
@@ -236,9 +235,8 @@ impl NgxConnection {
         let c = self.as_ptr();
         let context = ptr::with_exposed_provenance_mut::<ngx_ssl_t>(context);
         let ok = NGX_OK as ngx_int_t;
-        // SAFETY: the connection is open, and has no TLS part yet; the context
-        // belongs to the configuration of the request that waits for this. What
-        // the handshake holds is live.
+        // SAFETY: the connection is open, and has no TLS part yet; the context belongs to the
+        // configuration of the request that waits for this. What the handshake holds is live.
         unsafe {
             if (*c).pool.is_null() {
                 (*c).pool = ngx_create_pool(256, (*c).log);
@@ -303,8 +301,8 @@ impl NgxConnection {
         Ok(())
     }
 
-    /// Begins or goes on with the handshake (`ngx_ssl_handshake`). Whether it is
-    /// over, well or not; else nginx will tell.
+    /// Begins or goes on with the handshake (`ngx_ssl_handshake`). Whether it is over, well or not;
+    /// else nginx will tell.
     fn handshake(&mut self) -> bool {
         let c = self.as_ptr();
         // SAFETY: the connection is open, and has its TLS part.
@@ -328,8 +326,7 @@ impl NgxConnection {
         self.ssl().is_some_and(|ssl| ssl.handshaked() != 0)
     }
 
-    /// A reference to its TLS session, which is the caller's to free; null if
-    /// there is none.
+    /// A reference to its TLS session, which is the caller's to free; null if there is none.
     pub fn tls_session(&self) -> *mut SSL_SESSION {
         match self.has_handshaken() {
             // SAFETY: the connection is open and has its TLS part.
@@ -341,8 +338,7 @@ impl NgxConnection {
     /// Whether the peer's certificate is good, and the peer's.
     fn verify(&self, server_name: Option<&[u8]>, request: Option<Request>) -> Result<(), Error> {
         let c = self.as_ptr();
-        // SAFETY: the connection has done its handshake; the texts of codes are
-        // static.
+        // SAFETY: the connection has done its handshake; the texts of codes are static.
         let (code, text) = unsafe {
             let code = SSL_get_verify_result((*(*c).ssl).connection);
             let text = CStr::from_ptr(X509_verify_cert_error_string(code));
@@ -395,8 +391,8 @@ impl NgxConnection {
     }
 }
 
-/// An error of this text. OpenSSL's own errors are forgotten, or nginx would
-/// report them as stale later.
+/// An error of this text. OpenSSL's own errors are forgotten, or nginx would report them as stale
+/// later.
 pub fn failed(text: &str) -> Error {
     ERR_clear_error();
     Error::Tls(text.to_owned())

@@ -12,8 +12,8 @@ use crate::transport::error::Error;
 pub const LOGGED: usize = 64;
 
 impl Connection {
-    /// Receives what was sent though nobody has asked for anything: the error
-    /// that it is, or that was met.
+    /// Receives what was sent though nobody has asked for anything: the error that it is, or that
+    /// was met.
     #[cold]
     pub fn receive_unasked(&mut self) -> Option<Error> {
         let mut error = None;
@@ -68,8 +68,8 @@ impl Connection {
 }
 
 impl Connection {
-    /// Whether bytes have come though nothing is sent to which they could be the reply. What
-    /// is to be sent on a shared connection, or on that of a queue, can go to another one.
+    /// Whether bytes have come though nothing is sent to which they could be the reply. What is to
+    /// be sent on a shared connection, or on that of a queue, can go to another one.
     #[inline(always)]
     pub fn has_unasked(&self) -> bool {
         let pipeline = &self.pipeline;

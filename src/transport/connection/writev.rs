@@ -5,8 +5,8 @@ use crate::transport::connection::Connection;
 use crate::transport::error::Error;
 
 impl Connection {
-    /// Sends what is unsent, with `value` and its line end behind it. What the
-    /// socket does not take is queued. Not for TLS, nor while connecting.
+    /// Sends what is unsent, with `value` and its line end behind it. What the socket does not take
+    /// is queued. Not for TLS, nor while connecting.
     pub fn send_with(&mut self, value: &[u8]) -> Result<(), Error> {
         let sent = self
             .nginx

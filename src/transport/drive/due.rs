@@ -9,8 +9,7 @@ use crate::transport::state::outcome::Slot;
 use crate::transport::state::session::State;
 use crate::transport::worker::Worker;
 
-/// Calls that time out in an iteration of the event loop before others have their
-/// turn.
+/// Calls that time out in an iteration of the event loop before others have their turn.
 const AT_ONCE: usize = 512;
 
 const WRITE_TIMED_OUT: &str = "lua tcp socket write timed out";

@@ -71,8 +71,8 @@ impl Worker {
         self.go_on_connecting(op_key, key, opened);
     }
 
-    /// A connect operation whose server's name was looked up waits for its
-    /// connection, has it, or fails.
+    /// A connect operation whose server's name was looked up waits for its connection, has it, or
+    /// fails.
     pub fn go_on_connecting(&mut self, op: OpKey, key: SessionKey, opened: Result<Opened, Error>) {
         let session = self.sessions.get_mut(key);
         match (opened, session.and_then(|session| session.connection())) {
@@ -207,8 +207,8 @@ impl Worker {
         }
     }
 
-    /// Tells the coroutine that waits for a private connection; or sends what has
-    /// waited for that, if the connection had been deferred.
+    /// Tells the coroutine that waits for a private connection; or sends what has waited for that,
+    /// if the connection had been deferred.
     pub fn finish_connect(&mut self, key: ConnectionKey, outcome: Outcome) {
         fault::point();
         let session_key = self.connections.get(key).and_then(Connection::session);

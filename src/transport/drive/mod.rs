@@ -1,5 +1,4 @@
-//! Bytes out and in, connections that are established, time limits that are
-//! over.
+//! Bytes out and in, connections that are established, time limits that are over.
 
 pub mod due;
 pub mod established;

@@ -12,8 +12,7 @@ use crate::upstream::{Awaited, Verdict};
 use crate::{fault, nginx};
 
 impl Worker {
-    /// Takes what has been received already and receives more, if somebody waits
-    /// for it.
+    /// Takes what has been received already and receives more, if somebody waits for it.
     #[inline(always)]
     pub fn read_if_due(&mut self, key: ConnectionKey) {
         let connection = self.connections.get(key);
@@ -33,8 +32,8 @@ impl Worker {
         self.read(key);
     }
 
-    /// Receives what there is for those who wait for it. What else there is, an
-    /// end of the stream included, is the next operation's.
+    /// Receives what there is for those who wait for it. What else there is, an end of the stream
+    /// included, is the next operation's.
     #[inline(always)]
     pub fn read(&mut self, key: ConnectionKey) {
         let mut read = 0;
@@ -71,8 +70,8 @@ impl Worker {
         }
     }
 
-    /// The end of the stream completes a raw read of all there is, and leaves
-    /// the connection to be closed by its owner.
+    /// The end of the stream completes a raw read of all there is, and leaves the connection to be
+    /// closed by its owner.
     pub fn finish_read_all(&mut self, key: ConnectionKey) -> bool {
         let session = self.connections.get(key).and_then(Connection::session);
         let session = session.and_then(|session| self.sessions.get(session));
@@ -120,8 +119,8 @@ impl Worker {
             }
             Owner::Shared(_) => {
                 if connection.nginx.is_closing() {
-                    // nginx closes idle connections of a worker that exits, and
-                    // after worker_shutdown_timeout all
+                    // nginx closes idle connections of a worker that exits, and after
+                    // worker_shutdown_timeout all
                     if connection.nginx.is_aborting() || idle {
                         self.fail(key, Error::Closed);
                     }
@@ -137,8 +136,8 @@ impl Worker {
         }
     }
 
-    /// A shared connection's timer has expired: it was idle for long enough, or its
-    /// oldest reply may be overdue.
+    /// A shared connection's timer has expired: it was idle for long enough, or its oldest reply
+    /// may be overdue.
     pub fn check_health(&mut self, key: ConnectionKey) {
         let awaited = self.awaited(key);
         let Some(connection) = self.connections.get_mut(key) else {
@@ -225,8 +224,7 @@ impl Worker {
         }
     }
 
-    /// Hands received bytes to a raw receive on a private connection, if one waits
-    /// for them.
+    /// Hands received bytes to a raw receive on a private connection, if one waits for them.
     #[inline(always)]
     pub fn deliver_raw(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connections.get_mut(key) else {
@@ -260,8 +258,7 @@ impl Worker {
         }
     }
 
-    /// Replies have come on a shared connection, which had so many exchanges in
-    /// flight `before`.
+    /// Replies have come on a shared connection, which had so many exchanges in flight `before`.
     pub fn after_replies(&mut self, key: ConnectionKey, before: usize) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;

@@ -9,8 +9,7 @@ use crate::transport::ids::{Asker, SharedPoolKey};
 use crate::transport::worker::Worker;
 
 impl Worker {
-    /// Looks the name of a shared pool's server up again, by the resolver of a
-    /// request's location.
+    /// Looks the name of a shared pool's server up again, by the resolver of a request's location.
     #[cold]
     #[inline(never)]
     pub fn look_up_again(&mut self, key: SharedPoolKey, request: Request) {

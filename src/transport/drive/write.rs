@@ -15,8 +15,7 @@ impl Worker {
         self.flush_with(key, b"");
     }
 
-    /// As [`Self::flush`]; `value`, unless empty, is what `Pipeline::submit_head`
-    /// left to be sent.
+    /// As [`Self::flush`]; `value`, unless empty, is what `Pipeline::submit_head` left to be sent.
     #[inline(always)]
     pub fn flush_with(&mut self, key: ConnectionKey, value: &[u8]) {
         match self
@@ -44,8 +43,8 @@ impl Worker {
         }
     }
 
-    /// Sends. Whether all was sent. What there is to send waits while the
-    /// connection is not established.
+    /// Sends. Whether all was sent. What there is to send waits while the connection is not
+    /// established.
     #[inline(always)]
     pub fn write_out(&mut self, key: ConnectionKey, value: &[u8]) -> bool {
         let connection = self.connections.get_mut(key);
@@ -92,8 +91,8 @@ impl Worker {
         }
     }
 
-    /// The commands that were collected for a shared connection are about to be
-    /// sent, with `value` behind them.
+    /// The commands that were collected for a shared connection are about to be sent, with `value`
+    /// behind them.
     pub fn prepare_batch(&mut self, key: ConnectionKey, value: &[u8]) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
@@ -142,8 +141,8 @@ impl Worker {
         }
     }
 
-    /// A value was sent in part, and the rest could not be kept. What goes to
-    /// another connection must be whole.
+    /// A value was sent in part, and the rest could not be kept. What goes to another connection
+    /// must be whole.
     #[cold]
     pub fn drop_part(&mut self, key: ConnectionKey, value: &[u8], error: &Error) {
         let connection = self.connections.get_mut(key);
@@ -159,8 +158,8 @@ impl Worker {
         }
     }
 
-    /// Nothing can be sent any more, as one learns before the read event comes.
-    /// What the server has said before goes to those who wait for it first.
+    /// Nothing can be sent any more, as one learns before the read event comes. What the server has
+    /// said before goes to those who wait for it first.
     #[cold]
     pub fn fail_sending(&mut self, key: ConnectionKey, error: Error) {
         let mut read = 0;

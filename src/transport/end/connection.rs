@@ -23,8 +23,7 @@ impl Worker {
         }
     }
 
-    /// A private connection failed. `closed`: so it is, to Lua, which need not
-    /// close it.
+    /// A private connection failed. `closed`: so it is, to Lua, which need not close it.
     #[cold]
     pub fn fail_private(&mut self, key: ConnectionKey, error: &Error, closed: bool) {
         fault::point();
@@ -45,8 +44,8 @@ impl Worker {
         self.close_connection(key);
     }
 
-    /// A call has waited for too long: its session is closed, as a private
-    /// connection would be. `writing`: its commands were still being sent.
+    /// A call has waited for too long: its session is closed, as a private connection would be.
+    /// `writing`: its commands were still being sent.
     pub fn time_out(&mut self, key: SessionKey, writing: bool) {
         let session = self.sessions.get(key).map(|session| &session.state);
         let state = match session {
@@ -59,8 +58,8 @@ impl Worker {
         self.end_use(key, state, Some(&Error::Timeout), writing);
     }
 
-    /// Bytes came, or the end, before a command was sent. What is returned is an
-    /// error line that the server has sent.
+    /// Bytes came, or the end, before a command was sent. What is returned is an error line that
+    /// the server has sent.
     #[cold]
     pub fn fail_unasked(
         &mut self,

@@ -1,5 +1,5 @@
-//! Light threads that were killed while they waited. Nobody tells when ngx_lua
-//! does that: it shows when their calls are looked at.
+//! Light threads that were killed while they waited. Nobody tells when ngx_lua does that: it shows
+//! when their calls are looked at.
 
 use crate::transport::ids::{ConnectionKey, OpKey, SessionKey};
 use crate::transport::state::call::Call;
@@ -27,8 +27,7 @@ impl Worker {
         }
     }
 
-    /// Closes the connection if the light thread that used it was killed, as
-    /// a cosocket's is.
+    /// Closes the connection if the light thread that used it was killed, as a cosocket's is.
     #[inline(always)]
     pub fn reap(&mut self, key: SessionKey) {
         if self.sessions.get(key).is_some_and(Session::has_calls) {

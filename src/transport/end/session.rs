@@ -18,16 +18,14 @@ pub enum Left {
 }
 
 impl Worker {
-    /// Ends what a session has: its place in a queue, its connection, its pending
-    /// operations. A coroutine that waits is told that it is closed, unless its
-    /// request ends.
+    /// Ends what a session has: its place in a queue, its connection, its pending operations. A
+    /// coroutine that waits is told that it is closed, unless its request ends.
     pub fn disconnect(&mut self, key: SessionKey, state: State) {
         self.end_use(key, state, None, false);
     }
 
-    /// As [`Self::disconnect`]. With an `error`, that is what those who wait are
-    /// told, and a call that has only begun. `writing` tells that commands were
-    /// still being sent.
+    /// As [`Self::disconnect`]. With an `error`, that is what those who wait are told, and a call
+    /// that has only begun. `writing` tells that commands were still being sent.
     pub fn end_use(&mut self, key: SessionKey, state: State, error: Option<&Error>, writing: bool) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -105,8 +103,8 @@ impl Worker {
         left
     }
 
-    /// A call does not wait for an operation any more. The operation, if nobody
-    /// else does: it is over.
+    /// A call does not wait for an operation any more. The operation, if nobody else does: it is
+    /// over.
     pub fn leave_op(&mut self, key: OpKey) -> Option<Op> {
         let op = self.ops.get_mut(key)?;
         let sessions = &self.sessions;
@@ -157,8 +155,8 @@ impl Worker {
         self.drop_unused_shared_pool(shared_key);
     }
 
-    /// An operation is over, whose commands were given to a shared connection. If
-    /// one was sent in part, the connection cannot go on.
+    /// An operation is over, whose commands were given to a shared connection. If one was sent in
+    /// part, the connection cannot go on.
     pub fn withdraw_unsent(&mut self, assignment: &Assignment) {
         let key = assignment.connection;
         let Some(connection) = self.connections.get_mut(key) else {

@@ -31,9 +31,9 @@ impl Worker {
         }
     }
 
-    /// A shared connection failed. Commands that were not sent, of operations
-    /// that have sent nothing, go to another connection. Reads of which nothing
-    /// came are repeated, once. All others get the error.
+    /// A shared connection failed. Commands that were not sent, of operations that have sent
+    /// nothing, go to another connection. Reads of which nothing came are repeated, once. All
+    /// others get the error.
     pub fn fail_shared(&mut self, key: ConnectionKey, error: Error) {
         if nginx::is_scarce() && self.needs_rescue(key) && self.lacks_room() {
             return self.postpone(Postponed::Failed(key, error));

@@ -68,8 +68,8 @@ impl Worker {
         self.resume_waiting(pool);
     }
 
-    /// Makes a connection idle in a pool, for at most `timeout` milliseconds. False
-    /// if it turns out to be dead, and is gone then.
+    /// Makes a connection idle in a pool, for at most `timeout` milliseconds. False if it turns out
+    /// to be dead, and is gone then.
     #[inline(always)]
     pub fn park(
         &mut self,
@@ -89,9 +89,8 @@ impl Worker {
         true
     }
 
-    /// Gives a plain connection that was taken from a pool, and turned out not
-    /// to be wanted, back to it. Its session stays counted. False if it cannot
-    /// be pooled.
+    /// Gives a plain connection that was taken from a pool, and turned out not to be wanted, back
+    /// to it. Its session stays counted. False if it cannot be pooled.
     pub fn put_back(&mut self, key: ConnectionKey, request: Request) -> bool {
         let settings = Settings::of(request);
         let (Some(connection), Some(settings)) = (self.connections.get_mut(key), settings) else {
@@ -118,8 +117,8 @@ impl Worker {
         true
     }
 
-    /// An event of an idle connection: its time is over, the worker exits, or the
-    /// peer closed or sent something; then it goes. Or it was nothing.
+    /// An event of an idle connection: its time is over, the worker exits, or the peer closed or
+    /// sent something; then it goes. Or it was nothing.
     pub fn on_idle_event(&mut self, key: ConnectionKey) {
         fault::point();
         let timer = self.connections.get_mut(key).map(Connection::idle_timer);

@@ -15,8 +15,8 @@ const LOST: &str = "lua memcached queue: lost";
 const DROPPED: &str = "lua memcached queue: dropped";
 
 impl Worker {
-    /// The connection of a queue failed. What was sent, or a part of it, is lost; the rest waits for
-    /// another connection.
+    /// The connection of a queue failed. What was sent, or a part of it, is lost; the rest waits
+    /// for another connection.
     pub fn fail_queue(&mut self, key: ConnectionKey, error: &Error) {
         let Some(connection) = self.connections.remove(key) else {
             return;

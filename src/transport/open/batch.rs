@@ -12,10 +12,9 @@ use crate::upstream::Demand;
 use crate::{fault, nginx};
 
 impl Worker {
-    /// Appends an operation's commands to what a connection will send at the end
-    /// of this iteration of the event loop. What is returned, unless empty, is a
-    /// large value that belongs behind them and was left out:
-    /// [`Worker::flush_with`] is to be called with it.
+    /// Appends an operation's commands to what a connection will send at the end of this iteration
+    /// of the event loop. What is returned, unless empty, is a large value that belongs behind them
+    /// and was left out: [`Worker::flush_with`] is to be called with it.
     #[inline(always)]
     pub fn put_on_connection<'a>(
         &mut self,
@@ -93,8 +92,8 @@ impl Worker {
         Ok(value)
     }
 
-    /// Has a session wait for another operation, whose get is the same, instead of
-    /// its own, which was just submitted. False if there is no memory.
+    /// Has a session wait for another operation, whose get is the same, instead of its own, which
+    /// was just submitted. False if there is no memory.
     #[cold]
     pub fn coalesce(
         &mut self,
@@ -127,10 +126,9 @@ impl Worker {
         true
     }
 
-    /// The connection that takes the next commands of this iteration of the event
-    /// loop. A further one is opened if that pays. `None`: they have to wait;
-    /// those there are take no work or, if they are patient, one that is better
-    /// will be established in a moment.
+    /// The connection that takes the next commands of this iteration of the event loop. A further
+    /// one is opened if that pays. `None`: they have to wait; those there are take no work or, if
+    /// they are patient, one that is better will be established in a moment.
     #[inline(always)]
     pub fn connection_for_batch(
         &mut self,
@@ -151,8 +149,8 @@ impl Worker {
         self.choose_connection(shared_key, key, eager, patient)
     }
 
-    /// As [`Self::connection_for_batch`], when none was chosen yet in this
-    /// iteration. If it is eager, a further one may be opened though there is one.
+    /// As [`Self::connection_for_batch`], when none was chosen yet in this iteration. If it is
+    /// eager, a further one may be opened though there is one.
     #[inline(never)]
     pub fn choose_connection(
         &mut self,
@@ -241,8 +239,9 @@ impl Worker {
         Ok(Begun::Waiting)
     }
 
-    /// As [`Self::put_on_connection`], for what was refused there: if that is because the connection
-    /// knows nothing of its server yet, it learns what another one to the same server knows.
+    /// As [`Self::put_on_connection`], for what was refused there: if that is because the
+    /// connection knows nothing of its server yet, it learns what another one to the same server
+    /// knows.
     #[cold]
     pub fn put_on_knowing<'a>(
         &mut self,

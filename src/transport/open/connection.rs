@@ -13,8 +13,8 @@ use crate::transport::state::session::State;
 use crate::transport::worker::Worker;
 
 impl Worker {
-    /// Opens a connection. `Connected`: it is established,
-    /// or the `handshake` of TLS can be done now.
+    /// Opens a connection. `Connected`: it is established, or the `handshake` of TLS can be done
+    /// now.
     pub fn open_connection(
         &mut self,
         mut address: Address,

@@ -14,8 +14,8 @@ use crate::upstream::Admission;
 use crate::{fault, nginx};
 
 impl Worker {
-    /// Opens a connection for a connect operation that waits already. On failure
-    /// the session is closed, and what the pool counted is still counted.
+    /// Opens a connection for a connect operation that waits already. On failure the session is
+    /// closed, and what the pool counted is still counted.
     pub fn open(
         &mut self,
         op: OpKey,
@@ -49,8 +49,8 @@ impl Worker {
         }
     }
 
-    /// Opens a connection to an address for a connect operation. With a
-    /// `handshake`, `Connected` means that it is to be done now.
+    /// Opens a connection to an address for a connect operation. With a `handshake`, `Connected`
+    /// means that it is to be done now.
     pub fn open_for_op(
         &mut self,
         op: OpKey,
@@ -66,8 +66,8 @@ impl Worker {
         Ok(opened)
     }
 
-    /// Opens a connection for a connect operation. On failure as with
-    /// [`Self::open`], and there is no operation.
+    /// Opens a connection for a connect operation. On failure as with [`Self::open`], and there is
+    /// no operation.
     pub fn begin_open(
         &mut self,
         key: SessionKey,
@@ -108,8 +108,8 @@ impl Worker {
         Ok(Opened::Pending)
     }
 
-    /// Goes on with a connect operation that has waited in a pool's queue. False
-    /// if it is over at once and the place is free again.
+    /// Goes on with a connect operation that has waited in a pool's queue. False if it is over at
+    /// once and the place is free again.
     pub fn resume_connect(
         &mut self,
         op_key: OpKey,

@@ -9,11 +9,10 @@ use crate::transport::worker::Worker;
 use crate::upstream::{Fate, Loss, Retry};
 
 impl Worker {
-    /// Gives what is not to fail to other connections. What of it they cannot take
-    /// fails.
+    /// Gives what is not to fail to other connections. What of it they cannot take fails.
     ///
-    /// Reads are repeated over a connection that nobody else uses meanwhile: one
-    /// of them may be why the first was lost.
+    /// Reads are repeated over a connection that nobody else uses meanwhile: one of them may be why
+    /// the first was lost.
     pub fn rescue(
         &mut self,
         shared_pool: SharedPoolKey,
@@ -70,8 +69,8 @@ impl Worker {
         Some(connection)
     }
 
-    /// Gives commands of a connection that failed to another one. False if there is
-    /// no memory: then nothing of them is there.
+    /// Gives commands of a connection that failed to another one. False if there is no memory: then
+    /// nothing of them is there.
     pub fn hand_over(
         &mut self,
         from: &Pipeline<OpKey>,

@@ -26,8 +26,8 @@ impl Worker {
         named.is_none_or(|named| named.tls || named.pool.idle().next().is_none())
     }
 
-    /// Whether a session will open a connection for commands (`shared`: such as
-    /// can be sent on a shared one) or raw data.
+    /// Whether a session will open a connection for commands (`shared`: such as can be sent on a
+    /// shared one) or raw data.
     pub fn opens_to_send(&mut self, key: SessionKey, shared: bool) -> bool {
         let Some(session) = self.sessions.get(key) else {
             return false;
@@ -50,8 +50,7 @@ impl Worker {
         }
     }
 
-    /// Whether a session may open a connection for a TLS handshake: only a new
-    /// one can do it.
+    /// Whether a session may open a connection for a TLS handshake: only a new one can do it.
     pub fn opens_for_handshake(&self, key: SessionKey) -> bool {
         let session = self.sessions.get(key);
         match session.map(|session| &session.state) {

@@ -98,8 +98,8 @@ impl Worker {
         }
     }
 
-    /// Attaches a session to the shared pool of a server at `address`, which holds
-    /// for this time. `Pending`: it has to wait for a connection.
+    /// Attaches a session to the shared pool of a server at `address`, which holds for this time.
+    /// `Pending`: it has to wait for a connection.
     pub fn join_at(
         &mut self,
         key: SessionKey,

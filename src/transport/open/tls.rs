@@ -9,8 +9,8 @@ use crate::transport::worker::Worker;
 use crate::{fault, nginx};
 
 impl Worker {
-    /// Opens a connection for a handshake, which an operation waits for. Whether
-    /// it can be done now. On failure there is no operation.
+    /// Opens a connection for a handshake, which an operation waits for. Whether it can be done
+    /// now. On failure there is no operation.
     pub fn open_for_handshake(
         &mut self,
         key: SessionKey,
@@ -24,9 +24,8 @@ impl Worker {
         opened.inspect_err(|_| self.take_back(key, Slot::Reader))
     }
 
-    /// Does a handshake on an established connection, which an operation waits
-    /// for. Whether it is done already. On failure the connection is of no use any
-    /// more.
+    /// Does a handshake on an established connection, which an operation waits for. Whether it is
+    /// done already. On failure the connection is of no use any more.
     pub fn handshake_on(
         &mut self,
         key: SessionKey,

@@ -6,8 +6,7 @@ use crate::transport::ids::OpKey;
 use crate::transport::state::outcome::Outcome;
 use crate::upstream::Ticket;
 
-/// A method that a coroutine has called, and whose result it waits for or is
-/// about to fetch.
+/// A method that a coroutine has called, and whose result it waits for or is about to fetch.
 pub struct Call {
     semaphore: Semaphore,
     caller: Caller,
@@ -63,8 +62,8 @@ impl Call {
         )
     }
 
-    /// Nobody waits (any more): the light thread was killed, or that in which
-    /// the coroutine runs, or all that ran for the request.
+    /// Nobody waits (any more): the light thread was killed, or that in which the coroutine runs,
+    /// or all that ran for the request.
     pub fn is_abandoned(&self) -> bool {
         let Caller::Waiting(waiter) = &self.caller else {
             return matches!(self.caller, Caller::Ended);
@@ -132,8 +131,8 @@ impl Call {
         self.semaphore
     }
 
-    /// Ends it for whoever was woken to fetch the result, or has not waited.
-    /// `None`: there is no result.
+    /// Ends it for whoever was woken to fetch the result, or has not waited. `None`: there is no
+    /// result.
     #[inline(always)]
     pub fn into_outcome(self) -> (Option<Outcome>, Semaphore) {
         let outcome = match self.progress {

@@ -6,9 +6,8 @@
 //!     commands:  RoomQueue ---> Assigned <---> Assigned (to another connection, if one is lost)
 //! ```
 //!
-//! An operation that is over is not kept: its result is with those who have
-//! waited for it. If a reply to it still comes, it finds no operation and is
-//! discarded.
+//! An operation that is over is not kept: its result is with those who have waited for it. If a
+//! reply to it still comes, it finds no operation and is discarded.
 
 use crate::nginx::Msec;
 use crate::protocol::{Batch, RawRead, RawReader, Reply};
@@ -20,8 +19,7 @@ use crate::transport::state::outcome::{Commands, Outcome, Slot};
 use crate::transport::state::write_queue::Tally;
 use crate::upstream::{History, Place, QueuePlace};
 
-/// Sessions that are kept in the list of those who wait, though they do not any
-/// more.
+/// Sessions that are kept in the list of those who wait, though they do not any more.
 const LEFT_KEPT: usize = 32;
 
 /// An operation that is under way.
@@ -35,8 +33,7 @@ pub struct Op {
 pub enum Waiters {
     /// The session that has begun it, with the call in this slot.
     One(SessionKey, Slot),
-    /// Several sessions that have asked for the same, each with the call in its
-    /// reader.
+    /// Several sessions that have asked for the same, each with the call in its reader.
     Several(Box<Several>),
     /// Nobody: the writes of a background queue. They go on when the request has ended that has
     /// given them, and there is no coroutine that could be told. What comes of them is counted.
@@ -109,8 +106,8 @@ pub struct Resolving {
 
 /// What a connection is opened for.
 pub enum Target {
-    /// For the session alone. The pool counts it, if there is one. Then a TLS
-    /// handshake is to be done, if any.
+    /// For the session alone. The pool counts it, if there is one. Then a TLS handshake is to be
+    /// done, if any.
     Private {
         pool: Option<PoolKey>,
         handshake: Option<Box<Pending>>,
@@ -251,8 +248,8 @@ impl Work {
         }
     }
 
-    /// The result if it fails now, with what has come so far. `writing` tells
-    /// that the failure met commands that were still being sent.
+    /// The result if it fails now, with what has come so far. `writing` tells that the failure met
+    /// commands that were still being sent.
     pub fn fail(&mut self, error: Error, writing: bool) -> Outcome {
         match self {
             Work::Pipeline { replies, .. } if !(writing && replies.is_empty()) => {

@@ -8,8 +8,8 @@ use crate::transport::error::Error;
 /// Values or replies of a large result.
 const LARGE: usize = 256;
 
-/// Which of a session's two calls. Reading and sending of raw data go on
-/// independently of each other, as they do on a cosocket.
+/// Which of a session's two calls. Reading and sending of raw data go on independently of each
+/// other, as they do on a cosocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slot {
     /// Connects, commands with replies, raw receives.
@@ -68,8 +68,8 @@ pub enum Begun {
 pub enum Opened {
     /// It is established.
     Connected,
-    /// A name is being looked up, the handshake of TCP is under way, or there
-    /// is no room for it yet.
+    /// A name is being looked up, the handshake of TCP is under way, or there is no room for it
+    /// yet.
     Pending,
 }
 
@@ -96,8 +96,8 @@ impl Commands<'_> {
         matches!(self, Commands::One(Command::Quit))
     }
 
-    /// The result where the server has said this instead of waiting for them,
-    /// and the connection is closed.
+    /// The result where the server has said this instead of waiting for them, and the connection is
+    /// closed.
     pub fn answered_by(self, line: Vec<u8>) -> Result<Outcome, Error> {
         let line = Reply::Line(line);
         match self {

@@ -1,5 +1,5 @@
-//! An open pipeline: commands kept between `init_pipeline` and `commit_pipeline`.
-//! It belongs to no session, so it survives `set_keepalive` and a reconnect.
+//! An open pipeline: commands kept between `init_pipeline` and `commit_pipeline`. It belongs to no
+//! session, so it survives `set_keepalive` and a reconnect.
 
 use crate::protocol::{Batch, Refused};
 
@@ -10,8 +10,8 @@ pub struct CommandPipeline {
     pub commands: Vec<Queued>,
 }
 
-/// A command that was added: its place in the results. The number says in which
-/// form the caller wants its result.
+/// A command that was added: its place in the results. The number says in which form the caller
+/// wants its result.
 pub enum Queued {
     /// It will be sent.
     Command(u8),

@@ -1,5 +1,4 @@
-//! A session: one Lua object's side of a connection, and the calls of it that
-//! wait.
+//! A session: one Lua object's side of a connection, and the calls of it that wait.
 
 use std::rc::Rc;
 
@@ -14,8 +13,7 @@ use crate::transport::state::call::Call;
 use crate::transport::state::outcome::Slot;
 use crate::upstream::Bounds;
 
-/// Timeouts of an object, in milliseconds; 0 stands for the location's
-/// `lua_socket_*_timeout`.
+/// Timeouts of an object, in milliseconds; 0 stands for the location's `lua_socket_*_timeout`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Timeouts {
     /// Of a connect, and of waiting for a place in a full pool.
@@ -53,12 +51,11 @@ pub enum State {
     /// Not connected.
     #[default]
     Closed,
-    /// Its operation waits for a place in a pool, for the server's name, or for
-    /// a shared connection.
+    /// Its operation waits for a place in a pool, for the server's name, or for a shared
+    /// connection.
     Connecting,
-    /// Connected, as far as Lua is told. Nothing is open yet: the handshake
-    /// will show which of the pool's connections can be used, if it is done.
-    /// The pool counts it.
+    /// Connected, as far as Lua is told. Nothing is open yet: the handshake will show which of the
+    /// pool's connections can be used, if it is done. The pool counts it.
     Deferred {
         pool: PoolKey,
         address: Box<Address>,
@@ -70,8 +67,8 @@ pub enum State {
         shared_pool: SharedPoolKey,
         reused: u64,
     },
-    /// The connection failed and is gone, but Lua did not call `close()` yet:
-    /// the call will succeed once, as it does with cosockets.
+    /// The connection failed and is gone, but Lua did not call `close()` yet: the call will succeed
+    /// once, as it does with cosockets.
     Broken { reused: u64 },
 }
 
@@ -83,8 +80,7 @@ impl Session {
         }
     }
 
-    /// Changes the state. Mostly the old one has nothing to drop, which is seen
-    /// without a call.
+    /// Changes the state. Mostly the old one has nothing to drop, which is seen without a call.
     #[inline(always)]
     pub fn enter(&mut self, state: State) {
         match self.state {
@@ -194,8 +190,7 @@ impl Session {
         self.reader.as_ref()?.pending()
     }
 
-    /// Whether its reader waits for this operation, and its coroutine has not
-    /// ended.
+    /// Whether its reader waits for this operation, and its coroutine has not ended.
     #[inline(always)]
     pub fn waits_for(&self, op: OpKey) -> bool {
         let call = self.reader.as_ref();

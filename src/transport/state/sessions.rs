@@ -1,5 +1,5 @@
-//! The sessions of a worker, found by generational ids. Each request has some
-//! of its own, so the memory of those that are gone is kept for those to come.
+//! The sessions of a worker, found by generational ids. Each request has some of its own, so the
+//! memory of those that are gone is kept for those to come.
 
 use slotmap::SlotMap;
 

@@ -38,8 +38,7 @@ pub struct SharedPool {
     pub connections: Vec<ConnectionKey>,
     /// Index of the connection that was chosen last.
     pub last_chosen: usize,
-    /// The connection that takes the commands of this iteration of the event
-    /// loop.
+    /// The connection that takes the commands of this iteration of the event loop.
     pub current: Option<ConnectionKey>,
     pub usage: Usage<OpKey>,
     pub nodelay: bool,
@@ -73,8 +72,8 @@ impl SharedPool {
         connections.any(|connection| !connection.is_connecting() && connection.takes_work())
     }
 
-    /// Whether sessions are attached at once: so that they can be served, or as
-    /// there are too many connections for another.
+    /// Whether sessions are attached at once: so that they can be served, or as there are too many
+    /// connections for another.
     pub fn takes(&self, all: &SlotMap<ConnectionKey, Connection>, wanted: usize) -> bool {
         self.is_standing(all) || self.connections.len() >= 2 * wanted
     }

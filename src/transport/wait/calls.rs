@@ -129,8 +129,8 @@ impl Worker {
         }
     }
 
-    /// The time that a call may wait from now on, in milliseconds. `None`: the
-    /// resolver has a time limit of its own.
+    /// The time that a call may wait from now on, in milliseconds. `None`: the resolver has a time
+    /// limit of its own.
     #[inline(always)]
     pub fn time_limit(&self, key: SessionKey, slot: Slot) -> Option<Msec> {
         let session = self.sessions.get(key)?;
@@ -214,8 +214,8 @@ impl Worker {
         self.deadline_armed = Some(due);
     }
 
-    /// The timer stays armed when nobody waits any more, but then an exiting
-    /// worker does not wait for it.
+    /// The timer stays armed when nobody waits any more, but then an exiting worker does not wait
+    /// for it.
     #[inline(always)]
     pub fn let_worker_exit(&mut self) {
         if self.deadlines.is_empty()

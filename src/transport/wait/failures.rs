@@ -1,5 +1,4 @@
-//! Operations that failed together with a shared connection, or for want of
-//! one.
+//! Operations that failed together with a shared connection, or for want of one.
 
 use crate::fault;
 use crate::transport::error::Error;
@@ -8,8 +7,7 @@ use crate::transport::state::session::State;
 use crate::transport::worker::Worker;
 
 impl Worker {
-    /// An operation fails; so does the connection of those who wait for it, as
-    /// far as Lua is told.
+    /// An operation fails; so does the connection of those who wait for it, as far as Lua is told.
     pub fn fail_op(&mut self, key: OpKey, error: &Error, writing: bool) {
         fault::point();
         let Some(op) = self.ops.get_mut(key) else {

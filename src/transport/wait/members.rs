@@ -1,5 +1,4 @@
-//! Sessions that use shared connections, or wait for one; connections that
-//! have nothing to do.
+//! Sessions that use shared connections, or wait for one; connections that have nothing to do.
 
 use crate::fault;
 use crate::nginx::{self, Msec};
@@ -22,8 +21,8 @@ impl Worker {
         }
     }
 
-    /// Has a session wait for a shared connection, which is given as long as the
-    /// one that waits longest.
+    /// Has a session wait for a shared connection, which is given as long as the one that waits
+    /// longest.
     pub fn wait_for_shared(
         &mut self,
         key: SessionKey,
@@ -144,8 +143,7 @@ impl Worker {
         }
     }
 
-    /// An operation is over, but its reply is still to come, if its commands were
-    /// sent.
+    /// An operation is over, but its reply is still to come, if its commands were sent.
     pub fn on_orphaned_reply(&mut self, assignment: &Assignment, key: SessionKey) {
         let connection = self.connections.get(assignment.connection);
         let timeout = match connection {
@@ -161,9 +159,8 @@ impl Worker {
         self.arm_stall_check(assignment.connection, timeout);
     }
 
-    /// An operation on a shared connection timed out. If it was the oldest, or
-    /// older ones are nobody's, the connection is stalled; else it is once these
-    /// have their replies.
+    /// An operation on a shared connection timed out. If it was the oldest, or older ones are
+    /// nobody's, the connection is stalled; else it is once these have their replies.
     pub fn on_timeout(&mut self, assignment: &Assignment) {
         let connection = self.connections.get_mut(assignment.connection);
         let sharing = connection.and_then(|connection| connection.sharing_mut());
@@ -173,8 +170,8 @@ impl Worker {
         }
     }
 
-    /// Where a shared pool's server is, for a log line: as cosockets say to where they connect,
-    /// and its address.
+    /// Where a shared pool's server is, for a log line: as cosockets say to where they connect, and
+    /// its address.
     pub fn peer_texts(&self, shared_pool: SharedPoolKey) -> [String; 2] {
         let address = self
             .shared_pools
@@ -185,8 +182,7 @@ impl Worker {
         })
     }
 
-    /// Has a shared connection be flushed at the end of this iteration of the
-    /// event loop.
+    /// Has a shared connection be flushed at the end of this iteration of the event loop.
     pub fn flush_later(&mut self, key: ConnectionKey) {
         let connection = self.connections.get_mut(key);
         let sharing = connection.and_then(|connection| connection.sharing_mut());

@@ -1,5 +1,5 @@
-//! Operations on connections: whose they are, since when they wait, which
-//! connection takes the next ones.
+//! Operations on connections: whose they are, since when they wait, which connection takes the next
+//! ones.
 
 use crate::nginx::{self, Msec};
 use crate::transport::connection::Connection;
@@ -10,8 +10,8 @@ use crate::transport::worker::Worker;
 use crate::upstream::{Awaited, Choice, Demand, Position, choose};
 
 impl Worker {
-    /// The session that waits longest for an operation: the one that has begun
-    /// it, unless it has left the operation to others.
+    /// The session that waits longest for an operation: the one that has begun it, unless it has
+    /// left the operation to others.
     pub fn waiter_of(&self, op: OpKey) -> Option<SessionKey> {
         let mut sessions = self.ops.get(op)?.waiters.sessions().iter().copied();
         sessions.find(|key| {
@@ -34,8 +34,7 @@ impl Worker {
         }
     }
 
-    /// Whether the oldest reply of a connection is still to come, and nobody
-    /// waits for it.
+    /// Whether the oldest reply of a connection is still to come, and nobody waits for it.
     pub fn is_nobodys(&self, key: ConnectionKey) -> bool {
         let connection = self.connections.get(key);
         let oldest = connection.and_then(|connection| connection.pipeline.tags().next());
@@ -53,8 +52,8 @@ impl Worker {
         }
     }
 
-    /// Since when the time of an operation runs, and whether its commands were
-    /// sent. `None`: it was not given to a connection.
+    /// Since when the time of an operation runs, and whether its commands were sent. `None`: it was
+    /// not given to a connection.
     pub fn waits_since(&self, op: &Op) -> Option<(Msec, bool)> {
         let Stage::Assigned(assignment) = &op.stage else {
             return None;
@@ -82,8 +81,8 @@ impl Worker {
         Some((progress.since(&position), sent))
     }
 
-    /// Sessions whose coroutines were killed, and whose commands are still to be
-    /// sent on a connection.
+    /// Sessions whose coroutines were killed, and whose commands are still to be sent on a
+    /// connection.
     #[cold]
     pub fn killed_on(&self, key: ConnectionKey) -> Vec<SessionKey> {
         let mut killed = Vec::new();
@@ -108,8 +107,7 @@ impl Worker {
         killed
     }
 
-    /// Whether a connection has commands that may go to another one. It takes no
-    /// further ones.
+    /// Whether a connection has commands that may go to another one. It takes no further ones.
     #[cold]
     pub fn needs_rescue(&mut self, key: ConnectionKey) -> bool {
         let Some(connection) = self.connections.get_mut(key) else {
@@ -121,8 +119,7 @@ impl Worker {
         !connection.is_connecting() && connection.pipeline.in_flight() > 0
     }
 
-    /// Whether a shared pool takes a session's operation now, and nobody who
-    /// waits comes first.
+    /// Whether a shared pool takes a session's operation now, and nobody who waits comes first.
     pub fn has_turn(&self, key: SessionKey, shared_pool: SharedPoolKey) -> bool {
         let session = self.sessions.get(key);
         let shared_pool = self.shared_pools.get(shared_pool);
@@ -155,8 +152,8 @@ impl Worker {
         ))
     }
 
-    /// Whether the next commands that are given to a shared pool will open a
-    /// connection, if there is room for them.
+    /// Whether the next commands that are given to a shared pool will open a connection, if there
+    /// is room for them.
     pub fn opens_for_next(&mut self, shared_key: SharedPoolKey) -> bool {
         let Some(shared_pool) = self.shared_pools.get(shared_key) else {
             return false;

@@ -8,18 +8,17 @@ use crate::transport::worker::Worker;
 
 struct Cell(RefCell<Option<Worker>>);
 
-// SAFETY: nginx handles events and Lua in one thread per process, and no
-// other thread (of a thread pool) comes here.
+// SAFETY: nginx handles events and Lua in one thread per process, and no other thread (of a thread
+// pool) comes here.
 unsafe impl Sync for Cell {}
 
 static WORKER: Cell = Cell(RefCell::new(None));
 
 /// Runs `f` with the worker's state.
 ///
-/// `f` must call nothing that may run Lua: Lua may call methods and collect
-/// garbage, which comes back here, and then `f` is not run. What opens a
-/// connection sees to it that nginx closes no idle ones for it, see
-/// `calls/room.rs`.
+/// `f` must call nothing that may run Lua: Lua may call methods and collect garbage, which comes
+/// back here, and then `f` is not run. What opens a connection sees to it that nginx closes no idle
+/// ones for it, see `calls/room.rs`.
 ///
 /// A panic of `f` comes no further; the result is a [`Fallback`] then.
 pub fn with<R: Fallback>(f: impl FnOnce(&mut Worker) -> R) -> R {
@@ -47,8 +46,8 @@ fn new_worker() -> Worker {
     Worker::default()
 }
 
-/// As [`with`], but does nothing if there is no state (any more): at exit the
-/// Lua VM, and with it the last handles, is collected later.
+/// As [`with`], but does nothing if there is no state (any more): at exit the Lua VM, and with it
+/// the last handles, is collected later.
 pub fn with_existing(f: impl FnOnce(&mut Worker)) {
     let Ok(mut cell) = WORKER.0.try_borrow_mut() else {
         return in_use();
@@ -58,8 +57,7 @@ pub fn with_existing(f: impl FnOnce(&mut Worker)) {
     }
 }
 
-/// Takes the worker's state away, after `f` has seen it. What comes later
-/// finds nothing.
+/// Takes the worker's state away, after `f` has seen it. What comes later finds nothing.
 pub fn end(f: impl FnOnce(&mut Worker)) {
     let Ok(mut cell) = WORKER.0.try_borrow_mut() else {
         return in_use();
@@ -72,8 +70,8 @@ pub fn end(f: impl FnOnce(&mut Worker)) {
 }
 
 impl Worker {
-    /// The result of `f` or, if it panics, something in its place. Then all
-    /// that was under way fails, since nobody knows how far `f` has got.
+    /// The result of `f` or, if it panics, something in its place. Then all that was under way
+    /// fails, since nobody knows how far `f` has got.
     #[inline(always)]
     pub fn contained<R: Fallback>(&mut self, f: impl FnOnce(&mut Worker) -> R) -> R {
         match contain(|| f(self)) {

@@ -22,9 +22,8 @@ use crate::upstream::Progress;
 pub const WATCH_INTERVAL: Msec = 100;
 
 impl Worker {
-    /// Closes every connection and fails every operation. Ids stay what they
-    /// are: those of sessions find closed ones, those of pipelines what was added,
-    /// all others nothing.
+    /// Closes every connection and fails every operation. Ids stay what they are: those of sessions
+    /// find closed ones, those of pipelines what was added, all others nothing.
     pub fn drop_all(&mut self) {
         self.ops.clear();
         self.connections.clear();
@@ -149,9 +148,9 @@ impl Worker {
         key
     }
 
-    /// Nobody tells us when ngx_lua kills a waiting light thread, but its
-    /// semaphore shows it. The object finds out when it is used next; for
-    /// those that are not, a timer looks now and then while coroutines wait.
+    /// Nobody tells us when ngx_lua kills a waiting light thread, but its semaphore shows it. The
+    /// object finds out when it is used next; for those that are not, a timer looks now and then
+    /// while coroutines wait.
     pub fn watch_waiters(&mut self) {
         if self.watch.is_none() {
             let mut timer = Timer::new(handlers().watch, 0);
@@ -165,8 +164,8 @@ impl Worker {
             .get_or_insert_with(|| Posted::new(handlers().turn_end))
     }
 
-    /// Whether nginx has no connection to spare: before one is opened,
-    /// [`Self::postpone`] is to be called.
+    /// Whether nginx has no connection to spare: before one is opened, [`Self::postpone`] is to be
+    /// called.
     pub fn lacks_room(&mut self) -> bool {
         nginx::is_scarce()
             && !std::mem::take(&mut self.postponed.granted)

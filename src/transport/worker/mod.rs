@@ -1,6 +1,5 @@
-//! The state of one worker process: sessions, connections and pools, found by
-//! generational ids only. A stale id, in an nginx event or in a Lua object,
-//! finds nothing instead of freed memory.
+//! The state of one worker process: sessions, connections and pools, found by generational ids
+//! only. A stale id, in an nginx event or in a Lua object, finds nothing instead of freed memory.
 
 pub mod assignments;
 pub mod cell;

@@ -22,8 +22,8 @@ impl Worker {
         pipeline.map_or(0, |pipeline| pipeline.commands.len())
     }
 
-    /// Adds a command, whose result is wanted in a form. A refused one takes a
-    /// place in the results and does not affect the others.
+    /// Adds a command, whose result is wanted in a form. A refused one takes a place in the results
+    /// and does not affect the others.
     ///
     /// # Errors
     ///

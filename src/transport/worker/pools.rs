@@ -115,8 +115,8 @@ impl Worker {
         }
     }
 
-    /// Makes a connection idle in a pool, until it is `due`; the least recently used
-    /// one goes if there is no room.
+    /// Makes a connection idle in a pool, until it is `due`; the least recently used one goes if
+    /// there is no room.
     #[inline(always)]
     pub fn put_idle(
         &mut self,
@@ -194,9 +194,8 @@ impl Worker {
         self.drop_unused_pool(pool);
     }
 
-    /// Marks a session as connected by one of a pool's TLS connections to a
-    /// host, if it will do its handshake, or else to be connected anew. Until
-    /// then nothing is opened.
+    /// Marks a session as connected by one of a pool's TLS connections to a host, if it will do its
+    /// handshake, or else to be connected anew. Until then nothing is opened.
     pub fn defer(&mut self, key: SessionKey, pool: PoolKey, host: &[u8], port: u16) {
         let Some(named) = self.pools.get(pool) else {
             return;

@@ -10,9 +10,8 @@ use crate::transport::state::session::{Session, State, Timeouts};
 use crate::transport::worker::Worker;
 
 impl Worker {
-    /// A new session, not connected. `handle` is the address of the Lua object
-    /// whose collection ends it. If there is no memory the key is null, which no
-    /// Lua object can hold.
+    /// A new session, not connected. `handle` is the address of the Lua object whose collection
+    /// ends it. If there is no memory the key is null, which no Lua object can hold.
     pub fn new_session(&mut self, timeouts: Timeouts, handle: usize) -> SessionKey {
         self.sessions.make(timeouts, handle).unwrap_or_default()
     }
@@ -22,8 +21,8 @@ impl Worker {
         self.sessions.get(key).is_some()
     }
 
-    /// The state of a session of `request` that nobody waits for: mostly this is
-    /// all that there is to look at.
+    /// The state of a session of `request` that nobody waits for: mostly this is all that there is
+    /// to look at.
     #[inline(always)]
     pub fn at_rest(&self, key: SessionKey, request: Request) -> Option<&State> {
         let session = self.sessions.get(key)?;
@@ -89,8 +88,8 @@ impl Worker {
         }
     }
 
-    /// Whether somebody waits for data on a connection: on a shared one always,
-    /// for its end at least.
+    /// Whether somebody waits for data on a connection: on a shared one always, for its end at
+    /// least.
     #[inline(always)]
     pub fn is_read(&self, key: ConnectionKey) -> bool {
         match self
@@ -119,8 +118,8 @@ impl Worker {
         match self.sessions.get(key).map(|session| &session.state) {
             Some(State::Private(connection)) => {
                 let connection = self.connections.get(*connection).ok_or(Error::Closed)?;
-                // code that asks for it to see whether a handshake is due must
-                // not take a plain connection for one that has done it
+                // code that asks for it to see whether a handshake is due must not take a plain
+                // connection for one that has done it
                 let mixed = |pool| self.pools.get(pool).is_some_and(|named| named.tls);
                 Ok(match connection.tls {
                     None if connection.pool.is_some_and(mixed) => 0,
@@ -146,8 +145,8 @@ impl Worker {
         self.buffers.recycle(reply);
     }
 
-    /// Forgets a session that is closed, and returns its handle; `None` if an
-    /// operation of it is not over.
+    /// Forgets a session that is closed, and returns its handle; `None` if an operation of it is
+    /// not over.
     pub fn retire(&mut self, key: SessionKey) -> Option<usize> {
         let session = self.sessions.get(key)?;
         if !matches!(session.state, State::Closed) || session.has_calls() {

@@ -113,8 +113,8 @@ impl Worker {
         connections.filter_map(|connection| self.connections.get(*connection))
     }
 
-    /// Whether a shared pool has more connections than it should: those that replaced
-    /// overdue ones which then came back.
+    /// Whether a shared pool has more connections than it should: those that replaced overdue ones
+    /// which then came back.
     pub fn is_surplus(&self, key: ConnectionKey) -> bool {
         let Some(shared_pool) = self.shared_pool_with(key) else {
             return false;
@@ -149,8 +149,8 @@ impl Worker {
         }
     }
 
-    /// Has the shared pool of a connection count what is still to be sent. The pool, if
-    /// somebody waits for room there, which there may be now.
+    /// Has the shared pool of a connection count what is still to be sent. The pool, if somebody
+    /// waits for room there, which there may be now.
     pub fn count_unsent(&mut self, key: ConnectionKey) -> Option<SharedPoolKey> {
         let connection = self.connections.get_mut(key)?;
         let now = connection.pipeline.unsent_len();

@@ -28,8 +28,7 @@ impl Worker {
         session
     }
 
-    /// Takes a TLS session back from Lua. Addresses of anything else are
-    /// ignored.
+    /// Takes a TLS session back from Lua. Addresses of anything else are ignored.
     pub fn take_back_tls_session(&mut self, session: *mut SSL_SESSION) {
         let Some(count) = self.tls_sessions.get_mut(&session.addr()) else {
             return;

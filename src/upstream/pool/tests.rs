@@ -200,9 +200,8 @@ fn a_zero_backlog_refuses_at_once() {
 }
 
 proptest! {
-    /// Against a model that holds the sets themselves: the count is always
-    /// idle + in use + waiting, idle never exceeds the size, and with a
-    /// backlog the connections never exceed the size.
+    /// Against a model that holds the sets themselves: the count is always idle + in use + waiting,
+    /// idle never exceeds the size, and with a backlog the connections never exceed the size.
     #[test]
     fn counts_agree_with_a_model(
         size in 1usize..4,
