@@ -85,9 +85,8 @@ fn hashed(stack: Stack, group: &Group) -> Result<Vec<u8>, c_int> {
 }
 
 /// `group_choose(name, key, escape, tried…)`: the name of the server that takes the key, its host,
-/// its port or nil, whether it has failed before, and how long a value may live there or nil.
-/// `false, answer` if the key is refused; `nil, err` if there is no server. `tried` are names of
-/// servers.
+/// its port or nil, whether it has failed before, and how long a value may live there or nil. `tried`
+/// are names of servers. `false, answer` if the key is refused; `nil, err` if there is no server.
 pub fn choose(stack: Stack) -> c_int {
     let group = match with(stack, |current| current.group().clone()) {
         Ok(group) => group,
