@@ -67,6 +67,7 @@ in step: "yes"
 
 
 === TEST 2: arguments that are refused
+--- object: a client is never closed
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {
@@ -288,6 +289,7 @@ in step: "yes"
 
 
 === TEST 6: what a server should not say
+--- object: a client is never closed
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {

@@ -423,6 +423,7 @@ lua memcached command refused: mg: bad options: there is no option "valeu"
 
 
 === TEST 8: keys
+--- object: a client is never closed
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {
@@ -486,6 +487,7 @@ new: nil, "closed"
 
 
 === TEST 9: in a pipeline
+--- object: a client is never closed
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {

@@ -43,6 +43,9 @@ __DATA__
                 { ngx.escape_uri, ngx.unescape_uri, 3 } } do
                 try("key_transform", transform)
             end
+            for _, codec in ipairs{ "python", 7, {}, { encode = print }, print } do try("codec", codec) end
+            try("codec", "php")
+            try("codec", { encode = print, decode = print })
             for _, multiplex in ipairs{ true, 0, 1.5, 65, "2", {} } do try("multiplex", multiplex) end
             for _, tls in ipairs{ 1, "good", { verify = 1 }, { server_name = 5 }, { name = "x" }, { cert = 5 },
                 { key = {} } } do
@@ -78,9 +81,9 @@ bad option "server": expecting "host:port", "unix:/path" or { host, port }, got 
 bad option "server": expecting "host:port", "unix:/path" or { host, port }, got a table
 bad option "server": expecting "host:port", "unix:/path" or { host, port }, got a table
 bad option "server": expecting "host:port", "unix:/path" or { host, port }, got a table
-unknown option "sever" with the value "127.0.0.1:1": expecting server, timeouts, key_transform, multiplex, tls, pool, pool_size, backlog, keepalive_timeout
-unknown option "sever" with the value a table: expecting server, timeouts, key_transform, multiplex, tls, pool, pool_size, backlog, keepalive_timeout
-unknown option "1" with the value true: expecting server, timeouts, key_transform, multiplex, tls, pool, pool_size, backlog, keepalive_timeout
+unknown option "sever" with the value "127.0.0.1:1": expecting server, timeouts, key_transform, codec, multiplex, tls, pool, pool_size, backlog, keepalive_timeout
+unknown option "sever" with the value a table: expecting server, timeouts, key_transform, codec, multiplex, tls, pool, pool_size, backlog, keepalive_timeout
+unknown option "1" with the value true: expecting server, timeouts, key_transform, codec, multiplex, tls, pool, pool_size, backlog, keepalive_timeout
 bad option "timeouts": expecting milliseconds or { connect, send, read }, got "100"
 bad option "timeouts": expecting milliseconds or { connect, send, read }, got 0
 bad option "timeouts": expecting milliseconds or { connect, send, read }, got -1
@@ -96,6 +99,13 @@ bad option "key_transform[1]": expecting a function, got nil
 bad option "key_transform[2]": expecting a function, got nil
 bad option "key_transform[2]": expecting a function, got "x"
 unknown option "key_transform.3" with the value 3: expecting { escape, unescape }, two functions
+bad option "codec": expecting "php" or { encode, decode }, two functions, got "python"
+bad option "codec": expecting "php" or { encode, decode }, two functions, got 7
+bad option "codec": expecting "php" or { encode, decode }, two functions, got a table
+bad option "codec": expecting "php" or { encode, decode }, two functions, got a table
+bad option "codec": expecting "php" or { encode, decode }, two functions, got a function
+taken
+taken
 bad option "multiplex": expecting false or an integer from 1 to 64, got true
 bad option "multiplex": expecting false or an integer from 1 to 64, got 0
 bad option "multiplex": expecting false or an integer from 1 to 64, got 1.5

@@ -4,10 +4,12 @@
 local client = require "resty.memcached.client"
 
 local COMMANDS = { "get", "gets", "set", "add", "replace", "append", "prepend", "cas", "delete", "incr",
-    "decr", "touch", "flush_all", "stats", "version", "verbosity" }
+    "decr", "touch", "flush_all", "stats", "version", "verbosity", "gat", "gats", "meta_get", "meta_set",
+    "meta_delete", "meta_arith" }
 -- In an open pipeline these go to it.
 local QUEUED = { get = true, set = true, add = true, replace = true, append = true, prepend = true,
-    delete = true, incr = true, decr = true, touch = true, stats = true, verbosity = true }
+    delete = true, incr = true, decr = true, touch = true, stats = true, verbosity = true, gat = true,
+    gats = true, meta_get = true, meta_set = true, meta_delete = true, meta_arith = true }
 
 local _M = {}
 
@@ -18,6 +20,7 @@ function _M.behind(memc, port, opts, new_opts)
         server = { "127.0.0.1", port },
         timeouts = 5000,
         key_transform = new_opts.key_transform,
+        codec = new_opts.codec,
         multiplex = new_opts.multiplex,
         pool = opts.pool and tostring(opts.pool),
         pool_size = opts.pool_size,

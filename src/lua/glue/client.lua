@@ -13,7 +13,7 @@ local attach, release = native.attach, native.release
 local handshake, new_object = glue.handshake, glue.new_object
 local client_fields, shown = glue.client_fields, glue.shown
 
-local objects = glue.module
+local objects, coded = glue.module, glue.coded
 
 -- How many objects that nobody uses a client keeps.
 local MAX_SPARES = 1024
@@ -32,6 +32,11 @@ local Client, Pipeline = {}, {}
 local client_metatable = { __index = Client, __metatable = "resty.memcached.client" }
 local pipeline_metatable = { __index = Pipeline }
 
+-- With a codec.
+local CodedClient, CodedPipeline = {}, {}
+local coded_client_metatable = { __index = CodedClient, __metatable = "resty.memcached.client" }
+local coded_pipeline_metatable = { __index = CodedPipeline }
+
 local module = {}
 
 function module.new(options, second)
@@ -41,8 +46,9 @@ function module.new(options, second)
     if type(options) ~= "table" then
         error("bad options argument (table expected, got " .. type(options) .. ")", 2)
     end
-    local client = setmetatable(client_fields(options), client_metatable)
-    return client
+    local client = client_fields(options)
+    return setmetatable(client, client.object_options.codec and coded_client_metatable
+        or client_metatable)
 end
 
 -- calls
@@ -203,8 +209,6 @@ local function queue(name, method)
     end
 end
 
-local commit_pipeline = objects.commit_pipeline
-
 function Client.pipeline(self, fill)
     local memc = take(self)
     if type(fill) ~= "function" then
@@ -212,7 +216,8 @@ function Client.pipeline(self, fill)
         error("bad fill argument (function expected, got " .. type(fill) .. ")", 2)
     end
     memc:init_pipeline()
-    local pipeline = setmetatable({ memc }, pipeline_metatable)
+    local pipeline = setmetatable({ memc }, memc.codec and coded_pipeline_metatable
+        or pipeline_metatable)
     local ok, err = pcall(fill, pipeline)
     pipeline[1] = nil
     if not ok then
@@ -220,14 +225,15 @@ function Client.pipeline(self, fill)
         put_back(self, memc)
         error(err, 0)
     end
-    return call(self, memc, commit_pipeline)
+    return call(self, memc, memc.commit_pipeline)
 end
 
 for name, method in pairs(objects) do
     if type(method) == "function" and not NOT_FORWARDED[name] then
-        Client[name] = forward(method)
-        Pipeline[name] = queue(name, method)
+        Client[name], Pipeline[name] = forward(method), queue(name, method)
+        CodedClient[name], CodedPipeline[name] = forward(coded[name]), queue(name, coded[name])
     end
 end
+CodedClient.pipeline = Client.pipeline
 
 glue.client = module

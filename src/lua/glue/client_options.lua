@@ -125,6 +125,20 @@ local function transform_of(value)
     return { value[1], value[2] }
 end
 
+local CODEC = '"php" or { encode, decode }, two functions'
+
+-- As `new` of objects takes it.
+local function codec_of(value)
+    if value == nil then
+        return nil
+    end
+    local codec = glue.codec_of(value)
+    if not codec then
+        bad_option("codec", CODEC, value)
+    end
+    return codec
+end
+
 local TLS = "true or { server_name, verify, cert, key }"
 
 local function tls_of(value)
@@ -177,8 +191,8 @@ local function pool_of(options)
     return { pool = pool, pool_size = size, backlog = backlog }
 end
 
-local NAMES = { "server", "timeouts", "key_transform", "multiplex", "tls", "pool", "pool_size",
-    "backlog", "keepalive_timeout" }
+local NAMES = { "server", "timeouts", "key_transform", "codec", "multiplex", "tls", "pool",
+    "pool_size", "backlog", "keepalive_timeout" }
 local OPTION_NAMES = table.concat(NAMES, ", ")
 local OPTIONS = {}
 for _, name in ipairs(NAMES) do
@@ -233,7 +247,10 @@ function glue.client_fields(options)
         multiplex = multiplex,
         idle = keepalive_of(options.keepalive_timeout),
         tls = tls,
-        object_options = { key_transform = transform_of(options.key_transform) },
+        object_options = {
+            key_transform = transform_of(options.key_transform),
+            codec = codec_of(options.codec),
+        },
     }
 end
 

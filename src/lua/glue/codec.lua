@@ -290,6 +290,8 @@ end
 
 local metatable = { __index = Coded }
 
+glue.coded, glue.codec_of = Coded, codec_of
+
 -- The object, with a codec.
 function glue.with_codec(object, option)
     local codec, err = codec_of(option)
