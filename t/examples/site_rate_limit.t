@@ -9,19 +9,17 @@ use ExampleConf;
 use TestEnv;
 
 my $app = q{ server { listen @APP@; location / { return 200 "served\n"; } } };
-# Shorter intervals, of four seconds.
+# Shorter, four seconds.
 my %shorter = ( 'limit, seconds = 5, 10' => 'limit, seconds = 5, 4' );
 my $site = ExampleConf->start( 'rate-limit.conf', http => $app, replace => \%shorter );
 
-# All within one interval.
-sleep 0.05 until abs( time - 4 * int( time / 4 ) - 1 ) < 0.8;
-my $interval = int( time / 4 );
+my $begin = time;
 is $site->get('/'), "200 served\n", "request $_" for 1 .. 5;
 my ( $status, undef, $headers ) = $site->ask('/');
 is $status, 429, 'the sixth is too many';
 like $headers->{'retry-after'}, qr/\A[1-4]\z/, 'and told when to come again';
-sleep 0.05 while time < 4 * ( $interval + 1 ) + 0.2;
-is $site->get('/'), "200 served\n", 'in the next interval';
+sleep 0.05 while time < $begin + 5.2;
+is $site->get('/'), "200 served\n", 'when the time is over, the count begins anew';
 $site->ends_well;
 
 $site = ExampleConf->start( 'rate-limit.conf', http => $app, memcached => $ENV{TEST_NGINX_UNUSED_PORT} );
