@@ -66,6 +66,7 @@ subrequest: "rewrite access"
     }
     location = /t {
         content_by_lua_block {
+            kit.eventually(function() return timer end) -- it uses the client, too
             memc:get("k")
             local objects = memc.spare_count
             kit.http(ngx.var.server_port, "/filters")
