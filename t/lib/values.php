@@ -4,6 +4,8 @@
 [, $port, $what] = $argv;
 $memc = new Memcached();
 $memc->addServer('127.0.0.1', (int) $port);
+// the default depends on how the extension was built
+$memc->setOption(Memcached::OPT_SERIALIZER, Memcached::SERIALIZER_PHP);
 
 if ($what === 'read') {
     foreach (array_slice($argv, 3) as $key) {
