@@ -35,6 +35,11 @@ impl Mappings {
         Mappings(self.0.or(parent.0))
     }
 
+    /// Whether something is said.
+    pub fn any(self) -> bool {
+        self.0.is_some()
+    }
+
     /// The upstream that stands for a server.
     pub fn find(self, host: &[u8], port: u16) -> Option<Servers> {
         self.entry(host, port)?.servers.get()

@@ -117,6 +117,12 @@ impl LocConf {
         self.queue.unwrap_or(Queueing::DEFAULT)
     }
 
+    /// Whether there is a `lua_memcached_upstream`.
+    #[cfg(feature = "groups")]
+    pub fn has_mappings(self) -> bool {
+        self.mappings.any()
+    }
+
     /// `lua_memcached_upstream`: the servers that `connect(host, port)` means.
     #[cfg(feature = "groups")]
     pub fn upstream_for(self, host: &[u8], port: u16) -> Option<Servers> {

@@ -8,6 +8,7 @@ use mlua::{Lua, Table};
 use super::connection::multiplex;
 use super::handle;
 use super::stack::Stack;
+use crate::conf::LocConf;
 use crate::transport::{self, Peer, PoolName};
 
 /// `require "resty.memcached.client"`.
@@ -34,7 +35,7 @@ pub fn attach(stack: Stack) -> c_int {
         },
         pool_size: None,
         backlog: None,
-        multiplex: multiplex(stack, request, 2),
+        multiplex: multiplex(stack, LocConf::of(request), 2),
     };
     // elsewhere `connect` says what is wrong
     let attached = stack.is_thread(request) && transport::attach_again(key, request, &peer);

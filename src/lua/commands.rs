@@ -163,9 +163,9 @@ pub fn keys<'a>(stack: Stack, index: c_int) -> Vec<Key<'a>> {
     keys
 }
 
-/// `store(target, verb, key, escape, value, exptime, flags, cas_unique?)`
+/// `store(target, key, escape, exptime, verb, value, flags, cas_unique?)`
 pub fn store(stack: Stack) -> c_int {
-    let number = stack.number(2) as usize;
+    let number = stack.number(5) as usize;
     let Some((_, verb)) = VERBS.get(number) else {
         stack.raise(format_args!("bad storage command"))
     };
@@ -174,9 +174,9 @@ pub fn store(stack: Stack) -> c_int {
         Returns::LINE,
         &Command::Store {
             verb: *verb,
-            key: key(stack, 3),
-            value: stack.required_text(5, "value"),
-            exptime: stack.required_text(6, "exptime"),
+            key: key(stack, 2),
+            value: stack.required_text(6, "value"),
+            exptime: stack.required_text(4, "exptime"),
             flags: stack.required_text(7, "flags"),
             cas_unique: stack.optional_text(8, "cas unique"),
         },

@@ -7,11 +7,13 @@ use mlua::ffi::{LUA_TNIL, LUA_TNUMBER, LUA_TSTRING};
 
 use super::explain;
 use super::fields;
-use super::handle::{self, NewHandle};
+use super::handle::{self, Found, NewHandle};
 use super::results::Returns;
 use super::stack::{CannotWait, Stack};
 use super::suspend::{give_up, go_on};
 use crate::conf::{LocConf, MAX_CONNECTIONS, Multiplex};
+#[cfg(feature = "groups")]
+use crate::conf::{Servers, UpstreamError, with_servers};
 use crate::nginx::Request;
 use crate::ngx_lua::{Settings, Table, Value};
 use crate::transport::{
@@ -48,8 +50,9 @@ struct Options {
 const ADDED: c_int = 5;
 
 /// `connect(sock, id, connect_timeout, send_timeout, read_timeout, multiplex, host, port?,
-/// options?)`
-pub fn connect(stack: Stack) -> c_int {
+/// options?)`. `TO_GROUP`: to one of the server groups, if the arguments mean one; see
+/// [`Elsewhere`].
+pub fn connect<const TO_GROUP: bool>(stack: Stack) -> c_int {
     let top = stack.top() - ADDED;
     if !(2..=4).contains(&top) {
         stack.raise(format_args!(
@@ -62,7 +65,7 @@ pub fn connect(stack: Stack) -> c_int {
         require_phase(stack, request);
     }
     let sock = stack.check_table(1);
-    let found = handle::session_to_connect(stack, sock, 2);
+    let found = handle::to_connect(stack, sock, 2);
     let Some(host) = stack.text(ADDED + 2) else {
         stack.raise(format_args!(
             "bad argument #1 to 'connect' (string expected, got {})",
@@ -90,8 +93,23 @@ pub fn connect(stack: Stack) -> c_int {
     {
         None
     } else {
+        #[cfg(feature = "groups")]
+        if TO_GROUP {
+            match Servers::named(request, host) {
+                Ok(None) => {}
+                found => return to_group(stack, request, found, &options, ADDED + top),
+            }
+        }
         return stack.failure(1, "missing the port number");
     };
+    let conf = LocConf::of(request);
+    #[cfg(feature = "groups")]
+    if TO_GROUP && conf.has_mappings() {
+        match port.and_then(|port| conf.upstream_for(host, port)) {
+            None => {}
+            found => return to_group(stack, request, Ok(found), &options, ADDED + top),
+        }
+    }
     let pool = match &options.pool {
         Some(pool) => PoolName::Given(pool),
         None => PoolName::Default {
@@ -104,12 +122,16 @@ pub fn connect(stack: Stack) -> c_int {
         pool,
         pool_size: options.pool_size,
         backlog: options.backlog,
-        multiplex: multiplex(stack, request, ADDED + 1),
+        multiplex: multiplex(stack, conf, ADDED + 1),
     };
-    let found = found.filter(|key| transport::is_session(*key));
     let (object, handle) = match found {
-        Some(key) => (Connecting::Again(key), None),
-        None => {
+        Found::Session(key) if transport::is_session(key) => (Connecting::Again(key), None),
+        #[cfg(feature = "groups")]
+        Found::Group => {
+            stack.push_integer(Elsewhere::LEAVE);
+            return 1;
+        }
+        _ => {
             let timeouts = kept_timeouts(stack);
             let new = NewHandle::push(stack);
             let handle = new.address();
@@ -140,6 +162,45 @@ pub fn connect(stack: Stack) -> c_int {
     }
 }
 
+/// What `connect` returns instead of 1, where the glue is to do something else.
+pub struct Elsewhere;
+
+impl Elsewhere {
+    /// The object is to be connected to the group whose name is the second result.
+    pub const GROUP: i64 = 2;
+    /// The object has to leave its group before it can be connected to a server.
+    pub const LEAVE: i64 = 3;
+}
+
+/// Ends a `connect` whose arguments mean a group. `index`: the last argument.
+#[cfg(feature = "groups")]
+#[cold]
+fn to_group(
+    stack: Stack,
+    request: Request,
+    found: Result<Option<Servers>, UpstreamError>,
+    options: &Options,
+    index: c_int,
+) -> c_int {
+    let found = found.and_then(|servers| match servers {
+        Some(servers) => with_servers(request, servers, |_| Some(servers)),
+        None => Ok(None),
+    });
+    match found {
+        // one pool for many servers would mix them
+        Ok(_) if options.pool.is_some() => stack.raise(format_args!(
+            "bad argument #{} to 'connect' (\"pool\" is not for upstreams)",
+            index - ADDED - 1
+        )),
+        Ok(servers) => {
+            stack.push_integer(Elsewhere::GROUP);
+            stack.push_bytes(servers.as_ref().map_or(b"", Servers::name));
+            2
+        }
+        Err(error) => stack.failure(1, error),
+    }
+}
+
 /// The timeouts stored in the `sock` that connects.
 #[inline(always)]
 fn kept_timeouts(stack: Stack) -> Timeouts {
@@ -153,8 +214,8 @@ fn kept_timeouts(stack: Stack) -> Timeouts {
 
 /// Whether and how the `sock` that connects shares connections. The option of `new`, which is at
 /// the index `option`, takes precedence over the location's directive.
-pub fn multiplex(stack: Stack, request: Request, option: c_int) -> Multiplex {
-    let mut multiplex = LocConf::of(request).multiplex();
+pub fn multiplex(stack: Stack, conf: LocConf, option: c_int) -> Multiplex {
+    let mut multiplex = conf.multiplex();
     let said = stack.number(option);
     if said != 0.0 {
         multiplex.connections = (said as usize).min(MAX_CONNECTIONS);

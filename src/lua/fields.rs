@@ -2,8 +2,8 @@
 
 use std::ffi::c_int;
 
-/// The id of the session as a number. It is false before the first connect. After closing it stays,
-/// and finds no session.
+/// The id of the session as a number. After closing it stays, and finds no session. It is false
+/// before the first connect, and nil while the object is connected to a group of servers.
 pub const ID: c_int = 1;
 /// The timeouts in milliseconds, for later connections.
 pub const CONNECT_TIMEOUT: c_int = 2;
@@ -19,14 +19,12 @@ const PORT: c_int = 6;
 pub const HANDLE: c_int = 7;
 /// How many connections to share; -1: none; false: as the location's directive says.
 const MULTIPLEX: c_int = 8;
+/// The group of servers that the object is connected to, or false.
+const GROUP: c_int = 9;
 /// The client certificate, a pointer of ngx.ssl.
-const CERTIFICATE: c_int = 9;
+const CERTIFICATE: c_int = 10;
 /// The certificate's private key.
-const PRIVATE_KEY: c_int = 10;
-
-/// What a group of servers has, if it is connected to one.
-#[cfg(feature = "groups")]
-const GROUP: c_int = 11;
+const PRIVATE_KEY: c_int = 11;
 
 /// All fields by the names that the glue uses.
 const ALL: &[(&str, c_int)] = &[
@@ -40,7 +38,6 @@ const ALL: &[(&str, c_int)] = &[
     ("MULTIPLEX", MULTIPLEX),
     ("CERTIFICATE", CERTIFICATE),
     ("PRIVATE_KEY", PRIVATE_KEY),
-    #[cfg(feature = "groups")]
     ("GROUP", GROUP),
 ];
 

@@ -11,46 +11,15 @@ use super::explain;
 use super::handle;
 use super::stack::Stack;
 use super::suspend::{cannot_wait, go_on};
-use crate::conf::{Current, LocConf, Servers, UpstreamError, with_group, with_servers};
+use crate::conf::{Current, with_group};
 use crate::group::{Choice, Failure, Group, Health, Peer, Scatter};
-use crate::nginx::{Request, seconds, with_peer};
+use crate::nginx::{seconds, with_peer};
 use crate::ngx_lua::Value;
 use crate::protocol::{Command, Key, encode, escape_into};
 use crate::transport::{self, Begun, Caller, Commands, Slot};
 
 /// What Lua is told where no server takes a key.
 const NONE_LIVE: &str = "no live upstreams";
-
-/// The block that the arguments of `connect` mean.
-fn meant(stack: Stack, request: Request) -> Result<Option<Servers>, UpstreamError> {
-    let Some(host) = stack.text(1) else {
-        return Ok(None);
-    };
-    let number = stack.integer(2);
-    if number != 0 || stack.is_number(2) {
-        let port = u16::try_from(number).ok();
-        return Ok(port.and_then(|port| LocConf::of(request).upstream_for(host, port)));
-    }
-    Servers::named(request, host)
-}
-
-/// `group_for(host, port?)`: the name of the block that `connect` means; nothing if it means a
-/// server; or `nil, err`
-pub fn name_for(stack: Stack) -> c_int {
-    let request = stack.request();
-    let found = meant(stack, request).and_then(|servers| match servers {
-        Some(servers) => with_servers(request, servers, |_| Some(servers)),
-        None => Ok(None),
-    });
-    match found {
-        Ok(None) => 0,
-        Ok(Some(servers)) => {
-            stack.push_bytes(servers.name());
-            1
-        }
-        Err(error) => stack.failure(1, error),
-    }
-}
 
 /// The group whose name is the first argument.
 fn with<R>(stack: Stack, f: impl FnOnce(&mut Current) -> R) -> Result<R, String> {

@@ -119,11 +119,28 @@ pub fn session_with_id(stack: Stack, sock: Table, id: c_int) -> Option<SessionKe
     None
 }
 
+/// What a `sock` has that connects.
+pub enum Found {
+    /// It has had no session yet.
+    Nothing,
+    /// It has had this one.
+    Session(SessionKey),
+    /// It is connected to a group of servers.
+    #[cfg(feature = "groups")]
+    Group,
+}
+
 /// As [`session_with_id`], optimised for a `sock` that has had no session yet.
-pub fn session_to_connect(stack: Stack, sock: Table, id: c_int) -> Option<SessionKey> {
-    match stack.kind(id) {
-        LUA_TBOOLEAN => None,
-        _ => session_with_id(stack, sock, id),
+pub fn to_connect(stack: Stack, sock: Table, id: c_int) -> Found {
+    if stack.kind(id) == LUA_TBOOLEAN {
+        return Found::Nothing;
+    }
+    match session_with_id(stack, sock, id) {
+        Some(key) => Found::Session(key),
+        #[cfg(feature = "groups")]
+        None => Found::Group,
+        #[cfg(not(feature = "groups"))]
+        None => Found::Nothing,
     }
 }
 

@@ -79,11 +79,17 @@ const GLUE: &[&str] = &[
     include_str!("glue/commands.lua"),
     include_str!("glue/pipeline.lua"),
     include_str!("glue/meta.lua"),
+    #[cfg(feature = "groups")]
+    include_str!("glue/group.lua"),
+    #[cfg(feature = "groups")]
+    include_str!("glue/group_keys.lua"),
+    #[cfg(feature = "groups")]
+    include_str!("glue/group_many.lua"),
+    #[cfg(feature = "groups")]
+    include_str!("glue/group_all.lua"),
     include_str!("glue/codec.lua"),
     include_str!("glue/client_options.lua"),
     include_str!("glue/client.lua"),
-    #[cfg(feature = "groups")]
-    include_str!("glue/group.lua"),
 ];
 
 /// The name of each chunk in error positions and tracebacks.
@@ -145,6 +151,8 @@ fn make_glue(lua: &Lua) -> mlua::Result<Table> {
     native.set("max_connections", MAX_CONNECTIONS)?;
     native.set("max_gat_keys", MAX_GAT_KEYS)?;
     native.set("again", results::AGAIN)?;
+    native.set("to_group", connection::Elsewhere::GROUP)?;
+    native.set("leave_group", connection::Elsewhere::LEAVE)?;
     let verbs = commands::VERBS.iter().enumerate();
     let verbs = verbs.map(|(number, (name, _))| (*name, number));
     native.set("verbs", lua.create_table_from(verbs)?)?;
@@ -190,7 +198,9 @@ fn add_other_functions(state: State, native: NativeTable) {
         state,
         native,
         &[
-            ("connect", native!(connection::connect)),
+            ("connect", native!(connection::connect::<true>)),
+            #[cfg(feature = "groups")]
+            ("connect_server", native!(connection::connect::<false>)),
             ("setkeepalive", native!(connection::setkeepalive::<false>)),
             ("set_keepalive", native!(connection::setkeepalive::<true>)),
             ("close", native!(connection::close)),
@@ -201,7 +211,6 @@ fn add_other_functions(state: State, native: NativeTable) {
 #[cfg(feature = "groups")]
 fn group_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {
     [
-        ("group_for", native!(group::name_for)),
         ("group_choose", native!(group::choose)),
         ("group_split", native!(group::split)),
         ("begin_many", native!(group::begin_many)),

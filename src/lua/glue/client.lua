@@ -7,9 +7,10 @@ local native, glue = ...
 local error, getmetatable, pairs, pcall = error, getmetatable, pairs, pcall
 local rawequal, rawget, setmetatable, type = rawequal, rawget, setmetatable, type
 
-local connect, finish_connect = native.connect, native.finish_connect
+local connect = native.connect
 local set_keepalive, close = native.set_keepalive, native.close
 local attach, release = native.attach, native.release
+local connected, group = glue.connected, glue.group
 local handshake, new_object = glue.handshake, glue.new_object
 local client_fields, shown = glue.client_fields, glue.shown
 
@@ -120,8 +121,7 @@ local function connect_memc(self, sock)
             self.multiplex, self.host, self.port)
     end
     if ok ~= 1 then
-        -- it is not there yet, or there is an error
-        ok, err = finish_connect(sock, sock, ok, err)
+        ok, err = connected(sock, ok, err, self.host, self.port, options)
     end
     if ok and self.tls then
         return encrypt(self, sock)
@@ -135,7 +135,11 @@ local function give(self, memc, ok, ...)
     local id = sock[ID]
     local shares = self.may_share and release(id, self.idle)
     if not shares and set_keepalive(sock, id, self.idle) ~= 1 then
-        close(sock)
+        if sock[GROUP] then
+            group.set_keepalive(sock, self.idle)
+        else
+            close(sock)
+        end
     end
     self.shares = shares
     put_back(self, memc)

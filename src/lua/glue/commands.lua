@@ -18,6 +18,7 @@ local finish_line = native.finish_line
 local quit, finish_quit = native.quit, native.finish_quit
 local not_initialized = native.not_initialized
 local wire_key, wire_keys, method = glue.wire_key, glue.wire_keys, glue.method
+local elsewhere, group = glue.elsewhere, glue.group
 
 local _M = glue.module
 
@@ -46,7 +47,13 @@ local function get_list(self, keys, cas)
         return {}, nil
     end
     local wired, escape = wire_keys(self, keys, count)
-    local id = sock[ID] or sock
+    local id = sock[ID]
+    if not id then
+        if sock[GROUP] then
+            return group.get_list(self, sock, wired, escape, cas)
+        end
+        id = sock
+    end
     local unescape = self.unescape_key
     if unescape == unescape_uri then
         return finish_many(sock, id, get_many(id, wired, escape, cas, true))
@@ -68,7 +75,10 @@ function _M.get(self, key)
     if kind ~= "string" or self.escape_key ~= escape_uri then
         text, escape = wire_key(self, key)
     end
-    local id = sock[ID] or sock
+    local id = sock[ID]
+    if not id then
+        return elsewhere(sock, rawget(self, "_reqs"), finish_get, get, text, escape)
+    end
     return finish_get(sock, id, get(rawget(self, "_reqs") or id, text, escape))
 end
 
@@ -81,7 +91,10 @@ function _M.gets(self, key)
         return nil, nil, nil, not_initialized(self, rawequal(self, _M))
     end
     local text, escape = wire_key(self, key)
-    local id = sock[ID] or sock
+    local id = sock[ID]
+    if not id then
+        return elsewhere(sock, nil, finish_gets, gets, text, escape)
+    end
     return finish_gets(sock, id, gets(id, text, escape))
 end
 
@@ -109,9 +122,13 @@ local function storage(self, verb, key, value, exptime, flags)
         value = joined(value)
     end
     local text, escape = wire_key(self, key)
-    local id = sock[ID] or sock
-    return finish_line(sock, id, store(rawget(self, "_reqs") or id, verb,
-        text, escape, value, exptime or "0", flags or "0"))
+    local id = sock[ID]
+    if not id then
+        return elsewhere(sock, rawget(self, "_reqs"), finish_line, store, text, escape,
+            exptime or "0", verb, value, flags or "0")
+    end
+    return finish_line(sock, id, store(rawget(self, "_reqs") or id,
+        text, escape, exptime or "0", verb, value, flags or "0"))
 end
 
 function _M.set(self, key, value, exptime, flags)
@@ -140,49 +157,97 @@ function _M.cas(self, key, value, cas_unique, exptime, flags)
         return nil, not_initialized(self, rawequal(self, _M))
     end
     local text, escape = wire_key(self, key)
-    local id = sock[ID] or sock
-    return finish_line(sock, id, store(id, CAS,
-        text, escape, value, exptime or "0", flags or "0", cas_unique))
+    local id = sock[ID]
+    if not id then
+        return elsewhere(sock, nil, finish_line, store, text, escape,
+            exptime or "0", CAS, value, flags or "0", cas_unique)
+    end
+    return finish_line(sock, id, store(id,
+        text, escape, exptime or "0", CAS, value, flags or "0", cas_unique))
 end
 
 -- other commands
 
 _M.delete = method(function(self, sock, id, key)
     local text, escape = wire_key(self, key)
+    if not id then
+        return elsewhere(sock, rawget(self, "_reqs"), finish_line, delete, text, escape)
+    end
     return finish_line(sock, id, delete(rawget(self, "_reqs") or id, text, escape))
 end)
 
 _M.incr = method(function(self, sock, id, key, delta)
     local text, escape = wire_key(self, key)
+    if not id then
+        return elsewhere(sock, rawget(self, "_reqs"), finish_line, incr, text, escape, delta)
+    end
     return finish_line(sock, id, incr(rawget(self, "_reqs") or id, text, escape, delta))
 end)
 
 _M.decr = method(function(self, sock, id, key, delta)
     local text, escape = wire_key(self, key)
+    if not id then
+        return elsewhere(sock, rawget(self, "_reqs"), finish_line, decr, text, escape, delta)
+    end
     return finish_line(sock, id, decr(rawget(self, "_reqs") or id, text, escape, delta))
 end)
 
 _M.touch = method(function(self, sock, id, key, exptime)
     local text, escape = wire_key(self, key)
+    if not id then
+        return elsewhere(sock, rawget(self, "_reqs"), finish_line, touch, text, escape, exptime)
+    end
     return finish_line(sock, id, touch(rawget(self, "_reqs") or id, text, escape, exptime))
 end)
 
+-- commands without a key
+
 _M.stats = method(function(self, sock, id, args)
+    if not id then
+        if sock[GROUP] then
+            return group.stats(sock, args or nil)
+        end
+        id = sock
+    end
     return finish_line(sock, id, stats(rawget(self, "_reqs") or id, args or nil))
 end)
 
 _M.verbosity = method(function(self, sock, id, level)
+    if not id then
+        if sock[GROUP] then
+            return group.verbosity(sock, level)
+        end
+        id = sock
+    end
     return finish_line(sock, id, verbosity(rawget(self, "_reqs") or id, level))
 end)
 
 _M.flush_all = method(function(_, sock, id, time)
+    if not id then
+        if sock[GROUP] then
+            return group.flush_all(sock, time or nil)
+        end
+        id = sock
+    end
     return finish_line(sock, id, flush_all(id, time or nil))
 end)
 
 _M.version = method(function(_, sock, id)
+    if not id then
+        if sock[GROUP] then
+            return group.version(sock)
+        end
+        id = sock
+    end
     return finish_line(sock, id, server_version(id))
 end)
 
 _M.quit = method(function(_, sock, id)
+    if not id then
+        if sock[GROUP] then
+            return group.quit(sock)
+        end
+        id = sock
+    end
     return finish_quit(sock, id, quit(id))
 end)

@@ -8,6 +8,7 @@ local not_initialized = native.not_initialized
 local set_keepalive = native.set_keepalive
 local getreusedtimes, close = native.getreusedtimes, native.close
 local connect_sock, handshake = glue.connect_sock, glue.handshake
+local group = glue.group
 
 local _M = glue.module
 
@@ -31,7 +32,8 @@ local function set_timeouts(self, connect_timeout, send_timeout, read_timeout)
     if not sock then
         return nil, not_initialized(self, rawequal(self, _M))
     end
-    if sock[ID] == false then
+    local id = sock[ID]
+    if id == false then
         -- never connected: only kept, without a call
         local connect_ms = milliseconds(connect_timeout)
         local send_ms = send_timeout == connect_timeout and connect_ms
@@ -41,6 +43,9 @@ local function set_timeouts(self, connect_timeout, send_timeout, read_timeout)
         sock[CONNECT_TIMEOUT], sock[SEND_TIMEOUT], sock[READ_TIMEOUT] = connect_ms, send_ms, read_ms
     else
         settimeouts(sock, connect_timeout, send_timeout, read_timeout)
+        if not id then
+            group.set_timeouts(sock)
+        end
     end
     return 1
 end
@@ -70,6 +75,9 @@ function _M.sslhandshake(self, ...)
     if not sock then
         return nil, not_initialized(self, rawequal(self, _M))
     end
+    if not sock[ID] and sock[GROUP] then
+        return group.sslhandshake(sock, ...)
+    end
     return handshake(sock, ...)
 end
 
@@ -78,13 +86,20 @@ function _M.set_keepalive(self, ...)
     if not sock then
         return nil, not_initialized(self, rawequal(self, _M))
     end
-    return set_keepalive(sock, sock[ID], ...)
+    local id = sock[ID]
+    if not id and sock[GROUP] then
+        return group.set_keepalive(sock, ...)
+    end
+    return set_keepalive(sock, id, ...)
 end
 
 function _M.get_reused_times(self)
     local sock = self.sock
     if not sock then
         return nil, not_initialized(self, rawequal(self, _M))
+    end
+    if not sock[ID] and sock[GROUP] then
+        return group.get_reused_times(sock)
     end
     return getreusedtimes(sock)
 end
@@ -93,6 +108,9 @@ function _M.close(self)
     local sock = self.sock
     if not sock then
         return nil, not_initialized(self, rawequal(self, _M))
+    end
+    if not sock[ID] and sock[GROUP] then
+        return group.close(sock)
     end
     return close(sock)
 end

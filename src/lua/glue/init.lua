@@ -13,9 +13,9 @@ local _M = { _VERSION = native.version }
 local metatable = { __index = _M }
 
 local function new_object(opts)
-    -- The fields up to `MULTIPLEX`, see fields.rs: one that is absent would be
+    -- The fields up to `GROUP`, see fields.rs: one that is absent would be
     -- looked for in the metatable.
-    local sock = { false, 0, 0, 0, false, false, false, false }
+    local sock = { false, 0, 0, 0, false, false, false, false, false }
     local escape_key, unescape_key = escape_uri, unescape_uri
     if opts then
         check_options(opts)
@@ -59,9 +59,8 @@ function _M.new(_, opts)
 end
 
 -- The method of a command with up to two arguments. Its body gets the `sock`,
--- too, and what native functions take for it: the id of its session or, if it
--- has had none, the `sock` itself. To `finish_*` the `sock` goes as well, so that
--- it is not collected while its command waits.
+-- too, and the id of its session, if it has had one. To `finish_*` the `sock` goes
+-- as well, so that it is not collected while its command waits.
 --
 -- Bodies call native functions by name, because tracebacks have these names.
 local function method(body)
@@ -70,8 +69,20 @@ local function method(body)
         if not sock then
             return nil, not_initialized(self, rawequal(self, _M))
         end
-        return body(self, sock, sock[ID] or sock, first, second)
+        return body(self, sock, sock[ID], first, second)
     end
+end
+
+local group = glue.group
+
+-- A command with one key on a `sock` that has had no session: its group runs it,
+-- or it goes to the open pipeline `requests`, if there is one, or the native
+-- function says that there is no connection.
+function glue.elsewhere(sock, requests, finish, start, key, escape, ...)
+    if sock[GROUP] and not requests then
+        return group.run(sock, finish, start, key, escape, ...)
+    end
+    return finish(sock, sock, start(requests or sock, key, escape, ...))
 end
 
 glue.module = _M

@@ -17,6 +17,7 @@ local new_pipeline, commit = native.new_pipeline, glue.commit
 local wire_key, wire_keys, unescape_results = glue.wire_key, glue.wire_keys, glue.unescape_results
 local MAX_GAT_KEYS = native.max_gat_keys
 local AGAIN, ATTEMPTS = native.again, glue.attempts
+local elsewhere, group = glue.elsewhere, glue.group
 
 local _M = glue.module
 
@@ -70,7 +71,13 @@ local function gat_list(self, keys, exptime, cas)
         return {}, nil
     end
     local wired, escape = wire_keys(self, keys, count)
-    local id = sock[ID] or sock
+    local id = sock[ID]
+    if not id then
+        if sock[GROUP] then
+            return group.gat_list(self, sock, wired, escape, cas, exptime)
+        end
+        id = sock
+    end
     local unescape = self.unescape_key
     local size = 0
     for i = 1, count do
@@ -96,7 +103,10 @@ function _M.gat(self, key, exptime)
         return nil, nil, "not initialized"
     end
     local text, escape = wire_key(self, key)
-    local id = sock[ID] or sock
+    local id = sock[ID]
+    if not id then
+        return elsewhere(sock, rawget(self, "_reqs"), finish_get, gat, text, escape, exptime)
+    end
     return finish_get(sock, id, gat(rawget(self, "_reqs") or id, text, escape, exptime))
 end
 
@@ -109,7 +119,10 @@ function _M.gats(self, key, exptime)
         return nil, nil, nil, "not initialized"
     end
     local text, escape = wire_key(self, key)
-    local id = sock[ID] or sock
+    local id = sock[ID]
+    if not id then
+        return elsewhere(sock, rawget(self, "_reqs"), finish_gets, gats, text, escape, exptime)
+    end
     return finish_gets(sock, id, gats(rawget(self, "_reqs") or id, text, escape, exptime))
 end
 
@@ -121,8 +134,11 @@ local function checked(finish, start, self, key, ...)
         return nil, "not initialized"
     end
     local text, escape = wire_key(self, key)
-    local id = sock[ID] or sock
+    local id = sock[ID]
     local target = rawget(self, "_reqs") or id
+    if not id then
+        return elsewhere(sock, target, finish, start, text, escape, ...)
+    end
     for _ = 1, ATTEMPTS do
         local result, err, more = finish(sock, id, start(target, text, escape, ...))
         if result ~= AGAIN then

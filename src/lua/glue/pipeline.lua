@@ -9,7 +9,7 @@ local not_initialized = native.not_initialized
 
 local AGAIN, ATTEMPTS = native.again, 100
 
-local _M = glue.module
+local _M, group = glue.module, glue.group
 
 -- The server may have to be asked first what it can do. It is asked once for a
 -- connection; others may be opened and lost meanwhile.
@@ -32,6 +32,10 @@ function _M.init_pipeline(self, n)
     if n and type(n) ~= "number" then
         return "bad n arg: number expected, but got " .. type(n)
     end
+    local sock = self.sock
+    if sock and sock[GROUP] then
+        return "not for upstreams: pipeline"
+    end
     self._reqs = new_pipeline()
     return nil
 end
@@ -53,5 +57,12 @@ function _M.commit_pipeline(self)
     if pipeline_length(pipeline) == 0 then
         return nil, "no more cmds"
     end
-    return commit_checked(sock, sock[ID] or sock, pipeline)
+    local id = sock[ID]
+    if not id then
+        if sock[GROUP] then
+            return group.commit_pipeline(self, sock, pipeline)
+        end
+        id = sock
+    end
+    return commit_checked(sock, id, pipeline)
 end

@@ -8,6 +8,7 @@ local native, glue = ...
 local ffi = require "ffi"
 
 local error, select, tonumber, type = error, select, tonumber, type
+local TO_GROUP, LEAVE_GROUP = native.to_group, native.leave_group
 
 local connect, finish_connect = native.connect, native.finish_connect
 local send, finish_send = native.send, native.finish_send
@@ -17,12 +18,28 @@ local free_session = native.free_session
 
 local Sock = {}
 
-local function connect_sock(sock, ...)
+-- What the chunks on groups of servers share, and what others call of them.
+local group = {}
+
+local connect_sock
+
+-- Ends a `connect` that did not return 1: the connection is not there yet, or
+-- there is an error, or a group is meant.
+local function connected(sock, ok, err, ...)
+    if ok == TO_GROUP then
+        return group.connect(sock, err, select(select("#", ...), ...))
+    elseif ok == LEAVE_GROUP then
+        group.leave(sock)
+        return connect_sock(sock, ...)
+    end
+    return finish_connect(sock, sock, ok, err)
+end
+
+function connect_sock(sock, ...)
     local ok, err = connect(sock, sock[ID], sock[CONNECT_TIMEOUT], sock[SEND_TIMEOUT],
         sock[READ_TIMEOUT], sock[MULTIPLEX], ...)
     if ok ~= 1 then
-        -- it is not there yet, or there is an error
-        ok, err = finish_connect(sock, sock, ok, err)
+        ok, err = connected(sock, ok, err, ...)
         if not ok then
             return ok, err
         end
@@ -120,5 +137,5 @@ Sock.getreusedtimes = native.getreusedtimes
 Sock.close = native.close
 
 glue.sock_metatable = { __index = Sock }
-glue.connect_sock = connect_sock
+glue.group, glue.connect_sock, glue.connected = group, connect_sock, connected
 glue.handshake = handshake

@@ -1,0 +1,22 @@
+-- Commands without a key, for a group of servers.
+local _, glue = ...
+
+local next = next
+
+local group = glue.group
+
+-- What is not for groups, or not yet.
+
+for _, name in next, { "flush_all", "stats", "version", "verbosity", "quit" } do
+    group[name] = function()
+        return nil, "not for upstreams: " .. name
+    end
+end
+
+function group.gat_list()
+    return nil, "not for upstreams: gat"
+end
+
+function group.commit_pipeline()
+    return nil, "not for upstreams: pipeline"
+end
