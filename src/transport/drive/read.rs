@@ -20,7 +20,7 @@ impl Worker {
             return;
         };
         let received = connection.has_received();
-        if self.is_read(key) && !(received && !self.deliver(key)) {
+        if self.is_read(key) && (!received || self.deliver(key)) {
             self.read_while(key, true);
         }
     }
