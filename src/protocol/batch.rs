@@ -1,4 +1,10 @@
 //! Commands collected before there is a connection.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `part` | a part of them, for one of several servers |
+
+mod part;
 
 use std::ops::Range;
 
