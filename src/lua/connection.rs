@@ -18,7 +18,7 @@ use crate::nginx::Request;
 use crate::ngx_lua::{Settings, Table, Value};
 use crate::transport::{
     self, Begun, CallError, Caller, Connecting, Error, KeepaliveError, Opened, Peer, PoolName,
-    Timeouts,
+    SessionKey, Timeouts,
 };
 
 /// `check_phase()`: raises where cosockets are disabled.
@@ -50,9 +50,9 @@ struct Options {
 const ADDED: c_int = 5;
 
 /// `connect(sock, id, connect_timeout, send_timeout, read_timeout, multiplex, host, port?,
-/// options?)`. `TO_GROUP`: to one of the server groups, if the arguments mean one; see
-/// [`Elsewhere`].
-pub fn connect<const TO_GROUP: bool>(stack: Stack) -> c_int {
+/// options?)`. To a group, if the arguments mean one, see [`Elsewhere`]; but not for a `MEMBER` of
+/// one: if that is pending, it returns true, and `wait_connect` is to be called.
+pub fn connect<const MEMBER: bool>(stack: Stack) -> c_int {
     let top = stack.top() - ADDED;
     if !(2..=4).contains(&top) {
         stack.raise(format_args!(
@@ -94,7 +94,7 @@ pub fn connect<const TO_GROUP: bool>(stack: Stack) -> c_int {
         None
     } else {
         #[cfg(feature = "groups")]
-        if TO_GROUP {
+        if !MEMBER {
             match Servers::named(request, host) {
                 Ok(None) => {}
                 found => return to_group(stack, request, found, &options, ADDED + top),
@@ -104,7 +104,7 @@ pub fn connect<const TO_GROUP: bool>(stack: Stack) -> c_int {
     };
     let conf = LocConf::of(request);
     #[cfg(feature = "groups")]
-    if TO_GROUP && conf.has_mappings() {
+    if !MEMBER && conf.has_mappings() {
         match port.and_then(|port| conf.upstream_for(host, port)) {
             None => {}
             found => return to_group(stack, request, Ok(found), &options, ADDED + top),
@@ -143,13 +143,17 @@ pub fn connect<const TO_GROUP: bool>(stack: Stack) -> c_int {
         Err(why) => (None, why),
     };
     let caller = Caller { request, waiter };
-    let (key, opened) = transport::connect(object, caller, &peer);
+    let (key, opened) = begin::<MEMBER>(object, caller, &peer);
     if let Some(handle) = handle {
         handle.give(stack, sock, key);
     }
     match opened {
         Ok(Opened::Connected) => {
             stack.push_integer(1);
+            1
+        }
+        Ok(Opened::Pending) if MEMBER => {
+            stack.push_boolean(true);
             1
         }
         Ok(Opened::Pending) => go_on(
@@ -199,6 +203,19 @@ fn to_group(
         }
         Err(error) => stack.failure(1, error),
     }
+}
+
+#[inline(always)]
+fn begin<const MEMBER: bool>(
+    object: Connecting,
+    caller: Caller,
+    peer: &Peer<'_>,
+) -> (SessionKey, Result<Opened, CallError<Error>>) {
+    #[cfg(feature = "groups")]
+    if MEMBER && caller.waiter.is_some() {
+        return transport::begin_connect(object, caller.request, peer);
+    }
+    transport::connect(object, caller, peer)
 }
 
 /// The timeouts stored in the `sock` that connects.

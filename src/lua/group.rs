@@ -9,6 +9,7 @@ use nginx_sys::{NGX_LOG_INFO, NGX_LOG_WARN};
 use super::commands;
 use super::explain;
 use super::handle;
+use super::results::Returns;
 use super::stack::Stack;
 use super::suspend::{cannot_wait, go_on};
 use crate::conf::{Current, with_group};
@@ -19,10 +20,10 @@ use crate::protocol::{Command, Key, encode, escape_into};
 use crate::transport::{self, Begun, Caller, Commands, Slot};
 
 /// What Lua is told where no server takes a key.
-const NONE_LIVE: &str = "no live upstreams";
+pub const NONE_LIVE: &str = "no live upstreams";
 
 /// The group whose name is the first argument.
-fn with<R>(stack: Stack, f: impl FnOnce(&mut Current) -> R) -> Result<R, String> {
+pub fn with<R>(stack: Stack, f: impl FnOnce(&mut Current) -> R) -> Result<R, String> {
     let name = stack.required_text(1, "upstream");
     match with_group(stack.request(), name, f) {
         Ok(Some(result)) => Ok(result),
@@ -53,6 +54,17 @@ fn hashed(stack: Stack, group: &Group) -> Result<Vec<u8>, c_int> {
     Ok(sent.unwrap_or_default().to_vec())
 }
 
+/// The servers whose names are the arguments from `index` on.
+pub fn tried(stack: Stack, index: c_int, group: &Group) -> Vec<usize> {
+    let mut tried = Vec::new();
+    for at in index..=stack.top() {
+        let name = stack.required_text(at, "server");
+        let same = |(_, peer): &(usize, &Peer)| *peer.name == *name;
+        tried.extend((0..).zip(group.peers()).filter(same).map(|(at, _)| at));
+    }
+    tried
+}
+
 /// `group_choose(name, key, escape, tried…)`: the name of the server that takes the key, its host,
 /// its port or nil, whether it has failed before, and how long a value may live there or nil. `tried`
 /// are names of servers. `false, answer` if the key is refused; `nil, err` if there is no server.
@@ -65,12 +77,7 @@ pub fn choose(stack: Stack) -> c_int {
         Ok(key) => key,
         Err(results) => return results,
     };
-    let mut tried = Vec::new();
-    for at in 4..=stack.top() {
-        let name = stack.required_text(at, "server");
-        let same = |(_, peer): &(usize, &Peer)| *peer.name == *name;
-        tried.extend((0..).zip(group.peers()).filter(same).map(|(at, _)| at));
-    }
+    let tried = tried(stack, 4, &group);
     let chosen = with(stack, |current| current.choose(&key, &tried, Some(&group)));
     let chosen = match chosen {
         Ok(Ok(chosen)) => chosen,
@@ -197,7 +204,7 @@ pub fn is_lost(stack: Stack) -> c_int {
     1
 }
 
-/// `group_split(name, keys, escape, cas)`: for each server that takes some of the keys an array of
+/// `group_split(name, keys, escape, cas, tried…)`: for each server that takes some of the keys an array of
 /// its name, its host, its port or false, whether it has failed before, and its keys; in an array,
 /// followed by the number of keys that no server takes. `nil, err` if the keys are refused.
 pub fn split(stack: Stack) -> c_int {
@@ -209,12 +216,18 @@ pub fn split(stack: Stack) -> c_int {
         return stack.failure(1, refused.answer);
     }
     keys.retain(|key| !key.bytes.is_empty());
+    let of = match with(stack, |current| current.group().clone()) {
+        Ok(group) => group,
+        Err(error) => return stack.failure(1, error),
+    };
+    let tried = tried(stack, 5, &of);
     let found = with(stack, |current| {
         let unescaped = current.group().policy().method.hashes_unescaped();
         let hashed: Vec<Cow<'_, [u8]>> =
             keys.iter().map(|key| as_hashed(*key, unescaped)).collect();
         let mut choices = Vec::new();
-        let chosen = current.choose_all(hashed.iter().map(|key| &**key), &mut choices);
+        let keys = hashed.iter().map(|key| &**key);
+        let chosen = current.choose_all(keys, &tried, Some(&of), &mut choices);
         chosen.map(|(group, _)| (group, choices))
     });
     let (group, choices) = match found {
@@ -285,6 +298,22 @@ pub fn begin_many(stack: Stack) -> c_int {
             1
         }
         next => go_on(stack, returns, next),
+    }
+}
+
+/// `wait_connect(id)`, for `finish_connect`: what `begin_connect` has begun.
+pub fn wait_connect(stack: Stack) -> c_int {
+    let request = stack.request();
+    let Some(key) = handle::id_argument(stack, 1) else {
+        return stack.failure(1, transport::Error::Closed);
+    };
+    match stack.waiter(request) {
+        Ok(waiter) => {
+            let waiter = Some(waiter);
+            let next = transport::wait(key, Slot::Reader, Caller { request, waiter });
+            go_on(stack, Returns::CONNECT, next)
+        }
+        Err(why) => stack.cannot_wait(1, why),
     }
 }
 

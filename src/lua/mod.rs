@@ -13,6 +13,7 @@
 //! | `pipeline` | open pipelines |
 //! | `queue` | the Lua module `resty.memcached.queue` |
 //! | `group` | servers used as one |
+//! | `group_pipeline` | pipelines of them |
 //! | `raw` | `sock:send` and `sock:receive` |
 //! | `tls` | `sock:sslhandshake` |
 //! | `suspend` | operations that may have to wait |
@@ -33,6 +34,8 @@ mod explain;
 mod fields;
 #[cfg(feature = "groups")]
 mod group;
+#[cfg(feature = "groups")]
+mod group_pipeline;
 mod handle;
 mod meta;
 mod php;
@@ -85,6 +88,8 @@ const GLUE: &[&str] = &[
     include_str!("glue/group_keys.lua"),
     #[cfg(feature = "groups")]
     include_str!("glue/group_many.lua"),
+    #[cfg(feature = "groups")]
+    include_str!("glue/group_pipeline.lua"),
     #[cfg(feature = "groups")]
     include_str!("glue/group_all.lua"),
     include_str!("glue/codec.lua"),
@@ -198,9 +203,9 @@ fn add_other_functions(state: State, native: NativeTable) {
         state,
         native,
         &[
-            ("connect", native!(connection::connect::<true>)),
+            ("connect", native!(connection::connect::<false>)),
             #[cfg(feature = "groups")]
-            ("connect_server", native!(connection::connect::<false>)),
+            ("begin_connect", native!(connection::connect::<true>)),
             ("setkeepalive", native!(connection::setkeepalive::<false>)),
             ("set_keepalive", native!(connection::setkeepalive::<true>)),
             ("close", native!(connection::close)),
@@ -221,6 +226,14 @@ fn group_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> 
         ("group_exptime", native!(group::exptime)),
         ("drop_session", native!(group::drop_session)),
         ("is_lost", native!(group::is_lost)),
+        ("wait_connect", native!(group::wait_connect)),
+        ("group_results", native!(group_pipeline::results)),
+        ("group_split_pipeline", native!(group_pipeline::split)),
+        ("group_fail_part", native!(group_pipeline::fail)),
+        ("end_pipeline", native!(group_pipeline::end)),
+        ("begin_part", native!(group_pipeline::begin)),
+        ("wait_part", native!(group_pipeline::wait)),
+        ("finish_part", native!(group_pipeline::finish)),
     ]
 }
 

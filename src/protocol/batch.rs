@@ -6,6 +6,8 @@
 
 mod part;
 
+pub use part::Bound;
+
 use std::ops::Range;
 
 use super::command::Command;

@@ -204,7 +204,7 @@ end)
 
 _M.stats = method(function(self, sock, id, args)
     if not id then
-        if sock[GROUP] then
+        if sock[GROUP] and not rawget(self, "_reqs") then
             return group.stats(sock, args or nil)
         end
         id = sock
@@ -214,7 +214,7 @@ end)
 
 _M.verbosity = method(function(self, sock, id, level)
     if not id then
-        if sock[GROUP] then
+        if sock[GROUP] and not rawget(self, "_reqs") then
             return group.verbosity(sock, level)
         end
         id = sock

@@ -8,7 +8,8 @@ local native, glue = ...
 local find, next, select, setmetatable, type, unpack =
     string.find, next, select, setmetatable, type, unpack
 
-local connect_server, finish_connect = native.connect_server, native.finish_connect
+local begin_connect, wait_connect = native.begin_connect, native.wait_connect
+local finish_connect = native.finish_connect
 local close, set_keepalive = native.close, native.set_keepalive
 local settimeout, settimeouts = native.settimeout, native.settimeouts
 local getreusedtimes = native.getreusedtimes
@@ -155,38 +156,6 @@ function group.connect(sock, name, options)
     return 1
 end
 
--- Connects the member for a server.
-local function open(sock, of, member, host, port)
-    local connect_ms, send_ms, read_ms = sock[CONNECT_TIMEOUT], sock[SEND_TIMEOUT], sock[READ_TIMEOUT]
-    if member[ID] then
-        settimeouts(member, connect_ms, send_ms, read_ms)
-    end
-    local ok, err = connect_server(member, member[ID], connect_ms, send_ms, read_ms,
-        sock[MULTIPLEX], host, port, of.options)
-    if ok ~= 1 then
-        ok, err = finish_connect(member, member, ok, err)
-        if not ok then
-            return nil, err
-        end
-    end
-    local arguments = of.handshake
-    if arguments then
-        member[HOST], member[PORT] = host, port
-        member[CERTIFICATE], member[PRIVATE_KEY] = sock[CERTIFICATE], sock[PRIVATE_KEY]
-        ok, err = handshake(member, unpack(arguments, 1, arguments.n))
-        if not ok then
-            close(member)
-            return nil, err
-        end
-    end
-    if sock[GROUP] ~= of then
-        -- another coroutine has closed the object meanwhile
-        close(member)
-        return nil, "closed"
-    end
-    return member
-end
-
 -- A coroutine that was killed, or an error, may have left a command behind whose
 -- reply nobody will fetch. False if another coroutine is about to fetch it.
 local function left_behind(member)
@@ -201,8 +170,9 @@ local function left_behind(member)
     return true
 end
 
--- The connected member for a server, or nil and an error. `of` is the group.
-function group.member(sock, of, server, host, port)
+-- Begins to connect the member for a server. Returns it, and true if it has to be
+-- finished; or nil and an error. `of` is the group.
+local function begin_member(sock, of, server, host, port)
     local members = of.members
     local member = members[server]
     if not member then
@@ -211,12 +181,106 @@ function group.member(sock, of, server, host, port)
             sock_metatable)
         members[server] = member
     elseif not left_behind(member) then
-        return nil, "socket busy reading"
+        return nil, member.opening and "socket busy connecting" or "socket busy reading"
     elseif member[ID] and not is_lost(member[ID]) then
         return member
     end
-    return open(sock, of, member, host, port)
+    local connect_ms, send_ms, read_ms = sock[CONNECT_TIMEOUT], sock[SEND_TIMEOUT], sock[READ_TIMEOUT]
+    if member[ID] then
+        settimeouts(member, connect_ms, send_ms, read_ms)
+    end
+    local ok, err = begin_connect(member, member[ID], connect_ms, send_ms, read_ms,
+        sock[MULTIPLEX], host, port or nil, of.options)
+    if not ok then
+        return nil, err
+    end
+    if ok == 1 and not of.handshake then
+        return member
+    end
+    member.reader, member.opening, member.pending = running(), true, ok ~= 1
+    return member, true
 end
+
+local function opened(sock, of, member, host, port)
+    if member.pending then
+        local id = member[ID]
+        local ok, err = finish_connect(member, id, wait_connect(id))
+        if not ok then
+            return nil, err
+        end
+    end
+    local arguments = of.handshake
+    if arguments then
+        member[HOST], member[PORT] = host, port or nil
+        member[CERTIFICATE], member[PRIVATE_KEY] = sock[CERTIFICATE], sock[PRIVATE_KEY]
+        local ok, err = handshake(member, unpack(arguments, 1, arguments.n))
+        if not ok then
+            close(member)
+            return nil, err
+        end
+    end
+    if sock[GROUP] ~= of then
+        -- another coroutine has closed the object meanwhile
+        close(member)
+        return nil, "closed"
+    end
+    return member
+end
+
+local function finish_member(sock, of, member, host, port)
+    local result, err = opened(sock, of, member, host, port)
+    member.reader, member.opening = nil, nil
+    return result, err
+end
+
+-- The connected member for a server, or nil and an error.
+function group.member(sock, of, server, host, port)
+    local member, state = begin_member(sock, of, server, host, port)
+    if member and state then
+        return finish_member(sock, of, member, host, port)
+    end
+    return member, state
+end
+
+-- Connects to the servers of all parts of an operation at the same time; handshakes
+-- of TLS are done one after the other. Each part has its server's name, host and
+-- port, and gets a `member` or an `err`.
+local function connect_all(sock, of, parts)
+    local opening = {}
+    for i = 1, #parts do
+        local part = parts[i]
+        local member, state = begin_member(sock, of, part[1], part[2], part[3])
+        part.member = member
+        if not member then
+            part.err = state
+        elseif state then
+            opening[#opening + 1] = part
+        end
+    end
+    for i = 1, #opening do
+        local part = opening[i]
+        part.member, part.err = finish_member(sock, of, part.member, part[2], part[3])
+    end
+end
+
+-- As `connect_all`. Servers that cannot be connected to are added to those that were
+-- tried. True if there are such: nothing having been sent, others may do.
+function group.connect_parts(sock, of, parts, tried)
+    connect_all(sock, of, parts)
+    local again = false
+    for i = 1, #parts do
+        local part = parts[i]
+        local err = part.err
+        if err and not OURS[err] and sock[GROUP] == of then
+            failed(of.name, part[1])
+            tried[#tried + 1] = part[1]
+            again = true
+        end
+    end
+    return again
+end
+
+group.connect_all = connect_all
 
 -- Counts what came of a command. Only what ended the connection was a failure of
 -- the server: errors that it says do not.

@@ -16,7 +16,3 @@ end
 function group.gat_list()
     return nil, "not for upstreams: gat"
 end
-
-function group.commit_pipeline()
-    return nil, "not for upstreams: pipeline"
-end

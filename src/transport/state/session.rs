@@ -24,6 +24,14 @@ pub struct Timeouts {
     pub read: Msec,
 }
 
+/// The object that `connect` is called on.
+pub enum Connecting {
+    /// It has been connected before.
+    Again(SessionKey),
+    /// It is new, with these timeouts; `handle` is the address of what Lua will collect with it.
+    New { timeouts: Timeouts, handle: usize },
+}
+
 /// One Lua object's side of a connection.
 #[derive(Default)]
 pub struct Session {

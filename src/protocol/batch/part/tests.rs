@@ -194,7 +194,14 @@ fn what_has_no_reply_is_left_out() {
 
 #[test]
 fn every_expiry_is_bounded() {
-    for (exptime, bounded) in [(3600, 60), (0, 60), (5, 60), (60, 60), (60, -1), (7, 2_000_000)] {
+    for (exptime, bounded) in [
+        (3600, 60),
+        (0, 60),
+        (5, 60),
+        (60, 60),
+        (60, -1),
+        (7, 2_000_000),
+    ] {
         forms(exptime, |commands| {
             forms(bounded, |want| {
                 let every: Vec<_> = (0..commands.len()).collect();
