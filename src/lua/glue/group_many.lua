@@ -27,7 +27,51 @@ local function connected_parts(sock, of, list, wired, escape, cas)
     local tried, errors = {}, {}
     local before
     while true do
-        local list = { results = {} }
+        local parts, homeless = split(of.name, wired, escape, cas, unpack(tried))
+        if not parts then
+            return nil, homeless
+        end
+        if not before then
+            before = homeless
+            if homeless > 0 then
+                note_error(list, nil, "no live upstreams")
+            end
+        elseif homeless > before then
+            for i = 1, #tried do
+                note_error(list, tried[i], errors[tried[i]])
+            end
+        end
+        if not connect_parts(sock, of, parts, tried) then
+            return parts
+        end
+        for i = 1, #parts do
+            errors[parts[i][1]] = parts[i].err
+        end
+    end
+end
+
+-- The results of one server.
+local function gather(of, list, part, unescape, found, err)
+    count(of, part[1], part.member, part[4], err)
+    if not found then
+        return note_error(list, part[1], err)
+    end
+    list.answered = true
+    if unescape == unescape_uri then
+        for key, item in pairs(found) do
+            list.results[key] = item
+        end
+    else
+        for i = 1, #found, 2 do
+            list.results[unescape(found[i])] = found[i + 1]
+        end
+    end
+end
+
+-- `wired` are the keys as they are sent, or escaped natively.
+function group.get_list(self, sock, wired, escape, cas)
+    local of = sock[GROUP]
+    local list = { results = {} }
     local parts, why = connected_parts(sock, of, list, wired, escape, cas)
     if not parts then
         return nil, why
