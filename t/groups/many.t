@@ -43,6 +43,16 @@ my @slow   = map { slow_server(0.3) } 1 .. 5;
 my $silent = slow_server();
 my $wrong  = slow_server( 0, "VALUE not-asked 0 1\r\nx\r\nEND\r\n" );
 
+# A server whose queue of connections is full: nobody connects to it.
+my @held;
+sub full_server {
+    my $listen = IO::Socket::INET->new( Listen => 1, LocalAddr => '127.0.0.1', LocalPort => 0 ) or die "listen: $!";
+    listen $listen, 0 or die "listen: $!";
+    push @held, $listen, map { IO::Socket::INET->new( PeerAddr => '127.0.0.1', PeerPort => $listen->sockport, Blocking => 0 ) } 1 .. 3;
+    return $listen->sockport;
+}
+my @full = map { full_server() } 1 .. 4;
+
 sub servers { my ( $rest, @list ) = @_; return join ' ', map {"server 127.0.0.1:$_ $rest;"} @list }
 
 my $nginx = LiveNginx->start(
@@ -55,6 +65,8 @@ my $nginx = LiveNginx->start(
         upstream off    { lua_memcached_hash ketama; lua_memcached_failover off; @{[ servers( 'max_fails=0', @ports[0 .. 2], $dead ) ]} }
         upstream none   { lua_memcached_hash ketama; lua_memcached_failover off; @{[ servers( 'max_fails=0', $dead, $dead2 ) ]} }
         upstream silent { lua_memcached_hash ketama; @{[ servers( 'max_fails=100', @ports[0 .. 2], $silent ) ]} }
+        upstream full   { lua_memcached_hash modula; lua_memcached_failover off; @{[ servers( 'max_fails=0', @full ) ]} }
+        upstream some_full { lua_memcached_hash modula; @{[ servers( 'max_fails=1 fail_timeout=60s', @full, $ports[0] ) ]} }
         upstream wrong  { lua_memcached_hash ketama; @{[ servers( 'max_fails=100', @ports[0 .. 2], $wrong ) ]} }
         lua_socket_log_errors off;
         init_by_lua_block {
@@ -163,6 +175,18 @@ like( lua(q{ local k = names(100) local home = object("wrong")
     for i, key in ipairs(k) do if home:server_of(key) ~= wrong then home:set(key, "v" .. i) end end
     local r, err, errors = home:get(k) say(count(r, k) > 20, listed(errors):sub(1, #wrong + 11), err) }),
     qr/\Atrue 127\.0\.0\.1:$wrong=bad reply: bad reply: /, 'one answers what nobody has asked for' );
+for my $how ( 'm:get(names(50))', '(function() m:init_pipeline() for _, key in ipairs(names(50)) do m:get(key) end return m:commit_pipeline() end)()' ) {
+    is( lua(qq{ local m = object("full") m:set_timeouts(700, 1000, 1000) ngx.update_time() local t = ngx.now() local r, err = $how
+        ngx.update_time() local took = ngx.now() - t say(r, err, took > 0.6, took < 2.2) }), 'nil timeout true true', 'four that cannot be connected to: at the same time' );
+}
+is( lua(q{ local k = names(50) local m = object("some_full") m:set_timeouts(700, 1000, 1000) ngx.update_time() local t = ngx.now() m:init_pipeline()
+    for i, key in ipairs(k) do m:set(key, "v" .. i) end local r = m:commit_pipeline() ngx.update_time() local took = ngx.now() - t
+    local found, err = m:get(k) say(#r, r[1][1], r[50][1], took < 2.2, count(found, k), err) }), '50 1 1 true 50 nil', '... and their keys go to the next' );
+is( lua(q{ local m = object("full") m:set_timeouts(2000, 1000, 1000)
+    local t = ngx.thread.spawn(m.get, m, names(50)) ngx.sleep(0.05)
+    local r, err = m:get(names(50)) ngx.thread.kill(t)
+    m:set_timeouts(200, 1000, 1000) local r2, err2 = m:get(names(50))
+    say(r, err, r2, err2, m:close()) }), 'nil socket busy connecting nil timeout 1', 'a thread that is killed while several are being opened' );
 is( lua(q{
     local m = object("silent", 300)
     local t = ngx.thread.spawn(m.get, m, names(50))
