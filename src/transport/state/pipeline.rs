@@ -22,6 +22,7 @@ pub enum Queued {
         /// In which form the caller wants its result.
         form: u8,
         /// Whether the default transform was applied to its key.
+        #[cfg_attr(not(feature = "groups"), expect(dead_code))]
         escaped: bool,
     },
     /// It will not be sent; this is its result. The number is the form.
