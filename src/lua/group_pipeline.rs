@@ -128,7 +128,8 @@ fn split_among(
         let bound = choice.map(|choice: Choice| move |exptime| choice.exptime(exptime, now));
         let bound = bound.as_ref().map(|bound| bound as Bound<'_>);
         let own = pipeline.part(&to_send, &part.places, bound);
-        let key = transport::put_pipeline(own.ok_or_else(no_memory)?);
+        let key = own.and_then(transport::put_pipeline);
+        let key = key.ok_or_else(no_memory)?;
         let (host, port) = peer.endpoint();
         let port = port.map_or(Value::Boolean(false), |port| Value::Integer(port.into()));
         parts.put_table(at, 5, |entry| {

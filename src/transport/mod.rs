@@ -367,9 +367,9 @@ pub fn take_pipeline(key: PipelineKey) -> CommandPipeline {
     pipeline
 }
 
-/// Takes a pipeline in; its key is null if there is no memory for it.
+/// Takes a pipeline in. `None` if there is no memory for it.
 #[cfg(feature = "groups")]
-pub fn put_pipeline(pipeline: CommandPipeline) -> PipelineKey {
+pub fn put_pipeline(pipeline: CommandPipeline) -> Option<PipelineKey> {
     with(|worker| worker.put_pipeline(pipeline))
 }
 

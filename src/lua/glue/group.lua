@@ -164,7 +164,7 @@ local function left_behind(member)
         if reader ~= running() and status(reader) ~= "dead" then
             return false
         end
-        member.reader = nil
+        member.reader, member.opening = nil, nil
         drop_session(member[ID])
     end
     return true

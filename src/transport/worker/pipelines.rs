@@ -85,13 +85,11 @@ impl Worker {
         self.pipelines.remove(key).unwrap_or_default()
     }
 
-    /// Takes a pipeline in. If there is no memory the key is null.
+    /// Takes a pipeline in. `None` if there is no memory.
     #[cfg(feature = "groups")]
-    pub fn put_pipeline(&mut self, pipeline: CommandPipeline) -> PipelineKey {
-        match self.pipelines.try_reserve(1) {
-            Ok(()) => self.pipelines.insert(pipeline),
-            Err(_) => PipelineKey::default(),
-        }
+    pub fn put_pipeline(&mut self, pipeline: CommandPipeline) -> Option<PipelineKey> {
+        self.pipelines.try_reserve(1).ok()?;
+        Some(self.pipelines.insert(pipeline))
     }
 
     /// Takes what is in a pipeline out of it.
