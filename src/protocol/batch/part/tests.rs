@@ -294,6 +294,34 @@ fn the_key_of_each() {
     });
 }
 
+#[test]
+fn whose_keys_are_escaped() {
+    forms(1, |commands| {
+        for (command, key) in commands.iter().zip(batch(commands).keys()) {
+            assert_eq!(command.escapes(), key.is_some(), "{command:?}");
+        }
+    });
+    let raw = Key {
+        escape: false,
+        ..key(b"k")
+    };
+    let meta = Meta {
+        key: raw,
+        ..meta(b"k", MetaOp::Get(MetaGet::default()))
+    };
+    for command in [
+        Command::Delete { key: raw },
+        Command::GetMany {
+            keys: &[raw],
+            cas: false,
+        },
+        Command::Meta(&meta),
+        Command::Quit,
+    ] {
+        assert!(!command.escapes(), "{command:?}");
+    }
+}
+
 /// What a command of a random pipeline is made of.
 #[derive(Clone, Debug)]
 struct Made {
