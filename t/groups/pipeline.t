@@ -116,10 +116,10 @@ my $nginx = LiveNginx->start(
                 for text in pairs(...) do texts[#texts + 1] = text end
                 return table.concat(texts, " ")
             end
-            -- Gets of 60 keys in a pipeline, which all other servers have.
+            -- Gets of 200 keys in a pipeline, which all other servers have.
             function gets(name, server, read)
                 local m, keys = object(name, read), {}
-                for i = 1, 60 do keys[i] = "key" .. i end
+                for i = 1, 200 do keys[i] = "key" .. i end
                 m:init_pipeline()
                 for i, key in ipairs(keys) do
                     local at = m:server_of(key)
@@ -234,14 +234,14 @@ is( lua(q{ local m = object("once") m:init_pipeline() local n = 0 for i = 1, 30 
 
 my $died = lua(q{ local m, keys = gets("dying", dying) say(sorted(m, keys, dying, m:commit_pipeline())) for i = 1, 60 do if m:server_of("key" .. i) ~= dying then say("", m:get("key" .. i) == "v" .. i, m:set_keepalive()) break end end });
 like( $died, qr/\Aright 0 (?:key\d+,0 ){2}nil,nil,closed true 1\z/, 'one dies on the way: values, then its error' );
-is( lua(q{ local m = object("dying") m:init_pipeline() for i = 1, 60 do if m:server_of("incr" .. i) == dying then m:incr("incr" .. i, 1) end end
+is( lua(q{ local m = object("dying") m:init_pipeline() for i = 1, 300 do if m:server_of("incr" .. i) == dying then m:incr("incr" .. i, 1) end end
     local r = m:commit_pipeline() say(r[1][1], r[2][1], r[3][1], r[3][2], r[4][1], r[4][2]) }), '17 17 nil closed nil closed', '... with increments' );
 my %seen;
 $seen{$_}++ for grep {/^incr/} $dying->lines;
 is_deeply( [ grep { $seen{$_} > 1 } keys %seen ], [], '... none of which is repeated' );
 
 is( lua(q{ local m, states = object("twice"), {} for round = 1, 3 do local n = 0
-    m:init_pipeline() for i = 1, 60 do if m:server_of("key" .. i) == dying2 then m:get("key" .. i) n = n + 1 end end
+    m:init_pipeline() for i = 1, 300 do if m:server_of("key" .. i) == dying2 then m:get("key" .. i) n = n + 1 end end
     states[round] = n > 5 if n > 0 then m:commit_pipeline() end m:cancel_pipeline() end say(states[1], states[2], states[3]) }),
     'true true false', 'a commit counts one failure, whatever its length' );
 
