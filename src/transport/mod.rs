@@ -432,6 +432,23 @@ pub fn handshake(
     })
 }
 
+/// Does a handshake as [`handshake`] does, but the coroutine goes on, as with [`begin`].
+#[cfg(all(feature = "groups", ngx_feature = "http_ssl"))]
+pub fn begin_handshake(
+    key: SessionKey,
+    request: Request,
+    handshake: Handshake,
+) -> Result<Begun, CallError<Error>> {
+    room::before(|worker| worker.opens_for_handshake(key));
+    with(|worker| {
+        let begun = worker.handshake(key, request, handshake);
+        if let Ok(Begun::Waiting) = begun {
+            worker.limit_call(key, Slot::Reader);
+        }
+        begun.map_err(CallError::Failed)
+    })
+}
+
 /// The result of the operation that the resumed coroutine has waited for.
 #[inline(always)]
 pub fn take_outcome(key: SessionKey, slot: Slot) -> Outcome {

@@ -17,7 +17,9 @@ my $plain = TestEnv::start_memcached();
 my $certs = TestCerts::dir();
 
 # Accepts, and says nothing.
-my $mute = IO::Socket::INET->new( Listen => 50, LocalAddr => '127.0.0.1', LocalPort => 0 ) or die "listen: $!";
+sub mute { return IO::Socket::INET->new( Listen => 50, LocalAddr => '127.0.0.1', LocalPort => 0 ) // die "listen: $!" }
+my $mute  = mute();
+my @mutes = map { mute() } 1 .. 4;
 
 sub servers { my ( $rest, @list ) = @_; return join ' ', map {"server 127.0.0.1:$_ $rest;"} @list }
 
@@ -26,6 +28,7 @@ my $nginx = LiveNginx->start(
         upstream three { lua_memcached_hash ketama; @{[ servers( '', @ports ) ]} }
         upstream mixed { lua_memcached_hash ketama; @{[ servers( 'max_fails=1 fail_timeout=60s', @ports, $plain ) ]} }
         upstream off   { lua_memcached_hash ketama; lua_memcached_failover off; @{[ servers( 'max_fails=0', @ports, $mute->sockport ) ]} }
+        upstream mutes { lua_memcached_hash modula; lua_memcached_failover off; @{[ servers( 'max_fails=0', map { $_->sockport } @mutes ) ]} }
         lua_socket_log_errors off;
         lua_ssl_protocols TLSv1.2 TLSv1.3;
         lua_ssl_trusted_certificate $certs/ca.pem;
@@ -92,6 +95,15 @@ my $said = lua(q{ local m, theirs = object("off", 300), 0 for _, key in ipairs(k
 my ( $right, $found, $theirs ) = $said =~ /\A(\d+) (\d+) timeout (\d+)\z/ or diag $said;
 is( ( $right // 0 ) + 2 * ( $theirs // 0 ), 120, 'one that does not do a handshake: the errors of its keys in a pipeline' );
 is( ( $found // 0 ) + ( $theirs // 0 ), 60, '... and in a list' );
+
+is( lua(q{ local m = object("mutes", 700) m:set_timeouts(700, 700, 700) ngx.update_time() local from = ngx.now() local found, err = m:get(keys) ngx.update_time()
+    local took = ngx.now() - from ngx.print(tostring(found), " ", err, " ", took > 0.6 and took < 2.2 and "at once" or took) }),
+    'nil timeout at once', 'handshakes are done at the same time' );
+is( lua(q{ local m = object("mutes", 2000) m:set_timeouts(2000, 2000, 2000) local t = ngx.thread.spawn(m.get, m, keys) ngx.sleep(0.1)
+    local _, busy = m:get(keys) ngx.thread.kill(t) m:set_timeouts(300, 300, 300) local _, err = m:get(keys) ngx.print(busy, " ", err, " ", m:close()) }),
+    'socket busy connecting timeout 1', '... by a thread that is killed' );
+like( lua(q{ local m = require "resty.memcached":new() m:connect("three") ngx.print(pcall(m.sslhandshake, m, nil, {})) }),
+    qr/\Afalse.*bad server name argument \(string expected, got table\)\z/, 'a bad argument' );
 
 is_deeply( [ grep { !/SSL_do_handshake|wrong version|certificate/ } $nginx->log_lines(qw( crit alert emerg )) ], [], 'nothing bad in the log' );
 undef $nginx;

@@ -10,13 +10,16 @@ local find, next, select, setmetatable, type, unpack =
 
 local begin_connect, wait_connect = native.begin_connect, native.wait_connect
 local finish_connect = native.finish_connect
+local begin_handshake, wait_handshake = native.begin_handshake, native.wait_handshake
+local finish_handshake = native.finish_handshake
 local close, set_keepalive = native.close, native.set_keepalive
 local settimeout, settimeouts = native.settimeout, native.settimeouts
 local getreusedtimes = native.getreusedtimes
 local failed, succeeded = native.group_failed, native.group_succeeded
 local drop_session, is_lost = native.drop_session, native.is_lost
 local running, status = coroutine.running, coroutine.status
-local handshake, sock_metatable = glue.handshake, glue.sock_metatable
+local address, check_handshake = glue.address, glue.check_handshake
+local handshake_result, sock_metatable = glue.handshake_result, glue.sock_metatable
 
 local group = glue.group
 
@@ -106,7 +109,8 @@ end
 
 -- The arguments are those of all its connections.
 function group.sslhandshake(sock, ...)
-    sock[GROUP].handshake = { n = select("#", ...), ... }
+    check_handshake(sock, ...)
+    sock[GROUP].handshake = { ... }
     return true
 end
 
@@ -170,7 +174,7 @@ local function left_behind(member)
     return true
 end
 
--- Begins to connect the member for a server. Returns it, and true if it has to be
+-- Begins to connect the member for a server. Returns it, and true if that has to be
 -- finished; or nil and an error. `of` is the group.
 local function begin_member(sock, of, server, host, port)
     local members = of.members
@@ -189,6 +193,7 @@ local function begin_member(sock, of, server, host, port)
     if member[ID] then
         settimeouts(member, connect_ms, send_ms, read_ms)
     end
+    member[HOST], member[PORT] = host, port or nil
     local ok, err = begin_connect(member, member[ID], connect_ms, send_ms, read_ms,
         sock[MULTIPLEX], host, port or nil, of.options)
     if not ok then
@@ -197,54 +202,70 @@ local function begin_member(sock, of, server, host, port)
     if ok == 1 and not of.handshake then
         return member
     end
-    member.reader, member.opening, member.pending = running(), true, ok ~= 1
+    member.reader, member.opening, member.waits = running(), true, ok ~= 1
     return member, true
 end
 
-local function opened(sock, of, member, host, port)
-    if member.pending then
+-- Waits until its connection is there, and begins the handshake. Returns 1, or nil
+-- and an error; or what a handshake has come to.
+local function go_on_with_member(sock, of, member)
+    if member.waits then
         local id = member[ID]
         local ok, err = finish_connect(member, id, wait_connect(id))
         if not ok then
             return nil, err
         end
+        member.waits = false
     end
     local arguments = of.handshake
-    if arguments then
-        member[HOST], member[PORT] = host, port or nil
-        member[CERTIFICATE], member[PRIVATE_KEY] = sock[CERTIFICATE], sock[PRIVATE_KEY]
-        local ok, err = handshake(member, unpack(arguments, 1, arguments.n))
-        if not ok then
-            close(member)
-            return nil, err
-        end
+    if not arguments then
+        return 1
     end
-    if sock[GROUP] ~= of then
-        -- another coroutine has closed the object meanwhile
-        close(member)
-        return nil, "closed"
-    end
-    return member
+    local certificate, key = sock[CERTIFICATE], sock[PRIVATE_KEY]
+    member[CERTIFICATE], member[PRIVATE_KEY] = certificate, key
+    local session, server_name, verify, ocsp_status = unpack(arguments, 1, 4)
+    local found, err = begin_handshake(member, address(session), server_name or nil, verify, ocsp_status,
+        address(certificate), address(key), member[HOST], member[PORT] or 0)
+    member.waits = found == true
+    return found, err
 end
 
-local function finish_member(sock, of, member, host, port)
-    local result, err = opened(sock, of, member, host, port)
+-- Ends what was begun: `found, err` is what it has come to. Returns the member, or
+-- nil and an error.
+local function finish_member(sock, of, member, found, err)
+    if member.waits and found then
+        local id = member[ID]
+        found, err = finish_handshake(member, id, wait_handshake(id))
+    end
     member.reader, member.opening = nil, nil
-    return result, err
+    local arguments = of.handshake
+    if arguments and found then
+        handshake_result(arguments[1], nil, nil, found)
+    end
+    if found and sock[GROUP] ~= of then
+        -- another coroutine has closed the object meanwhile
+        found, err = nil, "closed"
+    end
+    if not found then
+        if member[ID] and not is_lost(member[ID]) then
+            close(member)
+        end
+        return nil, err
+    end
+    return member
 end
 
 -- The connected member for a server, or nil and an error.
 function group.member(sock, of, server, host, port)
     local member, state = begin_member(sock, of, server, host, port)
     if member and state then
-        return finish_member(sock, of, member, host, port)
+        return finish_member(sock, of, member, go_on_with_member(sock, of, member))
     end
     return member, state
 end
 
--- Connects to the servers of all parts of an operation at the same time; handshakes
--- of TLS are done one after the other. Each part has its server's name, host and
--- port, and gets a `member` or an `err`.
+-- Connects to the servers of all parts of an operation at the same time. Each part
+-- has its server's name, host and port, and gets a `member` or an `err`.
 local function connect_all(sock, of, parts)
     local opening = {}
     for i = 1, #parts do
@@ -259,7 +280,11 @@ local function connect_all(sock, of, parts)
     end
     for i = 1, #opening do
         local part = opening[i]
-        part.member, part.err = finish_member(sock, of, part.member, part[2], part[3])
+        part.found, part.err = go_on_with_member(sock, of, part.member)
+    end
+    for i = 1, #opening do
+        local part = opening[i]
+        part.member, part.err = finish_member(sock, of, part.member, part.found, part.err)
     end
 end
 

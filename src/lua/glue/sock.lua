@@ -94,20 +94,26 @@ local function handshake_result(wanted, _, _, found, err)
     end)
 end
 
-local function handshake(sock, session, server_name, verify, status, ...)
+local function check_handshake(sock, _, server_name, _, _, ...)
     local extra = select("#", ...)
     if not sock or extra > 0 then
         error("ngx.socket sslhandshake: expecting 1 ~ 5 arguments (including the object), but seen "
-            .. (sock and 5 + extra or 0), 2)
+            .. (sock and 5 + extra or 0), 3)
     end
     if server_name and type(server_name) ~= "string" then
-        error("bad server name argument (string expected, got " .. type(server_name) .. ")", 2)
+        error("bad server name argument (string expected, got " .. type(server_name) .. ")", 3)
     end
+end
+
+local function handshake(sock, session, server_name, verify, status, ...)
+    check_handshake(sock, session, server_name, verify, status, ...)
     local certificate, key = sock[CERTIFICATE], sock[PRIVATE_KEY]
     return handshake_result(session, certificate, key, finish_handshake(sock, sock, sslhandshake(sock,
         address(session), server_name or nil, verify, status,
         address(certificate), address(key), sock[HOST], tonumber(sock[PORT]) or 0)))
 end
+
+glue.address, glue.check_handshake, glue.handshake_result = address, check_handshake, handshake_result
 
 Sock.sslhandshake = handshake
 
