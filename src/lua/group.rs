@@ -205,8 +205,9 @@ pub fn is_lost(stack: Stack) -> c_int {
 }
 
 /// `group_split(name, keys, escape, cas, tried…)`: for each server that takes some of the keys an array of
-/// its name, its host, its port or false, whether it has failed before, and its keys; in an array,
-/// followed by the number of keys that no server takes. `nil, err` if the keys are refused.
+/// its name, its host, its port or false, whether it has failed before, its keys, and how long a
+/// value may live there or nil; in an array, followed by the number of keys that no server takes.
+/// `nil, err` if the keys are refused.
 pub fn split(stack: Stack) -> c_int {
     let mut keys = commands::keys(stack, 2);
     let cas = stack.boolean(4);
@@ -246,17 +247,19 @@ pub fn split(stack: Stack) -> c_int {
         let Some(peer) = group.peers().get(part.peer) else {
             continue;
         };
-        let suspect = choices
-            .iter()
-            .flatten()
-            .any(|choice| choice.peer == part.peer && choice.suspect);
+        let chosen = choices.iter().flatten();
+        let chosen = chosen.filter(|choice| choice.peer == part.peer);
+        let suspect = chosen.clone().any(|choice| choice.suspect);
+        let gutter = chosen.filter_map(|choice| choice.gutter).next();
         let (host, port) = peer.endpoint();
-        parts.put_table(at, 5, |entry| {
+        parts.put_table(at, 6, |entry| {
             entry.put(1, Value::Bytes(&peer.name));
             entry.put(2, Value::Bytes(host));
             let port = port.map_or(Value::Boolean(false), |port| Value::Integer(port.into()));
             entry.put(3, port);
             entry.put(4, Value::Boolean(suspect));
+            let gutter = gutter.map_or(Value::Nil, |limit| Value::Integer(limit.into()));
+            entry.put(6, gutter);
             entry.put_table(5, part.places.len(), |list| {
                 let keys = part.places.iter().filter_map(|place| keys.get(*place));
                 for (at, key) in (1..).zip(keys) {

@@ -332,7 +332,9 @@ fn push_part(stack: Stack, results: Table, key: PipelineKey, outcome: Outcome) -
     };
     let part = transport::take_pipeline(key);
     let why = failure.as_ref().map(Error::to_string);
-    let places = part.places.iter().map(|at| place(*at));
+    let all = part.commands.len();
+    // if it is no part, the results are its own
+    let places = (0..all).map(|at| place(part.places.get(at).copied().unwrap_or(at)));
     put_results(stack, results, places, &part.commands, replies, failure);
     stack.push_integer(1);
     match why {

@@ -146,6 +146,16 @@ for my $name (qw( five ketama one )) {
 }
 is( lua(q{ local m = object("five") local r, err = m:get {} say(next(r), err) }), 'nil nil', 'no keys' );
 like( lua(q{ say(object("none"):get { "a", ("k"):rep(251) }) }), qr/\Anil CLIENT_ERROR /, 'a refused key: nobody is asked' );
+for my $name (qw( five ketama one next )) {
+    is( lua(qq{ local k = names(100) local m = stored("$name", k) local r, err, errors = m:gat(k, 1000) local one = m:meta_get(k[7], { ttl = true })
+        say(count(r, k), err, errors, one.ttl > 900, (m:set_keepalive())) }), '100 nil nil true 1', "$name: gat" );
+    is( lua(qq{ local k = {} for i = 1, 300 do k[i] = ("k"):rep(150) .. i end local m = stored("$name", k) local r, err = m:gat(k, 1000) local g = m:gats(k, 0)
+        say(count(r, k), err, g[k[5]][1], tonumber(g[k[5]][3]) > 0) }), '300 nil v5 true', "$name: gat with many long keys" );
+    is( lua(qq{ local m = object("$name", nil, { key_transform = { function(k) return "t-" .. k end, function(k) return k:sub(3) end } })
+        local k = {} for i = 1, 30 do k[i] = "key" .. i m:set(k[i], "v" .. i) end say(count(m:gat(k, 100), k)) }), '30', "$name: gat with another transform" );
+    is( lua(qq{ local m = object("$name") local r, err, errors = m:gat({ "a", "b" }, "x") say(r, err, errors) r, err, errors = m:gat({ "a" }) say("", r, err, errors) }),
+        lua(qq{ local m = object("one") m:connect("127.0.0.1", $ports[0]) local r, err = m:gat({ "a", "b" }, "x") say(r, err, "nil") r, err = m:gat({ "a" }) say("", r, err, "nil") }), "$name: a bad exptime" );
+}
 for my $keys ( '{ "a", "" }', '{ "" }', '{ "", "b", "a", "" }' ) {
     my $plain = lua(qq{ local m = object("one") m:connect("127.0.0.1", $ports[0]) local r, err = m:get $keys say(r and "table", err) });
     is( lua(qq{ local r, err = object("five"):get $keys say(r and "table", err) }), $plain, "empty keys as with one server: $keys" );
@@ -163,6 +173,10 @@ is( lua(q{ local k = names(100) local m = object("next") local r, err = m:get(k)
 is( lua(q{ local k = names(100) local m = stored("off", k) local r, err, errors = m:get(k)
     say(count(r, k) > 20, count(r, k) < 100, err, listed(errors) == dead .. "=connection refused") }),
     'true true connection refused true', 'failover off: partial results, and whose are missing' );
+is( lua(q{ local k = names(100) local m = stored("off", k) local r, err, errors = m:gat(k, 10)
+    say(count(r, k) > 20, count(r, k) < 100, err, listed(errors) == dead .. "=connection refused") }),
+    'true true connection refused true', '... with gat' );
+is( lua(q{ local r, err, errors = object("none"):gat(names(50), 10) say(r, err) }), 'nil connection refused', 'nobody answers to gat' );
 is( lua(q{ local r, err, errors = object("none"):get(names(50)) say(r, err) }), 'nil connection refused', 'nobody answers' );
 is( lua(q{ local k = names(100) local m = stored("silent", {}) local home = object("silent")
     for i, key in ipairs(k) do if home:server_of(key) ~= silent then home:set(key, "v" .. i) end end

@@ -5,8 +5,8 @@
 -- themselves. The id in a `sock` with a group is nil.
 local native, glue = ...
 
-local find, next, select, setmetatable, type, unpack =
-    string.find, next, select, setmetatable, type, unpack
+local find, next, setmetatable, type, unpack =
+    string.find, next, setmetatable, type, unpack
 
 local begin_connect, wait_connect = native.begin_connect, native.wait_connect
 local finish_connect = native.finish_connect

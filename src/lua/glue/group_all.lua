@@ -12,7 +12,3 @@ for _, name in next, { "flush_all", "stats", "version", "verbosity", "quit" } do
         return nil, "not for upstreams: " .. name
     end
 end
-
-function group.gat_list()
-    return nil, "not for upstreams: gat"
-end

@@ -7,7 +7,10 @@ local next, pairs, unpack = next, pairs, unpack
 
 local split, begin_many, wait_many = native.group_split, native.begin_many, native.wait_many
 local finish_many, finish_many_raw = native.finish_many, native.finish_many_raw
+local new_pipeline, bounded = native.new_pipeline, native.group_exptime
+local begin_part, wait_part, finish_part = native.begin_part, native.wait_part, native.finish_part
 local running = coroutine.running
+local add_gats = glue.add_gats
 
 local group = glue.group
 local connect_parts, count = group.connect_parts, group.count
@@ -50,12 +53,7 @@ local function connected_parts(sock, of, list, wired, escape, cas)
     end
 end
 
--- The results of one server.
-local function gather(of, list, part, unescape, found, err)
-    count(of, part[1], part.member, part[4], err)
-    if not found then
-        return note_error(list, part[1], err)
-    end
+local function add(list, unescape, found)
     list.answered = true
     if unescape == unescape_uri then
         for key, item in pairs(found) do
@@ -66,6 +64,22 @@ local function gather(of, list, part, unescape, found, err)
             list.results[unescape(found[i])] = found[i + 1]
         end
     end
+end
+
+-- The results of one server.
+local function gather(of, list, part, unescape, found, err)
+    count(of, part[1], part.member, part[4], err)
+    if not found then
+        return note_error(list, part[1], err)
+    end
+    add(list, unescape, found)
+end
+
+local function results_of(list)
+    if not list.err then
+        return list.results
+    end
+    return list.answered and list.results or nil, list.err, list.errors
 end
 
 -- `wired` are the keys as they are sent, or escaped natively.
@@ -101,8 +115,64 @@ function group.get_list(self, sock, wired, escape, cas)
         member.reader = nil
         gather(of, list, part, unescape, found, err)
     end
-    if not list.err then
-        return list.results
+    return results_of(list)
+end
+
+-- The results of one server to `gat`, which may have been several commands. It is
+-- no server's error if nothing was sent.
+local function gather_gats(of, list, part, unescape, sent, err)
+    local replies = part.replies
+    local server = part.waited and part[1]
+    count(of, part[1], part.member, part[4], err)
+    if not sent then
+        return note_error(list, part[1], err)
     end
-    return list.answered and list.results or nil, list.err, list.errors
+    for i = 1, #replies do
+        local found, failure = replies[i][1], replies[i][2]
+        if found then
+            add(list, unescape, found)
+        else
+            note_error(list, server, failure)
+        end
+    end
+end
+
+-- As `get_list`; all get a new exptime.
+function group.gat_list(self, sock, wired, escape, cas, exptime)
+    local of = sock[GROUP]
+    local list = { results = {} }
+    local parts, why = connected_parts(sock, of, list, wired, escape, cas)
+    if not parts then
+        return nil, why
+    end
+    local unescape = self.unescape_key
+    local waiting = {}
+    for _, part in next, parts do
+        local member = part.member
+        if member then
+            local pipeline = new_pipeline()
+            add_gats(pipeline, part[5], escape, cas, unescape == unescape_uri,
+                part[6] and bounded(exptime or 0, part[6]) or exptime)
+            part.replies, part.pipeline = {}, pipeline
+            local state, err = begin_part(part.replies, pipeline, member[ID])
+            if state == true then
+                member.reader = running()
+                part.waited = true
+                waiting[#waiting + 1] = part
+            else
+                gather_gats(of, list, part, unescape, state, err)
+            end
+        else
+            note_error(list, part[1], part.err)
+        end
+    end
+    for _, part in next, waiting do
+        local member = part.member
+        local id = member[ID]
+        local state, err = finish_part(part.replies, part.pipeline, member, id,
+            wait_part(part.replies, part.pipeline, id))
+        member.reader = nil
+        gather_gats(of, list, part, unescape, state, err)
+    end
+    return results_of(list)
 end
