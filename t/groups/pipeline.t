@@ -253,10 +253,10 @@ is( lua(q{ local m, keys = gets("wrong", wrong) say(sorted(m, keys, wrong, m:com
 
 my $exptimes = lua(q{ local m = object("gutter") m:init_pipeline()
     m:set("a", 1, 0) m:set("b", 1, 3600) m:set("c", 1, 10) m:set("d", 1, -1) m:touch("e", 0) m:gat("f", 3600) m:incr("g", 3600) m:get("h") m:set("i", 1, ngx.time() + 30)
-    say(all(m:commit_pipeline())) });
-is( $exptimes, '1 1 1 1 1 nil,nil,ERROR 17 h,0 1', 'commands go to a backup server' );
+    say(all(m:commit_pipeline())) local r, err = m:gat({ "j", "k" }, 0) say("", err) r, err = m:gats({ "l" }, 7) say("", err) });
+is( $exptimes, '1 1 1 1 1 nil,nil,ERROR 17 h,0 1 ERROR ERROR', 'commands go to a backup server' );
 is( join( ' ', map {s/ (\d{9,}) / absolute /r} $gutter->lines ),
-    'set a 0 60 1 set b 0 60 1 set c 0 10 1 set d 0 -1 1 touch e 60 gat 60 f incr g 3600 get h set i 0 absolute 1', '... where nothing lives for long' );
+    'set a 0 60 1 set b 0 60 1 set c 0 10 1 set d 0 -1 1 touch e 60 gat 60 f incr g 3600 get h set i 0 absolute 1 gat 60 j k gats 7 l', '... where nothing lives for long' );
 
 # coroutines
 
