@@ -200,6 +200,7 @@ fn every_expiry_is_bounded() {
         (5, 60),
         (60, 60),
         (60, -1),
+        (7, 0),
         (7, 2_000_000),
     ] {
         forms(exptime, |commands| {
