@@ -13,7 +13,7 @@ use super::stack::{CannotWait, Stack};
 use super::suspend::{give_up, go_on};
 use crate::conf::{LocConf, MAX_CONNECTIONS, Multiplex};
 #[cfg(feature = "groups")]
-use crate::conf::{Servers, UpstreamError, with_servers};
+use crate::conf::{Servers, UpstreamError, known_number, number_of};
 use crate::nginx::Request;
 use crate::ngx_lua::{Settings, Table, Value};
 use crate::transport::{
@@ -95,9 +95,9 @@ pub fn connect<const MEMBER: bool>(stack: Stack) -> c_int {
     } else {
         #[cfg(feature = "groups")]
         if !MEMBER {
-            match Servers::named(request, host) {
+            match Meant::named(request, host) {
                 Ok(None) => {}
-                found => return to_group(stack, request, found, &options, ADDED + top),
+                found => return to_group(stack, found, &options, ADDED + top),
             }
         }
         return stack.failure(1, "missing the port number");
@@ -105,9 +105,9 @@ pub fn connect<const MEMBER: bool>(stack: Stack) -> c_int {
     let conf = LocConf::of(request);
     #[cfg(feature = "groups")]
     if !MEMBER && conf.has_mappings() {
-        match port.and_then(|port| conf.upstream_for(host, port)) {
-            None => {}
-            found => return to_group(stack, request, Ok(found), &options, ADDED + top),
+        if let Some(servers) = port.and_then(|port| conf.upstream_for(host, port)) {
+            let found = Meant::of(request, servers).map(Some);
+            return to_group(stack, found, &options, ADDED + top);
         }
     }
     let pool = match &options.pool {
@@ -170,39 +170,63 @@ pub fn connect<const MEMBER: bool>(stack: Stack) -> c_int {
 pub struct Elsewhere;
 
 impl Elsewhere {
-    /// The object is to be connected to the group whose name is the second result.
+    /// The object is to be connected to the group whose number or name is the second result.
     pub const GROUP: i64 = 2;
     /// The object has to leave its group before it can be connected to a server.
     pub const LEAVE: i64 = 3;
 }
 
+/// The group that the arguments of `connect` mean.
+#[cfg(feature = "groups")]
+enum Meant {
+    Number(u32),
+    /// Its configuration is not the worker's any more.
+    Old(Servers),
+}
+
+#[cfg(feature = "groups")]
+impl Meant {
+    fn named(request: Request, name: &[u8]) -> Result<Option<Meant>, UpstreamError> {
+        if let Some(number) = known_number(request, name) {
+            return Ok(Some(Meant::Number(number)));
+        }
+        let servers = Servers::named(request, name)?;
+        servers
+            .map(|servers| Meant::of(request, servers))
+            .transpose()
+    }
+
+    fn of(request: Request, servers: Servers) -> Result<Meant, UpstreamError> {
+        let number = number_of(request, servers)?;
+        Ok(number.map_or(Meant::Old(servers), Meant::Number))
+    }
+}
+
 /// Ends a `connect` whose arguments mean a group. `index`: the last argument.
 #[cfg(feature = "groups")]
-#[cold]
 fn to_group(
     stack: Stack,
-    request: Request,
-    found: Result<Option<Servers>, UpstreamError>,
+    found: Result<Option<Meant>, UpstreamError>,
     options: &Options,
     index: c_int,
 ) -> c_int {
-    let found = found.and_then(|servers| match servers {
-        Some(servers) => with_servers(request, servers, |_| Some(servers)),
-        None => Ok(None),
-    });
-    match found {
+    if let Err(error) = found {
+        return stack.failure(1, error);
+    }
+    if options.pool.is_some() {
         // one pool for many servers would mix them
-        Ok(_) if options.pool.is_some() => stack.raise(format_args!(
+        stack.raise(format_args!(
             "bad argument #{} to 'connect' (\"pool\" is not for upstreams)",
             index - ADDED - 1
-        )),
-        Ok(servers) => {
-            stack.push_integer(Elsewhere::GROUP);
-            stack.push_bytes(servers.as_ref().map_or(b"", Servers::name));
-            2
-        }
-        Err(error) => stack.failure(1, error),
+        ));
     }
+    stack.push_integer(Elsewhere::GROUP);
+    match found {
+        Ok(Some(Meant::Number(number))) => stack.push_integer(number.into()),
+        Ok(Some(Meant::Old(servers))) => stack.push_bytes(servers.name()),
+        _ => stack.push_nil(),
+    }
+    2
 }
 
 #[inline(always)]

@@ -216,6 +216,9 @@ fn add_other_functions(state: State, native: NativeTable) {
 #[cfg(feature = "groups")]
 fn group_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {
     [
+        ("group_name", native!(group::name)),
+        ("group_endpoint", native!(group::endpoint)),
+        ("group_pick", native!(group::pick)),
         ("group_choose", native!(group::choose)),
         ("group_split", native!(group::split)),
         ("begin_many", native!(group::begin_many)),

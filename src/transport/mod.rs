@@ -189,6 +189,12 @@ pub fn is_lost(key: SessionKey) -> bool {
     with(|worker| worker.is_lost(key))
 }
 
+/// See [`Worker::is_ready`].
+#[cfg(feature = "groups")]
+pub fn is_ready(key: SessionKey) -> bool {
+    with(|worker| worker.is_ready(key))
+}
+
 /// Forgets a session whose Lua object is gone.
 pub fn drop_session(key: SessionKey) {
     with_existing(|worker| worker.drop_session(key));

@@ -3,9 +3,10 @@ local native, glue = ...
 
 local rawequal, select, unpack = rawequal, select, unpack
 
+local pick = native.group_pick
 local choose, server_of, bounded = native.group_choose, native.group_server_of, native.group_exptime
 local failed = native.group_failed
-local finish_get, finish_gets = native.finish_get, native.finish_gets
+local get, finish_get, finish_gets = native.get, native.finish_get, native.finish_gets
 local not_initialized = native.not_initialized
 local store, touch, gat, gats = native.store, native.touch, native.gat, native.gats
 local AGAIN, ATTEMPTS = native.again, glue.attempts
@@ -27,7 +28,7 @@ local function fail(finish, err)
     return nil, err
 end
 
-local function counted(of, server, member, suspect, finish, ...)
+local function counted(of, member, suspect, finish, ...)
     local err
     if finish == finish_get then
         err = select(3, ...)
@@ -36,7 +37,9 @@ local function counted(of, server, member, suspect, finish, ...)
     else
         err = select(2, ...)
     end
-    count(of, server, member, suspect, err)
+    if err ~= nil or suspect then
+        count(of, member[SERVER], member, suspect, err)
+    end
     return ...
 end
 
@@ -52,44 +55,95 @@ local function checked(member, finish, start, ...)
     return nil, "the version of the server is unknown"
 end
 
-local function send(member, asks, finish, start, ...)
-    if asks then
-        return checked(member, finish, start, ...)
-    end
-    local id = member[ID]
-    return finish(member, id, start(id, ...))
-end
-
 -- Commands that may have to ask first.
 local ASKS = {
     [native.meta_get] = true, [native.meta_set] = true, [native.meta_delete] = true,
     [native.meta_arith] = true,
 }
 
-function group.run(sock, finish, start, key, escape, exptime, ...)
-    local of = sock[GROUP]
-    local name = of.name
-    local server, host, port, suspect, gutter = choose(name, key, escape)
+-- Connects to the first of a key's servers that can be connected to: `server` or
+-- one of the next. Returns its member, the member's id, and as `pick` does; or nil,
+-- nil and an error.
+local function reach(sock, of, key, escape, server, suspect, gutter)
     local tried, why
     while server do
-        local member, err = member_of(sock, of, server, host, port)
+        local member, err = member_of(sock, of, server)
         if member then
-            if gutter and HAS_EXPTIME[start] then
-                exptime = bounded(exptime or 0, gutter)
-            end
-            return counted(of, server, member, suspect, finish,
-                send(member, ASKS[start], finish, start, key, escape, exptime, ...))
+            return member, member[ID], suspect, gutter
         end
         if OURS[err] or sock[GROUP] ~= of then
-            return fail(finish, err)
+            return nil, nil, err
         end
         -- nothing was sent: the next server may have it
-        failed(name, server)
+        failed(of.number, server)
         tried = tried or {}
         tried[#tried + 1], why = server, err
-        server, host, port, suspect, gutter = choose(name, key, escape, unpack(tried))
+        local _
+        server, _, _, suspect, gutter = choose(of.number, key, escape, unpack(tried))
     end
-    return fail(finish, why or host)
+    return nil, nil, why
+end
+
+-- What `pick` could not do alone.
+local function find(sock, of, key, escape, server, suspect, gutter)
+    if server then
+        return reach(sock, of, key, escape, server, suspect, gutter)
+    elseif suspect then
+        return nil, nil, suspect
+    end
+    -- the worker has another configuration by now
+    of.number = of.name
+    local id
+    server, id, suspect, gutter = pick(of.number, of.members, key, escape)
+    if id then
+        return server, id, suspect, gutter
+    elseif server then
+        return reach(sock, of, key, escape, server, suspect, gutter)
+    end
+    return nil, nil, suspect or "no live upstreams"
+end
+
+function group.run(sock, finish, start, key, escape, exptime, ...)
+    local of = sock[GROUP]
+    local member, id, suspect, gutter = pick(of.number, of.members, key, escape)
+    if not id then
+        member, id, suspect, gutter = find(sock, of, key, escape, member, suspect, gutter)
+        if not id then
+            return fail(finish, suspect)
+        end
+    end
+    if gutter and HAS_EXPTIME[start] then
+        exptime = bounded(exptime or 0, gutter)
+    end
+    if ASKS[start] then
+        return counted(of, member, suspect, finish,
+            checked(member, finish, start, key, escape, exptime, ...))
+    end
+    return counted(of, member, suspect, finish,
+        finish(member, id, start(id, key, escape, exptime, ...)))
+end
+
+-- As the above, for speed.
+function group.get(sock, key, escape)
+    local of = sock[GROUP]
+    local member, id, suspect, gutter = pick(of.number, of.members, key, escape)
+    if not id then
+        member, id, suspect, gutter = find(sock, of, key, escape, member, suspect, gutter)
+        if not id then
+            return nil, nil, suspect
+        end
+    end
+    local value, flags, err = finish_get(member, id, get(id, key, escape))
+    if value and not suspect then
+        return value, flags
+    end
+    if err ~= nil or suspect then
+        count(of, member[SERVER], member, suspect, err)
+    end
+    if value then
+        return value, flags
+    end
+    return nil, nil, err
 end
 
 -- The server that would take a key now.

@@ -143,7 +143,8 @@ local function checked(finish, start, self, key, ...)
     local id = sock[ID]
     local target = rawget(self, "_reqs") or id
     if not id then
-        return elsewhere(sock, target, finish, start, text, escape, ...)
+        local result, err, more = elsewhere(sock, target, finish, start, text, escape, ...)
+        return result, err, more
     end
     for _ = 1, ATTEMPTS do
         local result, err, more = finish(sock, id, start(target, text, escape, ...))

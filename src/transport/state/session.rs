@@ -159,6 +159,12 @@ impl Session {
         }
     }
 
+    /// A command was sent, and no coroutine waits for its reply yet.
+    #[cfg(feature = "groups")]
+    pub fn has_begun(&self) -> bool {
+        self.reader.as_ref().is_some_and(Call::is_running)
+    }
+
     #[inline(always)]
     pub fn call_mut(&mut self, slot: Slot) -> Option<&mut Call> {
         match slot {
