@@ -13,6 +13,7 @@
 //! | `pipeline` | open pipelines |
 //! | `queue` | the Lua module `resty.memcached.queue` |
 //! | `group` | servers used as one |
+//! | `group_all` | commands for all of them |
 //! | `group_pipeline` | pipelines of them |
 //! | `raw` | `sock:send` and `sock:receive` |
 //! | `tls` | `sock:sslhandshake` |
@@ -34,6 +35,8 @@ mod explain;
 mod fields;
 #[cfg(feature = "groups")]
 mod group;
+#[cfg(feature = "groups")]
+mod group_all;
 #[cfg(feature = "groups")]
 mod group_pipeline;
 mod handle;
@@ -232,6 +235,9 @@ fn group_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> 
         ("wait_connect", native!(group::wait_connect)),
         ("begin_handshake", native!(tls::sslhandshake::<true>)),
         ("wait_handshake", native!(tls::wait_handshake)),
+        ("group_servers", native!(group_all::servers)),
+        ("begin_command", native!(group_all::begin)),
+        ("wait_command", native!(group_all::wait)),
         ("group_results", native!(group_pipeline::results)),
         ("group_split_pipeline", native!(group_pipeline::split)),
         ("group_fail_part", native!(group_pipeline::fail)),

@@ -1,7 +1,8 @@
 -- Commands with one key, for a group of servers.
 local native, glue = ...
 
-local rawequal, select, unpack = rawequal, select, unpack
+local next, pairs, rawequal, select = next, pairs, rawequal, select
+local tonumber, type, unpack = tonumber, type, unpack
 
 local pick = native.group_pick
 local choose, server_of, bounded = native.group_choose, native.group_server_of, native.group_exptime
@@ -9,6 +10,7 @@ local failed = native.group_failed
 local get, finish_get, finish_gets = native.get, native.finish_get, native.finish_gets
 local not_initialized = native.not_initialized
 local store, touch, gat, gats = native.store, native.touch, native.gat, native.gats
+local meta_set = native.meta_set
 local AGAIN, ATTEMPTS = native.again, glue.attempts
 local wire_key = glue.wire_key
 
@@ -17,6 +19,48 @@ local member_of, count, OURS = group.member, group.count, group.ours
 
 -- Commands whose first argument behind the key is an exptime.
 local HAS_EXPTIME = { [store] = true, [touch] = true, [gat] = true, [gats] = true }
+
+-- Options of meta commands that say how long a value lives.
+local TTLS = {
+    [native.meta_get] = { "touch", "vivify" },
+    [native.meta_set] = { "ttl", "vivify" },
+    [native.meta_delete] = { "ttl" },
+    [native.meta_arith] = { "ttl", "vivify" },
+}
+
+local function limited_options(start, limit, options)
+    if options ~= nil and type(options) ~= "table" then
+        return options
+    end
+    local copy = {}
+    for name, value in pairs(options or copy) do
+        copy[name] = value
+    end
+    local mode = copy.mode
+    if start == meta_set and copy.ttl == nil and mode ~= "append" and mode ~= "prepend" then
+        copy.ttl = 0
+    end
+    for _, name in next, TTLS[start] do
+        local value = copy[name]
+        if tonumber(value) then
+            copy[name] = tonumber(bounded(value, limit))
+        end
+    end
+    return copy
+end
+
+-- The arguments behind the key, for a server where values live so many seconds at
+-- most.
+local function limited(start, limit, first, second, ...)
+    if HAS_EXPTIME[start] then
+        return bounded(first or 0, limit), second, ...
+    elseif start == meta_set then
+        return first, limited_options(start, limit, second), ...
+    elseif TTLS[start] then
+        return limited_options(start, limit, first), second, ...
+    end
+    return first, second, ...
+end
 
 -- An error where `finish` has it.
 local function fail(finish, err)
@@ -54,12 +98,6 @@ local function checked(member, finish, start, ...)
     end
     return nil, "the version of the server is unknown"
 end
-
--- Commands that may have to ask first.
-local ASKS = {
-    [native.meta_get] = true, [native.meta_set] = true, [native.meta_delete] = true,
-    [native.meta_arith] = true,
-}
 
 -- Connects to the first of a key's servers that can be connected to: `server` or
 -- one of the next. Returns its member, the member's id, and as `pick` does; or nil,
@@ -103,7 +141,14 @@ local function find(sock, of, key, escape, server, suspect, gutter)
     return nil, nil, suspect or "no live upstreams"
 end
 
-function group.run(sock, finish, start, key, escape, exptime, ...)
+local function send(of, member, id, suspect, finish, start, ...)
+    if TTLS[start] then
+        return counted(of, member, suspect, finish, checked(member, finish, start, ...))
+    end
+    return counted(of, member, suspect, finish, finish(member, id, start(id, ...)))
+end
+
+function group.run(sock, finish, start, key, escape, ...)
     local of = sock[GROUP]
     local member, id, suspect, gutter = pick(of.number, of.members, key, escape)
     if not id then
@@ -112,15 +157,11 @@ function group.run(sock, finish, start, key, escape, exptime, ...)
             return fail(finish, suspect)
         end
     end
-    if gutter and HAS_EXPTIME[start] then
-        exptime = bounded(exptime or 0, gutter)
+    if gutter then
+        return send(of, member, id, suspect, finish, start, key, escape,
+            limited(start, gutter, ...))
     end
-    if ASKS[start] then
-        return counted(of, member, suspect, finish,
-            checked(member, finish, start, key, escape, exptime, ...))
-    end
-    return counted(of, member, suspect, finish,
-        finish(member, id, start(id, key, escape, exptime, ...)))
+    return send(of, member, id, suspect, finish, start, key, escape, ...)
 end
 
 -- As the above, for speed.
