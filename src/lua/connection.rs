@@ -104,11 +104,12 @@ pub fn connect<const MEMBER: bool>(stack: Stack) -> c_int {
     };
     let conf = LocConf::of(request);
     #[cfg(feature = "groups")]
-    if !MEMBER && conf.has_mappings() {
-        if let Some(servers) = port.and_then(|port| conf.upstream_for(host, port)) {
-            let found = Meant::of(request, servers).map(Some);
-            return to_group(stack, found, &options, ADDED + top);
-        }
+    if !MEMBER
+        && conf.has_mappings()
+        && let Some(servers) = port.and_then(|port| conf.upstream_for(host, port))
+    {
+        let found = Meant::of(request, servers).map(Some);
+        return to_group(stack, found, &options, ADDED + top);
     }
     let pool = match &options.pool {
         Some(pool) => PoolName::Given(pool),
@@ -170,7 +171,8 @@ pub fn connect<const MEMBER: bool>(stack: Stack) -> c_int {
 pub struct Elsewhere;
 
 impl Elsewhere {
-    /// The object is to be connected to the group whose number or name is the second result.
+    /// The object is to be connected to the group whose number or name is the second result; the
+    /// third is the table of options, if there is one.
     pub const GROUP: i64 = 2;
     /// The object has to leave its group before it can be connected to a server.
     pub const LEAVE: i64 = 3;
@@ -226,7 +228,13 @@ fn to_group(
         Ok(Some(Meant::Old(servers))) => stack.push_bytes(servers.name()),
         _ => stack.push_nil(),
     }
-    2
+    match stack.table(index) {
+        Some(_) => {
+            stack.push(Value::At(index));
+            3
+        }
+        None => 2,
+    }
 }
 
 #[inline(always)]

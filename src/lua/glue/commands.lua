@@ -77,7 +77,11 @@ function _M.get(self, key)
     end
     local id = sock[ID]
     if not id then
-        return elsewhere(sock, rawget(self, "_reqs"), finish_get, get, text, escape)
+        local requests = rawget(self, "_reqs")
+        if sock[GROUP] and not requests then
+            return group.get(sock, text, escape)
+        end
+        return elsewhere(sock, requests, finish_get, get, text, escape)
     end
     return finish_get(sock, id, get(rawget(self, "_reqs") or id, text, escape))
 end

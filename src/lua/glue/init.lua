@@ -8,7 +8,6 @@ local check_phase, check_options = native.check_phase, native.check_options
 local not_initialized = native.not_initialized
 local MAX_CONNECTIONS = native.max_connections
 local sock_metatable = glue.sock_metatable
-local get = native.get
 
 local _M = { _VERSION = native.version }
 local metatable = { __index = _M }
@@ -81,9 +80,6 @@ local group = glue.group
 -- function says that there is no connection.
 function glue.elsewhere(sock, requests, finish, start, key, escape, ...)
     if sock[GROUP] and not requests then
-        if start == get then
-            return group.get(sock, key, escape)
-        end
         return group.run(sock, finish, start, key, escape, ...)
     end
     return finish(sock, sock, start(requests or sock, key, escape, ...))

@@ -23,23 +23,18 @@ local group = {}
 
 local connect_sock
 
--- Ends a `connect` that did not return 1: the connection is not there yet, or
--- there is an error, or a group is meant.
-local function connected(sock, ok, err, ...)
-    if ok == TO_GROUP then
-        return group.connect(sock, err, select(select("#", ...), ...))
-    elseif ok == LEAVE_GROUP then
-        group.leave(sock)
-        return connect_sock(sock, ...)
-    end
-    return finish_connect(sock, sock, ok, err)
-end
-
 function connect_sock(sock, ...)
-    local ok, err = connect(sock, sock[ID], sock[CONNECT_TIMEOUT], sock[SEND_TIMEOUT],
+    local ok, err, options = connect(sock, sock[ID], sock[CONNECT_TIMEOUT], sock[SEND_TIMEOUT],
         sock[READ_TIMEOUT], sock[MULTIPLEX], ...)
     if ok ~= 1 then
-        ok, err = connected(sock, ok, err, ...)
+        if ok == TO_GROUP then
+            return group.connect(sock, err, options)
+        elseif ok == LEAVE_GROUP then
+            group.leave(sock)
+            return connect_sock(sock, ...)
+        end
+        -- it is not there yet, or there is an error
+        ok, err = finish_connect(sock, sock, ok, err)
         if not ok then
             return ok, err
         end
@@ -143,5 +138,5 @@ Sock.getreusedtimes = native.getreusedtimes
 Sock.close = native.close
 
 glue.sock_metatable = { __index = Sock }
-glue.group, glue.connect_sock, glue.connected = group, connect_sock, connected
+glue.group, glue.connect_sock = group, connect_sock
 glue.handshake = handshake
