@@ -241,7 +241,9 @@ fn with_server<R>(stack: Stack, f: impl FnOnce(&mut Current, &Peer) -> R) -> Opt
 pub fn failed(stack: Stack) -> c_int {
     let failure = with_server(stack, |current, peer| current.servers().peers().fail(peer));
     if failure == Some(Failure::Disabled) {
-        tell(stack, NGX_LOG_WARN, "temporarily disabled");
+        tell(stack, NGX_LOG_WARN, |server| {
+            format!("upstream server temporarily disabled: {server}")
+        });
     }
     0
 }
@@ -252,23 +254,23 @@ pub fn succeeded(stack: Stack) -> c_int {
         current.servers().peers().succeed(peer)
     });
     if again == Some(true) {
-        tell(stack, NGX_LOG_INFO, "is used again");
+        tell(stack, NGX_LOG_INFO, |server| {
+            format!("upstream server {server} is used again")
+        });
     }
     0
 }
 
-fn tell(stack: Stack, level: u32, what: &str) {
+/// `line`: what is said of a server, which is `"server" of "upstream"`.
+fn tell(stack: Stack, level: u32, line: impl FnOnce(&str) -> String) {
     let name = with(stack, |current| {
         String::from_utf8_lossy(current.servers().name()).into_owned()
     });
     let name = name.unwrap_or_default();
     let server = String::from_utf8_lossy(stack.required_text(2, "server"));
+    let line = line(&format!("\"{server}\" of \"{name}\""));
     with_peer(stack.request().log(), &server, |log| {
-        log.write(
-            level,
-            0,
-            format_args!("upstream server {what}: \"{server}\" of \"{name}\""),
-        );
+        log.write(level, 0, format_args!("{line}"));
     });
 }
 
