@@ -7,13 +7,15 @@ use mlua::ffi::{LUA_TNIL, LUA_TNUMBER, LUA_TSTRING};
 
 use super::explain;
 use super::fields;
+#[cfg(feature = "groups")]
+use super::group_connect::{Meant, to_group};
 use super::handle::{self, Found, NewHandle};
+#[cfg(feature = "groups")]
+use super::results::Elsewhere;
 use super::results::Returns;
 use super::stack::{CannotWait, Stack};
 use super::suspend::{give_up, go_on};
 use crate::conf::{LocConf, MAX_CONNECTIONS, Multiplex};
-#[cfg(feature = "groups")]
-use crate::conf::{Servers, UpstreamError, known_number, number_of};
 use crate::nginx::Request;
 use crate::ngx_lua::{Settings, Table, Value};
 use crate::transport::{
@@ -50,7 +52,7 @@ struct Options {
 const ADDED: c_int = 5;
 
 /// `connect(sock, id, connect_timeout, send_timeout, read_timeout, multiplex, host, port?,
-/// options?)`. To a group, if the arguments mean one, see [`Elsewhere`]; but not for a `MEMBER` of
+/// options?)`. To a group, if the arguments mean one, see `Elsewhere`; but not for a `MEMBER` of
 /// one: if that is pending, it returns true, and `wait_connect` is to be called.
 pub fn connect<const MEMBER: bool>(stack: Stack) -> c_int {
     let top = stack.top() - ADDED;
@@ -97,7 +99,9 @@ pub fn connect<const MEMBER: bool>(stack: Stack) -> c_int {
         if !MEMBER {
             match Meant::named(request, host) {
                 Ok(None) => {}
-                found => return to_group(stack, found, &options, ADDED + top),
+                found => {
+                    return to_group(stack, found, options.pool.is_some(), ADDED + top, top - 1);
+                }
             }
         }
         return stack.failure(1, "missing the port number");
@@ -109,7 +113,7 @@ pub fn connect<const MEMBER: bool>(stack: Stack) -> c_int {
         && let Some(servers) = port.and_then(|port| conf.upstream_for(host, port))
     {
         let found = Meant::of(request, servers).map(Some);
-        return to_group(stack, found, &options, ADDED + top);
+        return to_group(stack, found, options.pool.is_some(), ADDED + top, top - 1);
     }
     let pool = match &options.pool {
         Some(pool) => PoolName::Given(pool),
@@ -164,76 +168,6 @@ pub fn connect<const MEMBER: bool>(stack: Stack) -> c_int {
         ),
         Err(CallError::CannotWait) => stack.cannot_wait(1, why),
         Err(error) => give_up(stack, Returns::CONNECT, error),
-    }
-}
-
-/// What `connect` returns instead of 1, where the glue is to do something else.
-pub struct Elsewhere;
-
-impl Elsewhere {
-    /// The object is to be connected to the group whose number or name is the second result; the
-    /// third is the table of options, if there is one.
-    pub const GROUP: i64 = 2;
-    /// The object has to leave its group before it can be connected to a server.
-    pub const LEAVE: i64 = 3;
-}
-
-/// The group that the arguments of `connect` mean.
-#[cfg(feature = "groups")]
-enum Meant {
-    Number(u32),
-    /// Its configuration is not the worker's any more.
-    Old(Servers),
-}
-
-#[cfg(feature = "groups")]
-impl Meant {
-    fn named(request: Request, name: &[u8]) -> Result<Option<Meant>, UpstreamError> {
-        if let Some(number) = known_number(request, name) {
-            return Ok(Some(Meant::Number(number)));
-        }
-        let servers = Servers::named(request, name)?;
-        servers
-            .map(|servers| Meant::of(request, servers))
-            .transpose()
-    }
-
-    fn of(request: Request, servers: Servers) -> Result<Meant, UpstreamError> {
-        let number = number_of(request, servers)?;
-        Ok(number.map_or(Meant::Old(servers), Meant::Number))
-    }
-}
-
-/// Ends a `connect` whose arguments mean a group. `index`: the last argument.
-#[cfg(feature = "groups")]
-fn to_group(
-    stack: Stack,
-    found: Result<Option<Meant>, UpstreamError>,
-    options: &Options,
-    index: c_int,
-) -> c_int {
-    if let Err(error) = found {
-        return stack.failure(1, error);
-    }
-    if options.pool.is_some() {
-        // one pool for many servers would mix them
-        stack.raise(format_args!(
-            "bad argument #{} to 'connect' (\"pool\" is not for upstreams)",
-            index - ADDED - 1
-        ));
-    }
-    stack.push_integer(Elsewhere::GROUP);
-    match found {
-        Ok(Some(Meant::Number(number))) => stack.push_integer(number.into()),
-        Ok(Some(Meant::Old(servers))) => stack.push_bytes(servers.name()),
-        _ => stack.push_nil(),
-    }
-    match stack.table(index) {
-        Some(_) => {
-            stack.push(Value::At(index));
-            3
-        }
-        None => 2,
     }
 }
 

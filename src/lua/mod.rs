@@ -13,6 +13,7 @@
 //! | `pipeline` | open pipelines |
 //! | `queue` | the Lua module `resty.memcached.queue` |
 //! | `group` | servers used as one |
+//! | `group_connect` | connecting to them |
 //! | `group_all` | commands for all of them |
 //! | `group_pipeline` | pipelines of them |
 //! | `raw` | `sock:send` and `sock:receive` |
@@ -37,6 +38,8 @@ mod fields;
 mod group;
 #[cfg(feature = "groups")]
 mod group_all;
+#[cfg(feature = "groups")]
+mod group_connect;
 #[cfg(feature = "groups")]
 mod group_pipeline;
 mod handle;
@@ -159,8 +162,8 @@ fn make_glue(lua: &Lua) -> mlua::Result<Table> {
     native.set("max_connections", MAX_CONNECTIONS)?;
     native.set("max_gat_keys", MAX_GAT_KEYS)?;
     native.set("again", results::AGAIN)?;
-    native.set("to_group", connection::Elsewhere::GROUP)?;
-    native.set("leave_group", connection::Elsewhere::LEAVE)?;
+    native.set("to_group", results::Elsewhere::GROUP)?;
+    native.set("leave_group", results::Elsewhere::LEAVE)?;
     let verbs = commands::VERBS.iter().enumerate();
     let verbs = verbs.map(|(number, (name, _))| (*name, number));
     native.set("verbs", lua.create_table_from(verbs)?)?;
