@@ -36,8 +36,9 @@ pub use size::MaxValueSize;
 pub use mapping::SetMapping;
 #[cfg(feature = "groups")]
 pub use upstream::{
-    Current, Servers, SetCheck, SetDiscover, SetFailover, SetHash, UpstreamConf, UpstreamError,
-    check as check_upstreams, set_module as set_upstream_module, with_group, with_servers,
+    Current, Named, Servers, SetCheck, SetDiscover, SetFailover, SetHash, UpstreamConf,
+    UpstreamError, check as check_upstreams, known_number, number_of,
+    set_module as set_upstream_module, with_group,
 };
 
 /// This module.

@@ -80,6 +80,17 @@ impl Returns {
 /// on a connection asks for the version.
 pub const AGAIN: i64 = 0;
 
+/// What `connect` returns instead of 1, where the glue is to do something else.
+pub struct Elsewhere;
+
+impl Elsewhere {
+    /// The object is to be connected to the group whose number or name is the second result; the
+    /// third is the table of options, if there is one.
+    pub const GROUP: i64 = 2;
+    /// The object has to leave its group before it can be connected to a server.
+    pub const LEAVE: i64 = 3;
+}
+
 /// Upvalue of `finish::<{ Returns::GET }>`: the string `"0"`. Most flags are 0, and pushing an
 /// upvalue is cheaper than interning a string.
 const ZERO: c_int = lua_upvalueindex(1);

@@ -85,15 +85,8 @@ impl Current {
     ) -> Result<Chosen, UpstreamError> {
         let mut before = None;
         for _ in 0..MAX_CHANGES {
-            let known;
-            let tried = match of {
-                Some(of) if !tried.is_empty() && !std::ptr::eq(of, &*self.group) => {
-                    known = translated(tried, of.peers(), self.group.peers())
-                        .map_err(|error| self.servers.no_memory(error))?;
-                    &known
-                }
-                _ => tried,
-            };
+            let known = self.known(tried, of)?;
+            let tried = known.as_deref().unwrap_or(tried);
             let peers = self.servers.peers();
             if let Ok(choice) = peers.choose(&self.group, self.generation, key, tried) {
                 return Ok(Chosen {
@@ -113,7 +106,8 @@ impl Current {
     }
 
     /// The servers for the keys of one operation, put into `choices`: indexes in the group that is
-    /// returned, and the group of before if the list has changed, as for [`Chosen`].
+    /// returned, and the group of before if the list has changed, as for [`Chosen`]. `tried` and
+    /// `of` as for [`Self::choose`].
     ///
     /// # Errors
     ///
@@ -121,13 +115,17 @@ impl Current {
     pub fn choose_all<'a>(
         &mut self,
         keys: impl Iterator<Item = &'a [u8]> + Clone,
+        tried: &[usize],
+        of: Option<&Group>,
         choices: &mut Vec<Option<Choice>>,
     ) -> Result<(Rc<Group>, Option<Rc<Group>>), UpstreamError> {
         let mut before = None;
         for _ in 0..MAX_CHANGES {
+            let known = self.known(tried, of)?;
+            let tried = known.as_deref().unwrap_or(tried);
             let peers = self.servers.peers();
             let chosen = peers
-                .choose_all(&self.group, self.generation, keys.clone(), choices)
+                .choose_all(&self.group, self.generation, keys.clone(), tried, choices)
                 .map_err(|error| self.servers.no_memory(error))?;
             if chosen {
                 return Ok((Rc::clone(&self.group), before));
@@ -143,6 +141,23 @@ impl Current {
             choices.push(None);
         }
         Ok((Rc::clone(&self.group), before))
+    }
+
+    /// Servers of another group by their indexes in the one of now. `None`: it is the same one.
+    fn known(
+        &self,
+        tried: &[usize],
+        of: Option<&Group>,
+    ) -> Result<Option<Vec<usize>>, UpstreamError> {
+        match of {
+            Some(of) if !tried.is_empty() && !std::ptr::eq(of, &*self.group) => {
+                let known = translated(tried, of.peers(), self.group.peers());
+                known
+                    .map(Some)
+                    .map_err(|error| self.servers.no_memory(error))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Takes nginx's list of now; returns the group of before.

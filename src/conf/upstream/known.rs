@@ -1,37 +1,88 @@
 //! The groups of this worker: one for each block that is used.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use super::current::Current;
 use super::{Servers, UpstreamError};
 use crate::nginx::Request;
 
-struct Known(RefCell<Vec<Current>>);
+/// The groups, each with its number, and the next number. A number is never used again.
+struct Known(RefCell<Vec<(u32, Current)>>, Cell<u32>);
 
 // SAFETY: nginx handles events and Lua in one thread per process.
 unsafe impl Sync for Known {}
 
-static KNOWN: Known = Known(RefCell::new(Vec::new()));
+static KNOWN: Known = Known(RefCell::new(Vec::new()), Cell::new(1));
 
 /// Forgets all groups, which belong to a configuration.
 pub fn forget() {
     KNOWN.0.take();
 }
 
-/// Calls `f` with the group of a block. `None`: there is no block of this name.
+/// What names a group.
+#[derive(Clone, Copy, Debug)]
+pub enum Named<'a> {
+    /// Its block's name.
+    Name(&'a [u8]),
+    /// The number that the worker has given to it.
+    Number(u32),
+}
+
+/// Calls `f` with a group. `None`: there is none of this name, or none of this number any more.
 ///
 /// # Errors
 ///
 /// If the block cannot be used by key.
 pub fn with_group<R>(
     request: Request,
-    name: &[u8],
+    group: Named<'_>,
     f: impl FnOnce(&mut Current) -> R,
 ) -> Result<Option<R>, UpstreamError> {
+    let name = match group {
+        Named::Name(name) => name,
+        Named::Number(number) => {
+            let Ok(mut known) = KNOWN.0.try_borrow_mut() else {
+                return Ok(None);
+            };
+            let group = known.iter_mut().find(|(of, _)| *of == number);
+            return Ok(group.map(|(_, group)| f(group)));
+        }
+    };
     match Servers::named(request, name)? {
         None => Ok(None),
         Some(servers) => with_servers(request, servers, f).map(Some),
     }
+}
+
+/// The number of the block with this name, if it is known already.
+pub fn known_number(request: Request, name: &[u8]) -> Option<u32> {
+    // the blocks of an older configuration go with its last request
+    let known = request.is_of_cycle().then(|| KNOWN.0.try_borrow().ok())??;
+    let mut known = known.iter();
+    let same = |servers: Servers| servers.name().eq_ignore_ascii_case(name);
+    known
+        .find(|(_, group)| same(group.servers()))
+        .map(|(number, _)| *number)
+}
+
+/// The number of these servers. `None`: those of an older configuration have none.
+///
+/// # Errors
+///
+/// As for [`with_group`].
+pub fn number_of(request: Request, servers: Servers) -> Result<Option<u32>, UpstreamError> {
+    let known = request.is_of_cycle().then(|| KNOWN.0.try_borrow_mut().ok());
+    let Some(mut known) = known.flatten() else {
+        return Current::new(servers).map(|_| None);
+    };
+    if let Some((number, _)) = known.iter().find(|(_, group)| group.servers() == servers) {
+        return Ok(Some(*number));
+    }
+    let group = Current::new(servers)?;
+    let number = KNOWN.1.get();
+    KNOWN.1.set(number.wrapping_add(1));
+    known.push((number, group));
+    Ok(Some(number))
 }
 
 /// Calls `f` with the group of these servers.
@@ -39,23 +90,16 @@ pub fn with_group<R>(
 /// # Errors
 ///
 /// As for [`with_group`].
-pub fn with_servers<R>(
+fn with_servers<R>(
     request: Request,
     servers: Servers,
     f: impl FnOnce(&mut Current) -> R,
 ) -> Result<R, UpstreamError> {
-    // the blocks of an older configuration go with its last request
-    let known = request.is_of_cycle().then(|| KNOWN.0.try_borrow_mut().ok());
-    let Some(mut known) = known.flatten() else {
-        return Ok(f(&mut Current::new(servers)?));
-    };
-    let at = known.iter().position(|group| group.servers() == servers);
-    if at.is_none() {
-        known.push(Current::new(servers)?);
+    if let Some(number) = number_of(request, servers)?
+        && let Ok(mut known) = KNOWN.0.try_borrow_mut()
+        && let Some((_, group)) = known.iter_mut().find(|(of, _)| *of == number)
+    {
+        return Ok(f(group));
     }
-    let at = at.unwrap_or(known.len().saturating_sub(1));
-    match known.get_mut(at) {
-        Some(group) => Ok(f(group)),
-        None => Ok(f(&mut Current::new(servers)?)),
-    }
+    Ok(f(&mut Current::new(servers)?))
 }

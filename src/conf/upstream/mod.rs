@@ -28,7 +28,7 @@ pub use check::Check;
 pub use current::Current;
 pub use directives::{SetCheck, SetDiscover, SetFailover, SetHash};
 pub use discover::Discover;
-pub use known::{forget, with_group, with_servers};
+pub use known::{Named, forget, known_number, number_of, with_group};
 pub use rules::check;
 
 /// This module.
