@@ -1,21 +1,49 @@
 //! The groups of this worker: one for each block that is used.
 
 use std::cell::RefCell;
+use std::sync::OnceLock;
+
+use nginx_sys::ngx_event_t;
 
 use super::current::Current;
 use super::{Servers, UpstreamError};
-use crate::nginx::Request;
+use crate::contain::contain;
+use crate::nginx::{Posted, Request};
 
-struct Known(RefCell<Vec<Current>>);
+/// What a worker knows of groups.
+struct Groups {
+    list: Vec<Current>,
+    /// Names of servers that are in no list any more, to be told.
+    gone: Vec<Box<[u8]>>,
+    event: Option<Posted>,
+}
+
+struct Known(RefCell<Groups>);
 
 // SAFETY: nginx handles events and Lua in one thread per process.
 unsafe impl Sync for Known {}
 
-static KNOWN: Known = Known(RefCell::new(Vec::new()));
+static KNOWN: Known = Known(RefCell::new(Groups {
+    list: Vec::new(),
+    gone: Vec::new(),
+    event: None,
+}));
+
+/// Who is told of servers that are in no list any more.
+static ON_GONE: OnceLock<fn(Vec<Box<[u8]>>)> = OnceLock::new();
+
+/// Has `f` be called with the names of servers that are in no list any more, in an event of its
+/// own. Only the first time counts.
+pub fn when_servers_go(f: fn(Vec<Box<[u8]>>)) {
+    ON_GONE.get_or_init(|| f);
+}
 
 /// Forgets all groups, which belong to a configuration.
 pub fn forget() {
-    KNOWN.0.take();
+    let mut groups = KNOWN.0.borrow_mut();
+    groups.list = Vec::new();
+    groups.gone = Vec::new();
+    groups.event = None;
 }
 
 /// Calls `f` with the group of a block. `None`: there is no block of this name.
@@ -44,18 +72,71 @@ pub fn with_servers<R>(
     servers: Servers,
     f: impl FnOnce(&mut Current) -> R,
 ) -> Result<R, UpstreamError> {
-    // the blocks of an older configuration go with its last request
-    let known = request.is_of_cycle().then(|| KNOWN.0.try_borrow_mut().ok());
-    let Some(mut known) = known.flatten() else {
+    match request.is_of_cycle() {
+        true => with_current(servers, f),
+        // the blocks of an older configuration go with its last request
+        false => Ok(f(&mut Current::new(servers)?)),
+    }
+}
+
+/// Calls `f` with the group of servers of the current configuration.
+///
+/// # Errors
+///
+/// As for [`with_group`].
+pub fn with_current<R>(
+    servers: Servers,
+    f: impl FnOnce(&mut Current) -> R,
+) -> Result<R, UpstreamError> {
+    let Ok(mut groups) = KNOWN.0.try_borrow_mut() else {
         return Ok(f(&mut Current::new(servers)?));
     };
-    let at = known.iter().position(|group| group.servers() == servers);
-    if at.is_none() {
-        known.push(Current::new(servers)?);
+    let known = |group: &Current| group.servers() == servers;
+    let at = match groups.list.iter().position(known) {
+        Some(at) => at,
+        None => {
+            groups.list.push(Current::new(servers)?);
+            groups.list.len().saturating_sub(1)
+        }
+    };
+    let Some(group) = groups.list.get_mut(at) else {
+        return Ok(f(&mut Current::new(servers)?));
+    };
+    let result = f(group);
+    if group.has_parted() {
+        let gone = group.take_gone();
+        groups.tell_later(gone);
     }
-    let at = at.unwrap_or(known.len().saturating_sub(1));
-    match known.get_mut(at) {
-        Some(group) => Ok(f(group)),
-        None => Ok(f(&mut Current::new(servers)?)),
+    Ok(result)
+}
+
+impl Groups {
+    #[cold]
+    fn tell_later(&mut self, gone: Vec<Box<[u8]>>) {
+        self.gone.extend(gone);
+        let event = self.event.get_or_insert_with(|| Posted::new(on_gone));
+        event.post();
     }
+
+    fn has(&self, name: &[u8]) -> bool {
+        let mut groups = self.list.iter().map(Current::group);
+        groups.any(|group| group.peers().iter().any(|peer| *peer.name == *name))
+    }
+}
+
+unsafe extern "C" fn on_gone(_: *mut ngx_event_t) {
+    contain(|| {
+        let gone = std::mem::take(&mut KNOWN.0.borrow_mut().gone);
+        if let Some(tell) = ON_GONE.get() {
+            tell(without_used(gone));
+        }
+    });
+}
+
+/// Those of the names that no group has.
+pub fn without_used(mut names: Vec<Box<[u8]>>) -> Vec<Box<[u8]>> {
+    if let Ok(groups) = KNOWN.0.try_borrow() {
+        names.retain(|name| !groups.has(name));
+    }
+    names
 }

@@ -2,6 +2,8 @@
 
 pub mod due;
 pub mod established;
+#[cfg(feature = "groups")]
+pub mod probe;
 pub mod queue;
 pub mod queue_replies;
 pub mod read;

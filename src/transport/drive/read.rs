@@ -104,6 +104,12 @@ impl Worker {
         }
         match &connection.owner {
             Owner::Pool(_) | Owner::Queue(_) => {}
+            #[cfg(feature = "groups")]
+            Owner::Probe(_) => match connection.nginx.is_closing() {
+                // worker_shutdown_timeout
+                true => self.fail(key, Error::Closed),
+                false => self.read(key),
+            },
             Owner::Session(_) => {
                 if connection.nginx.is_aborting() {
                     // worker_shutdown_timeout
@@ -194,6 +200,8 @@ impl Worker {
             Some(Owner::Session(_)) => self.deliver_raw(key),
             Some(Owner::Shared(_)) => self.after_replies(key, before),
             Some(Owner::Queue(_)) => self.after_queue_replies(key),
+            #[cfg(feature = "groups")]
+            Some(Owner::Probe(_)) => self.after_probe_bytes(key),
             Some(Owner::Pool(_)) | None => {}
         }
     }
