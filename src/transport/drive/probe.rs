@@ -15,7 +15,8 @@ impl Worker {
     /// Something is to be asked, or time is over.
     pub fn on_polls(&mut self) {
         self.polls.timer = None;
-        if nginx::is_exiting() {
+        // with master_process off, nginx has no connections once its configuration was read again
+        if nginx::is_exiting() || !nginx::has_events() {
             return self.end_polls();
         }
         if self.polls.stale {
