@@ -223,7 +223,8 @@ impl Worker {
         }
     }
 
-    /// A server has no list that can be used: that is told once, and the next one is asked.
+    /// A server has no list that can be used. That is told once; of several in a round, the first
+    /// one is told, since the others are asked in its place.
     #[cold]
     pub fn tell_no_list(&mut self, at: usize, peer: &Peer, level: u32, why: &str) {
         let Some(poll) = self.polls.list.get_mut(at) else {
@@ -233,7 +234,9 @@ impl Worker {
         let Some(discovery) = poll.discovery() else {
             return;
         };
-        discovery.failed = true;
+        if std::mem::replace(&mut discovery.failed, true) {
+            return;
+        }
         let server = String::from_utf8_lossy(&peer.name);
         if discovery.told.first(format!("{server} {why}").as_bytes()) {
             nginx::with_peer(Log::of_cycle(), &server, |log| {
