@@ -6,6 +6,9 @@ use super::{Servers, UpstreamError};
 use crate::group::{Choice, Failure, Group, Health, Local, Peer, translated, vanished};
 use crate::nginx::{Generation, seconds};
 
+/// Names of servers: addresses.
+pub type Names = Vec<Box<[u8]>>;
+
 /// A group of the servers that nginx has at the moment, or of those that were discovered. It is
 /// made anew when the list has changed.
 #[derive(Debug)]
@@ -13,7 +16,7 @@ pub struct Current {
     servers: Servers,
     list: List,
     /// Names of servers that were in a list of before.
-    gone: Vec<Box<[u8]>>,
+    gone: Names,
 }
 
 /// Where the servers are known from.
@@ -263,7 +266,7 @@ impl Current {
     }
 
     /// The names of servers that were in a list of before, which are told once.
-    pub fn take_gone(&mut self) -> Vec<Box<[u8]>> {
+    pub fn take_gone(&mut self) -> Names {
         std::mem::take(&mut self.gone)
     }
 }

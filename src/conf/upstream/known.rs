@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use nginx_sys::ngx_event_t;
 
-use super::current::Current;
+use super::current::{Current, Names};
 use super::{Servers, UpstreamError};
 use crate::contain::contain;
 use crate::nginx::{Posted, Request};
@@ -14,7 +14,7 @@ use crate::nginx::{Posted, Request};
 struct Groups {
     list: Vec<Current>,
     /// Names of servers that are in no list any more, to be told.
-    gone: Vec<Box<[u8]>>,
+    gone: Names,
     event: Option<Posted>,
 }
 
@@ -30,11 +30,11 @@ static KNOWN: Known = Known(RefCell::new(Groups {
 }));
 
 /// Who is told of servers that are in no list any more.
-static ON_GONE: OnceLock<fn(Vec<Box<[u8]>>)> = OnceLock::new();
+static ON_GONE: OnceLock<fn(Names)> = OnceLock::new();
 
 /// Has `f` be called with the names of servers that are in no list any more, in an event of its
 /// own. Only the first time counts.
-pub fn when_servers_go(f: fn(Vec<Box<[u8]>>)) {
+pub fn when_servers_go(f: fn(Names)) {
     ON_GONE.get_or_init(|| f);
 }
 
@@ -112,7 +112,7 @@ pub fn with_current<R>(
 
 impl Groups {
     #[cold]
-    fn tell_later(&mut self, gone: Vec<Box<[u8]>>) {
+    fn tell_later(&mut self, gone: Names) {
         self.gone.extend(gone);
         let event = self.event.get_or_insert_with(|| Posted::new(on_gone));
         event.post();
@@ -134,7 +134,7 @@ unsafe extern "C" fn on_gone(_: *mut ngx_event_t) {
 }
 
 /// Those of the names that no group has.
-pub fn without_used(mut names: Vec<Box<[u8]>>) -> Vec<Box<[u8]>> {
+pub fn without_used(mut names: Names) -> Names {
     if let Ok(groups) = KNOWN.0.try_borrow() {
         names.retain(|name| !groups.has(name));
     }

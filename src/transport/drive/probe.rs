@@ -1,14 +1,11 @@
-//! Questions that a worker asks by itself: their time, their connections, and their answers.
-
-use nginx_sys::{NGX_LOG_ERR, NGX_LOG_WARN};
+//! Questions that a worker asks by itself: their time, and their connections.
 
 use crate::conf;
-use crate::group::DiscoveryError;
 use crate::nginx;
 use crate::transport::connection::Owner;
 use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, ProbeKey};
-use crate::transport::state::poll::{Job, NoList, Question, Said};
+use crate::transport::state::poll::Job;
 use crate::transport::worker::Worker;
 
 impl Worker {
@@ -17,10 +14,10 @@ impl Worker {
         self.polls.timer = None;
         // with master_process off, nginx has no connections once its configuration was read again
         if nginx::is_exiting() || !nginx::has_events() {
-            return self.end_polls();
+            return self.polls.end(&mut self.connections);
         }
         if self.polls.stale {
-            self.make_polls();
+            self.polls.make();
         }
         let now = nginx::now();
         let probes = self.polls.probes.iter();
@@ -53,8 +50,8 @@ impl Worker {
             // they may have come back
             self.close_to(&conf::without_used(names));
         }
-        if let Some(next) = self.next_poll() {
-            self.arm_polls(next);
+        if let Some(next) = self.polls.next_due() {
+            self.polls.arm(next);
         }
     }
 
@@ -88,57 +85,6 @@ impl Worker {
             }
         } else {
             self.fail_probe(key, &Error::NoMemory);
-        }
-    }
-
-    /// A part of an answer has come.
-    pub fn after_probe_bytes(&mut self, connection_key: ConnectionKey) {
-        let Some(connection) = self.connections.get_mut(connection_key) else {
-            return;
-        };
-        let Owner::Probe(key) = connection.owner else {
-            return;
-        };
-        let Some(probe) = self.polls.probes.get_mut(key) else {
-            return;
-        };
-        let bytes = connection.pipeline.buffered();
-        if probe.answer.try_reserve(bytes.len()).is_err() {
-            return self.fail_probe(key, &Error::NoMemory);
-        }
-        probe.answer.extend_from_slice(bytes);
-        let taken = bytes.len();
-        connection.pipeline.consume(taken);
-        match probe.question.read(&probe.answer) {
-            Said::Partial => {}
-            Said::AskOld => {
-                probe.question = Question::OldCluster;
-                probe.answer.clear();
-                self.after_probe_connect(connection_key);
-            }
-            said => self.finish_probe(key, said),
-        }
-    }
-
-    /// The answer is complete, or of no use.
-    pub fn finish_probe(&mut self, key: ProbeKey, said: Said) {
-        let Some(probe) = self.end_probe(key) else {
-            return;
-        };
-        match said {
-            Said::Version(true) => self.pass_check(probe.poll, &probe.peer),
-            Said::Cluster(cluster) => self.take_list(probe.poll, probe.peer, cluster),
-            Said::Bad(why) => {
-                let level = match why {
-                    NoList::Bad(DiscoveryError::Empty) => NGX_LOG_ERR,
-                    _ => NGX_LOG_WARN,
-                };
-                self.tell_no_list(probe.poll, &probe.peer, level, &why.to_string());
-                self.ask_next(probe.poll);
-            }
-            Said::Version(false) | Said::Partial | Said::AskOld => {
-                self.fail_check(probe.poll, &probe.peer);
-            }
         }
     }
 

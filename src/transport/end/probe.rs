@@ -60,7 +60,7 @@ impl Worker {
         let due = nginx::now().saturating_add(LOOK_AGAIN);
         if !nginx::is_exiting() && self.polls.gone.try_reserve(1).is_ok() {
             self.polls.gone.push_back((due, names));
-            self.arm_polls(due);
+            self.polls.arm(due);
         }
     }
 

@@ -8,10 +8,15 @@ use slotmap::SlotMap;
 use crate::conf::Servers;
 use crate::group::version_answer;
 use crate::group::{ASK, ASK_OLD, Answer, Cluster, DiscoveryError, NameKind, Node, Passes, Peer};
-use crate::nginx::{Msec, Timer};
+use crate::nginx::{self, Msec, Timer};
+use crate::transport::connection::Connection;
+use crate::transport::connection::handlers::handlers;
 use crate::transport::connection::resolve::Resolution;
 use crate::transport::ids::{ConnectionKey, ProbeKey};
 use crate::upstream::Once;
+
+/// The time after which everything is asked again that a panic has ended, in milliseconds.
+const AFTER_PANIC: Msec = 1000;
 
 /// All of a worker. It belongs to the configuration.
 #[derive(Default)]
@@ -112,6 +117,83 @@ pub enum NoList {
     Unknown,
     #[error("bad answer: {0}")]
     Bad(#[from] DiscoveryError),
+}
+
+impl Polls {
+    /// Asks nothing any more. What belongs to the configuration goes.
+    pub fn end(&mut self, connections: &mut SlotMap<ConnectionKey, Connection>) {
+        for (_, probe) in self.probes.drain() {
+            if let Some(connection) = probe.connection {
+                connections.remove(connection);
+            }
+        }
+        *self = Polls::default();
+    }
+
+    /// All connections are gone.
+    pub fn restart(&mut self) {
+        self.probes.clear();
+        for poll in &mut self.list {
+            if let Job::Discover(discovery) = &mut poll.job {
+                discovery.left.clear();
+                discovery.naming = None;
+            }
+        }
+        self.timer = None;
+        if !self.list.is_empty() || self.stale {
+            self.arm(nginx::now().saturating_add(AFTER_PANIC));
+        }
+    }
+
+    /// Has the timer expire at this time, or earlier.
+    pub fn arm(&mut self, at: Msec) {
+        if self.timer.is_some() && self.armed <= at {
+            return;
+        }
+        let mut timer = Timer::new(handlers().polls, 0);
+        timer.start_cancelable(at.saturating_sub(nginx::now()));
+        self.timer = Some(timer);
+        self.armed = at;
+    }
+
+    /// Makes the list of what the configuration says is to be asked.
+    pub fn make(&mut self) {
+        self.stale = false;
+        let now = nginx::now();
+        for servers in Servers::polled() {
+            let discover = servers.discover();
+            if let Some(discover) = discover {
+                self.list.push(Poll {
+                    servers,
+                    interval: discover.interval,
+                    next_at: now,
+                    job: Job::Discover(Box::new(Discovery::new(discover.name))),
+                });
+            }
+            // what all workers share is for one of them; its successor has its number
+            let shared = discover.is_none() && servers.peers().are_shared();
+            let mine = !shared || nginx::worker_number() == Some(0);
+            if let Some(check) = servers.check().filter(|_| mine) {
+                self.list.push(Poll {
+                    servers,
+                    interval: check.interval,
+                    next_at: now.saturating_add(check.interval),
+                    job: Job::Check {
+                        timeout: check.timeout,
+                        passes: Passes::new(check.passes),
+                    },
+                });
+            }
+        }
+    }
+
+    /// When something is to be done next.
+    pub fn next_due(&self) -> Option<Msec> {
+        let polls = self.list.iter().map(|poll| poll.next_at);
+        let probes = self.probes.values().map(|probe| probe.due);
+        let gone = self.gone.iter().map(|(due, _)| *due);
+        polls.chain(probes).chain(gone).min()
+    }
 }
 
 impl Question {

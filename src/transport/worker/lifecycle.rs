@@ -42,7 +42,7 @@ impl Worker {
         self.buffers = Buffers::default();
         self.empty_queues();
         #[cfg(feature = "groups")]
-        self.restart_polls();
+        self.polls.restart();
         for session in self.sessions.iter_mut() {
             session.state = State::Closed;
             let ended = session.request().is_none();
@@ -97,7 +97,7 @@ impl Worker {
         self.end_renewals();
         self.queue_timer = None;
         #[cfg(feature = "groups")]
-        self.end_polls();
+        self.polls.end(&mut self.connections);
         self.ops.clear();
         self.connections.clear();
         for session in self.sessions.drain() {

@@ -2,12 +2,11 @@
 
 use nginx_sys::{NGX_LOG_INFO, NGX_LOG_NOTICE};
 
-use crate::conf::{self, Servers};
-use crate::group::{NameKind, Passes, Peer};
-use crate::nginx::{self, Log, Msec, Timer};
-use crate::transport::connection::handlers::handlers;
+use crate::conf;
+use crate::group::{NameKind, Peer};
+use crate::nginx::{self, Log, Msec};
 use crate::transport::ids::ProbeKey;
-use crate::transport::state::poll::{Discovery, Job, Poll, Probe, Question};
+use crate::transport::state::poll::{Job, Poll, Probe, Question};
 use crate::transport::state::postponed::Postponed;
 use crate::transport::worker::Worker;
 
@@ -17,93 +16,14 @@ const DISCOVERY_TIME: Msec = 2000;
 /// How many servers of a list are asked, if the endpoint has no answer.
 const NODES_ASKED: usize = 3;
 
-/// The time after which everything is asked again that a panic has ended, in milliseconds.
-const AFTER_PANIC: Msec = 1000;
-
 impl Worker {
     /// Asks from now on what the current configuration says, once it is complete.
     pub fn begin_polls(&mut self) {
-        self.end_polls();
+        self.polls.end(&mut self.connections);
         if nginx::worker_number().is_some() && nginx::has_events() {
             self.polls.stale = true;
-            self.arm_polls(nginx::now());
+            self.polls.arm(nginx::now());
         }
-    }
-
-    /// Asks nothing any more. What belongs to the configuration goes.
-    pub fn end_polls(&mut self) {
-        for (_, probe) in self.polls.probes.drain() {
-            if let Some(connection) = probe.connection {
-                self.connections.remove(connection);
-            }
-        }
-        self.polls = Default::default();
-    }
-
-    /// All connections are gone.
-    pub fn restart_polls(&mut self) {
-        self.polls.probes.clear();
-        for poll in &mut self.polls.list {
-            if let Job::Discover(discovery) = &mut poll.job {
-                discovery.left.clear();
-                discovery.naming = None;
-            }
-        }
-        self.polls.timer = None;
-        if !self.polls.list.is_empty() || self.polls.stale {
-            self.arm_polls(nginx::now().saturating_add(AFTER_PANIC));
-        }
-    }
-
-    /// Has the timer expire at this time, or earlier.
-    pub fn arm_polls(&mut self, at: Msec) {
-        let polls = &mut self.polls;
-        if polls.timer.is_some() && polls.armed <= at {
-            return;
-        }
-        let mut timer = Timer::new(handlers().polls, 0);
-        timer.start_cancelable(at.saturating_sub(nginx::now()));
-        polls.timer = Some(timer);
-        polls.armed = at;
-    }
-
-    /// What the configuration says is to be asked.
-    pub fn make_polls(&mut self) {
-        self.polls.stale = false;
-        let now = nginx::now();
-        for servers in Servers::polled() {
-            let discover = servers.discover();
-            if let Some(discover) = discover {
-                self.polls.list.push(Poll {
-                    servers,
-                    interval: discover.interval,
-                    next_at: now,
-                    job: Job::Discover(Box::new(Discovery::new(discover.name))),
-                });
-            }
-            // what all workers share is for one of them; its successor has its number
-            let shared = discover.is_none() && servers.peers().are_shared();
-            let mine = !shared || nginx::worker_number() == Some(0);
-            if let Some(check) = servers.check().filter(|_| mine) {
-                self.polls.list.push(Poll {
-                    servers,
-                    interval: check.interval,
-                    next_at: now.saturating_add(check.interval),
-                    job: Job::Check {
-                        timeout: check.timeout,
-                        passes: Passes::new(check.passes),
-                    },
-                });
-            }
-        }
-    }
-
-    /// When something is to be done next.
-    pub fn next_poll(&self) -> Option<Msec> {
-        let polls = self.polls.list.iter().map(|poll| poll.next_at);
-        let probes = self.polls.probes.values().map(|probe| probe.due);
-        let gone = self.polls.gone.iter().map(|(due, _)| *due);
-        polls.chain(probes).chain(gone).min()
     }
 
     /// Asks a server, when nginx has a connection to spare. False if there is no memory.
@@ -123,7 +43,7 @@ impl Worker {
             answer: Vec::new(),
         });
         self.postpone(Postponed::Probe(key));
-        self.arm_polls(due);
+        self.polls.arm(due);
         true
     }
 
