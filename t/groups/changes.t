@@ -133,6 +133,9 @@ my $server = qq{
 
 my $nginx = LiveNginx->start( http => $http, server => $server );
 
+# Whether a condition comes true. The machine may be busy.
+sub until_true { return $nginx->wait_for( $_[0], 60 ) }
+
 # A request whose answer is read later.
 sub begin {
     my ($path) = @_;
@@ -167,7 +170,7 @@ subtest 'idle connections' => sub {
     cmp_ok( $ends->connections($goes), '>', 0, 'and to the other' );
     my $opened = $ends->asked( $stays, 'opened' );
     $ends->says( $idle, { $CONFIG => list( 2, $stays ) } );
-    ok( $nginx->wait_for( sub { $ends->connections($goes) == 0 }, 5 ), 'of the one that goes they are closed' );
+    ok( until_true( sub { $ends->connections($goes) == 0 } ), 'of the one that goes they are closed' );
     is( $ends->connections($stays), $kept, 'of the one that stays they are not' );
     $ends->says( $idle, { $CONFIG => list( 3, $stays, $goes ) } );
     is( $nginx->get('/idle'), '1', 'it comes back' );
@@ -179,53 +182,53 @@ subtest 'idle connections' => sub {
 
 subtest 'connections in use' => sub {
     my $request = begin('/used');
-    ok( $nginx->wait_for( sub { grep { $_->[1] =~ /\Aget/ } $ends->seen($holds) }, 5 ), 'in use' );
+    ok( until_true( sub { grep { $_->[1] =~ /\Aget/ } $ends->seen($holds) } ), 'in use' );
     my $open = $ends->connections($holds);
     $ends->says( $used, { $CONFIG => list( 2, $stays ) } );
     if ($SHARED) {
-        ok( $nginx->wait_for( sub { $ends->connections($holds) == 0 }, 5 ), 'shared ones that have nothing to do are closed' );
+        ok( until_true( sub { $ends->connections($holds) == 0 } ), 'shared ones that have nothing to do are closed' );
     }
     else {
-        ok( $nginx->wait_for( sub { $nginx->log =~ /upstream "used" has 1 server,/ }, 5 ), 'the list changes' );
+        ok( until_true( sub { $nginx->log =~ /upstream "used" has 1 server,/ } ), 'the list changes' );
         sleep 0.2;
         is( $ends->connections($holds), $open, 'private ones stay while they are used' );
     }
     is( finish($request), 'nil 1', 'the object goes on with the new list' );
-    ok( $nginx->wait_for( sub { $ends->connections($holds) == 0 }, 5 ), 'set_keepalive does not keep it' );
+    ok( until_true( sub { $ends->connections($holds) == 0 } ), 'set_keepalive does not keep it' );
     cmp_ok( $ends->connections($stays), '>', 0, '... but the other' );
 };
 
 subtest 'commands under way' => sub {
     my $request = begin('/under_way');
-    ok( $nginx->wait_for( sub { $ends->asked( $slow, 'get slow' ) }, 5 ), 'a command' );
+    ok( until_true( sub { $ends->asked( $slow, 'get slow' ) } ), 'a command' );
     $ends->says( $under_way, { $CONFIG => list( 2, $stays ) } );
-    ok( $nginx->wait_for( sub { $nginx->log =~ /upstream "under_way" has 1 server, version 2/ }, 5 ), 'the list changes' );
+    ok( until_true( sub { $nginx->log =~ /upstream "under_way" has 1 server, version 2/ } ), 'the list changes' );
     cmp_ok( $ends->connections($slow), '>', 0, 'its connection stays' );
     is( finish($request), 'late nil moved 1', 'it is answered' );
-    ok( $nginx->wait_for( sub { $ends->connections($slow) == 0 }, 5 ), 'then the connection goes' );
+    ok( until_true( sub { $ends->connections($slow) == 0 } ), 'then the connection goes' );
 };
 
 subtest "$GETS gets, $CHANGES changes" => sub {
     my @before = map { connections($_) } @nodes;
     is( $nginx->get('/fill'), 'filled', 'values' );
     $ends->says( $many, { $CONFIG => \@lists } );
-    ok( $nginx->wait_for( sub { $nginx->log =~ /upstream "many" has 2 servers, version 1 / }, 10 ), 'the first list' );
+    ok( until_true( sub { $nginx->log =~ /upstream "many" has 2 servers, version 1 / } ), 'the first list' );
     my $load = $nginx->load( '/gets', 2, qr/\Aright\z/ );
-    ok( $nginx->wait_for( sub { $nginx->log =~ /upstream "many" has 2 servers, version $CHANGES / }, 60 ), 'the last list' );
+    ok( until_true( sub { $nginx->log =~ /upstream "many" has 2 servers, version $CHANGES / } ), 'the last list' );
     my ( $right, @wrong ) = $nginx->end_load($load);
     cmp_ok( $right * 25, '>=', $GETS, 'gets' );
     is_deeply( \@wrong, [], 'without an error or a wrong value' );
     my $changes = () = $nginx->log =~ /upstream "many" has 2 servers/g;
     is( $changes, $CHANGES, 'changes' );
     for my $gone ( 2, 3 ) {
-        ok( $nginx->wait_for( sub { connections( $nodes[$gone] ) == $before[$gone] }, 5 ), "server $gone has no connection any more" )
+        ok( until_true( sub { connections( $nodes[$gone] ) == $before[$gone] } ), "server $gone has no connection any more" )
             or diag( connections( $nodes[$gone] ) );
     }
     cmp_ok( connections( $nodes[0] ), '>', $before[0], 'one that stays has some' );
 };
 
 is_deeply( [ $nginx->log_lines(qw( error crit alert emerg )) ], [], 'nothing bad in the log' );
-ok( $nginx->quit(10), 'nginx ends' );
+ok( $nginx->quit(60), 'nginx ends' );
 is_deeply( [ $nginx->log_lines(qw( error crit alert emerg )) ], [], '... without a word' );
 undef $nginx;
 done_testing();
