@@ -116,6 +116,14 @@ sub rounds {
     return until_true( sub { asked($port) >= $from + $count } );
 }
 
+# Has a port take a question, and not answer.
+sub hold {
+    my ($port) = @_;
+    my $from = asked($port);
+    $servers->says( $port, {} );
+    return until_true( sub { asked($port) > $from } );
+}
+
 $servers->says( $_, { version => $VERSION } ) for $servers->ports;
 
 subtest 'a server that is up is not asked' => sub {
@@ -194,16 +202,14 @@ subtest 'disabled by memcached_pass' => sub {
 
 subtest 'reload and exit while a question waits' => sub {
     ok( disable( held => $held ), 'disabled' );
-    $servers->says( $held, {} );
-    ok( rounds( $held, 1 ), 'a question that gets no answer' );
+    ok( hold($held), 'a question that gets no answer' );
     my ($old) = $nginx->workers;
     $nginx->signal('HUP');
     my $gone = sub { !grep { $_ == $old } $nginx->workers };
     ok( until_true($gone), 'the old worker goes' );
     ok( until_true( sub { $servers->connections($held) == 0 } ), 'and its question with it' );
     ok( disable( held => $held ), 'disabled again: counts are those of a configuration' );
-    $servers->says( $held, {} );
-    ok( rounds( $held, 1 ), 'the new worker asks' );
+    ok( hold($held), 'the new worker asks' );
     my @told = grep { !/temporarily disabled|111: Connection refused|: no live upstreams/ } $nginx->log_lines(qw( warn error crit alert emerg ));
     is_deeply( \@told, [], 'nothing else is in the log' );
     ok( $nginx->quit(60), 'nginx ends' );
@@ -251,8 +257,7 @@ subtest 'one process, whose configuration is read again' => sub {
     $servers->says( $once, undef );
     $nginx = LiveNginx->start( main => "master_process off;\n", http => $http, server => $server );
     ok( disable( once => $once ), 'disabled' );
-    $servers->says( $once, {} );
-    ok( rounds( $once, 1 ), 'a question that gets no answer' );
+    ok( hold($once), 'a question that gets no answer' );
     my $reread = qr/reconfiguring.*runs with ngx_lua/s;
     $nginx->signal('HUP');
     ok( until_true( sub { $nginx->log =~ $reread } ), 'read again' );
