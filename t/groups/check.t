@@ -269,4 +269,11 @@ subtest 'one process, whose configuration is read again' => sub {
     undef $nginx;
 };
 
+subtest 'a worker does not wait for its next question' => sub {
+    $nginx = LiveNginx->start( http => upstream( slow => $slow, 'interval=300s' ) . 'init_worker_by_lua_block {}', server => q{} );
+    sleep 0.2;
+    ok( $nginx->quit(60), 'nginx ends' );
+    undef $nginx;
+};
+
 done_testing();
