@@ -153,7 +153,7 @@ impl Group {
 
 impl Group {
     /// The servers for the keys of one operation, in their order. Keys of a server that gets a
-    /// trial go there together.
+    /// trial go there together. `tried` as for [`Self::choose`].
     ///
     /// # Errors
     ///
@@ -162,13 +162,14 @@ impl Group {
         &self,
         keys: impl Iterator<Item = &'a [u8]>,
         now: i64,
+        tried: &[usize],
         states: &(impl States + ?Sized),
         choices: &mut Vec<Option<Choice>>,
     ) -> Result<(), TryReserveError> {
         choices.clear();
         for key in keys {
             choices.try_reserve(1)?;
-            choices.push(self.choose(key, now, &[], states));
+            choices.push(self.choose(key, now, tried, states));
         }
         Ok(())
     }

@@ -67,10 +67,11 @@ impl Local {
         &mut self,
         keys: impl Iterator<Item = &'a [u8]>,
         now: i64,
+        tried: &[usize],
         choices: &mut Vec<Option<Choice>>,
     ) -> Result<(), TryReserveError> {
         self.group
-            .choose_all(keys, now, &self.states[..], choices)?;
+            .choose_all(keys, now, tried, &self.states[..], choices)?;
         for choice in choices.iter().flatten().filter(|choice| choice.suspect) {
             if let Some(state) = self.states.get_mut(choice.peer) {
                 state.choose(now);
@@ -180,10 +181,10 @@ mod tests {
         let all = || keys.iter().map(String::as_bytes);
         let peer = local.group().peers()[1].clone();
         let (mut before, mut after) = (Vec::new(), Vec::new());
-        local.choose_all(all(), 100, &mut before).unwrap();
+        local.choose_all(all(), 100, &[], &mut before).unwrap();
         assert!(before.len() == 30 && before.iter().all(Option::is_some));
         local.fail(&peer, 100);
-        local.choose_all(all(), 111, &mut after).unwrap();
+        local.choose_all(all(), 111, &[], &mut after).unwrap();
         let servers = |choices: &[Option<Choice>]| -> Vec<_> {
             choices
                 .iter()
@@ -192,9 +193,14 @@ mod tests {
         };
         assert_eq!(servers(&after), servers(&before));
         // the next one has none
-        local.choose_all(all(), 111, &mut after).unwrap();
+        local.choose_all(all(), 111, &[], &mut after).unwrap();
         for (was, is) in servers(&before).into_iter().zip(servers(&after)) {
             assert_eq!(is, was.filter(|peer| *peer != 1));
+        }
+        // nor has one that could not connect to another
+        local.choose_all(all(), 111, &[2], &mut after).unwrap();
+        for (was, is) in servers(&before).into_iter().zip(servers(&after)) {
+            assert_eq!(is, was.filter(|peer| *peer == 0));
         }
     }
 

@@ -22,13 +22,18 @@ impl Peer {
     /// Where to connect to, as one says it to `connect`: an address, with brackets for IPv6, and a
     /// port, or `unix:/path` and none.
     pub fn endpoint(&self) -> (&[u8], Option<u16>) {
-        match parts(&self.name) {
-            Parts::Host(host, Some(port)) => {
-                let port = str::from_utf8(port).ok().and_then(|port| port.parse().ok());
-                (host, port)
-            }
-            Parts::Host(_, None) | Parts::Unix(_) => (&self.name, None),
+        endpoint(&self.name)
+    }
+}
+
+/// As [`Peer::endpoint`], of a server with this name.
+pub fn endpoint(name: &[u8]) -> (&[u8], Option<u16>) {
+    match parts(name) {
+        Parts::Host(host, Some(port)) => {
+            let port = str::from_utf8(port).ok().and_then(|port| port.parse().ok());
+            (host, port)
         }
+        Parts::Host(_, None) | Parts::Unix(_) => (name, None),
     }
 }
 

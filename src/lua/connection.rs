@@ -13,12 +13,12 @@ use super::stack::{CannotWait, Stack};
 use super::suspend::{give_up, go_on};
 use crate::conf::{LocConf, MAX_CONNECTIONS, Multiplex};
 #[cfg(feature = "groups")]
-use crate::conf::{Servers, UpstreamError, with_servers};
+use crate::conf::{Servers, UpstreamError, known_number, number_of};
 use crate::nginx::Request;
 use crate::ngx_lua::{Settings, Table, Value};
 use crate::transport::{
     self, Begun, CallError, Caller, Connecting, Error, KeepaliveError, Opened, Peer, PoolName,
-    Timeouts,
+    SessionKey, Timeouts,
 };
 
 /// `check_phase()`: raises where cosockets are disabled.
@@ -50,9 +50,9 @@ struct Options {
 const ADDED: c_int = 5;
 
 /// `connect(sock, id, connect_timeout, send_timeout, read_timeout, multiplex, host, port?,
-/// options?)`. `TO_GROUP`: to one of the server groups, if the arguments mean one; see
-/// [`Elsewhere`].
-pub fn connect<const TO_GROUP: bool>(stack: Stack) -> c_int {
+/// options?)`. To a group, if the arguments mean one, see [`Elsewhere`]; but not for a `MEMBER` of
+/// one: if that is pending, it returns true, and `wait_connect` is to be called.
+pub fn connect<const MEMBER: bool>(stack: Stack) -> c_int {
     let top = stack.top() - ADDED;
     if !(2..=4).contains(&top) {
         stack.raise(format_args!(
@@ -94,21 +94,22 @@ pub fn connect<const TO_GROUP: bool>(stack: Stack) -> c_int {
         None
     } else {
         #[cfg(feature = "groups")]
-        if TO_GROUP {
-            match Servers::named(request, host) {
+        if !MEMBER {
+            match Meant::named(request, host) {
                 Ok(None) => {}
-                found => return to_group(stack, request, found, &options, ADDED + top),
+                found => return to_group(stack, found, &options, ADDED + top),
             }
         }
         return stack.failure(1, "missing the port number");
     };
     let conf = LocConf::of(request);
     #[cfg(feature = "groups")]
-    if TO_GROUP && conf.has_mappings() {
-        match port.and_then(|port| conf.upstream_for(host, port)) {
-            None => {}
-            found => return to_group(stack, request, Ok(found), &options, ADDED + top),
-        }
+    if !MEMBER
+        && conf.has_mappings()
+        && let Some(servers) = port.and_then(|port| conf.upstream_for(host, port))
+    {
+        let found = Meant::of(request, servers).map(Some);
+        return to_group(stack, found, &options, ADDED + top);
     }
     let pool = match &options.pool {
         Some(pool) => PoolName::Given(pool),
@@ -143,13 +144,17 @@ pub fn connect<const TO_GROUP: bool>(stack: Stack) -> c_int {
         Err(why) => (None, why),
     };
     let caller = Caller { request, waiter };
-    let (key, opened) = transport::connect(object, caller, &peer);
+    let (key, opened) = begin::<MEMBER>(object, caller, &peer);
     if let Some(handle) = handle {
         handle.give(stack, sock, key);
     }
     match opened {
         Ok(Opened::Connected) => {
             stack.push_integer(1);
+            1
+        }
+        Ok(Opened::Pending) if MEMBER => {
+            stack.push_boolean(true);
             1
         }
         Ok(Opened::Pending) => go_on(
@@ -166,39 +171,83 @@ pub fn connect<const TO_GROUP: bool>(stack: Stack) -> c_int {
 pub struct Elsewhere;
 
 impl Elsewhere {
-    /// The object is to be connected to the group whose name is the second result.
+    /// The object is to be connected to the group whose number or name is the second result; the
+    /// third is the table of options, if there is one.
     pub const GROUP: i64 = 2;
     /// The object has to leave its group before it can be connected to a server.
     pub const LEAVE: i64 = 3;
 }
 
+/// The group that the arguments of `connect` mean.
+#[cfg(feature = "groups")]
+enum Meant {
+    Number(u32),
+    /// Its configuration is not the worker's any more.
+    Old(Servers),
+}
+
+#[cfg(feature = "groups")]
+impl Meant {
+    fn named(request: Request, name: &[u8]) -> Result<Option<Meant>, UpstreamError> {
+        if let Some(number) = known_number(request, name) {
+            return Ok(Some(Meant::Number(number)));
+        }
+        let servers = Servers::named(request, name)?;
+        servers
+            .map(|servers| Meant::of(request, servers))
+            .transpose()
+    }
+
+    fn of(request: Request, servers: Servers) -> Result<Meant, UpstreamError> {
+        let number = number_of(request, servers)?;
+        Ok(number.map_or(Meant::Old(servers), Meant::Number))
+    }
+}
+
 /// Ends a `connect` whose arguments mean a group. `index`: the last argument.
 #[cfg(feature = "groups")]
-#[cold]
 fn to_group(
     stack: Stack,
-    request: Request,
-    found: Result<Option<Servers>, UpstreamError>,
+    found: Result<Option<Meant>, UpstreamError>,
     options: &Options,
     index: c_int,
 ) -> c_int {
-    let found = found.and_then(|servers| match servers {
-        Some(servers) => with_servers(request, servers, |_| Some(servers)),
-        None => Ok(None),
-    });
-    match found {
+    if let Err(error) = found {
+        return stack.failure(1, error);
+    }
+    if options.pool.is_some() {
         // one pool for many servers would mix them
-        Ok(_) if options.pool.is_some() => stack.raise(format_args!(
+        stack.raise(format_args!(
             "bad argument #{} to 'connect' (\"pool\" is not for upstreams)",
             index - ADDED - 1
-        )),
-        Ok(servers) => {
-            stack.push_integer(Elsewhere::GROUP);
-            stack.push_bytes(servers.as_ref().map_or(b"", Servers::name));
-            2
-        }
-        Err(error) => stack.failure(1, error),
+        ));
     }
+    stack.push_integer(Elsewhere::GROUP);
+    match found {
+        Ok(Some(Meant::Number(number))) => stack.push_integer(number.into()),
+        Ok(Some(Meant::Old(servers))) => stack.push_bytes(servers.name()),
+        _ => stack.push_nil(),
+    }
+    match stack.table(index) {
+        Some(_) => {
+            stack.push(Value::At(index));
+            3
+        }
+        None => 2,
+    }
+}
+
+#[inline(always)]
+fn begin<const MEMBER: bool>(
+    object: Connecting,
+    caller: Caller,
+    peer: &Peer<'_>,
+) -> (SessionKey, Result<Opened, CallError<Error>>) {
+    #[cfg(feature = "groups")]
+    if MEMBER && caller.waiter.is_some() {
+        return transport::begin_connect(object, caller.request, peer);
+    }
+    transport::connect(object, caller, peer)
 }
 
 /// The timeouts stored in the `sock` that connects.

@@ -26,6 +26,9 @@ const CERTIFICATE: c_int = 10;
 /// The certificate's private key.
 const PRIVATE_KEY: c_int = 11;
 
+/// The name of the server, in a hidden `sock` that a group has for it.
+const SERVER: c_int = 12;
+
 /// All fields by the names that the glue uses.
 const ALL: &[(&str, c_int)] = &[
     ("ID", ID),
@@ -39,6 +42,7 @@ const ALL: &[(&str, c_int)] = &[
     ("CERTIFICATE", CERTIFICATE),
     ("PRIVATE_KEY", PRIVATE_KEY),
     ("GROUP", GROUP),
+    ("SERVER", SERVER),
 ];
 
 /// A chunk of the glue with numbers in the place of names: `sock[ID]` becomes `sock[1]`.

@@ -4,39 +4,63 @@
 use std::borrow::Cow;
 use std::ffi::c_int;
 
+use mlua::ffi::LUA_TNUMBER;
 use nginx_sys::{NGX_LOG_INFO, NGX_LOG_WARN};
 
 use super::commands;
 use super::explain;
+use super::fields;
 use super::handle;
+use super::results::Returns;
 use super::stack::Stack;
 use super::suspend::{cannot_wait, go_on};
-use crate::conf::{Current, with_group};
-use crate::group::{Choice, Failure, Group, Health, Peer, Scatter};
+use crate::conf::{Current, Named, with_group};
+use crate::group::{self, Choice, Failure, Group, Health, Peer, Scatter};
 use crate::nginx::{seconds, with_peer};
 use crate::ngx_lua::Value;
 use crate::protocol::{Command, Key, encode, escape_into};
-use crate::transport::{self, Begun, Caller, Commands, Slot};
+use crate::transport::{self, Begun, Caller, Commands, SessionKey, Slot};
 
 /// What Lua is told where no server takes a key.
-const NONE_LIVE: &str = "no live upstreams";
+pub const NONE_LIVE: &str = "no live upstreams";
 
-/// The group whose name is the first argument.
-fn with<R>(stack: Stack, f: impl FnOnce(&mut Current) -> R) -> Result<R, String> {
-    let name = stack.required_text(1, "upstream");
-    match with_group(stack.request(), name, f) {
+/// The group whose number or name is the first argument.
+pub fn with<R>(stack: Stack, f: impl FnOnce(&mut Current) -> R) -> Result<R, String> {
+    match with_group(stack.request(), named(stack), f) {
         Ok(Some(result)) => Ok(result),
         Ok(None) => Err(NONE_LIVE.into()),
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// The key at the indexes 2 and 3 as it is hashed. Else what the glue returns: `false, answer`.
-fn hashed(stack: Stack, group: &Group) -> Result<Vec<u8>, c_int> {
+fn named<'a>(stack: Stack) -> Named<'a> {
+    match stack.kind(1) {
+        LUA_TNUMBER => Named::Number(stack.number(1) as u32),
+        _ => Named::Name(stack.required_text(1, "upstream")),
+    }
+}
+
+/// `group_name(number)`: the name of its block
+pub fn name(stack: Stack) -> c_int {
+    match with(stack, |current| current.servers().name().to_vec()) {
+        Ok(name) => {
+            stack.push_bytes(&name);
+            1
+        }
+        Err(error) => stack.failure(1, error),
+    }
+}
+
+/// The key at this index, and whether it is to be escaped at the next one, as it is hashed. Else
+/// what the glue returns: `false, answer`.
+fn hashed<'a>(stack: Stack, index: c_int, group: &Group) -> Result<Cow<'a, [u8]>, c_int> {
     let key = Key {
-        bytes: stack.required_text(2, "key"),
-        escape: stack.boolean(3),
+        bytes: stack.required_text(index, "key"),
+        escape: stack.boolean(index + 1),
     };
+    if key.is_simple() {
+        return Ok(Cow::Borrowed(key.bytes));
+    }
     let mut line = Vec::new();
     if let Err(refused) = encode(&Command::Get { key, cas: false }, &mut line) {
         explain::refused(stack, &refused);
@@ -44,13 +68,22 @@ fn hashed(stack: Stack, group: &Group) -> Result<Vec<u8>, c_int> {
         return Err(stack.failure(0, refused.answer).saturating_add(1));
     }
     if group.policy().method.hashes_unescaped() {
-        line.clear();
-        line.extend_from_slice(key.bytes);
-        return Ok(line);
+        return Ok(Cow::Borrowed(key.bytes));
     }
     // what is between `get ` and the end of the line
     let sent = line.get(4..line.len().saturating_sub(2));
-    Ok(sent.unwrap_or_default().to_vec())
+    Ok(Cow::Owned(sent.unwrap_or_default().to_vec()))
+}
+
+/// The servers whose names are the arguments from `index` on.
+pub fn tried(stack: Stack, index: c_int, group: &Group) -> Vec<usize> {
+    let mut tried = Vec::new();
+    for at in index..=stack.top() {
+        let name = stack.required_text(at, "server");
+        let same = |(_, peer): &(usize, &Peer)| *peer.name == *name;
+        tried.extend((0..).zip(group.peers()).filter(same).map(|(at, _)| at));
+    }
+    tried
 }
 
 /// `group_choose(name, key, escape, tried…)`: the name of the server that takes the key, its host,
@@ -61,16 +94,11 @@ pub fn choose(stack: Stack) -> c_int {
         Ok(group) => group,
         Err(error) => return stack.failure(1, error),
     };
-    let key = match hashed(stack, &group) {
+    let key = match hashed(stack, 2, &group) {
         Ok(key) => key,
         Err(results) => return results,
     };
-    let mut tried = Vec::new();
-    for at in 4..=stack.top() {
-        let name = stack.required_text(at, "server");
-        let same = |(_, peer): &(usize, &Peer)| *peer.name == *name;
-        tried.extend((0..).zip(group.peers()).filter(same).map(|(at, _)| at));
-    }
+    let tried = tried(stack, 4, &group);
     let chosen = with(stack, |current| current.choose(&key, &tried, Some(&group)));
     let chosen = match chosen {
         Ok(Ok(chosen)) => chosen,
@@ -91,6 +119,82 @@ pub fn choose(stack: Stack) -> c_int {
     5
 }
 
+/// `group_pick(group, members, key, escape)`: the server that takes the key, as `member, id` if the
+/// table has a member under the server's name whose session is ready, and as `name, nil` if not. If
+/// the server has failed before, or what is stored there lives for a limited time, that follows, as
+/// with [`choose`]. `nil, nil, error` if there is no server, or the key is refused; nothing if there
+/// is no group of this number any more.
+pub fn pick(stack: Stack) -> c_int {
+    let members = stack.check_table(2);
+    let request = stack.request();
+    let key = Key {
+        bytes: stack.required_text(3, "key"),
+        escape: stack.boolean(4),
+    };
+    let hashed = match key.is_simple() {
+        true => Cow::Borrowed(key.bytes),
+        false => match with_group(request, named(stack), |current| current.group().clone()) {
+            Ok(Some(group)) => match hashed(stack, 3, &group) {
+                Ok(key) => key,
+                Err(_) => return pick_none(stack),
+            },
+            Ok(None) => return 0,
+            Err(error) => return stack.failure(2, error),
+        },
+    };
+    let chosen = with_group(request, named(stack), |current| {
+        current.choose(&hashed, &[], None)
+    });
+    let chosen = match chosen {
+        Ok(Some(Ok(chosen))) => chosen,
+        Ok(None) => return 0,
+        Ok(Some(Err(error))) | Err(error) => return stack.failure(2, error),
+    };
+    let peer = chosen
+        .choice
+        .and_then(|choice| chosen.group.peers().get(choice.peer));
+    let (Some(choice), Some(peer)) = (chosen.choice, peer) else {
+        return stack.failure(2, NONE_LIVE);
+    };
+    stack.push_bytes(&peer.name);
+    let name = Value::At(stack.top());
+    let member = members.push(name);
+    let session = stack.table(member).map(|member| member.number(fields::ID));
+    match session {
+        Some((LUA_TNUMBER, id)) if transport::is_ready(SessionKey::from_number(id)) => {
+            stack.push_number(id);
+        }
+        _ => {
+            stack.push(name);
+            stack.push_nil();
+        }
+    }
+    if !choice.suspect && choice.gutter.is_none() {
+        return 2;
+    }
+    stack.push(Value::Boolean(choice.suspect));
+    push_number(stack, choice.gutter.map(i64::from));
+    4
+}
+
+/// The answer is on top.
+#[cold]
+fn pick_none(stack: Stack) -> c_int {
+    let answer = Value::At(stack.top());
+    stack.push_nil();
+    stack.push_nil();
+    stack.push(answer);
+    3
+}
+
+/// `group_endpoint(server)`: host, and port or nil
+pub fn endpoint(stack: Stack) -> c_int {
+    let (host, port) = group::endpoint(stack.required_text(1, "server"));
+    stack.push_bytes(host);
+    push_number(stack, port.map(i64::from));
+    2
+}
+
 fn push_number(stack: Stack, number: Option<i64>) {
     match number {
         Some(number) => stack.push_integer(number),
@@ -108,7 +212,7 @@ pub fn server_of(stack: Stack) -> c_int {
         Ok(Err(error)) => return stack.failure(1, error),
         Err(error) => return stack.failure(1, error),
     };
-    let key = match hashed(stack, &group) {
+    let key = match hashed(stack, 2, &group) {
         Ok(key) => key,
         Err(results) => return results,
     };
@@ -152,7 +256,10 @@ pub fn succeeded(stack: Stack) -> c_int {
 }
 
 fn tell(stack: Stack, level: u32, what: &str) {
-    let name = String::from_utf8_lossy(stack.required_text(1, "upstream"));
+    let name = with(stack, |current| {
+        String::from_utf8_lossy(current.servers().name()).into_owned()
+    });
+    let name = name.unwrap_or_default();
     let server = String::from_utf8_lossy(stack.required_text(2, "server"));
     with_peer(stack.request().log(), &server, |log| {
         log.write(
@@ -195,9 +302,10 @@ pub fn is_lost(stack: Stack) -> c_int {
     1
 }
 
-/// `group_split(name, keys, escape, cas)`: for each server that takes some of the keys an array of
-/// its name, its host, its port or false, whether it has failed before, and its keys; in an array,
-/// followed by the number of keys that no server takes. `nil, err` if the keys are refused.
+/// `group_split(name, keys, escape, cas, tried…)`: for each server that takes some of the keys an array of
+/// its name, its host, its port or false, whether it has failed before, its keys, and how long a
+/// value may live there or nil; in an array, followed by the number of keys that no server takes.
+/// `nil, err` if the keys are refused.
 pub fn split(stack: Stack) -> c_int {
     let mut keys = commands::keys(stack, 2);
     let cas = stack.boolean(4);
@@ -207,12 +315,18 @@ pub fn split(stack: Stack) -> c_int {
         return stack.failure(1, refused.answer);
     }
     keys.retain(|key| !key.bytes.is_empty());
+    let of = match with(stack, |current| current.group().clone()) {
+        Ok(group) => group,
+        Err(error) => return stack.failure(1, error),
+    };
+    let tried = tried(stack, 5, &of);
     let found = with(stack, |current| {
         let unescaped = current.group().policy().method.hashes_unescaped();
         let hashed: Vec<Cow<'_, [u8]>> =
             keys.iter().map(|key| as_hashed(*key, unescaped)).collect();
         let mut choices = Vec::new();
-        let chosen = current.choose_all(hashed.iter().map(|key| &**key), &mut choices);
+        let keys = hashed.iter().map(|key| &**key);
+        let chosen = current.choose_all(keys, &tried, Some(&of), &mut choices);
         chosen.map(|group| (group, choices))
     });
     let (group, choices) = match found {
@@ -231,17 +345,19 @@ pub fn split(stack: Stack) -> c_int {
         let Some(peer) = group.peers().get(part.peer) else {
             continue;
         };
-        let suspect = choices
-            .iter()
-            .flatten()
-            .any(|choice| choice.peer == part.peer && choice.suspect);
+        let chosen = choices.iter().flatten();
+        let chosen = chosen.filter(|choice| choice.peer == part.peer);
+        let suspect = chosen.clone().any(|choice| choice.suspect);
+        let gutter = chosen.filter_map(|choice| choice.gutter).next();
         let (host, port) = peer.endpoint();
-        parts.put_table(at, 5, |entry| {
+        parts.put_table(at, 6, |entry| {
             entry.put(1, Value::Bytes(&peer.name));
             entry.put(2, Value::Bytes(host));
             let port = port.map_or(Value::Boolean(false), |port| Value::Integer(port.into()));
             entry.put(3, port);
             entry.put(4, Value::Boolean(suspect));
+            let gutter = gutter.map_or(Value::Nil, |limit| Value::Integer(limit.into()));
+            entry.put(6, gutter);
             entry.put_table(5, part.places.len(), |list| {
                 let keys = part.places.iter().filter_map(|place| keys.get(*place));
                 for (at, key) in (1..).zip(keys) {
@@ -283,6 +399,22 @@ pub fn begin_many(stack: Stack) -> c_int {
             1
         }
         next => go_on(stack, returns, next),
+    }
+}
+
+/// `wait_connect(id)`, for `finish_connect`: what `begin_connect` has begun.
+pub fn wait_connect(stack: Stack) -> c_int {
+    let request = stack.request();
+    let Some(key) = handle::id_argument(stack, 1) else {
+        return stack.failure(1, transport::Error::Closed);
+    };
+    match stack.waiter(request) {
+        Ok(waiter) => {
+            let waiter = Some(waiter);
+            let next = transport::wait(key, Slot::Reader, Caller { request, waiter });
+            go_on(stack, Returns::CONNECT, next)
+        }
+        Err(why) => stack.cannot_wait(1, why),
     }
 }
 

@@ -13,6 +13,8 @@
 //! | `pipeline` | open pipelines |
 //! | `queue` | the Lua module `resty.memcached.queue` |
 //! | `group` | servers used as one |
+//! | `group_all` | commands for all of them |
+//! | `group_pipeline` | pipelines of them |
 //! | `raw` | `sock:send` and `sock:receive` |
 //! | `tls` | `sock:sslhandshake` |
 //! | `suspend` | operations that may have to wait |
@@ -33,6 +35,10 @@ mod explain;
 mod fields;
 #[cfg(feature = "groups")]
 mod group;
+#[cfg(feature = "groups")]
+mod group_all;
+#[cfg(feature = "groups")]
+mod group_pipeline;
 mod handle;
 mod meta;
 mod php;
@@ -85,6 +91,8 @@ const GLUE: &[&str] = &[
     include_str!("glue/group_keys.lua"),
     #[cfg(feature = "groups")]
     include_str!("glue/group_many.lua"),
+    #[cfg(feature = "groups")]
+    include_str!("glue/group_pipeline.lua"),
     #[cfg(feature = "groups")]
     include_str!("glue/group_all.lua"),
     include_str!("glue/codec.lua"),
@@ -198,9 +206,9 @@ fn add_other_functions(state: State, native: NativeTable) {
         state,
         native,
         &[
-            ("connect", native!(connection::connect::<true>)),
+            ("connect", native!(connection::connect::<false>)),
             #[cfg(feature = "groups")]
-            ("connect_server", native!(connection::connect::<false>)),
+            ("begin_connect", native!(connection::connect::<true>)),
             ("setkeepalive", native!(connection::setkeepalive::<false>)),
             ("set_keepalive", native!(connection::setkeepalive::<true>)),
             ("close", native!(connection::close)),
@@ -211,6 +219,9 @@ fn add_other_functions(state: State, native: NativeTable) {
 #[cfg(feature = "groups")]
 fn group_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {
     [
+        ("group_name", native!(group::name)),
+        ("group_endpoint", native!(group::endpoint)),
+        ("group_pick", native!(group::pick)),
         ("group_choose", native!(group::choose)),
         ("group_split", native!(group::split)),
         ("begin_many", native!(group::begin_many)),
@@ -221,6 +232,19 @@ fn group_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> 
         ("group_exptime", native!(group::exptime)),
         ("drop_session", native!(group::drop_session)),
         ("is_lost", native!(group::is_lost)),
+        ("wait_connect", native!(group::wait_connect)),
+        ("begin_handshake", native!(tls::sslhandshake::<true>)),
+        ("wait_handshake", native!(tls::wait_handshake)),
+        ("group_servers", native!(group_all::servers)),
+        ("begin_command", native!(group_all::begin)),
+        ("wait_command", native!(group_all::wait)),
+        ("group_results", native!(group_pipeline::results)),
+        ("group_split_pipeline", native!(group_pipeline::split)),
+        ("group_fail_part", native!(group_pipeline::fail)),
+        ("end_pipeline", native!(group_pipeline::end)),
+        ("begin_part", native!(group_pipeline::begin)),
+        ("wait_part", native!(group_pipeline::wait)),
+        ("finish_part", native!(group_pipeline::finish)),
     ]
 }
 
@@ -239,7 +263,7 @@ fn native_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)>
         ("settimeout", native!(connection::settimeout)),
         ("settimeouts", native!(connection::settimeouts)),
         ("getreusedtimes", native!(connection::getreusedtimes)),
-        ("sslhandshake", native!(tls::sslhandshake)),
+        ("sslhandshake", native!(tls::sslhandshake::<false>)),
         ("finish_handshake", native!(tls::finish_handshake)),
         ("free_session", native!(tls::free_session)),
         ("send", native!(raw::send)),

@@ -30,16 +30,20 @@ pub fn id_at(stack: Stack, index: c_int) -> Option<PipelineKey> {
 /// The Lua object of a pipeline is collected.
 fn collect(stack: Stack) -> c_int {
     if let Some(key) = id_at(stack, 1) {
-        transport::take_commands(key);
+        transport::take_pipeline(key);
     }
     0
 }
 
 /// `new_pipeline()`
 pub fn new(stack: Stack) -> c_int {
-    let key = transport::new_pipeline();
-    handle::push(stack, &KIND, key.to_bits());
+    push(stack, transport::new_pipeline());
     1
+}
+
+/// Pushes the Lua object of a pipeline.
+pub fn push(stack: Stack, key: PipelineKey) {
+    handle::push(stack, &KIND, key.to_bits());
 }
 
 /// `pipeline_length(pipeline)`: number of commands in it
@@ -136,14 +140,28 @@ fn push_outcome(stack: Stack, key: PipelineKey, outcome: Outcome) -> c_int {
         Outcome::Ended => return stack.suspend_for_good(),
         _ => return stack.failure(1, Error::Unknown),
     };
-    let commands = transport::take_commands(key);
-    let results = stack.push_table(commands.len(), 0);
+    let pipeline = transport::take_pipeline(key);
+    let results = stack.push_table(pipeline.commands.len(), 0);
+    put_results(stack, results, 1.., &pipeline.commands, replies, failure);
+    stack.push_nil();
+    2
+}
+
+/// Puts the results of commands into a table, at these places. Of a pipeline that has failed, the
+/// first command without a reply has the error.
+pub fn put_results(
+    stack: Stack,
+    results: Table,
+    places: impl IntoIterator<Item = c_int>,
+    commands: &[Queued],
+    replies: Vec<Reply>,
+    mut failure: Option<Error>,
+) {
     let mut replies = replies.into_iter();
-    let mut failure = failure;
-    for (at, slot) in (1..).zip(&commands) {
+    for (at, slot) in places.into_iter().zip(commands) {
         match slot {
             Queued::Refused(returns, refused) => put_failure(stack, results, at, *returns, refused),
-            Queued::Command(returns) => match replies.next() {
+            Queued::Command { form: returns, .. } => match replies.next() {
                 Some(reply) => {
                     put_reply(stack, results, at, *returns, &reply);
                     transport::recycle(reply);
@@ -158,8 +176,6 @@ fn push_outcome(stack: Stack, key: PipelineKey, outcome: Outcome) -> c_int {
             },
         }
     }
-    stack.push_nil();
-    2
 }
 
 fn put_reply(stack: Stack, results: Table, at: c_int, returns: u8, reply: &Reply) {
@@ -169,7 +185,8 @@ fn put_reply(stack: Stack, results: Table, at: c_int, returns: u8, reply: &Reply
     }
 }
 
-fn put_failure(
+/// Puts the error of a command into a table.
+pub fn put_failure(
     stack: Stack,
     results: Table,
     at: c_int,

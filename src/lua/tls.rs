@@ -14,14 +14,15 @@ use super::results::{Returns, push};
 use super::stack::Stack;
 use super::suspend::{caller, go_on};
 use crate::transport::{
-    self, Begun, CallError, Certificate, Error, Handshake, Outcome, SessionKey, Slot,
+    self, Begun, CallError, Caller, Certificate, Error, Handshake, Outcome, SessionKey, Slot,
 };
 
 /// Returned instead of an address for the session that was passed.
 pub const SAME_SESSION: f64 = 1.0;
 
-/// `sslhandshake(sock, session, server_name, verify, status, cert, key, host, port)`
-pub fn sslhandshake(stack: Stack) -> c_int {
+/// `sslhandshake(sock, session, server_name, verify, status, cert, key, host, port)`. `BEGIN`: true
+/// if it is under way, and `wait_handshake` is to be called.
+pub fn sslhandshake<const BEGIN: bool>(stack: Stack) -> c_int {
     let request = stack.request();
     let Some(key) = handle::session(stack, 1) else {
         stack.raise(format_args!("socket is never created nor connected"))
@@ -45,7 +46,11 @@ pub fn sslhandshake(stack: Stack) -> c_int {
         Ok(caller) => caller,
         Err(why) => return stack.cannot_wait(1, why),
     };
-    match transport::handshake(key, caller, handshake) {
+    match begin::<BEGIN>(key, caller, handshake) {
+        Ok(Begun::Waiting) if BEGIN => {
+            stack.push_boolean(true);
+            1
+        }
         // cosockets return this one here, and raise it elsewhere
         Err(CallError::Failed(Error::BadRequest)) => {
             explain::bad_request(stack);
@@ -56,6 +61,35 @@ pub fn sslhandshake(stack: Stack) -> c_int {
             1
         }
         Ok(Begun::Ready(Outcome::Connected)) => push_session(stack, key),
+        Ok(Begun::Ready(outcome)) => push_outcome(stack, key, outcome),
+        next => go_on(stack, Returns::HANDSHAKE, next),
+    }
+}
+
+fn begin<const BEGIN: bool>(
+    key: SessionKey,
+    caller: Caller,
+    handshake: Handshake,
+) -> Result<Begun, CallError<Error>> {
+    #[cfg(feature = "groups")]
+    if BEGIN && caller.waiter.is_some() {
+        return transport::begin_handshake(key, caller.request, handshake);
+    }
+    transport::handshake(key, caller, handshake)
+}
+
+/// `wait_handshake(id)`, for [`finish_handshake`]
+#[cfg(feature = "groups")]
+pub fn wait_handshake(stack: Stack) -> c_int {
+    let request = stack.request();
+    let Some(key) = handle::id_argument(stack, 1) else {
+        return stack.failure(1, Error::Closed);
+    };
+    let caller = match caller(stack, request) {
+        Ok(caller) => caller,
+        Err(why) => return stack.cannot_wait(1, why),
+    };
+    match transport::wait(key, Slot::Reader, caller) {
         Ok(Begun::Ready(outcome)) => push_outcome(stack, key, outcome),
         next => go_on(stack, Returns::HANDSHAKE, next),
     }

@@ -12,7 +12,7 @@ use crate::transport::{self, Handshake};
 pub const SAME_SESSION: f64 = 1.0;
 
 /// `sslhandshake(sock, …)`: always refused
-pub fn sslhandshake(stack: Stack) -> c_int {
+pub fn sslhandshake<const BEGIN: bool>(stack: Stack) -> c_int {
     let request = stack.request();
     let Some(key) = handle::session(stack, 1) else {
         stack.raise(format_args!("socket is never created nor connected"))
@@ -25,6 +25,12 @@ pub fn sslhandshake(stack: Stack) -> c_int {
         ),
         Err(why) => stack.cannot_wait(1, why),
     }
+}
+
+/// `wait_handshake(id)`: there is nothing to wait for
+#[cfg(feature = "groups")]
+pub fn wait_handshake(stack: Stack) -> c_int {
+    stack.failure(1, transport::Error::Closed)
 }
 
 /// `finish_handshake(sock, sock, sslhandshake(sock, …))`

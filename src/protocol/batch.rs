@@ -1,4 +1,12 @@
 //! Commands collected before there is a connection.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `part` | a part of them, for one of several servers |
+
+mod part;
+
+pub use part::Bound;
 
 use std::ops::Range;
 

@@ -157,6 +157,23 @@ impl<'a> Command<'a> {
         )
     }
 
+    /// Whether the default transform is applied to its keys.
+    pub fn escapes(&self) -> bool {
+        match self {
+            Command::Get { key, .. }
+            | Command::Gat { key, .. }
+            | Command::Store { key, .. }
+            | Command::Delete { key }
+            | Command::Arith { key, .. }
+            | Command::Touch { key, .. } => key.escape,
+            Command::GetMany { keys, .. } | Command::GatMany { keys, .. } => {
+                keys.first().is_some_and(|key| key.escape)
+            }
+            Command::Meta(meta) => meta.key.escape,
+            _ => false,
+        }
+    }
+
     /// Whether a value follows its line.
     pub(super) fn stores(&self) -> bool {
         match self {

@@ -47,6 +47,12 @@ pub struct Key<'a> {
 }
 
 impl Key<'_> {
+    /// Whether it is accepted and sent as it is, escaped or not. False for few such keys.
+    pub fn is_simple(&self) -> bool {
+        let len = self.bytes.len();
+        (1..=MAX_KEY_LEN).contains(&len) && self.bytes.iter().all(|&byte| is_unreserved(byte))
+    }
+
     /// Length in bytes as sent.
     pub(super) fn sent_len(&self) -> usize {
         if self.escape {
@@ -205,6 +211,27 @@ mod tests {
             let text = escaped(&key);
             prop_assert!(text.iter().all(|&b| b > 0x20 && b < 0x7f));
             prop_assert_eq!(unescaped(&text), key);
+        }
+    }
+
+    #[test]
+    fn simple_keys_are_sent_as_they_are() {
+        let longest = [b'k'; MAX_KEY_LEN];
+        let longer = [b'k'; MAX_KEY_LEN + 1];
+        for (bytes, simple) in [
+            (&b""[..], false),
+            (b"a", true),
+            (b"AZaz09-._~!*'()", true),
+            (b"a b", false),
+            (b"a%b", false),
+            (b"a/b", false),
+            (b"\xc3\xa4", false),
+            (&longest, true),
+            (&longer, false),
+        ] {
+            for escape in [false, true] {
+                assert_eq!(Key { bytes, escape }.is_simple(), simple, "{bytes:?}");
+            }
         }
     }
 

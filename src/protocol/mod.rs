@@ -56,7 +56,7 @@ pub mod refusal;
 pub mod reply;
 pub mod version;
 
-pub use batch::Batch;
+pub use batch::{Batch, Bound};
 pub use buffers::Buffers;
 pub use check::MAX_GAT_KEYS;
 pub use command::{Arg, Arith, Command, KeyList, Verb};

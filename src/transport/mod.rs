@@ -43,8 +43,8 @@ pub use ids::{PipelineKey, QueueKey, SessionKey};
 pub use log::not_connected;
 pub use peer::{Caller, Peer, PoolName};
 pub use state::outcome::{Begun, Commands, Opened, Outcome, Slot};
-pub use state::pipeline::Queued;
-pub use state::session::Timeouts;
+pub use state::pipeline::{CommandPipeline, Queued};
+pub use state::session::{Connecting, Timeouts};
 pub use state::write_queue::NotQueued;
 
 #[cfg(ngx_feature = "http_ssl")]
@@ -106,14 +106,6 @@ pub fn shut_down() {
     });
 }
 
-/// The object that `connect` is called on.
-pub enum Connecting {
-    /// It has been connected before.
-    Again(SessionKey),
-    /// It is new, with these timeouts; `handle` is the address of what Lua will collect with it.
-    New { timeouts: Timeouts, handle: usize },
-}
-
 /// Runs `begin`, and has the caller wait in `slot` for what it has begun.
 #[inline(always)]
 fn call<E: Fallback>(
@@ -152,23 +144,32 @@ pub fn connect(
     let request = caller.request;
     room::before(|worker| worker.opens_to_connect(request, peer));
     with(|worker| {
-        let key = match object {
-            Connecting::Again(key) => key,
-            Connecting::New { timeouts, handle } => worker.new_session(timeouts, handle),
-        };
-        let opened = match key.to_number().is_some() {
-            true => worker
-                .connect(key, request, peer)
-                .map_err(CallError::Failed),
-            false => Err(CallError::Failed(Error::NoMemory)),
-        };
+        let (key, opened) = worker.connect_object(object, request, peer);
         match opened {
             Ok(Opened::Pending) => {
                 let waiting = worker.suspend(key, Slot::Reader, caller);
                 (key, waiting.map(|()| Opened::Pending))
             }
-            opened => (key, opened),
+            opened => (key, opened.map_err(CallError::Failed)),
         }
+    })
+}
+
+/// Connects as [`connect`] does, but the coroutine goes on; [`wait`] is for later. The time to
+/// connect runs from now on.
+#[cfg(feature = "groups")]
+pub fn begin_connect(
+    object: Connecting,
+    request: Request,
+    peer: &Peer<'_>,
+) -> (SessionKey, Result<Opened, CallError<Error>>) {
+    room::before(|worker| worker.opens_to_connect(request, peer));
+    with(|worker| {
+        let (key, opened) = worker.connect_object(object, request, peer);
+        if let Ok(Opened::Pending) = opened {
+            worker.limit_call(key, Slot::Reader);
+        }
+        (key, opened.map_err(CallError::Failed))
     })
 }
 
@@ -193,6 +194,12 @@ pub fn is_session(key: SessionKey) -> bool {
 #[cfg(feature = "groups")]
 pub fn is_lost(key: SessionKey) -> bool {
     with(|worker| worker.is_lost(key))
+}
+
+/// See [`Worker::is_ready`].
+#[cfg(feature = "groups")]
+pub fn is_ready(key: SessionKey) -> bool {
+    with(|worker| worker.is_ready(key))
 }
 
 /// Forgets a session whose Lua object is gone.
@@ -359,22 +366,52 @@ pub fn commit(
     caller: Caller,
     pipeline: PipelineKey,
 ) -> Result<Begun, CallError<Rejected>> {
-    room::before(|worker| {
-        let open = worker.pipelines.get(pipeline);
-        let can_share = open.is_some_and(|open| open.batch.can_share());
-        worker.opens_to_send(key, can_share)
-    });
+    room::before(|worker| worker.opens_to_commit(key, pipeline));
     let request = caller.request;
     call(key, Slot::Reader, caller, |worker| {
         worker.commit(key, request, pipeline)
     })
 }
 
-/// Ends a pipeline: what was added to it, in order.
-pub fn take_commands(key: PipelineKey) -> Vec<Queued> {
-    let mut commands = Vec::new();
-    with_existing(|worker| commands = worker.take_commands(key));
-    commands
+/// Ends a pipeline: what was added to it.
+pub fn take_pipeline(key: PipelineKey) -> CommandPipeline {
+    let mut pipeline = CommandPipeline::default();
+    with_existing(|worker| pipeline = worker.take_pipeline(key));
+    pipeline
+}
+
+/// Takes a pipeline in. `None` if there is no memory for it.
+#[cfg(feature = "groups")]
+pub fn put_pipeline(pipeline: CommandPipeline) -> Option<PipelineKey> {
+    with(|worker| worker.put_pipeline(pipeline))
+}
+
+/// Has `look` look at a pipeline, while nothing else is in use.
+#[cfg(feature = "groups")]
+pub fn look_at_pipeline<R>(key: PipelineKey, look: impl FnOnce(&CommandPipeline) -> R) -> R {
+    let mut lent = CommandPipeline::default();
+    with_existing(|worker| lent = worker.lend_pipeline(key));
+    let result = look(&lent);
+    with_existing(|worker| worker.give_pipeline_back(key, lent));
+    result
+}
+
+/// Sends the commands of a pipeline as [`commit`] does, but the coroutine goes on, as with
+/// [`begin`].
+#[cfg(feature = "groups")]
+pub fn begin_commit(
+    key: SessionKey,
+    request: Request,
+    pipeline: PipelineKey,
+) -> Result<Begun, CallError<Rejected>> {
+    room::before(|worker| worker.opens_to_commit(key, pipeline));
+    with(|worker| {
+        let begun = worker.commit(key, request, pipeline);
+        if let Ok(Begun::Waiting) = begun {
+            worker.limit_call(key, Slot::Reader);
+        }
+        begun.map_err(CallError::Failed)
+    })
 }
 
 /// Sends raw bytes.
@@ -405,6 +442,23 @@ pub fn handshake(
     let request = caller.request;
     call(key, Slot::Reader, caller, |worker| {
         worker.handshake(key, request, handshake)
+    })
+}
+
+/// Does a handshake as [`handshake`] does, but the coroutine goes on, as with [`begin`].
+#[cfg(all(feature = "groups", ngx_feature = "http_ssl"))]
+pub fn begin_handshake(
+    key: SessionKey,
+    request: Request,
+    handshake: Handshake,
+) -> Result<Begun, CallError<Error>> {
+    room::before(|worker| worker.opens_for_handshake(key));
+    with(|worker| {
+        let begun = worker.handshake(key, request, handshake);
+        if let Ok(Begun::Waiting) = begun {
+            worker.limit_call(key, Slot::Reader);
+        }
+        begun.map_err(CallError::Failed)
     })
 }
 

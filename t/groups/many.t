@@ -43,6 +43,16 @@ my @slow   = map { slow_server(0.3) } 1 .. 5;
 my $silent = slow_server();
 my $wrong  = slow_server( 0, "VALUE not-asked 0 1\r\nx\r\nEND\r\n" );
 
+# A server whose queue of connections is full: nobody connects to it.
+my @held;
+sub full_server {
+    my $listen = IO::Socket::INET->new( Listen => 1, LocalAddr => '127.0.0.1', LocalPort => 0 ) or die "listen: $!";
+    listen $listen, 0 or die "listen: $!";
+    push @held, $listen, map { IO::Socket::INET->new( PeerAddr => '127.0.0.1', PeerPort => $listen->sockport, Blocking => 0 ) } 1 .. 3;
+    return $listen->sockport;
+}
+my @full = map { full_server() } 1 .. 4;
+
 sub servers { my ( $rest, @list ) = @_; return join ' ', map {"server 127.0.0.1:$_ $rest;"} @list }
 
 my $nginx = LiveNginx->start(
@@ -55,6 +65,8 @@ my $nginx = LiveNginx->start(
         upstream off    { lua_memcached_hash ketama; lua_memcached_failover off; @{[ servers( 'max_fails=0', @ports[0 .. 2], $dead ) ]} }
         upstream none   { lua_memcached_hash ketama; lua_memcached_failover off; @{[ servers( 'max_fails=0', $dead, $dead2 ) ]} }
         upstream silent { lua_memcached_hash ketama; @{[ servers( 'max_fails=100', @ports[0 .. 2], $silent ) ]} }
+        upstream full   { lua_memcached_hash modula; lua_memcached_failover off; @{[ servers( 'max_fails=0', @full ) ]} }
+        upstream some_full { lua_memcached_hash modula; @{[ servers( 'max_fails=1 fail_timeout=60s', @full, $ports[0] ) ]} }
         upstream wrong  { lua_memcached_hash ketama; @{[ servers( 'max_fails=100', @ports[0 .. 2], $wrong ) ]} }
         lua_socket_log_errors off;
         init_by_lua_block {
@@ -134,6 +146,16 @@ for my $name (qw( five ketama one )) {
 }
 is( lua(q{ local m = object("five") local r, err = m:get {} say(next(r), err) }), 'nil nil', 'no keys' );
 like( lua(q{ say(object("none"):get { "a", ("k"):rep(251) }) }), qr/\Anil CLIENT_ERROR /, 'a refused key: nobody is asked' );
+for my $name (qw( five ketama one next )) {
+    is( lua(qq{ local k = names(100) local m = stored("$name", k) local r, err, errors = m:gat(k, 1000) local one = m:meta_get(k[7], { ttl = true })
+        say(count(r, k), err, errors, one.ttl > 900, (m:set_keepalive())) }), '100 nil nil true 1', "$name: gat" );
+    is( lua(qq{ local k = {} for i = 1, 300 do k[i] = ("k"):rep(150) .. i end local m = stored("$name", k) local r, err = m:gat(k, 1000) local g = m:gats(k, 0)
+        say(count(r, k), err, g[k[5]][1], tonumber(g[k[5]][3]) > 0) }), '300 nil v5 true', "$name: gat with many long keys" );
+    is( lua(qq{ local m = object("$name", nil, { key_transform = { function(k) return "t-" .. k end, function(k) return k:sub(3) end } })
+        local k = {} for i = 1, 30 do k[i] = "key" .. i m:set(k[i], "v" .. i) end say(count(m:gat(k, 100), k)) }), '30', "$name: gat with another transform" );
+    is( lua(qq{ local m = object("$name") local r, err, errors = m:gat({ "a", "b" }, "x") say(r, err, errors) r, err, errors = m:gat({ "a" }) say("", r, err, errors) }),
+        lua(qq{ local m = object("one") m:connect("127.0.0.1", $ports[0]) local r, err = m:gat({ "a", "b" }, "x") say(r, err, "nil") r, err = m:gat({ "a" }) say("", r, err, "nil") }), "$name: a bad exptime" );
+}
 for my $keys ( '{ "a", "" }', '{ "" }', '{ "", "b", "a", "" }' ) {
     my $plain = lua(qq{ local m = object("one") m:connect("127.0.0.1", $ports[0]) local r, err = m:get $keys say(r and "table", err) });
     is( lua(qq{ local r, err = object("five"):get $keys say(r and "table", err) }), $plain, "empty keys as with one server: $keys" );
@@ -151,6 +173,10 @@ is( lua(q{ local k = names(100) local m = object("next") local r, err = m:get(k)
 is( lua(q{ local k = names(100) local m = stored("off", k) local r, err, errors = m:get(k)
     say(count(r, k) > 20, count(r, k) < 100, err, listed(errors) == dead .. "=connection refused") }),
     'true true connection refused true', 'failover off: partial results, and whose are missing' );
+is( lua(q{ local k = names(100) local m = stored("off", k) local r, err, errors = m:gat(k, 10)
+    say(count(r, k) > 20, count(r, k) < 100, err, listed(errors) == dead .. "=connection refused") }),
+    'true true connection refused true', '... with gat' );
+is( lua(q{ local r, err, errors = object("none"):gat(names(50), 10) say(r, err) }), 'nil connection refused', 'nobody answers to gat' );
 is( lua(q{ local r, err, errors = object("none"):get(names(50)) say(r, err) }), 'nil connection refused', 'nobody answers' );
 is( lua(q{ local k = names(100) local m = stored("silent", {}) local home = object("silent")
     for i, key in ipairs(k) do if home:server_of(key) ~= silent then home:set(key, "v" .. i) end end
@@ -163,6 +189,18 @@ like( lua(q{ local k = names(100) local home = object("wrong")
     for i, key in ipairs(k) do if home:server_of(key) ~= wrong then home:set(key, "v" .. i) end end
     local r, err, errors = home:get(k) say(count(r, k) > 20, listed(errors):sub(1, #wrong + 11), err) }),
     qr/\Atrue 127\.0\.0\.1:$wrong=bad reply: bad reply: /, 'one answers what nobody has asked for' );
+for my $how ( 'm:get(names(50))', '(function() m:init_pipeline() for _, key in ipairs(names(50)) do m:get(key) end return m:commit_pipeline() end)()' ) {
+    is( lua(qq{ local m = object("full") m:set_timeouts(700, 1000, 1000) ngx.update_time() local t = ngx.now() local r, err = $how
+        ngx.update_time() local took = ngx.now() - t say(r, err, took > 0.6, took < 2.2) }), 'nil timeout true true', 'four that cannot be connected to: at the same time' );
+}
+is( lua(q{ local k = names(50) local m = object("some_full") m:set_timeouts(700, 1000, 1000) ngx.update_time() local t = ngx.now() m:init_pipeline()
+    for i, key in ipairs(k) do m:set(key, "v" .. i) end local r = m:commit_pipeline() ngx.update_time() local took = ngx.now() - t
+    local found, err = m:get(k) say(#r, r[1][1], r[50][1], took < 2.2, count(found, k), err) }), '50 1 1 true 50 nil', '... and their keys go to the next' );
+is( lua(q{ local m = object("full") m:set_timeouts(2000, 1000, 1000)
+    local t = ngx.thread.spawn(m.get, m, names(50)) ngx.sleep(0.05)
+    local r, err = m:get(names(50)) ngx.thread.kill(t)
+    m:set_timeouts(200, 1000, 1000) local r2, err2 = m:get(names(50))
+    say(r, err, r2, err2, m:close()) }), 'nil socket busy connecting nil timeout 1', 'a thread that is killed while several are being opened' );
 is( lua(q{
     local m = object("silent", 300)
     local t = ngx.thread.spawn(m.get, m, names(50))

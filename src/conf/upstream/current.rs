@@ -100,16 +100,8 @@ impl Current {
         of: Option<&Group>,
     ) -> Result<Chosen, UpstreamError> {
         for _ in 0..MAX_CHANGES {
-            let group = self.group();
-            let known;
-            let tried = match of {
-                Some(of) if !tried.is_empty() && !std::ptr::eq(of, &**group) => {
-                    known = translated(tried, of.peers(), group.peers())
-                        .map_err(|error| self.servers.no_memory(error))?;
-                    &known
-                }
-                _ => tried,
-            };
+            let known = self.known(tried, of)?;
+            let tried = known.as_deref().unwrap_or(tried);
             let choice = match &mut self.list {
                 List::Discovered(local) => Ok(local.choose(key, seconds(), tried)),
                 List::Nginx(group, generation) => {
@@ -132,7 +124,7 @@ impl Current {
     }
 
     /// The servers for the keys of one operation, put into `choices`: indexes in the group that is
-    /// returned.
+    /// returned. `tried` and `of` as for [`Self::choose`].
     ///
     /// # Errors
     ///
@@ -140,17 +132,21 @@ impl Current {
     pub fn choose_all<'a>(
         &mut self,
         keys: impl Iterator<Item = &'a [u8]> + Clone,
+        tried: &[usize],
+        of: Option<&Group>,
         choices: &mut Vec<Option<Choice>>,
     ) -> Result<Rc<Group>, UpstreamError> {
         for _ in 0..MAX_CHANGES {
+            let known = self.known(tried, of)?;
+            let tried = known.as_deref().unwrap_or(tried);
             let chosen = match &mut self.list {
                 List::Discovered(local) => {
-                    let chosen = local.choose_all(keys.clone(), seconds(), choices);
+                    let chosen = local.choose_all(keys.clone(), seconds(), tried, choices);
                     chosen.map(|()| true)
                 }
                 List::Nginx(group, generation) => {
                     let peers = self.servers.peers();
-                    peers.choose_all(group, *generation, keys.clone(), choices)
+                    peers.choose_all(group, *generation, keys.clone(), tried, choices)
                 }
             };
             if chosen.map_err(|error| self.servers.no_memory(error))? {
@@ -166,6 +162,24 @@ impl Current {
             choices.push(None);
         }
         Ok(Rc::clone(self.group()))
+    }
+
+    /// Servers of another group by their indexes in the one of now. `None`: it is the same one.
+    fn known(
+        &self,
+        tried: &[usize],
+        of: Option<&Group>,
+    ) -> Result<Option<Vec<usize>>, UpstreamError> {
+        let group = self.group();
+        match of {
+            Some(of) if !tried.is_empty() && !std::ptr::eq(of, &**group) => {
+                let known = translated(tried, of.peers(), group.peers());
+                known
+                    .map(Some)
+                    .map_err(|error| self.servers.no_memory(error))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// An operation with this server failed.

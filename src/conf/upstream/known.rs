@@ -12,7 +12,10 @@ use crate::nginx::{Posted, Request};
 
 /// What a worker knows of groups.
 struct Groups {
-    list: Vec<Current>,
+    /// Each with its number.
+    list: Vec<(u32, Current)>,
+    /// The number that was given last.
+    last: u32,
     /// Names of servers that are in no list any more, to be told.
     gone: Names,
     event: Option<Posted>,
@@ -25,6 +28,7 @@ unsafe impl Sync for Known {}
 
 static KNOWN: Known = Known(RefCell::new(Groups {
     list: Vec::new(),
+    last: 0,
     gone: Vec::new(),
     event: None,
 }));
@@ -46,37 +50,75 @@ pub fn forget() {
     groups.event = None;
 }
 
-/// Calls `f` with the group of a block. `None`: there is no block of this name.
+/// What names a group.
+#[derive(Clone, Copy, Debug)]
+pub enum Named<'a> {
+    /// Its block's name.
+    Name(&'a [u8]),
+    /// The number that the worker has given to it.
+    Number(u32),
+}
+
+/// Calls `f` with a group. `None`: there is none of this name, or none of this number any more.
 ///
 /// # Errors
 ///
 /// If the block cannot be used by key.
 pub fn with_group<R>(
     request: Request,
-    name: &[u8],
+    group: Named<'_>,
     f: impl FnOnce(&mut Current) -> R,
 ) -> Result<Option<R>, UpstreamError> {
-    match Servers::named(request, name)? {
-        None => Ok(None),
-        Some(servers) => with_servers(request, servers, f).map(Some),
-    }
-}
-
-/// Calls `f` with the group of these servers.
-///
-/// # Errors
-///
-/// As for [`with_group`].
-pub fn with_servers<R>(
-    request: Request,
-    servers: Servers,
-    f: impl FnOnce(&mut Current) -> R,
-) -> Result<R, UpstreamError> {
+    let name = match group {
+        Named::Name(name) => name,
+        Named::Number(number) => return Ok(with_number(number, f).ok()),
+    };
+    let Some(servers) = Servers::named(request, name)? else {
+        return Ok(None);
+    };
     match request.is_of_cycle() {
         true => with_current(servers, f),
         // the blocks of an older configuration go with its last request
         false => Ok(f(&mut Current::new(servers)?)),
     }
+    .map(Some)
+}
+
+/// The number of the block with this name, if it is known already.
+pub fn known_number(request: Request, name: &[u8]) -> Option<u32> {
+    // the blocks of an older configuration go with its last request
+    let groups = request.is_of_cycle().then(|| KNOWN.0.try_borrow().ok())??;
+    let same = |servers: Servers| servers.name().eq_ignore_ascii_case(name);
+    let found = groups.list.iter().find(|(_, group)| same(group.servers()));
+    found.map(|(number, _)| *number)
+}
+
+/// The number of these servers. `None`: those of an older configuration have none.
+///
+/// # Errors
+///
+/// As for [`with_group`].
+pub fn number_of(request: Request, servers: Servers) -> Result<Option<u32>, UpstreamError> {
+    match request.is_of_cycle() {
+        true => current_number(servers),
+        false => Current::new(servers).map(|_| None),
+    }
+}
+
+fn current_number(servers: Servers) -> Result<Option<u32>, UpstreamError> {
+    let Ok(mut groups) = KNOWN.0.try_borrow_mut() else {
+        return Ok(None);
+    };
+    let known = |(_, group): &&(u32, Current)| group.servers() == servers;
+    if let Some((number, _)) = groups.list.iter().find(known) {
+        return Ok(Some(*number));
+    }
+    let group = Current::new(servers)?;
+    // a number is never used again
+    groups.last = groups.last.wrapping_add(1);
+    let number = groups.last;
+    groups.list.push((number, group));
+    Ok(Some(number))
 }
 
 /// Calls `f` with the group of servers of the current configuration.
@@ -88,19 +130,24 @@ pub fn with_current<R>(
     servers: Servers,
     f: impl FnOnce(&mut Current) -> R,
 ) -> Result<R, UpstreamError> {
+    let f = match current_number(servers)? {
+        None => f,
+        Some(number) => match with_number(number, f) {
+            Ok(result) => return Ok(result),
+            Err(f) => f,
+        },
+    };
+    Ok(f(&mut Current::new(servers)?))
+}
+
+/// Calls `f` with the group of this number. The error is `f`, if there is none.
+fn with_number<R, F: FnOnce(&mut Current) -> R>(number: u32, f: F) -> Result<R, F> {
     let Ok(mut groups) = KNOWN.0.try_borrow_mut() else {
-        return Ok(f(&mut Current::new(servers)?));
+        return Err(f);
     };
-    let known = |group: &Current| group.servers() == servers;
-    let at = match groups.list.iter().position(known) {
-        Some(at) => at,
-        None => {
-            groups.list.push(Current::new(servers)?);
-            groups.list.len().saturating_sub(1)
-        }
-    };
-    let Some(group) = groups.list.get_mut(at) else {
-        return Ok(f(&mut Current::new(servers)?));
+    let mut list = groups.list.iter_mut();
+    let Some((_, group)) = list.find(|(of, _)| *of == number) else {
+        return Err(f);
     };
     let result = f(group);
     if group.has_parted() {
@@ -119,7 +166,7 @@ impl Groups {
     }
 
     fn has(&self, name: &[u8]) -> bool {
-        let mut groups = self.list.iter().map(Current::group);
+        let mut groups = self.list.iter().map(|(_, group)| group.group());
         groups.any(|group| group.peers().iter().any(|peer| *peer.name == *name))
     }
 }

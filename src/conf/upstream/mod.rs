@@ -28,7 +28,9 @@ pub use check::Check;
 pub use current::Current;
 pub use directives::{SetCheck, SetDiscover, SetFailover, SetHash};
 pub use discover::Discover;
-pub use known::{forget, when_servers_go, with_current, with_group, with_servers, without_used};
+pub use known::{
+    Named, forget, known_number, number_of, when_servers_go, with_current, with_group, without_used,
+};
 pub use rules::check;
 
 /// This module.

@@ -7,10 +7,11 @@ local native, glue = ...
 local error, getmetatable, pairs, pcall = error, getmetatable, pairs, pcall
 local rawequal, rawget, setmetatable, type = rawequal, rawget, setmetatable, type
 
-local connect = native.connect
+local connect, finish_connect = native.connect, native.finish_connect
+local TO_GROUP, LEAVE_GROUP = native.to_group, native.leave_group
 local set_keepalive, close = native.set_keepalive, native.close
 local attach, release = native.attach, native.release
-local connected, group = glue.connected, glue.group
+local connect_sock, group = glue.connect_sock, glue.group
 local handshake, new_object = glue.handshake, glue.new_object
 local client_fields, shown = glue.client_fields, glue.shown
 
@@ -121,7 +122,14 @@ local function connect_memc(self, sock)
             self.multiplex, self.host, self.port)
     end
     if ok ~= 1 then
-        ok, err = connected(sock, ok, err, self.host, self.port, options)
+        if ok == TO_GROUP then
+            ok, err = group.connect(sock, err, options)
+        elseif ok == LEAVE_GROUP then
+            ok, err = connect_sock(sock, self.host, self.port, options)
+        else
+            -- it is not there yet, or there is an error
+            ok, err = finish_connect(sock, sock, ok, err)
+        end
     end
     if ok and self.tls then
         return encrypt(self, sock)

@@ -77,7 +77,11 @@ function _M.get(self, key)
     end
     local id = sock[ID]
     if not id then
-        return elsewhere(sock, rawget(self, "_reqs"), finish_get, get, text, escape)
+        local requests = rawget(self, "_reqs")
+        if sock[GROUP] and not requests then
+            return group.get(sock, text, escape)
+        end
+        return elsewhere(sock, requests, finish_get, get, text, escape)
     end
     return finish_get(sock, id, get(rawget(self, "_reqs") or id, text, escape))
 end
@@ -204,7 +208,7 @@ end)
 
 _M.stats = method(function(self, sock, id, args)
     if not id then
-        if sock[GROUP] then
+        if sock[GROUP] and not rawget(self, "_reqs") then
             return group.stats(sock, args or nil)
         end
         id = sock
@@ -214,7 +218,7 @@ end)
 
 _M.verbosity = method(function(self, sock, id, level)
     if not id then
-        if sock[GROUP] then
+        if sock[GROUP] and not rawget(self, "_reqs") then
             return group.verbosity(sock, level)
         end
         id = sock

@@ -8,14 +8,19 @@ local native, glue = ...
 local find, next, select, setmetatable, type, unpack =
     string.find, next, select, setmetatable, type, unpack
 
-local connect_server, finish_connect = native.connect_server, native.finish_connect
+local begin_connect, wait_connect = native.begin_connect, native.wait_connect
+local finish_connect = native.finish_connect
+local begin_handshake, wait_handshake = native.begin_handshake, native.wait_handshake
+local finish_handshake = native.finish_handshake
 local close, set_keepalive = native.close, native.set_keepalive
 local settimeout, settimeouts = native.settimeout, native.settimeouts
 local getreusedtimes = native.getreusedtimes
 local failed, succeeded = native.group_failed, native.group_succeeded
 local drop_session, is_lost = native.drop_session, native.is_lost
+local endpoint, name_of = native.group_endpoint, native.group_name
 local running, status = coroutine.running, coroutine.status
-local handshake, sock_metatable = glue.handshake, glue.sock_metatable
+local address, check_handshake = glue.address, glue.check_handshake
+local handshake_result, sock_metatable = glue.handshake_result, glue.sock_metatable
 
 local group = glue.group
 
@@ -32,13 +37,19 @@ local OURS = {
     ["cannot wait in this coroutine: ngx_lua does not know it"] = true,
 }
 
+-- Groups that no object is connected to any more, by their numbers: their members
+-- are used again.
+local spares = {}
+local MAX_SPARES = 64
+
 -- Calls `f` with each member that has a connection. Returns 1, or the first error.
-local function for_all(members, f, ...)
+local function for_all(of, f, ...)
     local result, why = 1, nil
-    for _, member in next, members do
+    for i = 1, of.count do
+        local member = of[i]
         local id = member[ID]
         if id and not is_lost(id) then
-            local ok, err = f(member, ...)
+            local ok, err = f(member, id, ...)
             if not ok and result then
                 result, why = nil, err
             end
@@ -50,24 +61,58 @@ local function for_all(members, f, ...)
     return nil, why
 end
 
--- Ends the use of a group. Returns its members.
+-- Nothing of it is used any more.
+local function put_back(of)
+    local list = spares[of.number]
+    if list and list.count < MAX_SPARES and not of.options and not of.handshake then
+        for i = 1, of.count do
+            local member = of[i]
+            member[ID], of[i] = false, false
+        end
+        of.count = 0
+        local count = list.count + 1
+        list[count], list.count = of, count
+    end
+end
+
+-- Ends the use of a group.
 local function leave(sock)
-    local members = sock[GROUP].members
+    local of = sock[GROUP]
     sock[ID], sock[GROUP] = false, false
     setmetatable(sock, sock_metatable)
-    return members
+    return of
+end
+
+local function close_member(member)
+    return close(member)
 end
 
 local function close_group(sock)
-    return for_all(leave(sock), close)
-end
-
-local function keep(member, ...)
-    return set_keepalive(member, member[ID], ...)
+    local of = leave(sock)
+    local ok, err = for_all(of, close_member)
+    if not ok then
+        return nil, err
+    end
+    put_back(of)
+    return 1
 end
 
 local function keep_group(sock, ...)
-    return for_all(leave(sock), keep, ...)
+    local of = leave(sock)
+    local result, why = 1, nil
+    for i = 1, of.count do
+        local member = of[i]
+        local id = member[ID]
+        local ok, err = set_keepalive(member, id, ...)
+        if not ok and not is_lost(id) then
+            result, why = nil, why or err
+        end
+    end
+    if result then
+        put_back(of)
+        return 1
+    end
+    return nil, why
 end
 
 function group.leave(sock)
@@ -80,7 +125,7 @@ end
 
 group.close, group.set_keepalive = close_group, keep_group
 
-local function set_member_timeouts(member, from)
+local function set_member_timeouts(member, _, from)
     settimeouts(member, from[CONNECT_TIMEOUT], from[SEND_TIMEOUT], from[READ_TIMEOUT])
     return 1
 end
@@ -88,14 +133,15 @@ end
 -- The timeouts in the `sock` are its members', too.
 function group.set_timeouts(sock)
     if sock[GROUP] then
-        for_all(sock[GROUP].members, set_member_timeouts, sock)
+        for_all(sock[GROUP], set_member_timeouts, sock)
     end
 end
 
 function group.get_reused_times(sock)
     local least
-    for _, member in next, sock[GROUP].members do
-        local times = getreusedtimes(member)
+    local of = sock[GROUP]
+    for i = 1, of.count do
+        local times = getreusedtimes(of[i])
         if times and (not least or times < least) then
             least = times
         end
@@ -105,7 +151,8 @@ end
 
 -- The arguments are those of all its connections.
 function group.sslhandshake(sock, ...)
-    sock[GROUP].handshake = { n = select("#", ...), ... }
+    check_handshake(sock, ...)
+    sock[GROUP].handshake = { ... }
     return true
 end
 
@@ -134,8 +181,28 @@ Sock.send, Sock.receive = no_server, no_server
 
 -- connecting
 
--- The `sock` gets the group of a block. `options` are those of `connect`.
-function group.connect(sock, name, options)
+-- A group by its number or, if the worker does not know it any more, its name.
+local function new_group(number)
+    if not spares[number] then
+        spares[number] = { count = 0 }
+    end
+    return {
+        name = type(number) == "number" and name_of(number) or number,
+        number = number, options = false, handshake = false,
+        -- members by the names of their servers, and those in use in an array
+        members = {}, count = 0,
+    }
+end
+
+local function with_options(of, options)
+    if type(options) == "table" and (options.pool_size or options.backlog) then
+        of.options = { pool_size = options.pool_size, backlog = options.backlog }
+    end
+    return of
+end
+
+-- The `sock` gets a group. `options` are those of `connect`.
+function group.connect(sock, number, options)
     if sock[GROUP] then
         close_group(sock)
     elseif sock[ID] then
@@ -144,47 +211,19 @@ function group.connect(sock, name, options)
             return nil, err
         end
     end
-    if type(options) == "table" then
-        options = { pool_size = options.pool_size, backlog = options.backlog }
+    local list = spares[number]
+    local of
+    if list and list.count > 0 then
+        local count = list.count
+        of = list[count]
+        list[count], list.count = false, count - 1
     else
-        options = nil
+        of = new_group(number)
     end
     sock[ID] = nil
-    sock[GROUP] = { name = name, options = options, members = {} }
+    sock[GROUP] = options and with_options(of, options) or of
     setmetatable(sock, group_metatable)
     return 1
-end
-
--- Connects the member for a server.
-local function open(sock, of, member, host, port)
-    local connect_ms, send_ms, read_ms = sock[CONNECT_TIMEOUT], sock[SEND_TIMEOUT], sock[READ_TIMEOUT]
-    if member[ID] then
-        settimeouts(member, connect_ms, send_ms, read_ms)
-    end
-    local ok, err = connect_server(member, member[ID], connect_ms, send_ms, read_ms,
-        sock[MULTIPLEX], host, port, of.options)
-    if ok ~= 1 then
-        ok, err = finish_connect(member, member, ok, err)
-        if not ok then
-            return nil, err
-        end
-    end
-    local arguments = of.handshake
-    if arguments then
-        member[HOST], member[PORT] = host, port
-        member[CERTIFICATE], member[PRIVATE_KEY] = sock[CERTIFICATE], sock[PRIVATE_KEY]
-        ok, err = handshake(member, unpack(arguments, 1, arguments.n))
-        if not ok then
-            close(member)
-            return nil, err
-        end
-    end
-    if sock[GROUP] ~= of then
-        -- another coroutine has closed the object meanwhile
-        close(member)
-        return nil, "closed"
-    end
-    return member
 end
 
 -- A coroutine that was killed, or an error, may have left a command behind whose
@@ -195,36 +234,159 @@ local function left_behind(member)
         if reader ~= running() and status(reader) ~= "dead" then
             return false
         end
-        member.reader = nil
+        member.reader, member.opening = nil, nil
         drop_session(member[ID])
     end
     return true
 end
 
--- The connected member for a server, or nil and an error. `of` is the group.
-function group.member(sock, of, server, host, port)
-    local members = of.members
-    local member = members[server]
-    if not member then
-        -- its fields are those of every `sock`
-        member = setmetatable({ false, 0, 0, 0, false, false, false, false, false, false, false },
-            sock_metatable)
-        members[server] = member
-    elseif not left_behind(member) then
-        return nil, "socket busy reading"
-    elseif member[ID] and not is_lost(member[ID]) then
+local function new_member(of, server)
+    local host, port = endpoint(server)
+    -- its fields are those of every `sock`
+    local member = setmetatable({ false, 0, 0, 0, host, port, false, false, false, false, false, server },
+        sock_metatable)
+    of.members[server] = member
+    return member
+end
+
+-- Begins to connect the member for a server. Returns it, and true if that has to be
+-- finished; or nil and an error. `of` is the group.
+local function begin_member(sock, of, server)
+    local connect_ms, send_ms, read_ms = sock[CONNECT_TIMEOUT], sock[SEND_TIMEOUT], sock[READ_TIMEOUT]
+    local member = of.members[server]
+    local id = member and member[ID]
+    if id then
+        if not left_behind(member) then
+            return nil, member.opening and "socket busy connecting" or "socket busy reading"
+        elseif not is_lost(id) then
+            return member
+        end
+        settimeouts(member, connect_ms, send_ms, read_ms)
+    else
+        member = member or new_member(of, server)
+        local count = of.count + 1
+        of[count], of.count = member, count
+    end
+    local ok, err = begin_connect(member, member[ID], connect_ms, send_ms, read_ms,
+        sock[MULTIPLEX], member[HOST], member[PORT], of.options)
+    if not ok then
+        return nil, err
+    end
+    if ok == 1 and not of.handshake then
         return member
     end
-    return open(sock, of, member, host, port)
+    member.reader, member.opening, member.waits = running(), true, ok ~= 1
+    return member, true
 end
+
+-- Waits until its connection is there, and begins the handshake. Returns 1, or nil
+-- and an error; or what a handshake has come to.
+local function go_on_with_member(sock, of, member)
+    if member.waits then
+        local id = member[ID]
+        local ok, err = finish_connect(member, id, wait_connect(id))
+        if not ok then
+            return nil, err
+        end
+        member.waits = false
+    end
+    local arguments = of.handshake
+    if not arguments then
+        return 1
+    end
+    local certificate, key = sock[CERTIFICATE], sock[PRIVATE_KEY]
+    member[CERTIFICATE], member[PRIVATE_KEY] = certificate, key
+    local session, server_name, verify, ocsp_status = unpack(arguments, 1, 4)
+    local found, err = begin_handshake(member, address(session), server_name or nil, verify, ocsp_status,
+        address(certificate), address(key), member[HOST], member[PORT] or 0)
+    member.waits = found == true
+    return found, err
+end
+
+-- Ends what was begun: `found, err` is what it has come to. Returns the member, or
+-- nil and an error.
+local function finish_member(sock, of, member, found, err)
+    if member.waits and found then
+        local id = member[ID]
+        found, err = finish_handshake(member, id, wait_handshake(id))
+    end
+    member.reader, member.opening = nil, nil
+    local arguments = of.handshake
+    if arguments and found then
+        handshake_result(arguments[1], nil, nil, found)
+    end
+    if found and sock[GROUP] ~= of then
+        -- another coroutine has closed the object meanwhile
+        found, err = nil, "closed"
+    end
+    if not found then
+        if member[ID] and not is_lost(member[ID]) then
+            close(member)
+        end
+        return nil, err
+    end
+    return member
+end
+
+-- The connected member for a server, or nil and an error.
+function group.member(sock, of, server)
+    local member, state = begin_member(sock, of, server)
+    if member and state then
+        return finish_member(sock, of, member, go_on_with_member(sock, of, member))
+    end
+    return member, state
+end
+
+-- Connects to the servers of all parts of an operation at the same time. Each part
+-- has its server's name, host and port, and gets a `member` or an `err`.
+local function connect_all(sock, of, parts)
+    local opening = {}
+    for i = 1, #parts do
+        local part = parts[i]
+        local member, state = begin_member(sock, of, part[1])
+        part.member = member
+        if not member then
+            part.err = state
+        elseif state then
+            opening[#opening + 1] = part
+        end
+    end
+    for i = 1, #opening do
+        local part = opening[i]
+        part.found, part.err = go_on_with_member(sock, of, part.member)
+    end
+    for i = 1, #opening do
+        local part = opening[i]
+        part.member, part.err = finish_member(sock, of, part.member, part.found, part.err)
+    end
+end
+
+-- As `connect_all`. Servers that cannot be connected to are added to those that were
+-- tried. True if there are such: nothing having been sent, others may do.
+function group.connect_parts(sock, of, parts, tried)
+    connect_all(sock, of, parts)
+    local again = false
+    for i = 1, #parts do
+        local part = parts[i]
+        local err = part.err
+        if err and not OURS[err] and sock[GROUP] == of then
+            failed(of.number, part[1])
+            tried[#tried + 1] = part[1]
+            again = true
+        end
+    end
+    return again
+end
+
+group.connect_all = connect_all
 
 -- Counts what came of a command. Only what ended the connection was a failure of
 -- the server: errors that it says do not.
 function group.count(of, server, member, suspect, err)
     if err ~= nil and not OURS[err] and is_lost(member[ID] or 0) then
-        failed(of.name, server)
+        failed(of.number, server)
     elseif suspect and (err == nil or find(err, "^[A-Z]")) then
-        succeeded(of.name, server)
+        succeeded(of.number, server)
     end
 end
 

@@ -1,13 +1,16 @@
 -- Commands with one key, for a group of servers.
 local native, glue = ...
 
-local rawequal, select, unpack = rawequal, select, unpack
+local next, pairs, rawequal, select = next, pairs, rawequal, select
+local tonumber, type, unpack = tonumber, type, unpack
 
+local pick = native.group_pick
 local choose, server_of, bounded = native.group_choose, native.group_server_of, native.group_exptime
 local failed = native.group_failed
-local finish_get, finish_gets = native.finish_get, native.finish_gets
+local get, finish_get, finish_gets = native.get, native.finish_get, native.finish_gets
 local not_initialized = native.not_initialized
 local store, touch, gat, gats = native.store, native.touch, native.gat, native.gats
+local meta_set = native.meta_set
 local AGAIN, ATTEMPTS = native.again, glue.attempts
 local wire_key = glue.wire_key
 
@@ -16,6 +19,48 @@ local member_of, count, OURS = group.member, group.count, group.ours
 
 -- Commands whose first argument behind the key is an exptime.
 local HAS_EXPTIME = { [store] = true, [touch] = true, [gat] = true, [gats] = true }
+
+-- Options of meta commands that say how long a value lives.
+local TTLS = {
+    [native.meta_get] = { "touch", "vivify" },
+    [native.meta_set] = { "ttl", "vivify" },
+    [native.meta_delete] = { "ttl" },
+    [native.meta_arith] = { "ttl", "vivify" },
+}
+
+local function limited_options(start, limit, options)
+    if options ~= nil and type(options) ~= "table" then
+        return options
+    end
+    local copy = {}
+    for name, value in pairs(options or copy) do
+        copy[name] = value
+    end
+    local mode = copy.mode
+    if start == meta_set and copy.ttl == nil and mode ~= "append" and mode ~= "prepend" then
+        copy.ttl = 0
+    end
+    for _, name in next, TTLS[start] do
+        local value = copy[name]
+        if tonumber(value) then
+            copy[name] = tonumber(bounded(value, limit))
+        end
+    end
+    return copy
+end
+
+-- The arguments behind the key, for a server where values live so many seconds at
+-- most.
+local function limited(start, limit, first, second, ...)
+    if HAS_EXPTIME[start] then
+        return bounded(first or 0, limit), second, ...
+    elseif start == meta_set then
+        return first, limited_options(start, limit, second), ...
+    elseif TTLS[start] then
+        return limited_options(start, limit, first), second, ...
+    end
+    return first, second, ...
+end
 
 -- An error where `finish` has it.
 local function fail(finish, err)
@@ -27,7 +72,7 @@ local function fail(finish, err)
     return nil, err
 end
 
-local function counted(of, server, member, suspect, finish, ...)
+local function counted(of, member, suspect, finish, ...)
     local err
     if finish == finish_get then
         err = select(3, ...)
@@ -36,7 +81,9 @@ local function counted(of, server, member, suspect, finish, ...)
     else
         err = select(2, ...)
     end
-    count(of, server, member, suspect, err)
+    if err ~= nil or suspect then
+        count(of, member[SERVER], member, suspect, err)
+    end
     return ...
 end
 
@@ -52,44 +99,92 @@ local function checked(member, finish, start, ...)
     return nil, "the version of the server is unknown"
 end
 
-local function send(member, asks, finish, start, ...)
-    if asks then
-        return checked(member, finish, start, ...)
-    end
-    local id = member[ID]
-    return finish(member, id, start(id, ...))
-end
-
--- Commands that may have to ask first.
-local ASKS = {
-    [native.meta_get] = true, [native.meta_set] = true, [native.meta_delete] = true,
-    [native.meta_arith] = true,
-}
-
-function group.run(sock, finish, start, key, escape, exptime, ...)
-    local of = sock[GROUP]
-    local name = of.name
-    local server, host, port, suspect, gutter = choose(name, key, escape)
+-- Connects to the first of a key's servers that can be connected to: `server` or
+-- one of the next. Returns its member, the member's id, and as `pick` does; or nil,
+-- nil and an error.
+local function reach(sock, of, key, escape, server, suspect, gutter)
     local tried, why
     while server do
-        local member, err = member_of(sock, of, server, host, port)
+        local member, err = member_of(sock, of, server)
         if member then
-            if gutter and HAS_EXPTIME[start] then
-                exptime = bounded(exptime or 0, gutter)
-            end
-            return counted(of, server, member, suspect, finish,
-                send(member, ASKS[start], finish, start, key, escape, exptime, ...))
+            return member, member[ID], suspect, gutter
         end
         if OURS[err] or sock[GROUP] ~= of then
-            return fail(finish, err)
+            return nil, nil, err
         end
         -- nothing was sent: the next server may have it
-        failed(name, server)
+        failed(of.number, server)
         tried = tried or {}
         tried[#tried + 1], why = server, err
-        server, host, port, suspect, gutter = choose(name, key, escape, unpack(tried))
+        local _
+        server, _, _, suspect, gutter = choose(of.number, key, escape, unpack(tried))
     end
-    return fail(finish, why or host)
+    return nil, nil, why
+end
+
+-- What `pick` could not do alone.
+local function find(sock, of, key, escape, server, suspect, gutter)
+    if server then
+        return reach(sock, of, key, escape, server, suspect, gutter)
+    elseif suspect then
+        return nil, nil, suspect
+    end
+    -- the worker has another configuration by now
+    of.number = of.name
+    local id
+    server, id, suspect, gutter = pick(of.number, of.members, key, escape)
+    if id then
+        return server, id, suspect, gutter
+    elseif server then
+        return reach(sock, of, key, escape, server, suspect, gutter)
+    end
+    return nil, nil, suspect or "no live upstreams"
+end
+
+local function send(of, member, id, suspect, finish, start, ...)
+    if TTLS[start] then
+        return counted(of, member, suspect, finish, checked(member, finish, start, ...))
+    end
+    return counted(of, member, suspect, finish, finish(member, id, start(id, ...)))
+end
+
+function group.run(sock, finish, start, key, escape, ...)
+    local of = sock[GROUP]
+    local member, id, suspect, gutter = pick(of.number, of.members, key, escape)
+    if not id then
+        member, id, suspect, gutter = find(sock, of, key, escape, member, suspect, gutter)
+        if not id then
+            return fail(finish, suspect)
+        end
+    end
+    if gutter then
+        return send(of, member, id, suspect, finish, start, key, escape,
+            limited(start, gutter, ...))
+    end
+    return send(of, member, id, suspect, finish, start, key, escape, ...)
+end
+
+-- As the above, for speed.
+function group.get(sock, key, escape)
+    local of = sock[GROUP]
+    local member, id, suspect, gutter = pick(of.number, of.members, key, escape)
+    if not id then
+        member, id, suspect, gutter = find(sock, of, key, escape, member, suspect, gutter)
+        if not id then
+            return nil, nil, suspect
+        end
+    end
+    local value, flags, err = finish_get(member, id, get(id, key, escape))
+    if value and not suspect then
+        return value, flags
+    end
+    if err ~= nil or suspect then
+        count(of, member[SERVER], member, suspect, err)
+    end
+    if value then
+        return value, flags
+    end
+    return nil, nil, err
 end
 
 -- The server that would take a key now.

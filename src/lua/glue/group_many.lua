@@ -5,13 +5,15 @@ local native, glue = ...
 local unescape_uri = ngx.unescape_uri
 local next, pairs, unpack = next, pairs, unpack
 
-local choose, failed = native.group_choose, native.group_failed
 local split, begin_many, wait_many = native.group_split, native.begin_many, native.wait_many
 local finish_many, finish_many_raw = native.finish_many, native.finish_many_raw
+local new_pipeline, bounded = native.new_pipeline, native.group_exptime
+local begin_part, wait_part, finish_part = native.begin_part, native.wait_part, native.finish_part
 local running = coroutine.running
+local add_gats = glue.add_gats
 
 local group = glue.group
-local member_of, count, OURS = group.member, group.count, group.ours
+local connect_parts, count = group.connect_parts, group.count
 
 -- What is known of a list's servers and results.
 local function note_error(list, server, err)
@@ -22,56 +24,36 @@ local function note_error(list, server, err)
     end
 end
 
--- The keys of a server that could not be connected to go to the next one, nothing
--- having been sent yet.
-local function move(name, list, part, escape)
-    local tried = part.tried or {}
-    tried[#tried + 1] = part[1]
-    for _, key in next, part[5] do
-        local server, host, port, suspect = choose(name, key, escape, unpack(tried))
-        if not server then
-            note_error(list, part[1], part.err)
-        elseif list.connected[server] then
-            local keys = list.connected[server][5]
-            keys[#keys + 1] = key
-        else
-            local waiting = list.waiting[server]
-            if not waiting then
-                waiting = { server, host, port or false, suspect, {}, tried = { unpack(tried) } }
-                list.waiting[server] = waiting
-                list.parts[#list.parts + 1] = waiting
+-- The keys of servers that cannot be connected to go to the next ones. Returns the
+-- parts of the list, or nil and an error.
+local function connected_parts(sock, of, list, wired, escape, cas)
+    local tried, errors = {}, {}
+    local before
+    while true do
+        local parts, homeless = split(of.name, wired, escape, cas, unpack(tried))
+        if not parts then
+            return nil, homeless
+        end
+        if not before then
+            before = homeless
+            if homeless > 0 then
+                note_error(list, nil, "no live upstreams")
             end
-            waiting[5][#waiting[5] + 1] = key
+        elseif homeless > before then
+            for i = 1, #tried do
+                note_error(list, tried[i], errors[tried[i]])
+            end
+        end
+        if not connect_parts(sock, of, parts, tried) then
+            return parts
+        end
+        for i = 1, #parts do
+            errors[parts[i][1]] = parts[i].err
         end
     end
 end
 
-local function connect_all(sock, of, list, escape)
-    local name = of.name
-    local at = 1
-    while list.parts[at] do
-        local part = list.parts[at]
-        local server = part[1]
-        list.waiting[server] = nil
-        part.member, part.err = member_of(sock, of, server, part[2], part[3] or nil)
-        if part.member then
-            list.connected[server] = part
-        elseif OURS[part.err] or sock[GROUP] ~= of then
-            note_error(list, server, part.err)
-        else
-            failed(name, server)
-            move(name, list, part, escape)
-        end
-        at = at + 1
-    end
-end
-
--- The results of one server.
-local function gather(of, list, part, unescape, found, err)
-    count(of, part[1], part.member, part[4], err)
-    if not found then
-        return note_error(list, part[1], err)
-    end
+local function add(list, unescape, found)
     list.answered = true
     if unescape == unescape_uri then
         for key, item in pairs(found) do
@@ -84,21 +66,30 @@ local function gather(of, list, part, unescape, found, err)
     end
 end
 
+-- The results of one server.
+local function gather(of, list, part, unescape, found, err)
+    count(of, part[1], part.member, part[4], err)
+    if not found then
+        return note_error(list, part[1], err)
+    end
+    add(list, unescape, found)
+end
+
+local function results_of(list)
+    if not list.err then
+        return list.results
+    end
+    return list.answered and list.results or nil, list.err, list.errors
+end
+
 -- `wired` are the keys as they are sent, or escaped natively.
 function group.get_list(self, sock, wired, escape, cas)
     local of = sock[GROUP]
-    local parts, homeless = split(of.name, wired, escape, cas)
+    local list = { results = {} }
+    local parts, why = connected_parts(sock, of, list, wired, escape, cas)
     if not parts then
-        return nil, homeless
+        return nil, why
     end
-    local list = { parts = parts, waiting = {}, connected = {}, results = {} }
-    for _, part in next, parts do
-        list.waiting[part[1]] = part
-    end
-    if homeless > 0 then
-        note_error(list, nil, "no live upstreams")
-    end
-    connect_all(sock, of, list, escape)
     local unescape = self.unescape_key
     local native_keys = unescape == unescape_uri
     local sent = {}
@@ -112,6 +103,8 @@ function group.get_list(self, sock, wired, escape, cas)
             else
                 gather(of, list, part, unescape, found, err)
             end
+        else
+            note_error(list, part[1], part.err)
         end
     end
     local finish = native_keys and finish_many or finish_many_raw
@@ -122,8 +115,64 @@ function group.get_list(self, sock, wired, escape, cas)
         member.reader = nil
         gather(of, list, part, unescape, found, err)
     end
-    if not list.err then
-        return list.results
+    return results_of(list)
+end
+
+-- The results of one server to `gat`, which may have been several commands. It is
+-- no server's error if nothing was sent.
+local function gather_gats(of, list, part, unescape, sent, err)
+    local replies = part.replies
+    local server = part.waited and part[1]
+    count(of, part[1], part.member, part[4], err)
+    if not sent then
+        return note_error(list, part[1], err)
     end
-    return list.answered and list.results or nil, list.err, list.errors
+    for i = 1, #replies do
+        local found, failure = replies[i][1], replies[i][2]
+        if found then
+            add(list, unescape, found)
+        else
+            note_error(list, server, failure)
+        end
+    end
+end
+
+-- As `get_list`; all get a new exptime.
+function group.gat_list(self, sock, wired, escape, cas, exptime)
+    local of = sock[GROUP]
+    local list = { results = {} }
+    local parts, why = connected_parts(sock, of, list, wired, escape, cas)
+    if not parts then
+        return nil, why
+    end
+    local unescape = self.unescape_key
+    local waiting = {}
+    for _, part in next, parts do
+        local member = part.member
+        if member then
+            local pipeline = new_pipeline()
+            add_gats(pipeline, part[5], escape, cas, unescape == unescape_uri,
+                part[6] and bounded(exptime or 0, part[6]) or exptime)
+            part.replies, part.pipeline = {}, pipeline
+            local state, err = begin_part(part.replies, pipeline, member[ID])
+            if state == true then
+                member.reader = running()
+                part.waited = true
+                waiting[#waiting + 1] = part
+            else
+                gather_gats(of, list, part, unescape, state, err)
+            end
+        else
+            note_error(list, part[1], part.err)
+        end
+    end
+    for _, part in next, waiting do
+        local member = part.member
+        local id = member[ID]
+        local state, err = finish_part(part.replies, part.pipeline, member, id,
+            wait_part(part.replies, part.pipeline, id))
+        member.reader = nil
+        gather_gats(of, list, part, unescape, state, err)
+    end
+    return results_of(list)
 end

@@ -23,9 +23,7 @@ local _M = glue.module
 
 -- memcached has to see the end of a line of `gat` at once, so a long list goes
 -- as several commands, which are sent together.
-local function gat_in_parts(sock, id, wired, escape, cas, unescape, exptime)
-    local native_keys = unescape == unescape_uri
-    local pipeline = new_pipeline()
+local function add_gats(pipeline, wired, escape, cas, native_keys, exptime)
     local part, size = {}, 0
     for i = 1, #wired do
         local key = wired[i]
@@ -41,6 +39,14 @@ local function gat_in_parts(sock, id, wired, escape, cas, unescape, exptime)
     if size > 0 then
         gat_many(pipeline, part, escape, cas, native_keys, exptime)
     end
+end
+
+glue.add_gats = add_gats
+
+local function gat_in_parts(sock, id, wired, escape, cas, unescape, exptime)
+    local native_keys = unescape == unescape_uri
+    local pipeline = new_pipeline()
+    add_gats(pipeline, wired, escape, cas, native_keys, exptime)
     local replies, err = commit(sock, id, pipeline)
     if not replies then
         return nil, err
@@ -137,7 +143,8 @@ local function checked(finish, start, self, key, ...)
     local id = sock[ID]
     local target = rawget(self, "_reqs") or id
     if not id then
-        return elsewhere(sock, target, finish, start, text, escape, ...)
+        local result, err, more = elsewhere(sock, target, finish, start, text, escape, ...)
+        return result, err, more
     end
     for _ = 1, ATTEMPTS do
         local result, err, more = finish(sock, id, start(target, text, escape, ...))

@@ -32,10 +32,6 @@ function _M.init_pipeline(self, n)
     if n and type(n) ~= "number" then
         return "bad n arg: number expected, but got " .. type(n)
     end
-    local sock = self.sock
-    if sock and sock[GROUP] then
-        return "not for upstreams: pipeline"
-    end
     self._reqs = new_pipeline()
     return nil
 end

@@ -23,23 +23,18 @@ local group = {}
 
 local connect_sock
 
--- Ends a `connect` that did not return 1: the connection is not there yet, or
--- there is an error, or a group is meant.
-local function connected(sock, ok, err, ...)
-    if ok == TO_GROUP then
-        return group.connect(sock, err, select(select("#", ...), ...))
-    elseif ok == LEAVE_GROUP then
-        group.leave(sock)
-        return connect_sock(sock, ...)
-    end
-    return finish_connect(sock, sock, ok, err)
-end
-
 function connect_sock(sock, ...)
-    local ok, err = connect(sock, sock[ID], sock[CONNECT_TIMEOUT], sock[SEND_TIMEOUT],
+    local ok, err, options = connect(sock, sock[ID], sock[CONNECT_TIMEOUT], sock[SEND_TIMEOUT],
         sock[READ_TIMEOUT], sock[MULTIPLEX], ...)
     if ok ~= 1 then
-        ok, err = connected(sock, ok, err, ...)
+        if ok == TO_GROUP then
+            return group.connect(sock, err, options)
+        elseif ok == LEAVE_GROUP then
+            group.leave(sock)
+            return connect_sock(sock, ...)
+        end
+        -- it is not there yet, or there is an error
+        ok, err = finish_connect(sock, sock, ok, err)
         if not ok then
             return ok, err
         end
@@ -94,20 +89,26 @@ local function handshake_result(wanted, _, _, found, err)
     end)
 end
 
-local function handshake(sock, session, server_name, verify, status, ...)
+local function check_handshake(sock, _, server_name, _, _, ...)
     local extra = select("#", ...)
     if not sock or extra > 0 then
         error("ngx.socket sslhandshake: expecting 1 ~ 5 arguments (including the object), but seen "
-            .. (sock and 5 + extra or 0), 2)
+            .. (sock and 5 + extra or 0), 3)
     end
     if server_name and type(server_name) ~= "string" then
-        error("bad server name argument (string expected, got " .. type(server_name) .. ")", 2)
+        error("bad server name argument (string expected, got " .. type(server_name) .. ")", 3)
     end
+end
+
+local function handshake(sock, session, server_name, verify, status, ...)
+    check_handshake(sock, session, server_name, verify, status, ...)
     local certificate, key = sock[CERTIFICATE], sock[PRIVATE_KEY]
     return handshake_result(session, certificate, key, finish_handshake(sock, sock, sslhandshake(sock,
         address(session), server_name or nil, verify, status,
         address(certificate), address(key), sock[HOST], tonumber(sock[PORT]) or 0)))
 end
+
+glue.address, glue.check_handshake, glue.handshake_result = address, check_handshake, handshake_result
 
 Sock.sslhandshake = handshake
 
@@ -137,5 +138,5 @@ Sock.getreusedtimes = native.getreusedtimes
 Sock.close = native.close
 
 glue.sock_metatable = { __index = Sock }
-glue.group, glue.connect_sock, glue.connected = group, connect_sock, connected
+glue.group, glue.connect_sock = group, connect_sock
 glue.handshake = handshake

@@ -104,6 +104,7 @@ impl Peers {
         group: &Group,
         generation: Generation,
         keys: impl Iterator<Item = &'a [u8]> + Clone,
+        tried: &[usize],
         choices: &mut Vec<Option<Choice>>,
     ) -> Result<bool, TryReserveError> {
         let now = seconds();
@@ -113,7 +114,7 @@ impl Peers {
         }
         loop {
             // not locked: there may be many
-            group.choose_all(keys.clone(), now, &states[..], choices)?;
+            group.choose_all(keys.clone(), now, tried, &states[..], choices)?;
             let is_trial = |choice: &&Choice| {
                 let state = states.get(choice.peer);
                 choice.suspect && state.is_some_and(|state| state.is_trial(now))

@@ -55,6 +55,13 @@ impl Worker {
         }
     }
 
+    /// Whether a session has a connection, or is about to have one, and no command that nobody
+    /// waits for yet.
+    #[cfg(feature = "groups")]
+    pub fn is_ready(&mut self, key: SessionKey) -> bool {
+        !self.is_lost(key) && !self.sessions.get(key).is_some_and(Session::has_begun)
+    }
+
     /// The connection of a connected session that `request` may use now. It may still be
     /// connecting, if it was deferred until now.
     ///

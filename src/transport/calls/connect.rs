@@ -6,12 +6,31 @@ use crate::transport::ids::{ConnectionKey, SessionKey};
 use crate::transport::peer::Peer;
 use crate::transport::state::outcome::Opened;
 use crate::transport::state::pool::fitness;
-use crate::transport::state::session::{Session, State};
+use crate::transport::state::session::{Connecting, Session, State};
 use crate::transport::worker::Worker;
 use crate::upstream::Admission;
 use crate::{fault, nginx};
 
 impl Worker {
+    /// Connects an object on behalf of `request`. Its session, which is null if there is no memory
+    /// for one. Errors as with [`Self::connect`].
+    #[inline(always)]
+    pub fn connect_object(
+        &mut self,
+        object: Connecting,
+        request: Request,
+        peer: &Peer<'_>,
+    ) -> (SessionKey, Result<Opened, Error>) {
+        let key = match object {
+            Connecting::Again(key) => key,
+            Connecting::New { timeouts, handle } => self.new_session(timeouts, handle),
+        };
+        match key.to_number().is_some() {
+            true => (key, self.connect(key, request, peer)),
+            false => (key, Err(Error::NoMemory)),
+        }
+    }
+
     /// Connects a session on behalf of `request`. An existing connection is closed first.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use crate::nginx::Request;
 use crate::transport::connection::Connection;
-use crate::transport::ids::SessionKey;
+use crate::transport::ids::{PipelineKey, SessionKey};
 use crate::transport::peer::Peer;
 use crate::transport::state::op::{Stage, Target};
 use crate::transport::state::session::State;
@@ -48,6 +48,13 @@ impl Worker {
             State::Deferred { .. } => true,
             _ => false,
         }
+    }
+
+    /// Whether a session will open a connection for a pipeline.
+    pub fn opens_to_commit(&mut self, key: SessionKey, pipeline: PipelineKey) -> bool {
+        let open = self.pipelines.get(pipeline);
+        let can_share = open.is_some_and(|open| open.batch.can_share());
+        self.opens_to_send(key, can_share)
     }
 
     /// Whether a session may open a connection for a TLS handshake: only a new one can do it.

@@ -24,6 +24,14 @@ pub struct Timeouts {
     pub read: Msec,
 }
 
+/// The object that `connect` is called on.
+pub enum Connecting {
+    /// It has been connected before.
+    Again(SessionKey),
+    /// It is new, with these timeouts; `handle` is the address of what Lua will collect with it.
+    New { timeouts: Timeouts, handle: usize },
+}
+
 /// One Lua object's side of a connection.
 #[derive(Default)]
 pub struct Session {
@@ -149,6 +157,12 @@ impl Session {
             Slot::Reader => self.reader.as_ref(),
             Slot::Writer => self.writer.as_deref(),
         }
+    }
+
+    /// A command was sent, and no coroutine waits for its reply yet.
+    #[cfg(feature = "groups")]
+    pub fn has_begun(&self) -> bool {
+        self.reader.as_ref().is_some_and(Call::is_running)
     }
 
     #[inline(always)]

@@ -35,12 +35,18 @@ impl Worker {
         command: &Command<'_>,
     ) -> Result<(), Rejected> {
         fault::point();
-        let Some(CommandPipeline { batch, commands }) = self.pipelines.get_mut(key) else {
+        let Some(CommandPipeline {
+            batch, commands, ..
+        }) = self.pipelines.get_mut(key)
+        else {
             return Ok(());
         };
         commands.try_reserve(1).map_err(|_| Error::NoMemory)?;
         match batch.push(command) {
-            Ok(()) => commands.push(Queued::Command(form)),
+            Ok(()) => {
+                let escaped = command.escapes();
+                commands.push(Queued::Command { form, escaped });
+            }
             Err(refused) => {
                 commands.push(Queued::Refused(form, refused.clone()));
                 return Err(Rejected::Refused(refused));
@@ -51,7 +57,10 @@ impl Worker {
 
     /// Refuses what a server cannot do of a pipeline.
     pub fn restrict_pipeline(&mut self, key: PipelineKey, server: Server) {
-        let Some(CommandPipeline { batch, commands }) = self.pipelines.get_mut(key) else {
+        let Some(CommandPipeline {
+            batch, commands, ..
+        }) = self.pipelines.get_mut(key)
+        else {
             return;
         };
         let mut sent = 0;
@@ -59,21 +68,42 @@ impl Worker {
         batch.drop_unsupported(server, |slot, refused| {
             // each command that is sent has a reply
             let place = commands.find(|queued| {
-                let is_sent = matches!(queued, Queued::Command(_));
+                let is_sent = matches!(queued, Queued::Command { .. });
                 sent += usize::from(is_sent);
                 is_sent && sent == slot + 1
             });
             if let Some(place) = place
-                && let Queued::Command(form) = *place
+                && let Queued::Command { form, .. } = *place
             {
                 *place = Queued::Refused(form, refused);
             }
         });
     }
 
-    /// Ends a pipeline: what was added to it, in order.
-    pub fn take_commands(&mut self, key: PipelineKey) -> Vec<Queued> {
-        let pipeline = self.pipelines.remove(key);
-        pipeline.map_or_else(Vec::new, |pipeline| pipeline.commands)
+    /// Ends a pipeline.
+    pub fn take_pipeline(&mut self, key: PipelineKey) -> CommandPipeline {
+        self.pipelines.remove(key).unwrap_or_default()
+    }
+
+    /// Takes a pipeline in. `None` if there is no memory.
+    #[cfg(feature = "groups")]
+    pub fn put_pipeline(&mut self, pipeline: CommandPipeline) -> Option<PipelineKey> {
+        self.pipelines.try_reserve(1).ok()?;
+        Some(self.pipelines.insert(pipeline))
+    }
+
+    /// Takes what is in a pipeline out of it.
+    #[cfg(feature = "groups")]
+    pub fn lend_pipeline(&mut self, key: PipelineKey) -> CommandPipeline {
+        let pipeline = self.pipelines.get_mut(key);
+        pipeline.map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Puts back what was taken out.
+    #[cfg(feature = "groups")]
+    pub fn give_pipeline_back(&mut self, key: PipelineKey, lent: CommandPipeline) {
+        if let Some(pipeline) = self.pipelines.get_mut(key) {
+            *pipeline = lent;
+        }
     }
 }
