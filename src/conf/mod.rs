@@ -37,8 +37,8 @@ pub use mapping::SetMapping;
 #[cfg(feature = "groups")]
 pub use upstream::{
     Current, Named, Servers, SetCheck, SetDiscover, SetFailover, SetHash, UpstreamConf,
-    UpstreamError, check as check_upstreams, known_number, number_of,
-    set_module as set_upstream_module, with_group,
+    UpstreamError, check as check_upstreams, forget as forget_groups, known_number, number_of,
+    set_module as set_upstream_module, when_servers_go, with_current, with_group, without_used,
 };
 
 /// This module.
@@ -167,10 +167,7 @@ pub fn set_module(module: &'static Module<Cell<LocConf>>) {
 pub fn forget() {
     multiplex::forget();
     #[cfg(feature = "groups")]
-    {
-        mapping::forget();
-        upstream::forget();
-    }
+    mapping::forget();
     #[cfg(ngx_feature = "http_ssl")]
     tls::forget();
 }

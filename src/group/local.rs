@@ -2,6 +2,7 @@
 //! as nginx would.
 
 use std::collections::TryReserveError;
+use std::rc::Rc;
 
 use super::choice::{Choice, Group, Policy};
 use super::health::{Failure, Health};
@@ -11,7 +12,7 @@ use crate::distribution::BuildError;
 /// A group with what is counted for its servers.
 #[derive(Debug)]
 pub struct Local {
-    group: Group,
+    group: Rc<Group>,
     /// Of each of the group's servers.
     states: Vec<Health>,
     /// A server that has not failed.
@@ -25,7 +26,7 @@ impl Local {
     ///
     /// As [`Group::new`].
     pub fn new(policy: Policy, list: Vec<Peer>, fresh: Health) -> Result<Local, BuildError> {
-        let group = Group::new(policy, list)?;
+        let group = Rc::new(Group::new(policy, list)?);
         let mut states = Vec::new();
         states.try_reserve_exact(group.peers().len())?;
         states.resize(group.peers().len(), fresh);
@@ -37,7 +38,7 @@ impl Local {
     }
 
     /// The servers.
-    pub fn group(&self) -> &Group {
+    pub fn group(&self) -> &Rc<Group> {
         &self.group
     }
 

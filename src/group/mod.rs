@@ -9,9 +9,11 @@
 //! | `failover` | what becomes of the keys of a server that is down |
 //! | `choice` | the server for a key |
 //! | `discovery` | lists of servers that an endpoint gives |
+//! | `checks` | answers of disabled servers to checks |
 //! | `scatter` | keys, or commands, split among servers; results put back in order |
 #![forbid(unsafe_code)]
 
+mod checks;
 mod choice;
 mod discovery;
 mod failover;
@@ -23,6 +25,7 @@ mod scatter;
 #[cfg(test)]
 mod property_tests;
 
+pub use checks::{Passes, version_answer};
 pub use choice::{Choice, Group, Policy, States};
 pub use discovery::{ASK, ASK_OLD, Answer, Cluster, DiscoveryError, NameKind, Node};
 pub use failover::{Failover, FailoverError, MAX_EXPTIME};

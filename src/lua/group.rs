@@ -239,7 +239,7 @@ fn with_server<R>(stack: Stack, f: impl FnOnce(&mut Current, &Peer) -> R) -> Opt
 
 /// `group_failed(name, server)`: counts a failure.
 pub fn failed(stack: Stack) -> c_int {
-    let failure = with_server(stack, |current, peer| current.servers().peers().fail(peer));
+    let failure = with_server(stack, |current, peer| current.fail(peer));
     if failure == Some(Failure::Disabled) {
         tell(stack, NGX_LOG_WARN, |server| {
             format!("upstream server temporarily disabled: {server}")
@@ -250,9 +250,7 @@ pub fn failed(stack: Stack) -> c_int {
 
 /// `group_succeeded(name, server)`: a server that has failed before answers.
 pub fn succeeded(stack: Stack) -> c_int {
-    let again = with_server(stack, |current, peer| {
-        current.servers().peers().succeed(peer)
-    });
+    let again = with_server(stack, |current, peer| current.succeed(peer));
     if again == Some(true) {
         tell(stack, NGX_LOG_INFO, |server| {
             format!("upstream server {server} is used again")
@@ -331,7 +329,7 @@ pub fn split(stack: Stack) -> c_int {
         let mut choices = Vec::new();
         let keys = hashed.iter().map(|key| &**key);
         let chosen = current.choose_all(keys, &tried, Some(&of), &mut choices);
-        chosen.map(|(group, _)| (group, choices))
+        chosen.map(|group| (group, choices))
     });
     let (group, choices) = match found {
         Ok(Ok(found)) => found,

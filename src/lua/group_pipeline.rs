@@ -90,7 +90,7 @@ fn split_among(
         let mut choices = Vec::new();
         let all = keys.iter().map(|key| &**key);
         match current.choose_all(all, tried, Some(of), &mut choices) {
-            Ok((group, _)) => Ok((group, choices)),
+            Ok(group) => Ok((group, choices)),
             Err(error) => Err(error.to_string()),
         }
     })??;

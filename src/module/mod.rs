@@ -126,6 +126,8 @@ unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     contain(|| {
         alias::forget();
         transport::forget_cycle();
+        #[cfg(feature = "groups")]
+        conf::forget_groups();
         if let Some(cycle) = NonNull::new(cycle) {
             // SAFETY: nginx passes a cycle, which has a log.
             notice::write(unsafe { Log::from_raw(cycle.as_ref().log) });

@@ -11,7 +11,7 @@ use nginx_sys::{
 };
 
 #[cfg(feature = "groups")]
-use nginx_sys::ngx_module_t;
+use nginx_sys::{NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER, ngx_module_t};
 
 use super::live::Live;
 use super::module::ngx_http_module;
@@ -27,6 +27,8 @@ unsafe extern "C" {
     safe static ngx_terminate: AtomicI32;
     safe static ngx_test_config: AtomicUsize;
     safe static ngx_process: AtomicUsize;
+    #[cfg(feature = "groups")]
+    safe static ngx_worker: AtomicUsize;
 }
 
 /// They are what the headers say.
@@ -38,6 +40,8 @@ const _: fn() = || {
     let _: *mut i32 = &raw mut nginx_sys::ngx_terminate;
     let _: *mut usize = &raw mut nginx_sys::ngx_test_config;
     let _: *mut usize = &raw mut nginx_sys::ngx_process;
+    #[cfg(feature = "groups")]
+    let _: *mut usize = &raw mut nginx_sys::ngx_worker;
 };
 
 /// A cycle. It is not kept, because it may go when there is another.
@@ -148,6 +152,16 @@ pub fn has_events() -> bool {
 /// `init_module`.
 pub fn is_starting() -> bool {
     ngx_test_config.load(Relaxed) == 0 && ngx_process.load(Relaxed) <= NGX_PROCESS_MASTER as usize
+}
+
+/// The number of this worker: 0 for the first one, and for its successor if it dies. `None`: the
+/// process is no worker.
+#[cfg(feature = "groups")]
+pub fn worker_number() -> Option<usize> {
+    match ngx_process.load(Relaxed) as u32 {
+        NGX_PROCESS_SINGLE | NGX_PROCESS_WORKER => Some(ngx_worker.load(Relaxed)),
+        _ => None,
+    }
 }
 
 /// Whether the worker is about to end: what becomes idle is to be closed.

@@ -41,6 +41,11 @@ impl Log {
         Log(silent_log())
     }
 
+    /// Whether nobody sees it.
+    pub fn is_silent(self) -> bool {
+        self.0 == silent_log()
+    }
+
     /// For functions of nginx.
     #[inline(always)]
     pub fn as_ptr(self) -> *mut ngx_log_t {

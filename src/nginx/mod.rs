@@ -33,9 +33,9 @@ mod upstream;
 #[cfg(ngx_feature = "http_ssl")]
 pub use conf::Array;
 pub use conf::Conf;
-#[cfg(feature = "groups")]
-pub use cycle::seconds;
 pub use cycle::{current_cycle, has_events, is_exiting, is_starting, now, until_after};
+#[cfg(feature = "groups")]
+pub use cycle::{seconds, worker_number};
 pub use draining::{is_scarce, make_room, without_draining};
 pub use http_block::HttpBlock;
 pub use limited::{admit, end as end_lines, first, would_admit};

@@ -15,6 +15,8 @@ new_key_type! {
     pub struct SharedPoolKey;
     /// An open pipeline.
     pub struct PipelineKey;
+    /// A question that the worker asks by itself.
+    pub struct ProbeKey;
 }
 
 /// Bits of an id in Lua, an integer up to 2^53, that are the place; the others are the generation.
@@ -86,4 +88,7 @@ pub enum Asker {
     Shared(SharedPoolKey),
     /// For the connection of a background queue.
     Queue(QueueKey),
+    /// For a list of servers: the place of the poll.
+    #[cfg(feature = "groups")]
+    Poll(usize),
 }

@@ -75,6 +75,11 @@ pub fn start() {
     #[cfg(feature = "fault-injection")]
     crate::fault::when_asked(|| with(|_| ()));
     with(|_| ());
+    #[cfg(feature = "groups")]
+    {
+        crate::conf::when_servers_go(events::on_gone);
+        with(Worker::begin_polls);
+    }
     ENDED.store(false, Ordering::Relaxed);
 }
 
@@ -84,6 +89,8 @@ pub fn forget_cycle() {
     with_existing(|worker| {
         worker.end_renewals();
         worker.end_look_ups_of_queues();
+        #[cfg(feature = "groups")]
+        worker.begin_polls();
         worker.semaphores.free_all();
     });
 }

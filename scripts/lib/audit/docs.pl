@@ -46,7 +46,7 @@ my %UNSEEN = (
 # Files of what is only seen with a feature that is off by default. Directives of theirs and texts
 # need no page yet.
 my %FEATURE = (
-    groups => qr{\Asrc/(?:distribution/|group/|conf/upstream/|conf/mapping\.rs|nginx/upstream/|module/groups\.rs|lua/group\w*\.rs|lua/glue/group\w*\.lua)},
+    groups => qr{\Asrc/(?:distribution/|group/|conf/upstream/|transport/\w+/(?:polls?|probe)\.rs|conf/mapping\.rs|nginx/upstream/|module/groups\.rs|lua/group\w*\.rs|lua/glue/group\w*\.lua)},
 );
 # The feature that a file belongs to, if any.
 sub feature_of {

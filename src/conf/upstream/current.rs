@@ -3,16 +3,29 @@
 use std::rc::Rc;
 
 use super::{Servers, UpstreamError};
-use crate::group::{Choice, Group, Health, translated};
-use crate::nginx::Generation;
+use crate::group::{Choice, Failure, Group, Health, Local, Peer, translated, vanished};
+use crate::nginx::{Generation, seconds};
 
-/// A group of the servers that nginx has at the moment. It is made anew when nginx has changed the
-/// list.
+/// Names of servers: addresses.
+pub type Names = Vec<Box<[u8]>>;
+
+/// A group of the servers that nginx has at the moment, or of those that were discovered. It is
+/// made anew when the list has changed.
 #[derive(Debug)]
 pub struct Current {
     servers: Servers,
-    group: Rc<Group>,
-    generation: Generation,
+    list: List,
+    /// Names of servers that were in a list of before.
+    gone: Names,
+}
+
+/// Where the servers are known from.
+#[derive(Debug)]
+enum List {
+    /// From nginx, which keeps what is counted for them.
+    Nginx(Rc<Group>, Generation),
+    /// From an endpoint.
+    Discovered(Local),
 }
 
 /// The answer of [`Current::choose`].
@@ -22,9 +35,6 @@ pub struct Chosen {
     pub choice: Option<Choice>,
     /// The group that was asked.
     pub group: Rc<Group>,
-    /// The group of before, if the list has changed: connections to addresses that have vanished
-    /// are to be closed.
-    pub before: Option<Rc<Group>>,
 }
 
 /// How often a list may change while a server is being chosen.
@@ -40,8 +50,8 @@ impl Current {
         let (group, generation) = servers.group()?;
         Ok(Current {
             servers,
-            group: Rc::new(group),
-            generation,
+            list: List::Nginx(Rc::new(group), generation),
+            gone: Vec::new(),
         })
     }
 
@@ -52,7 +62,10 @@ impl Current {
 
     /// The group as it was when it was last asked.
     pub fn group(&self) -> &Rc<Group> {
-        &self.group
+        match &self.list {
+            List::Nginx(group, _) => group,
+            List::Discovered(local) => local.group(),
+        }
     }
 
     /// The group of now, and what is known of its servers, put into `states`.
@@ -62,13 +75,16 @@ impl Current {
     /// As [`Self::choose`], or if there is no memory.
     pub fn look(&mut self, states: &mut Vec<Health>) -> Result<Rc<Group>, UpstreamError> {
         for _ in 0..MAX_CHANGES {
-            let known = self.servers.peers().states(self.generation, states);
+            let known = match &self.list {
+                List::Nginx(_, generation) => self.servers.peers().states(*generation, states),
+                List::Discovered(local) => copy(local.states(), states).map(|()| true),
+            };
             if known.map_err(|error| self.servers.no_memory(error))? {
                 break;
             }
             self.renew()?;
         }
-        Ok(Rc::clone(&self.group))
+        Ok(Rc::clone(self.group()))
     }
 
     /// The server for a key. `tried` are indexes in `of`, the group that an earlier choice of the
@@ -83,31 +99,32 @@ impl Current {
         tried: &[usize],
         of: Option<&Group>,
     ) -> Result<Chosen, UpstreamError> {
-        let mut before = None;
         for _ in 0..MAX_CHANGES {
             let known = self.known(tried, of)?;
             let tried = known.as_deref().unwrap_or(tried);
-            let peers = self.servers.peers();
-            if let Ok(choice) = peers.choose(&self.group, self.generation, key, tried) {
+            let choice = match &mut self.list {
+                List::Discovered(local) => Ok(local.choose(key, seconds(), tried)),
+                List::Nginx(group, generation) => {
+                    let peers = self.servers.peers();
+                    peers.choose(group, *generation, key, tried)
+                }
+            };
+            if let Ok(choice) = choice {
                 return Ok(Chosen {
                     choice,
-                    group: Rc::clone(&self.group),
-                    before,
+                    group: Rc::clone(self.group()),
                 });
             }
-            let old = self.renew()?;
-            before.get_or_insert(old);
+            self.renew()?;
         }
         Ok(Chosen {
             choice: None,
-            group: Rc::clone(&self.group),
-            before,
+            group: Rc::clone(self.group()),
         })
     }
 
     /// The servers for the keys of one operation, put into `choices`: indexes in the group that is
-    /// returned, and the group of before if the list has changed, as for [`Chosen`]. `tried` and
-    /// `of` as for [`Self::choose`].
+    /// returned. `tried` and `of` as for [`Self::choose`].
     ///
     /// # Errors
     ///
@@ -118,20 +135,24 @@ impl Current {
         tried: &[usize],
         of: Option<&Group>,
         choices: &mut Vec<Option<Choice>>,
-    ) -> Result<(Rc<Group>, Option<Rc<Group>>), UpstreamError> {
-        let mut before = None;
+    ) -> Result<Rc<Group>, UpstreamError> {
         for _ in 0..MAX_CHANGES {
             let known = self.known(tried, of)?;
             let tried = known.as_deref().unwrap_or(tried);
-            let peers = self.servers.peers();
-            let chosen = peers
-                .choose_all(&self.group, self.generation, keys.clone(), tried, choices)
-                .map_err(|error| self.servers.no_memory(error))?;
-            if chosen {
-                return Ok((Rc::clone(&self.group), before));
+            let chosen = match &mut self.list {
+                List::Discovered(local) => {
+                    let chosen = local.choose_all(keys.clone(), seconds(), tried, choices);
+                    chosen.map(|()| true)
+                }
+                List::Nginx(group, generation) => {
+                    let peers = self.servers.peers();
+                    peers.choose_all(group, *generation, keys.clone(), tried, choices)
+                }
+            };
+            if chosen.map_err(|error| self.servers.no_memory(error))? {
+                return Ok(Rc::clone(self.group()));
             }
-            let old = self.renew()?;
-            before.get_or_insert(old);
+            self.renew()?;
         }
         choices.clear();
         for _ in keys {
@@ -140,7 +161,7 @@ impl Current {
                 .map_err(|error| self.servers.no_memory(error))?;
             choices.push(None);
         }
-        Ok((Rc::clone(&self.group), before))
+        Ok(Rc::clone(self.group()))
     }
 
     /// Servers of another group by their indexes in the one of now. `None`: it is the same one.
@@ -149,9 +170,10 @@ impl Current {
         tried: &[usize],
         of: Option<&Group>,
     ) -> Result<Option<Vec<usize>>, UpstreamError> {
+        let group = self.group();
         match of {
-            Some(of) if !tried.is_empty() && !std::ptr::eq(of, &*self.group) => {
-                let known = translated(tried, of.peers(), self.group.peers());
+            Some(of) if !tried.is_empty() && !std::ptr::eq(of, &**group) => {
+                let known = translated(tried, of.peers(), group.peers());
                 known
                     .map(Some)
                     .map_err(|error| self.servers.no_memory(error))
@@ -160,9 +182,121 @@ impl Current {
         }
     }
 
-    /// Takes nginx's list of now; returns the group of before.
-    fn renew(&mut self) -> Result<Rc<Group>, UpstreamError> {
-        let next = Current::new(self.servers)?;
-        Ok(std::mem::replace(self, next).group)
+    /// An operation with this server failed.
+    pub fn fail(&mut self, peer: &Peer) -> Failure {
+        match &mut self.list {
+            List::Nginx(..) => self.servers.peers().fail(peer),
+            List::Discovered(local) => local.fail(peer, seconds()),
+        }
     }
+
+    /// An operation with this server, which was a [`Choice::suspect`], was answered. True if the
+    /// server was disabled and is used again.
+    pub fn succeed(&mut self, peer: &Peer) -> bool {
+        match &mut self.list {
+            List::Nginx(..) => self.servers.peers().succeed(peer),
+            List::Discovered(local) => local.succeed(peer),
+        }
+    }
+
+    /// A check found this server in order. True if it was disabled.
+    pub fn revive(&mut self, peer: &Peer) -> bool {
+        match &mut self.list {
+            List::Nginx(..) => self.servers.peers().revive(peer),
+            List::Discovered(local) => local.revive(peer),
+        }
+    }
+
+    /// Those that have failed too often.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::look`].
+    pub fn disabled(&mut self) -> Result<Vec<Peer>, UpstreamError> {
+        let mut states = Vec::new();
+        let group = self.look(&mut states)?;
+        let all = group.peers().iter().zip(&states);
+        let disabled = all.filter(|(_, state)| state.is_disabled() && !state.down);
+        Ok(disabled.map(|(peer, _)| peer.clone()).collect())
+    }
+
+    /// Puts a list in place that was discovered. The block's backup servers stay.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be used: then the list of before stays.
+    pub fn replace(&mut self, mut list: Vec<Peer>) -> Result<(), UpstreamError> {
+        let no_memory = |error| self.servers.no_memory(error);
+        let (endpoints, generation) = self.servers.peers().list().map_err(no_memory)?;
+        let backups = endpoints.into_iter().filter(|peer| peer.backup);
+        for backup in backups {
+            list.try_reserve(1).map_err(no_memory)?;
+            list.push(backup);
+        }
+        let gone = match &mut self.list {
+            List::Discovered(local) => {
+                let gone = local.replace(list);
+                gone.map_err(|error| self.servers.unfit(error))?
+            }
+            List::Nginx(group, _) => {
+                let mut states = Vec::new();
+                let peers = self.servers.peers();
+                peers.states(generation, &mut states).map_err(no_memory)?;
+                // they have the endpoint's limits
+                let limits = states
+                    .first()
+                    .map_or((1, 10), |state| (state.max_fails, state.fail_timeout));
+                let policy = self.servers.policy(&list)?;
+                let local = Local::new(policy, list, Health::new(limits.0, limits.1))
+                    .map_err(|error| self.servers.unfit(error))?;
+                let gone = absent(group, local.group());
+                self.list = List::Discovered(local);
+                gone
+            }
+        };
+        self.part_with(gone);
+        Ok(())
+    }
+
+    /// Takes nginx's list of now.
+    fn renew(&mut self) -> Result<(), UpstreamError> {
+        let (group, generation) = self.servers.group()?;
+        let gone = absent(self.group(), &group);
+        self.list = List::Nginx(Rc::new(group), generation);
+        self.part_with(gone);
+        Ok(())
+    }
+
+    fn part_with(&mut self, gone: Vec<Peer>) {
+        // without memory, their connections go when their time is over
+        if self.gone.try_reserve(gone.len()).is_ok() {
+            self.gone.extend(gone.into_iter().map(|peer| peer.name));
+        }
+    }
+
+    /// Whether servers have gone that were not told yet.
+    pub fn has_parted(&self) -> bool {
+        !self.gone.is_empty()
+    }
+
+    /// The names of servers that were in a list of before, which are told once.
+    pub fn take_gone(&mut self) -> Names {
+        std::mem::take(&mut self.gone)
+    }
+}
+
+/// Those of a group whose addresses are not in another.
+fn absent(old: &Group, new: &Group) -> Vec<Peer> {
+    let gone = vanished(old.peers(), new.peers()).unwrap_or_default();
+    let gone = gone
+        .into_iter()
+        .filter_map(|at| old.peers().get(at).cloned());
+    gone.collect()
+}
+
+fn copy(from: &[Health], to: &mut Vec<Health>) -> Result<(), std::collections::TryReserveError> {
+    to.clear();
+    to.try_reserve(from.len())?;
+    to.extend_from_slice(from);
+    Ok(())
 }

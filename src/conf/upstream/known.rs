@@ -1,22 +1,53 @@
 //! The groups of this worker: one for each block that is used.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::sync::OnceLock;
 
-use super::current::Current;
+use nginx_sys::ngx_event_t;
+
+use super::current::{Current, Names};
 use super::{Servers, UpstreamError};
-use crate::nginx::Request;
+use crate::contain::contain;
+use crate::nginx::{Posted, Request};
 
-/// The groups, each with its number, and the next number. A number is never used again.
-struct Known(RefCell<Vec<(u32, Current)>>, Cell<u32>);
+/// What a worker knows of groups.
+struct Groups {
+    /// Each with its number.
+    list: Vec<(u32, Current)>,
+    /// The number that was given last.
+    last: u32,
+    /// Names of servers that are in no list any more, to be told.
+    gone: Names,
+    event: Option<Posted>,
+}
+
+struct Known(RefCell<Groups>);
 
 // SAFETY: nginx handles events and Lua in one thread per process.
 unsafe impl Sync for Known {}
 
-static KNOWN: Known = Known(RefCell::new(Vec::new()), Cell::new(1));
+static KNOWN: Known = Known(RefCell::new(Groups {
+    list: Vec::new(),
+    last: 0,
+    gone: Vec::new(),
+    event: None,
+}));
+
+/// Who is told of servers that are in no list any more.
+static ON_GONE: OnceLock<fn(Names)> = OnceLock::new();
+
+/// Has `f` be called with the names of servers that are in no list any more, in an event of its
+/// own. Only the first time counts.
+pub fn when_servers_go(f: fn(Names)) {
+    ON_GONE.get_or_init(|| f);
+}
 
 /// Forgets all groups, which belong to a configuration.
 pub fn forget() {
-    KNOWN.0.take();
+    let mut groups = KNOWN.0.borrow_mut();
+    groups.list = Vec::new();
+    groups.gone = Vec::new();
+    groups.event = None;
 }
 
 /// What names a group.
@@ -40,29 +71,26 @@ pub fn with_group<R>(
 ) -> Result<Option<R>, UpstreamError> {
     let name = match group {
         Named::Name(name) => name,
-        Named::Number(number) => {
-            let Ok(mut known) = KNOWN.0.try_borrow_mut() else {
-                return Ok(None);
-            };
-            let group = known.iter_mut().find(|(of, _)| *of == number);
-            return Ok(group.map(|(_, group)| f(group)));
-        }
+        Named::Number(number) => return Ok(with_number(number, f).ok()),
     };
-    match Servers::named(request, name)? {
-        None => Ok(None),
-        Some(servers) => with_servers(request, servers, f).map(Some),
+    let Some(servers) = Servers::named(request, name)? else {
+        return Ok(None);
+    };
+    match request.is_of_cycle() {
+        true => with_current(servers, f),
+        // the blocks of an older configuration go with its last request
+        false => Ok(f(&mut Current::new(servers)?)),
     }
+    .map(Some)
 }
 
 /// The number of the block with this name, if it is known already.
 pub fn known_number(request: Request, name: &[u8]) -> Option<u32> {
     // the blocks of an older configuration go with its last request
-    let known = request.is_of_cycle().then(|| KNOWN.0.try_borrow().ok())??;
-    let mut known = known.iter();
+    let groups = request.is_of_cycle().then(|| KNOWN.0.try_borrow().ok())??;
     let same = |servers: Servers| servers.name().eq_ignore_ascii_case(name);
-    known
-        .find(|(_, group)| same(group.servers()))
-        .map(|(number, _)| *number)
+    let found = groups.list.iter().find(|(_, group)| same(group.servers()));
+    found.map(|(number, _)| *number)
 }
 
 /// The number of these servers. `None`: those of an older configuration have none.
@@ -71,35 +99,91 @@ pub fn known_number(request: Request, name: &[u8]) -> Option<u32> {
 ///
 /// As for [`with_group`].
 pub fn number_of(request: Request, servers: Servers) -> Result<Option<u32>, UpstreamError> {
-    let known = request.is_of_cycle().then(|| KNOWN.0.try_borrow_mut().ok());
-    let Some(mut known) = known.flatten() else {
-        return Current::new(servers).map(|_| None);
+    match request.is_of_cycle() {
+        true => current_number(servers),
+        false => Current::new(servers).map(|_| None),
+    }
+}
+
+fn current_number(servers: Servers) -> Result<Option<u32>, UpstreamError> {
+    let Ok(mut groups) = KNOWN.0.try_borrow_mut() else {
+        return Ok(None);
     };
-    if let Some((number, _)) = known.iter().find(|(_, group)| group.servers() == servers) {
+    let known = |(_, group): &&(u32, Current)| group.servers() == servers;
+    if let Some((number, _)) = groups.list.iter().find(known) {
         return Ok(Some(*number));
     }
     let group = Current::new(servers)?;
-    let number = KNOWN.1.get();
-    KNOWN.1.set(number.wrapping_add(1));
-    known.push((number, group));
+    // a number is never used again
+    groups.last = groups.last.wrapping_add(1);
+    let number = groups.last;
+    groups.list.push((number, group));
     Ok(Some(number))
 }
 
-/// Calls `f` with the group of these servers.
+/// Calls `f` with the group of servers of the current configuration.
 ///
 /// # Errors
 ///
 /// As for [`with_group`].
-fn with_servers<R>(
-    request: Request,
+pub fn with_current<R>(
     servers: Servers,
     f: impl FnOnce(&mut Current) -> R,
 ) -> Result<R, UpstreamError> {
-    if let Some(number) = number_of(request, servers)?
-        && let Ok(mut known) = KNOWN.0.try_borrow_mut()
-        && let Some((_, group)) = known.iter_mut().find(|(of, _)| *of == number)
-    {
-        return Ok(f(group));
-    }
+    let f = match current_number(servers)? {
+        None => f,
+        Some(number) => match with_number(number, f) {
+            Ok(result) => return Ok(result),
+            Err(f) => f,
+        },
+    };
     Ok(f(&mut Current::new(servers)?))
+}
+
+/// Calls `f` with the group of this number. The error is `f`, if there is none.
+fn with_number<R, F: FnOnce(&mut Current) -> R>(number: u32, f: F) -> Result<R, F> {
+    let Ok(mut groups) = KNOWN.0.try_borrow_mut() else {
+        return Err(f);
+    };
+    let mut list = groups.list.iter_mut();
+    let Some((_, group)) = list.find(|(of, _)| *of == number) else {
+        return Err(f);
+    };
+    let result = f(group);
+    if group.has_parted() {
+        let gone = group.take_gone();
+        groups.tell_later(gone);
+    }
+    Ok(result)
+}
+
+impl Groups {
+    #[cold]
+    fn tell_later(&mut self, gone: Names) {
+        self.gone.extend(gone);
+        let event = self.event.get_or_insert_with(|| Posted::new(on_gone));
+        event.post();
+    }
+
+    fn has(&self, name: &[u8]) -> bool {
+        let mut groups = self.list.iter().map(|(_, group)| group.group());
+        groups.any(|group| group.peers().iter().any(|peer| *peer.name == *name))
+    }
+}
+
+unsafe extern "C" fn on_gone(_: *mut ngx_event_t) {
+    contain(|| {
+        let gone = std::mem::take(&mut KNOWN.0.borrow_mut().gone);
+        if let Some(tell) = ON_GONE.get() {
+            tell(without_used(gone));
+        }
+    });
+}
+
+/// Those of the names that no group has.
+pub fn without_used(mut names: Names) -> Names {
+    if let Ok(groups) = KNOWN.0.try_borrow() {
+        names.retain(|name| !groups.has(name));
+    }
+    names
 }

@@ -28,7 +28,9 @@ pub use check::Check;
 pub use current::Current;
 pub use directives::{SetCheck, SetDiscover, SetFailover, SetHash};
 pub use discover::Discover;
-pub use known::{Named, forget, known_number, number_of, with_group};
+pub use known::{
+    Named, forget, known_number, number_of, when_servers_go, with_current, with_group, without_used,
+};
 pub use rules::check;
 
 /// This module.
@@ -98,6 +100,13 @@ impl Servers {
         upstream.map(Servers::of).transpose()
     }
 
+    /// The blocks of the current configuration that can be used and have `lua_memcached_check` or
+    /// `lua_memcached_discover`.
+    pub fn polled() -> impl Iterator<Item = Servers> {
+        let blocks = Upstream::current().filter_map(|upstream| Servers::of(upstream).ok());
+        blocks.filter(|servers| servers.conf.check.is_some() || servers.conf.discover.is_some())
+    }
+
     /// All blocks are completed.
     fn of(upstream: Upstream) -> Result<Servers, UpstreamError> {
         let conf = UpstreamConf::of(upstream).map(|conf| conf.get());
@@ -140,12 +149,13 @@ impl Servers {
         Ok((self.group_of(list)?, generation))
     }
 
-    /// A group of other servers, which were discovered.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Self::group`].
-    pub fn group_of(&self, list: Vec<Peer>) -> Result<Group, UpstreamError> {
+    fn group_of(&self, list: Vec<Peer>) -> Result<Group, UpstreamError> {
+        let policy = self.policy(&list)?;
+        Group::new(policy, list).map_err(|error| self.unfit(error))
+    }
+
+    /// How a list of servers is used.
+    fn policy(&self, list: &[Peer]) -> Result<Policy, UpstreamError> {
         let several = |backup| list.iter().filter(|peer| peer.backup == backup).count() > 1;
         let method = match self.conf.method() {
             Some(method) => method,
@@ -155,16 +165,19 @@ impl Servers {
             // one server has all keys
             None => Method::of(Scheme::Consistent),
         };
-        let policy = Policy {
+        Ok(Policy {
             method,
             failover: self.conf.failover.unwrap_or_default(),
             trials: self.conf.check.is_none(),
-        };
-        Group::new(policy, list).map_err(|error| UpstreamError::Unfit(text(self.name()), error))
+        })
+    }
+
+    fn unfit(&self, error: BuildError) -> UpstreamError {
+        UpstreamError::Unfit(text(self.name()), error)
     }
 
     fn no_memory(&self, error: TryReserveError) -> UpstreamError {
-        UpstreamError::Unfit(text(self.name()), error.into())
+        self.unfit(error.into())
     }
 }
 

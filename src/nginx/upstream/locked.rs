@@ -89,6 +89,18 @@ impl Locked {
         self.list(half).is_some_and(|list| list.single() != 0)
     }
 
+    /// Whether workers share them.
+    #[cfg(ngx_feature = "http_upstream_zone")]
+    pub fn is_shared(&self) -> bool {
+        self.list(0).is_some_and(|list| !list.shpool.is_null())
+    }
+
+    /// Whether workers share them.
+    #[cfg(not(ngx_feature = "http_upstream_zone"))]
+    pub fn is_shared(&self) -> bool {
+        false
+    }
+
     /// The server with this index in [`Peers::list`].
     fn at(&self, index: usize) -> Option<Live<Server>> {
         match index.checked_sub(self.number(0)) {

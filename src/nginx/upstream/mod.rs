@@ -16,6 +16,7 @@ use std::ptr::NonNull;
 use nginx_sys::{ngx_http_upstream_main_conf_t, ngx_http_upstream_srv_conf_t};
 
 use super::conf::{Array, Conf};
+use super::http_block::HttpBlock;
 use super::live::Live;
 use super::module::{Confs, Module, ngx_http_upstream_module};
 use super::request::Request;
@@ -40,6 +41,11 @@ impl Upstream {
     pub fn named(request: Request, name: &[u8]) -> Option<Upstream> {
         let mut blocks = Upstream::all(Some(request.mains()));
         blocks.find(|upstream| upstream.is_named(name))
+    }
+
+    /// All explicit blocks of the current configuration.
+    pub fn current() -> impl Iterator<Item = Upstream> {
+        Upstream::all(HttpBlock::current().map(HttpBlock::mains))
     }
 
     fn all(mains: Option<Confs>) -> impl Iterator<Item = Upstream> {

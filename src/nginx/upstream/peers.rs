@@ -51,6 +51,11 @@ impl Peers {
         Ok((list, locked.generation()))
     }
 
+    /// Whether all workers share what is counted for them: the block has a `zone`.
+    pub fn are_shared(&self) -> bool {
+        self.lock(Access::Read).is_shared()
+    }
+
     /// Which list it is now.
     pub fn generation(&self) -> Generation {
         self.lock(Access::Read).generation()

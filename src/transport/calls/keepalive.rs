@@ -92,8 +92,9 @@ impl Worker {
         if !usable || connection.nginx.arm_read().is_err() {
             return Err(Error::InvalidConnection.into());
         }
-        // one that was deferred until a command was refused: nobody wants it
-        if nginx::is_exiting() || connection.is_connecting() {
+        // one that was deferred until a command was refused, or whose server is gone: nobody wants it
+        let leaving = connection.private().is_some_and(|private| private.leaving);
+        if nginx::is_exiting() || connection.is_connecting() || leaving {
             return Ok(self.close_and_retire(key));
         }
         if connection

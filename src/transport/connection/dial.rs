@@ -67,7 +67,9 @@ pub fn dial(address: &mut Address, own_log: Log) -> Result<(NgxConnection, bool)
             None if errno == 0 => Err(Error::NoConnection),
             _ => {
                 // nginx has written the line, if there was to be one
-                nginx::admit(connect_failed(peer_log.peer()));
+                if !own_log.is_silent() {
+                    nginx::admit(connect_failed(peer_log.peer()));
+                }
                 Err(Error::from_errno(errno))
             }
         }

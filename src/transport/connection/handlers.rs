@@ -28,6 +28,9 @@ pub struct Handlers {
     pub deadline: OnEvent,
     /// Time has passed for background queues.
     pub queues: OnEvent,
+    /// The worker is to ask something by itself.
+    #[cfg(feature = "groups")]
+    pub polls: OnEvent,
     /// The request that a session belongs to ends.
     pub request_end: unsafe extern "C" fn(*mut c_void),
     /// A TLS handshake is over, well or not.
@@ -59,6 +62,8 @@ static NONE: Handlers = Handlers {
     room: ignore,
     deadline: ignore,
     queues: ignore,
+    #[cfg(feature = "groups")]
+    polls: ignore,
     request_end: ignore,
     #[cfg(ngx_feature = "http_ssl")]
     handshake: ignore,

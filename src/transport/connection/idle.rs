@@ -61,7 +61,7 @@ impl Connection {
         let now = nginx::now();
         let due = match &self.owner {
             Owner::Pool(idle) => idle.due,
-            Owner::Session(_) | Owner::Shared(_) | Owner::Queue(_) => None,
+            _ => None,
         };
         match due {
             None => IdleTimer::Early,

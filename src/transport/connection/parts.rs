@@ -17,6 +17,8 @@ use crate::transport::connection::address::Address;
 use crate::transport::connection::nginx_connection::NgxConnection;
 use crate::transport::connection::sharing::Sharing;
 use crate::transport::connection::tls::{Pending, Tls};
+#[cfg(feature = "groups")]
+use crate::transport::ids::ProbeKey;
 use crate::transport::ids::{OpKey, PoolKey, QueueKey, SessionKey};
 use crate::upstream::{Place, Progress};
 
@@ -61,6 +63,9 @@ pub enum Owner {
     Shared(Box<Sharing>),
     /// A background queue sends its writes over it.
     Queue(QueueKey),
+    /// The worker asks a question by itself.
+    #[cfg(feature = "groups")]
+    Probe(ProbeKey),
 }
 
 /// Of a connection that a session uses.
@@ -71,6 +76,8 @@ pub struct Private {
     pub unanswered: bool,
     /// `quit` was sent; nothing may follow.
     pub quitting: bool,
+    /// Its server is in no list any more: it is not kept.
+    pub leaving: bool,
 }
 
 /// Of a connection that is idle.
@@ -97,6 +104,7 @@ impl Private {
             session,
             unanswered: false,
             quitting: false,
+            leaving: false,
         }
     }
 }
@@ -116,7 +124,7 @@ impl Connection {
     pub fn session(&self) -> Option<SessionKey> {
         match &self.owner {
             Owner::Session(private) => Some(private.session),
-            Owner::Pool(_) | Owner::Shared(_) | Owner::Queue(_) => None,
+            _ => None,
         }
     }
 
@@ -132,7 +140,7 @@ impl Connection {
     pub fn private(&self) -> Option<&Private> {
         match &self.owner {
             Owner::Session(private) => Some(private),
-            Owner::Pool(_) | Owner::Shared(_) | Owner::Queue(_) => None,
+            _ => None,
         }
     }
 
@@ -140,7 +148,7 @@ impl Connection {
     pub fn private_mut(&mut self) -> Option<&mut Private> {
         match &mut self.owner {
             Owner::Session(private) => Some(private),
-            Owner::Pool(_) | Owner::Shared(_) | Owner::Queue(_) => None,
+            _ => None,
         }
     }
 
@@ -148,7 +156,7 @@ impl Connection {
     pub fn sharing(&self) -> Option<&Sharing> {
         match &self.owner {
             Owner::Shared(sharing) => Some(sharing),
-            Owner::Session(_) | Owner::Pool(_) | Owner::Queue(_) => None,
+            _ => None,
         }
     }
 
@@ -156,7 +164,7 @@ impl Connection {
     pub fn sharing_mut(&mut self) -> Option<&mut Sharing> {
         match &mut self.owner {
             Owner::Shared(sharing) => Some(sharing),
-            Owner::Session(_) | Owner::Pool(_) | Owner::Queue(_) => None,
+            _ => None,
         }
     }
 

@@ -106,6 +106,8 @@ impl Worker {
                 shared_pool.is_some_and(|shared_pool| shared_pool.nodelay)
             }
             Owner::Queue(_) => HttpBlock::current().is_none_or(HttpBlock::tcp_nodelay),
+            #[cfg(feature = "groups")]
+            Owner::Probe(_) => true,
             Owner::Session(_) | Owner::Pool(_) => {
                 request.is_some_and(|request| request.tcp_nodelay())
             }
@@ -128,6 +130,10 @@ impl Worker {
     pub fn fail_connecting(&mut self, key: ConnectionKey, error: Error) {
         if self.queue_with(key).is_some() {
             return self.fail_queue_opening(key, &error);
+        }
+        #[cfg(feature = "groups")]
+        if self.is_probe(key) {
+            return self.fail_probe_with(key, &error);
         }
         let Some(shared_pool) = self.shared_pool_with(key) else {
             return self.fail_private(key, &error, true);
@@ -168,6 +174,8 @@ impl Worker {
             Phase::Connecting(None) | Phase::Established => match connection.owner {
                 Owner::Shared(_) => self.after_shared_connect(key),
                 Owner::Queue(queue) => self.after_queue_connect(queue, key),
+                #[cfg(feature = "groups")]
+                Owner::Probe(_) => self.after_probe_connect(key),
                 Owner::Session(_) | Owner::Pool(_) => {
                     self.finish_connect(key, Outcome::Connected);
                 }

@@ -104,6 +104,12 @@ impl Worker {
         }
         match &connection.owner {
             Owner::Pool(_) | Owner::Queue(_) => {}
+            #[cfg(feature = "groups")]
+            Owner::Probe(_) => match connection.nginx.is_closing() {
+                // worker_shutdown_timeout
+                true => self.fail(key, Error::Closed),
+                false => self.read(key),
+            },
             Owner::Session(_) => {
                 if connection.nginx.is_aborting() {
                     // worker_shutdown_timeout
@@ -189,6 +195,8 @@ impl Worker {
                 }
                 Owner::Shared(_) => self.after_replies(key, before),
                 Owner::Queue(_) => self.after_queue_replies(key),
+                #[cfg(feature = "groups")]
+                Owner::Probe(_) => self.after_probe_bytes(key),
                 Owner::Pool(_) => {}
             }
             return self.is_read(key);

@@ -2,6 +2,8 @@
 
 pub mod connection;
 pub mod killed;
+#[cfg(feature = "groups")]
+pub mod probe;
 pub mod queue;
 pub mod session;
 pub mod shared;

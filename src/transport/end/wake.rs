@@ -103,7 +103,7 @@ impl Worker {
             || connection.tls.is_some()
             || connection
                 .private()
-                .is_some_and(|private| private.unanswered)
+                .is_some_and(|private| private.unanswered || private.leaving)
             || !connection.pipeline.is_quiet()
         {
             return false;

@@ -3,6 +3,8 @@
 pub mod batch;
 pub mod connection;
 pub mod private;
+#[cfg(feature = "groups")]
+pub mod probe;
 pub mod queue;
 pub mod rescue;
 pub mod room;

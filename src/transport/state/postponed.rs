@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use crate::nginx::Posted;
 use crate::transport::error::Error;
+#[cfg(feature = "groups")]
+use crate::transport::ids::ProbeKey;
 use crate::transport::ids::{ConnectionKey, PoolKey, QueueKey, SessionKey, SharedPoolKey};
 
 /// What will open a connection.
@@ -16,6 +18,9 @@ pub enum Postponed {
     Room(SharedPoolKey),
     /// A background queue in which something waits.
     Queue(QueueKey),
+    /// A question that the worker asks by itself.
+    #[cfg(feature = "groups")]
+    Probe(ProbeKey),
     /// A shared connection that failed, and why. Its commands may need another.
     Failed(ConnectionKey, Error),
 }

@@ -5,6 +5,8 @@ pub mod assignments;
 pub mod cell;
 pub mod lifecycle;
 pub mod pipelines;
+#[cfg(feature = "groups")]
+pub mod polls;
 pub mod pools;
 pub mod queues;
 pub mod sessions;

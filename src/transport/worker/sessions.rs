@@ -101,8 +101,9 @@ impl Worker {
                 let session = self.sessions.get(private.session);
                 session.is_some_and(|session| session.reads().is_some())
             }
-            Some(Owner::Shared(_) | Owner::Queue(_)) => true,
             Some(Owner::Pool(_)) | None => false,
+            // shared ones, and those that no session has
+            Some(_) => true,
         }
     }
 
