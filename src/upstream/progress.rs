@@ -94,6 +94,12 @@ impl Progress {
         };
     }
 
+    /// Whether some of what there was to send could not be sent yet. If not, [`Self::write`] has
+    /// nothing to note when all is sent.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.now
+    }
+
     /// Since when the time of an operation runs.
     pub fn since(&self, at: &Position) -> usize {
         let waited = *at.numbers.end() >= self.blocked.from && !at.accounted;

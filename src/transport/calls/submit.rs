@@ -73,25 +73,23 @@ impl Worker {
         }
         let work = Work::of(commands)?;
         let slot = work.slot();
-        let mut assignment = Assignment::new(connection_key, nginx::now());
-        let op_key = self.begin(key, slot, work, Stage::New)?;
+        let stage = Stage::Assigned(Assignment::new(connection_key, nginx::now()));
+        let op_key = self.begin(key, slot, work, stage)?;
         let submitted = match self.connections.get_mut(connection_key) {
             Some(connection) => connection.submit(op_key, commands),
             None => Err(Error::Closed.into()),
         };
-        let value = match submitted {
-            Ok((numbers, value)) => {
-                (assignment.first, assignment.last) = numbers;
-                value
-            }
+        let (numbers, value) = match submitted {
+            Ok(submitted) => submitted,
             Err(rejected) => {
                 self.take_back(key, slot);
                 return Err(rejected);
             }
         };
         fault::point();
-        if let Some(op) = self.ops.get_mut(op_key) {
-            op.stage = Stage::Assigned(assignment);
+        let op = self.ops.get_mut(op_key);
+        if let Some(Stage::Assigned(assignment)) = op.map(|op| &mut op.stage) {
+            (assignment.first, assignment.last) = numbers;
         }
         Ok(self.start(key, connection_key, slot, value)?)
     }
@@ -162,7 +160,9 @@ impl Worker {
     /// connection must be open. What is returned is an error line that the server has sent; then
     /// the connection is closed.
     pub fn check_in_step(&mut self, key: ConnectionKey) -> Result<Option<Vec<u8>>, Error> {
-        let connection = self.connections.get_mut(key).ok_or(Error::Closed)?;
+        let Some(connection) = self.connections.get_mut(key) else {
+            return Err(Error::Closed);
+        };
         if connection.private().is_some_and(|private| private.quitting) {
             return Err(Error::Closed);
         }

@@ -93,7 +93,7 @@ impl Worker {
         };
         let (outcome, semaphore) = call.into_outcome();
         self.semaphores.give(semaphore);
-        let outcome = outcome.unwrap_or(Outcome::Failed(Error::Closed));
+        let outcome = outcome.unwrap_or_else(|| Outcome::Failed(Error::Closed));
         if outcome.is_large() && !self.to_flush.is_empty() {
             // what others have asked for is not to wait for the making of it
             self.on_turn_end();

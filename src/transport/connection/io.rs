@@ -70,7 +70,7 @@ impl Connection {
                 Err(error) => break Err(error),
             }
         };
-        if wrote {
+        if wrote && (self.progress.is_blocked() || !self.pipeline.unsent().is_empty()) {
             self.note_written();
         }
         result

@@ -4,7 +4,7 @@ use crate::protocol::Reply;
 use crate::transport::connection::io::READ_AT_ONCE;
 use crate::transport::connection::{Connection, Owner};
 use crate::transport::error::Error;
-use crate::transport::ids::{ConnectionKey, OpKey};
+use crate::transport::ids::{ConnectionKey, OpKey, SessionKey};
 use crate::transport::state::op::{Work, take_data};
 use crate::transport::state::outcome::Outcome;
 use crate::transport::worker::Worker;
@@ -16,28 +16,28 @@ impl Worker {
     #[inline(always)]
     pub fn read_if_due(&mut self, key: ConnectionKey) {
         let connection = self.connections.get(key);
-        if !connection.is_some_and(Connection::is_established) || !self.is_read(key) {
+        let Some(connection) = connection.filter(|connection| connection.is_established()) else {
             return;
+        };
+        let received = connection.has_received();
+        if self.is_read(key) && !(received && !self.deliver(key)) {
+            self.read_while(key, true);
         }
-        if self
-            .connections
-            .get(key)
-            .is_some_and(Connection::has_received)
-        {
-            self.deliver(key);
-            if !self.is_read(key) {
-                return;
-            }
-        }
-        self.read(key);
     }
 
     /// Receives what there is for those who wait for it. What else there is, an end of the stream
     /// included, is the next operation's.
     #[inline(always)]
     pub fn read(&mut self, key: ConnectionKey) {
+        let is_read = self.is_read(key);
+        self.read_while(key, is_read);
+    }
+
+    /// As [`Self::read`]; `is_read` says whether somebody waits.
+    #[inline(always)]
+    pub fn read_while(&mut self, key: ConnectionKey, mut is_read: bool) {
         let mut read = 0;
-        while read < READ_AT_ONCE && self.is_read(key) {
+        while read < READ_AT_ONCE && is_read {
             let Some(connection) = self.connections.get_mut(key) else {
                 return;
             };
@@ -49,7 +49,7 @@ impl Worker {
                 Some(Ok(n @ 1..)) => {
                     read += n;
                     connection.progress.receive(nginx::now());
-                    self.deliver(key);
+                    is_read = self.deliver(key);
                 }
                 Some(Ok(0)) => match self.finish_read_all(key) {
                     true => break,
@@ -110,11 +110,9 @@ impl Worker {
                     self.fail(key, Error::Closed);
                 } else if timed_out {
                     // the timer is one of its time in the pool
-                } else if self.is_read(key) {
+                } else {
+                    // if nobody reads now, the event stays noted as ready
                     self.read(key);
-                } else if let Some(connection) = self.connections.get_mut(key) {
-                    // nobody reads now; the event stays noted as ready
-                    let _ = connection.nginx.arm_read();
                 }
             }
             Owner::Shared(_) => {
@@ -164,38 +162,38 @@ impl Worker {
 
     // ---- replies to those who wait for them
 
-    /// Hands received bytes to whom they belong.
+    /// Hands received bytes to whom they belong. Whether somebody waits for more.
     #[inline(always)]
-    pub fn deliver(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        let before = connection.pipeline.in_flight();
+    pub fn deliver(&mut self, key: ConnectionKey) -> bool {
+        let mut before = None;
         while let Some(connection) = self.connections.get_mut(key) {
             if connection.has_unasked() {
                 // the next command was not sent, and can be on another connection
                 let error = connection.unasked();
-                return self.fail(key, error);
+                self.fail(key, error);
+                return false;
             }
+            let before = *before.get_or_insert_with(|| connection.pipeline.in_flight());
             let number = connection.pipeline.oldest();
-            let Some((op, reply)) = connection.pipeline.next_reply() else {
-                break;
-            };
-            fault::point();
-            connection.note_words(number, &reply);
-            let broken = connection.pipeline.is_broken();
-            self.answer(op, reply, broken);
+            if let Some((op, reply)) = connection.pipeline.next_reply() {
+                fault::point();
+                connection.note_words(number, &reply);
+                let broken = connection.pipeline.is_broken();
+                self.answer(op, reply, broken);
+                continue;
+            }
+            match &connection.owner {
+                Owner::Session(private) => {
+                    let session = private.session;
+                    return self.deliver_raw(key, session);
+                }
+                Owner::Shared(_) => self.after_replies(key, before),
+                Owner::Queue(_) => self.after_queue_replies(key),
+                Owner::Pool(_) => {}
+            }
+            return self.is_read(key);
         }
-        match self
-            .connections
-            .get(key)
-            .map(|connection| &connection.owner)
-        {
-            Some(Owner::Session(_)) => self.deliver_raw(key),
-            Some(Owner::Shared(_)) => self.after_replies(key, before),
-            Some(Owner::Queue(_)) => self.after_queue_replies(key),
-            Some(Owner::Pool(_)) | None => {}
-        }
+        false
     }
 
     /// An operation gets a reply. `broken`: the connection is out of step now.
@@ -224,27 +222,28 @@ impl Worker {
         }
     }
 
-    /// Hands received bytes to a raw receive on a private connection, if one waits for them.
+    /// Hands received bytes to a raw receive on a session's connection, if one waits for them.
+    /// Whether a call of it waits for more.
     #[inline(always)]
-    pub fn deliver_raw(&mut self, key: ConnectionKey) {
+    pub fn deliver_raw(&mut self, key: ConnectionKey, session: SessionKey) -> bool {
         let Some(connection) = self.connections.get_mut(key) else {
-            return;
+            return false;
         };
         if connection.pipeline.is_broken() {
-            return self.fail(key, Error::Closed);
+            self.fail(key, Error::Closed);
+            return false;
         }
-        let session = connection.session().and_then(|key| self.sessions.get(key));
+        let session = self.sessions.get(session);
         let Some(op_key) = session.and_then(|session| session.reads()) else {
-            return;
+            return false;
         };
-        let Some(op) = self.ops.get_mut(op_key) else {
-            return;
-        };
-        if let Work::Receive(reader) = &mut op.work
+        if let Some(op) = self.ops.get_mut(op_key)
+            && let Work::Receive(reader) = &mut op.work
             && connection.pipeline.in_flight() == 0
         {
             if !reader.make_room(connection.pipeline.buffered().len()) {
-                return self.fail(key, Error::NoMemory);
+                self.fail(key, Error::NoMemory);
+                return false;
             }
             let (taken, complete) = reader.feed(connection.pipeline.buffered());
             connection.pipeline.consume(taken);
@@ -254,8 +253,10 @@ impl Worker {
                 }
                 let data = take_data(reader);
                 self.complete(op_key, Outcome::Received(data));
+                return self.is_read(key);
             }
         }
+        true
     }
 
     /// Replies have come on a shared connection, which had so many exchanges in flight `before`.

@@ -29,8 +29,12 @@ impl Worker {
         if self.ops.try_reserve(1).is_err() {
             return Err(Error::NoMemory);
         }
-        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
-        let semaphore = self.semaphores.take().ok_or(Error::NoMemory)?;
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Err(Error::Closed);
+        };
+        let Some(semaphore) = self.semaphores.take() else {
+            return Err(Error::NoMemory);
+        };
         let op = self.ops.insert(Op {
             waiters: Waiters::One(key, slot),
             work,
@@ -114,12 +118,15 @@ impl Worker {
     /// Whether the operation of a call is over already; then its result.
     #[inline(always)]
     pub fn begun(&mut self, key: SessionKey, slot: Slot) -> Result<Begun, Error> {
-        let session = self.sessions.get_mut(key).ok_or(Error::Closed)?;
-        let call = session.call(slot).ok_or(Error::Closed)?;
-        if call.pending().is_some() {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Err(Error::Closed);
+        };
+        if session.call(slot).and_then(Call::pending).is_some() {
             return Ok(Begun::Waiting);
         }
-        let call = session.take_call(slot).ok_or(Error::Closed)?;
+        let Some(call) = session.take_call(slot) else {
+            return Err(Error::Closed);
+        };
         let (outcome, semaphore) = call.into_outcome();
         self.semaphores.give(semaphore);
         match outcome {
