@@ -179,12 +179,15 @@ mod tests {
     #[test]
     fn sending_in_parts_counts_for_those_that_had_to_wait() {
         let mut progress = Progress::default();
+        assert!(!progress.is_blocked());
         progress.write(false, 0, || 3, 1200);
+        assert!(progress.is_blocked());
         // nothing of it was sent, whatever the others did
         assert_eq!(progress.since(&at(4..=4)), 1000);
         assert_eq!(progress.since(&sent(3..=4)), 1200);
         assert_eq!(progress.since(&sent(2..=2)), 1000);
         progress.write(true, 0, || 9, 1300);
+        assert!(!progress.is_blocked());
         assert_eq!(progress.since(&sent(4..=4)), 1300);
         let accounted = Position {
             accounted: true,
