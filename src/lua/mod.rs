@@ -12,6 +12,7 @@
 //! | `php`, `zlib` | the codec "php" |
 //! | `pipeline` | open pipelines |
 //! | `queue` | the Lua module `resty.memcached.queue` |
+//! | `queue_group` | its writes to servers used as one |
 //! | `group` | servers used as one |
 //! | `group_connect` | connecting to them |
 //! | `group_all` | commands for all of them |
@@ -47,6 +48,8 @@ mod meta;
 mod php;
 mod pipeline;
 mod queue;
+#[cfg(feature = "groups")]
+mod queue_group;
 mod raw;
 mod results;
 mod stack;

@@ -28,6 +28,12 @@ impl HttpBlock {
         Confs::of_block(&self.0).get(module)
     }
 
+    /// What modules have once in the configuration.
+    #[cfg(feature = "groups")]
+    pub(super) fn mains(self) -> Confs {
+        Confs::mains(self.0.main_conf)
+    }
+
     /// `tcp_nodelay`, which is on by default.
     pub fn tcp_nodelay(self) -> bool {
         self.conf(&ngx_http_core_module)

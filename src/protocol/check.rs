@@ -293,6 +293,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_command_is_checked_without_being_written() {
+        let touch = |exptime: &'static [u8]| {
+            let escape = true;
+            let key = Key {
+                bytes: b"k",
+                escape,
+            };
+            let exptime = Some(exptime);
+            Command::Touch { key, exptime }.check()
+        };
+        assert_eq!(touch(b"10"), Ok(()));
+        let refused = touch(b"x").unwrap_err();
+        assert_eq!(refused.answer, Answer::BadExptime);
+        assert!(refused.why.starts_with("touch: "));
+    }
+
+    #[test]
     fn values_that_memcached_cannot_count_are_refused() {
         let check = Check { word: "set" };
         assert_eq!(check.value_len(2_147_483_645), Ok(()));

@@ -4,7 +4,8 @@ use std::cell::{Cell, RefCell};
 
 use super::current::Current;
 use super::{Servers, UpstreamError};
-use crate::nginx::Request;
+use crate::group::{Failure, Peer};
+use crate::nginx::{Request, Upstream};
 
 /// The groups, each with its number, and the next number. A number is never used again.
 struct Known(RefCell<Vec<(u32, Current)>>, Cell<u32>);
@@ -71,8 +72,14 @@ pub fn known_number(request: Request, name: &[u8]) -> Option<u32> {
 ///
 /// As for [`with_group`].
 pub fn number_of(request: Request, servers: Servers) -> Result<Option<u32>, UpstreamError> {
-    let known = request.is_of_cycle().then(|| KNOWN.0.try_borrow_mut().ok());
-    let Some(mut known) = known.flatten() else {
+    match request.is_of_cycle() {
+        true => number_in_cycle(servers),
+        false => Current::new(servers).map(|_| None),
+    }
+}
+
+fn number_in_cycle(servers: Servers) -> Result<Option<u32>, UpstreamError> {
+    let Ok(mut known) = KNOWN.0.try_borrow_mut() else {
         return Current::new(servers).map(|_| None);
     };
     if let Some((number, _)) = known.iter().find(|(_, group)| group.servers() == servers) {
@@ -102,4 +109,30 @@ fn with_servers<R>(
         return Ok(f(group));
     }
     Ok(f(&mut Current::new(servers)?))
+}
+
+/// Counts a failure of a server of the current cycle's block, for what belongs to no request.
+/// `None`: it is not there.
+pub fn count_failure(upstream: &[u8], server: &[u8]) -> Option<Failure> {
+    with_server(upstream, server, |servers, peer| servers.peers().fail(peer))
+}
+
+/// As [`count_failure`], for a success. Whether the server was disabled and is used again.
+pub fn count_success(upstream: &[u8], server: &[u8]) -> Option<bool> {
+    with_server(upstream, server, |servers, peer| {
+        servers.peers().succeed(peer)
+    })
+}
+
+fn with_server<R>(
+    upstream: &[u8],
+    server: &[u8],
+    f: impl FnOnce(Servers, &Peer) -> R,
+) -> Option<R> {
+    let servers = Servers::of(Upstream::of_cycle(upstream)?).ok()?;
+    let number = number_in_cycle(servers).ok()??;
+    let known = KNOWN.0.try_borrow().ok()?;
+    let (_, group) = known.iter().find(|(of, _)| *of == number)?;
+    let peer = group.group().peers().iter().find(|peer| *peer.name == *server)?;
+    Some(f(servers, peer))
 }

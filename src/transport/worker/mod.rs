@@ -6,6 +6,8 @@ pub mod cell;
 pub mod lifecycle;
 pub mod pipelines;
 pub mod pools;
+#[cfg(feature = "groups")]
+pub mod queue_upstreams;
 pub mod queues;
 pub mod sessions;
 pub mod shared_pools;
