@@ -5,19 +5,39 @@ use std::ffi::c_int;
 
 use super::group;
 use super::stack::Stack;
-use crate::conf::{Queueing, with_group};
-use crate::nginx::seconds;
+use crate::conf::{LocConf, Queueing, Servers, UpstreamError, with_group, with_servers};
+use crate::nginx::{Request, seconds};
 use crate::protocol::{Command, Key};
 use crate::transport::{self, NotQueued};
 
 /// `group_for(host, port?)`: the name of the block that these mean; nothing if they mean a server;
 /// or `nil, err`. False where nobody knows yet: the configuration is being read.
 pub fn group_for(stack: Stack) -> c_int {
-    if stack.running_request().is_some() {
-        return group::name_for(stack);
+    let Some(request) = stack.running_request() else {
+        stack.push_boolean(false);
+        return 1;
+    };
+    match meant(stack, request) {
+        Ok(None) => 0,
+        Ok(Some(servers)) => {
+            stack.push_bytes(servers.name());
+            1
+        }
+        Err(error) => stack.failure(1, error),
     }
-    stack.push_boolean(false);
-    1
+}
+
+fn meant(stack: Stack, request: Request) -> Result<Option<Servers>, UpstreamError> {
+    let host = stack.required_text(1, "host");
+    let found = match stack.is_none_or_nil(2) {
+        true => Servers::named(request, host)?,
+        false => u16::try_from(stack.integer(2))
+            .ok()
+            .and_then(|port| LocConf::of(request).upstream_for(host, port)),
+    };
+    found
+        .map(|servers| with_servers(request, servers, |_| servers))
+        .transpose()
 }
 
 /// Has the queue of the key's server take a write. The name of the block is the first argument.

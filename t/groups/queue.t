@@ -8,6 +8,7 @@ use Test::More;
 use Time::HiRes qw( sleep );
 use GroupsModule;
 use TestEnv memcached => 0;
+use GroupServers;
 use LiveNginx;
 
 # Background queues to servers used as one: each write goes to its key's server.
@@ -19,10 +20,7 @@ my $dead = TestEnv::free_port();
 my $silent = IO::Socket::INET->new( Listen => 50, LocalAddr => '127.0.0.1', LocalPort => 0 ) or die "listen: $!";
 my $mute   = $silent->sockport;
 
-sub servers {
-    my ( $rest, @list ) = @_;
-    return join ' ', map {"server 127.0.0.1:$_ $rest;"} @list;
-}
+sub servers { return GroupServers::lines(@_) }
 
 my $http = qq{
     upstream three  { zone three 64k; hash \$lua_memcached_key consistent; @{[ servers( 'max_fails=0', @ports ) ]} }
@@ -40,28 +38,17 @@ my $http = qq{
     lua_memcached_upstream cache.test:11211 spare;
     lua_memcached_queue timeout=300ms;
     lua_socket_log_errors off;
-    init_by_lua_block {
-        @{[ TestEnv::lua_kit() ]}
+    @{[ GroupServers::init(qq{
         queue = require "resty.memcached.queue"
         ports, spare, dead, mute, late = { @{[ join ', ', @ports ]} }, $spare, $dead, $mute, $late
         early, nowhere = assert(queue.new("three", { timeout = 1000 })), assert(queue.new("nowhere"))
         unfit, mapped = assert(queue.new("rr")), assert(queue.new("cache.test", 11211))
-        function object(name, port)
-            local m = require "resty.memcached":new()
-            m:set_timeouts(1000, 1000, 1000)
-            assert(m:connect(name, port))
-            return m
-        end
-        -- A key of the server on this port, with this beginning.
-        function key_of(name, port, beginning)
-            local m = object(name)
-            for i = 1, 10000 do
-                local key = (beginning or "key") .. i
-                if m:server_of(key) == "127.0.0.1:" .. port then return key end
-            end
-        end
+        function key_for(name, port) return key_of(object(name), port) end
         function at(port, key)
-            return (object("127.0.0.1", port):get(key))
+            local m = require "resty.memcached":new()
+            m:set_timeout(1000)
+            assert(m:connect("127.0.0.1", port))
+            return (m:get(key))
         end
         function drained(q)
             return kit.eventually(function() return q:pending() == 0 end, 30)
@@ -71,22 +58,10 @@ my $http = qq{
             return ("taken %d done %d unmet %d refused %d lost %d dropped %d full %d"):format(
                 c.taken, c.done, c.unmet, c.refused, c.lost, c.dropped, c.full)
         end
-        function say(...)
-            local texts = {}
-            for i = 1, select("#", ...) do texts[i] = tostring((select(i, ...))) end
-            ngx.print(table.concat(texts, " "))
-        end
-    }
+    }) ]}
     init_worker_by_lua_block { assert(early:set("init_worker", "init_worker")) }
 };
-my $server = q{
-    location = /lua {
-        content_by_lua_block {
-            local f = assert(loadstring(ngx.unescape_uri(ngx.var.arg_code)))
-            local ok, err = pcall(f)
-            if not ok then ngx.print("raised ", err) end
-        }
-    }
+my $server = GroupServers::location() . q{
     location = /phases {
         set_by_lua_block $set { assert(early:set("set", "set")) return "" }
         rewrite_by_lua_block { assert(early:set("rewrite", "rewrite")) }
@@ -118,17 +93,8 @@ $http .= q{
 };
 my $nginx = LiveNginx->start( http => $http, server => $server );
 
-sub lua {
-    my ($code) = @_;
-    $code =~ s/\s+/ /g;
-    $code =~ s/([^A-Za-z0-9])/sprintf '%%%02X', ord $1/ge;
-    return $nginx->get("/lua?code=$code");
-}
-
-sub log_count {
-    my ($pattern) = @_;
-    return scalar grep {/$pattern/} split /\n/, $nginx->log;
-}
+sub lua       { return GroupServers::lua( $nginx, @_ ) }
+sub log_count { return GroupServers::logged( $nginx, @_ ) }
 
 subtest 'names' => sub {
     is( lua(q{ say(early:set("k", 1)) }), 1, 'a name that is given before there is a block' );
@@ -199,7 +165,7 @@ subtest 'all phases' => sub {
 
 subtest 'a server that is not there: next' => sub {
     is( lua(q{
-        local q, key = assert(queue.new("moves")), key_of("moves", dead)
+        local q, key = assert(queue.new("moves")), key_for("moves", dead)
         assert(q:set(key, "waits"))
         local ok = kit.eventually(function() return object("moves"):server_of(key) ~= "127.0.0.1:" .. dead end, 30)
         assert(q:set(key, "moved"))
@@ -211,19 +177,19 @@ subtest 'a server that is not there: next' => sub {
 
 subtest 'off' => sub {
     is( lua(q{
-        local q, key = assert(queue.new("off")), key_of("off", dead)
+        local q, key = assert(queue.new("off")), key_for("off", dead)
         assert(q:set(key, "waits"))
         drained(q)
-        say(q:set(key, 1)) say("", q:set(key_of("off", ports[1]), 1)) say("", told(q))
+        say(q:set(key, 1)) say("", q:set(key_for("off", ports[1]), 1)) say("", told(q))
     }), 'nil no live upstreams 1 taken 2 done 0 unmet 0 refused 0 lost 0 dropped 1 full 0', 'its keys are refused, others are not' );
 };
 
 subtest 'backup' => sub {
     like( lua(q{
-        local q, key = assert(queue.new("gutter")), key_of("gutter", dead)
+        local q, key = assert(queue.new("gutter")), key_for("gutter", dead)
         assert(q:set(key, "waits"))
         drained(q)
-        local s, texts = object("127.0.0.1", spare), {}
+        local s, texts = kit.connect(spare), {}
         local function look()
             drained(q)
             s.sock:send("mg " .. key .. " t" .. string.char(13, 10))
@@ -238,10 +204,10 @@ subtest 'backup' => sub {
         look()
         assert(q:set(key, "v"))
         look()
-        local other = key_of("gutter", ports[1])
+        local other = key_for("gutter", ports[1])
         assert(q:set(other, "v", 3600))
         drained(q)
-        local home = object("127.0.0.1", ports[1])
+        local home = kit.connect(ports[1])
         home.sock:send("mg " .. other .. " t" .. string.char(13, 10))
         say(table.concat(texts, ","), home.sock:receive())
     }), qr/\AHD t(?:60|59),HD t(?:60|59),HD t(?:10|9),HD t(?:60|59),EN,HD t(?:60|59),HD t(?:60|59) HD t3[56]\d\d\z/,
@@ -250,7 +216,7 @@ subtest 'backup' => sub {
 
 subtest 'a server that does not answer' => sub {
     is( lua(q{
-        local q, key = assert(queue.new("silent")), key_of("silent", mute)
+        local q, key = assert(queue.new("silent")), key_for("silent", mute)
         local homes = {}
         for i = 1, 3 do
             homes[i] = object("silent"):server_of(key) == "127.0.0.1:" .. mute
@@ -262,7 +228,7 @@ subtest 'a server that does not answer' => sub {
 };
 
 subtest 'a server goes and comes back' => sub {
-    my $key = lua(q{ say(key_of("returns", late)) });
+    my $key = lua(q{ say(key_for("returns", late)) });
     is( lua(qq{ local q = queue.new("returns") assert(q:set("$key", "home")) drained(q) say(at(late, "$key")) }), 'home', 'stored' );
     TestEnv::stop_memcached($late);
     is( lua(qq{ local q = queue.new("returns") assert(q:set("$key", "waits")) drained(q) assert(q:set("$key", "next")) drained(q) say(at(ports[1], "$key")) }),
@@ -276,7 +242,7 @@ subtest 'a server goes and comes back' => sub {
 };
 
 subtest 'an idle connection that is closed is no failure' => sub {
-    my $key = lua(q{ say(key_of("idle", late)) });
+    my $key = lua(q{ say(key_for("idle", late)) });
     is( lua(qq{ local q = queue.new("idle") assert(q:set("$key", 1)) drained(q) say(at(late, "$key")) }), 1, 'stored' );
     TestEnv::stop_memcached($late);
     TestEnv::start_memcached( port => $late );
