@@ -20,6 +20,17 @@ pub const MAX_GAT_KEYS: usize = 1800;
 /// Maximum length of a value in bytes that memcached accepts as a length.
 const MAX_VALUE_LEN: usize = i32::MAX as usize - 2;
 
+impl Command<'_> {
+    /// Whether the server would read exactly this command and reply to it.
+    ///
+    /// # Errors
+    ///
+    /// If not: it must not be sent.
+    pub fn check(&self) -> Result<(), Refused> {
+        command(self, self.word())
+    }
+}
+
 /// `Ok` if the server would read exactly this command and reply to it.
 pub(super) fn command(command: &Command<'_>, word: &'static str) -> Result<(), Refused> {
     let check = Check { word };

@@ -1,9 +1,7 @@
 //! Commands and their arguments.
 
-use super::check;
 use super::key::Key;
 use super::meta::{Meta, MetaOp};
-use super::refusal::Refused;
 
 /// Storage commands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -147,15 +145,6 @@ pub enum Command<'a> {
 }
 
 impl<'a> Command<'a> {
-    /// Whether the server would read exactly this command and reply to it.
-    ///
-    /// # Errors
-    ///
-    /// If not: it must not be sent.
-    pub fn check(&self) -> Result<(), Refused> {
-        check::command(self, self.word())
-    }
-
     /// Whether it may go over a shared connection: it does not close the connection or change its
     /// state, its reply has one grammar, and no proxy is known to close the connection in reply.
     pub fn can_share(&self) -> bool {
