@@ -193,7 +193,15 @@ for my $how ( 'private', 'shared' ) {
                 raises = "unescape" say("", pcall(r.get, r, keys))
                 raises = nil say("", found(), (r:get("k7")))
             end
-        }), '30' . ' false escape false unescape 30 7' x 3, 'a transform that raises' );
+            ngx.thread.spawn(function()
+                raises = "unescape" pcall(r.get, r, keys)
+                raises = nil
+                ngx.sleep(5)
+            end)
+            ngx.sleep(0.1)
+            say("", found())
+            ngx.exit(200)
+        }), '30' . ' false escape false unescape 30 7' x 3 . ' 30', 'a transform that raises, also in a thread that goes on' );
     };
 }
 
