@@ -33,15 +33,17 @@ my $http = qq{
     upstream silent { zone silent 64k; lua_memcached_hash modula; @{[ servers( 'max_fails=2 fail_timeout=60s', $ports[0], $mute ) ]} }
     upstream returns { zone returns 64k; lua_memcached_hash modula; @{[ servers( 'max_fails=1 fail_timeout=1s', $ports[0], $late ) ]} }
     upstream idle   { zone idle 64k; lua_memcached_hash modula; @{[ servers( 'max_fails=1 fail_timeout=60s', $ports[0], $late ) ]} }
+    upstream path   { lua_memcached_hash modula; @{[ servers( 'max_fails=1 fail_timeout=60s', $ports[0] ) ]} server unix:/nowhere/memcached.sock; }
+    upstream ends   { lua_memcached_hash modula; @{[ servers( 'max_fails=1 fail_timeout=60s', $ports[0], $mute ) ]} }
     upstream rr     { @{[ servers( '', @ports ) ]} }
     upstream spare  { server 127.0.0.1:$spare; }
     lua_memcached_upstream cache.test:11211 spare;
-    lua_memcached_queue timeout=300ms;
+    lua_memcached_queue timeout=1s;
     lua_socket_log_errors off;
     @{[ GroupServers::init(qq{
         queue = require "resty.memcached.queue"
         ports, spare, dead, mute, late = { @{[ join ', ', @ports ]} }, $spare, $dead, $mute, $late
-        early, nowhere = assert(queue.new("three", { timeout = 1000 })), assert(queue.new("nowhere"))
+        early, nowhere = assert(queue.new("three", { timeout = 10000 })), assert(queue.new("nowhere"))
         unfit, mapped = assert(queue.new("rr")), assert(queue.new("cache.test", 11211))
         function key_for(name, port) return key_of(object(name), port) end
         function at(port, key)
@@ -175,6 +177,18 @@ subtest 'a server that is not there: next' => sub {
     is( log_count(qr/\[warn\].*upstream server temporarily disabled: "127\.0\.0\.1:$dead" of "moves"/), 1, 'it is told once' );
 };
 
+subtest 'a path where nobody listens' => sub {
+    is( lua(q{
+        local q, m, key = assert(queue.new("path")), object("path"), nil
+        for i = 1, 100 do if m:server_of("k" .. i) == "unix:/nowhere/memcached.sock" then key = "k" .. i end end
+        assert(q:set(key, "waits"))
+        local ok = kit.eventually(function() return m:server_of(key) == "127.0.0.1:" .. ports[1] end, 30)
+        assert(q:set(key, "moved"))
+        drained(q)
+        say(ok, m:get(key)) say("", told(q))
+    }), 'true moved 0 taken 2 done 1 unmet 0 refused 0 lost 0 dropped 1 full 0', 'what is written then goes to the next' );
+};
+
 subtest 'off' => sub {
     is( lua(q{
         local q, key = assert(queue.new("off")), key_for("off", dead)
@@ -274,7 +288,17 @@ subtest 'reloads' => sub {
         '1 nil there is no upstream "returns"', 'a block that has changed, and one that is gone' );
 };
 
-is_deeply( [ $nginx->log_lines(qw( crit alert emerg )) ], [], 'nothing bad in the log' );
+subtest 'a worker that ends' => sub {
+    is( lua(q{ say(queue.new("ends", { timeout = 60000 }):set(key_for("ends", mute), 1)) ngx.sleep(0.2) }), 1, 'a write without a reply' );
+    my $lost = sub { log_count(qr/lua memcached queue: lost: 1 write: .*memcached: 127\.0\.0\.1:$mute$/) };
+    my ( $pid, $before ) = ( $nginx->pid, $lost->() );
+    $nginx->signal('TERM');
+    ok( $nginx->wait_for( sub { TestEnv::Child::ended($pid); !$nginx->alive($pid) } ), 'nginx ends' );
+    is( $lost->() - $before, 1, 'it is lost' );
+    is( log_count(qr/temporarily disabled.*"ends"/), 0, '... which is no failure of the server' );
+};
+
+is_deeply( [ $nginx->log_lines(qw( alert emerg )) ], [], 'nothing bad in the log' );
 undef $nginx;
 
 subtest 'servers that come and go' => sub {
