@@ -37,8 +37,8 @@ pub use mapping::SetMapping;
 #[cfg(feature = "groups")]
 pub use upstream::{
     Current, Named, Servers, SetCheck, SetDiscover, SetFailover, SetHash, UpstreamConf,
-    UpstreamError, check as check_upstreams, count_failure, count_success, known_number,
-    number_of, set_module as set_upstream_module, with_group,
+    UpstreamError, check as check_upstreams, count_failure, count_success, known_number, number_of,
+    set_module as set_upstream_module, with_group,
 };
 
 /// This module.

@@ -5,7 +5,7 @@ use std::ffi::c_int;
 
 use super::group;
 use super::stack::Stack;
-use crate::conf::{LocConf, Queueing, Servers, UpstreamError, with_group, with_servers};
+use crate::conf::{LocConf, Named, Queueing, Servers, UpstreamError, number_of, with_group};
 use crate::nginx::{Request, seconds};
 use crate::protocol::{Command, Key};
 use crate::transport::{self, NotQueued};
@@ -35,9 +35,11 @@ fn meant(stack: Stack, request: Request) -> Result<Option<Servers>, UpstreamErro
             .ok()
             .and_then(|port| LocConf::of(request).upstream_for(host, port)),
     };
-    found
-        .map(|servers| with_servers(request, servers, |_| servers))
-        .transpose()
+    if let Some(servers) = found {
+        // whether it can be used by key
+        number_of(request, servers)?;
+    }
+    Ok(found)
 }
 
 /// Has the queue of the key's server take a write. The name of the block is the first argument.
@@ -48,7 +50,7 @@ pub fn enqueue(stack: Stack, limits: Queueing, command: &Command<'_>) -> Result<
         return Err(NotQueued::NoEventLoop);
     };
     let upstream = stack.required_text(1, "upstream");
-    let chosen = with_group(request, upstream, |current| {
+    let chosen = with_group(request, Named::Name(upstream), |current| {
         let unescaped = current.group().policy().method.hashes_unescaped();
         current.choose(&group::as_hashed(key, unescaped), &[], None)
     });

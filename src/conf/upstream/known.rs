@@ -133,6 +133,10 @@ fn with_server<R>(
     let number = number_in_cycle(servers).ok()??;
     let known = KNOWN.0.try_borrow().ok()?;
     let (_, group) = known.iter().find(|(of, _)| *of == number)?;
-    let peer = group.group().peers().iter().find(|peer| *peer.name == *server)?;
+    let peer = group
+        .group()
+        .peers()
+        .iter()
+        .find(|peer| *peer.name == *server)?;
     Some(f(servers, peer))
 }

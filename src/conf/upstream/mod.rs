@@ -28,9 +28,7 @@ pub use check::Check;
 pub use current::Current;
 pub use directives::{SetCheck, SetDiscover, SetFailover, SetHash};
 pub use discover::Discover;
-pub use known::{
-    Named, count_failure, count_success, forget, known_number, number_of, with_group,
-};
+pub use known::{Named, count_failure, count_success, forget, known_number, number_of, with_group};
 pub use rules::check;
 
 /// This module.
