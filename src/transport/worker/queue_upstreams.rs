@@ -33,7 +33,9 @@ impl Worker {
             return;
         };
         if count_failure(&queue.upstream, queue.peer().as_bytes()) == Some(Failure::Disabled) {
-            tell(queue, NGX_LOG_WARN, "temporarily disabled");
+            tell(queue, NGX_LOG_WARN, |server| {
+                format!("upstream server temporarily disabled: {server}")
+            });
         }
     }
 
@@ -44,7 +46,9 @@ impl Worker {
         };
         let suspect = std::mem::take(&mut queue.suspect);
         if suspect && count_success(&queue.upstream, queue.peer().as_bytes()) == Some(true) {
-            tell(queue, NGX_LOG_INFO, "is used again");
+            tell(queue, NGX_LOG_INFO, |server| {
+                format!("upstream server {server} is used again")
+            });
         }
     }
 
@@ -61,14 +65,11 @@ impl Worker {
     }
 }
 
-fn tell(queue: &WriteQueue, level: u32, what: &str) {
-    let name = String::from_utf8_lossy(&queue.upstream);
-    let server = &*queue.peer();
-    nginx::with_peer(Log::of_cycle(), server, |log| {
-        log.write(
-            level,
-            0,
-            format_args!("upstream server {what}: \"{server}\" of \"{name}\""),
-        );
+/// `line`: what is said of a server, which is `"server" of "upstream"`.
+fn tell(queue: &WriteQueue, level: u32, line: impl FnOnce(&str) -> String) {
+    let (name, server) = (String::from_utf8_lossy(&queue.upstream), queue.peer());
+    let line = line(&format!("\"{server}\" of \"{name}\""));
+    nginx::with_peer(Log::of_cycle(), &server, |log| {
+        log.write(level, 0, format_args!("{line}"));
     });
 }
