@@ -37,8 +37,9 @@ pub use mapping::SetMapping;
 #[cfg(feature = "groups")]
 pub use upstream::{
     Current, Named, Servers, SetCheck, SetDiscover, SetFailover, SetHash, UpstreamConf,
-    UpstreamError, check as check_upstreams, forget as forget_groups, known_number, number_of,
-    set_module as set_upstream_module, when_servers_go, with_current, with_group, without_used,
+    UpstreamError, check as check_upstreams, count_failure, count_success, forget as forget_groups,
+    known_number, number_of, set_module as set_upstream_module, when_servers_go, with_current,
+    with_group, without_used,
 };
 
 /// This module.

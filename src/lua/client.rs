@@ -17,8 +17,9 @@ pub fn build(lua: &Lua) -> mlua::Result<Table> {
 }
 
 /// `attach(id, multiplex, host, port)`: whether the session, which has nothing, is attached to
-/// shared connections now. If not, `connect` has to be called.
-pub fn attach(stack: Stack) -> c_int {
+/// shared connections now. If not, `connect` has to be called. `MAPPED`: host and port may mean a
+/// group of servers, to which no session is attached.
+pub fn attach<const MAPPED: bool>(stack: Stack) -> c_int {
     let (Some(key), Some(request)) = (handle::id_argument(stack, 1), stack.running_request())
     else {
         return answer(stack, false);
@@ -27,6 +28,11 @@ pub fn attach(stack: Stack) -> c_int {
         return answer(stack, false);
     };
     let port = stack.number(4) as u16;
+    let conf = LocConf::of(request);
+    #[cfg(feature = "groups")]
+    if MAPPED && conf.has_mappings() && conf.upstream_for(host, port).is_some() {
+        return answer(stack, false);
+    }
     let peer = Peer {
         host,
         port,
@@ -35,7 +41,7 @@ pub fn attach(stack: Stack) -> c_int {
         },
         pool_size: None,
         backlog: None,
-        multiplex: multiplex(stack, LocConf::of(request), 2),
+        multiplex: multiplex(stack, conf, 2),
     };
     // elsewhere `connect` says what is wrong
     let attached = stack.is_thread(request) && transport::attach_again(key, request, &peer);

@@ -372,7 +372,7 @@ pub fn split(stack: Stack) -> c_int {
     2
 }
 
-fn as_hashed(key: Key<'_>, unescaped: bool) -> Cow<'_, [u8]> {
+pub(super) fn as_hashed(key: Key<'_>, unescaped: bool) -> Cow<'_, [u8]> {
     if unescaped || !key.escape {
         return Cow::Borrowed(key.bytes);
     }

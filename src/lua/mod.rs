@@ -12,6 +12,7 @@
 //! | `php`, `zlib` | the codec "php" |
 //! | `pipeline` | open pipelines |
 //! | `queue` | the Lua module `resty.memcached.queue` |
+//! | `queue_group` | its writes to servers used as one |
 //! | `group` | servers used as one |
 //! | `group_connect` | connecting to them |
 //! | `group_all` | commands for all of them |
@@ -47,6 +48,8 @@ mod meta;
 mod php;
 mod pipeline;
 mod queue;
+#[cfg(feature = "groups")]
+mod queue_group;
 mod raw;
 mod results;
 mod stack;
@@ -227,6 +230,7 @@ fn group_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> 
         ("group_pick", native!(group::pick)),
         ("group_choose", native!(group::choose)),
         ("group_split", native!(group::split)),
+        ("attach_server", native!(client::attach::<false>)),
         ("begin_many", native!(group::begin_many)),
         ("wait_many", native!(group::wait_many)),
         ("group_server_of", native!(group::server_of)),
@@ -261,7 +265,7 @@ fn native_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)>
             "finish_connect",
             native!(results::finish::<{ Returns::CONNECT }>),
         ),
-        ("attach", native!(client::attach)),
+        ("attach", native!(client::attach::<true>)),
         ("release", native!(client::release)),
         ("settimeout", native!(connection::settimeout)),
         ("settimeouts", native!(connection::settimeouts)),

@@ -11,11 +11,14 @@ use super::commands::VERBS;
 use super::explain;
 use super::native_table;
 use super::stack::{Stack, native};
+#[cfg(feature = "groups")]
+use super::{queue_group, set_functions};
 use crate::conf::{LocConf, Queueing};
 use crate::nginx::Msec;
+use crate::ngx_lua::{State, Table as NativeTable};
 use crate::protocol::{Arith, Command, Key};
 use crate::transport::{self, NotQueued, QueueKey};
-use crate::upstream::Bounds;
+use crate::upstream::{Bounds, Counts};
 
 const GLUE: &str = include_str!("glue/queue.lua");
 
@@ -40,11 +43,16 @@ pub fn build(lua: &Lua) -> mlua::Result<Table> {
         ("counts", native!(counts)),
         ("shown", native!(shown)),
     ];
-    let native = native_table(lua, functions, |_, _| ())?;
+    let native = native_table(lua, functions, add_group_functions)?;
     let verbs = VERBS.iter().enumerate();
     let verbs = verbs.map(|(number, (name, _))| (*name, number));
     native.set("verbs", lua.create_table_from(verbs)?)?;
     lua.load(GLUE).set_name(CHUNK_NAME).call(&native)
+}
+
+fn add_group_functions(_: State, _native: NativeTable) {
+    #[cfg(feature = "groups")]
+    set_functions(_native, [("group_for", native!(queue_group::group_for))]);
 }
 
 /// `is_running()`: whether this process handles events.
@@ -115,7 +123,18 @@ fn enqueue(stack: Stack, command: &Command<'_>) -> c_int {
         },
         timeout: limit(4) as Msec,
     };
-    match transport::enqueue(QueueKey(limit(1)), limits, command) {
+    #[cfg(feature = "groups")]
+    if !stack.is_number(1) {
+        return answer(stack, queue_group::enqueue(stack, limits, command));
+    }
+    answer(
+        stack,
+        transport::enqueue(QueueKey(limit(1)), limits, command),
+    )
+}
+
+fn answer(stack: Stack, taken: Result<(), NotQueued>) -> c_int {
+    match taken {
         Ok(()) => {
             stack.push_integer(1);
             1
@@ -194,10 +213,18 @@ fn arith<const INCR: bool>(stack: Stack) -> c_int {
     )
 }
 
+/// Of a queue, by its number, or of all queues to the servers of a block, by its name.
+fn counted(stack: Stack) -> (usize, usize, Counts) {
+    #[cfg(feature = "groups")]
+    if !stack.is_number(1) {
+        return transport::upstream_counts(stack.required_text(1, "upstream"));
+    }
+    transport::queue_counts(QueueKey(stack.number(1) as usize)).unwrap_or_default()
+}
+
 /// `pending(number)`: how many writes wait, and their bytes.
 fn pending(stack: Stack) -> c_int {
-    let counts = transport::queue_counts(QueueKey(stack.number(1) as usize));
-    let (writes, bytes, _) = counts.unwrap_or_default();
+    let (writes, bytes, _) = counted(stack);
     stack.push_number(writes as f64);
     stack.push_number(bytes as f64);
     2
@@ -205,8 +232,7 @@ fn pending(stack: Stack) -> c_int {
 
 /// `counts(number)`: taken, done, unmet, refused, lost, dropped, full.
 fn counts(stack: Stack) -> c_int {
-    let counts = transport::queue_counts(QueueKey(stack.number(1) as usize));
-    let (_, _, counts) = counts.unwrap_or_default();
+    let (_, _, counts) = counted(stack);
     let answers = counts.answers;
     let all = [
         counts.taken,

@@ -20,6 +20,17 @@ pub const MAX_GAT_KEYS: usize = 1800;
 /// Maximum length of a value in bytes that memcached accepts as a length.
 const MAX_VALUE_LEN: usize = i32::MAX as usize - 2;
 
+impl Command<'_> {
+    /// Whether the server would read exactly this command and reply to it.
+    ///
+    /// # Errors
+    ///
+    /// If not: it must not be sent.
+    pub fn check(&self) -> Result<(), Refused> {
+        command(self, self.word())
+    }
+}
+
 /// `Ok` if the server would read exactly this command and reply to it.
 pub(super) fn command(command: &Command<'_>, word: &'static str) -> Result<(), Refused> {
     let check = Check { word };
@@ -291,6 +302,23 @@ fn splits(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_is_checked_without_being_written() {
+        let touch = |exptime: &'static [u8]| {
+            let escape = true;
+            let key = Key {
+                bytes: b"k",
+                escape,
+            };
+            let exptime = Some(exptime);
+            Command::Touch { key, exptime }.check()
+        };
+        assert_eq!(touch(b"10"), Ok(()));
+        let refused = touch(b"x").unwrap_err();
+        assert_eq!(refused.answer, Answer::BadExptime);
+        assert!(refused.why.starts_with("touch: "));
+    }
 
     #[test]
     fn values_that_memcached_cannot_count_are_refused() {

@@ -3,6 +3,7 @@
 //!
 //! | floor | subject |
 //! |---|---|
+//! | `background` | what Lua calls of background queues |
 //! | `events` | nginx's handlers: where events come in |
 //! | `calls` | what Lua calls |
 //! | `drive` | bytes out and in, timeouts, names that are looked up again |
@@ -20,6 +21,7 @@
 //! Nothing here runs Lua. A coroutine that waits is woken through its semaphore, after the event
 //! handler has returned.
 
+mod background;
 mod calls;
 mod connection;
 mod drive;
@@ -35,6 +37,9 @@ mod state;
 mod wait;
 mod worker;
 
+pub use background::{enqueue, find_queue, is_running, queue_counts};
+#[cfg(feature = "groups")]
+pub use background::{enqueue_for, upstream_counts};
 #[cfg(ngx_feature = "http_ssl")]
 pub use connection::tls::Certificate;
 pub use connection::tls::Handshake;
@@ -55,10 +60,8 @@ use nginx_sys::SSL_SESSION;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::conf::Queueing;
-use crate::nginx::{self, Msec, Request};
+use crate::nginx::{Msec, Request};
 use crate::protocol::{Command, RawRead, Reply, Server};
-use crate::upstream::Counts;
 use calls::room;
 #[cfg(ngx_feature = "http_ssl")]
 use connection::tls::TlsSession;
@@ -272,39 +275,6 @@ pub fn submit_question(
     call(key, Slot::Reader, caller, |worker| {
         worker.submit(key, request, commands)
     })
-}
-
-/// Whether the process handles events, or will in a moment: `init_worker_by_lua*` comes before
-/// [`start`].
-pub fn is_running() -> bool {
-    let running = nginx::has_events() && !ENDED.load(Ordering::Relaxed);
-    if running {
-        connection::handlers::install(events::all());
-    }
-    running
-}
-
-/// The background queue to a server, see [`Worker::find_queue`].
-pub fn find_queue(host: &[u8], port: u16) -> Result<QueueKey, NotQueued> {
-    match is_running() {
-        true => with(|worker| worker.find_queue(host, port)),
-        false => Err(NotQueued::NoEventLoop),
-    }
-}
-
-/// Has a background queue take a write, see [`Worker::queue_write`].
-pub fn enqueue(key: QueueKey, limits: Queueing, command: &Command<'_>) -> Result<(), NotQueued> {
-    match is_running() {
-        true => with(|worker| worker.queue_write(key, limits, command)),
-        false => Err(NotQueued::NoEventLoop),
-    }
-}
-
-/// See [`Worker::queue_counts`].
-pub fn queue_counts(key: QueueKey) -> Option<(usize, usize, Counts)> {
-    let mut counts = None;
-    with_existing(|worker| counts = worker.queue_counts(key));
-    counts
 }
 
 /// Sends commands as [`submit`] does, but the coroutine goes on; [`wait`] is for later. Their time

@@ -5,6 +5,7 @@
 //! milliseconds of a monotonic clock.
 
 use std::collections::VecDeque;
+use std::ops::AddAssign;
 
 use super::queue::Bounds;
 
@@ -51,6 +52,19 @@ pub struct Counts {
     pub dropped: u64,
     /// The queue was full, and has not taken them.
     pub full: u64,
+}
+
+/// Those of several queues.
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.taken += other.taken;
+        self.answers.done += other.answers.done;
+        self.answers.unmet += other.answers.unmet;
+        self.answers.refused += other.answers.refused;
+        self.lost += other.lost;
+        self.dropped += other.dropped;
+        self.full += other.full;
+    }
 }
 
 impl Writes {
@@ -160,6 +174,35 @@ mod tests {
         operations: 3,
         size: 100,
     };
+
+    #[test]
+    fn counts_of_several_queues() {
+        let counts = |n| Counts {
+            taken: n,
+            answers: Answers {
+                done: n + 1,
+                unmet: n + 2,
+                refused: n + 3,
+            },
+            lost: n + 4,
+            dropped: n + 5,
+            full: n + 6,
+        };
+        let mut sum = counts(10);
+        sum += counts(100);
+        let expected = Counts {
+            taken: 110,
+            answers: Answers {
+                done: 112,
+                unmet: 114,
+                refused: 116,
+            },
+            lost: 118,
+            dropped: 120,
+            full: 122,
+        };
+        assert_eq!(sum, expected);
+    }
 
     #[test]
     fn it_is_full_by_operations_and_by_bytes() {

@@ -81,6 +81,10 @@ sub start_servers {
             args => TestCerts::memcached_args( 'good', 'ssl_verify_mode=2', "ssl_ca_cert=$dir/ca.pem" ) );
         push @{ $self->{memcached} }, @port{ 11212, 11213 };
     }
+    # those of an upstream block
+    for my $port ( grep { !$port{$_} } $self->{text} =~ /\bserver 127\.0\.0\.1:(\d+)\b/g ) {
+        push @{ $self->{memcached} }, $port{$port} = TestEnv::start_memcached();
+    }
     $self->{port} = \%port;
     return;
 }

@@ -4,7 +4,7 @@
 # * README.md has at most 350 lines, and leads to every page of docs/.
 # * Links between pages, and the headings they name, are there; so are scripts, their options, suites
 #   and configurations that pages name.
-# * Every directive of src/module/directives.rs has a heading in docs/directives.md and a place in
+# * Every directive of src/module/directives.rs and groups.rs has a heading in docs/directives.md and a place in
 #   README.md, and pages name no other.
 # * Every method of src/lua/glue/ has a heading with a syntax in docs/ and a link in README.md, and the
 #   other way round. Pages call no method that is not there.
@@ -14,8 +14,6 @@
 #   with two words or more, and what thiserror shows. In tables, an ellipsis stands for what varies.
 #   Texts of others are in tables whose head says "from others". Patterns to look for have to be parts of
 #   such texts.
-# * What only users of a module with the feature groups see needs no page yet (%FEATURE); how much that
-#   is, the last line says.
 # * Users are told of "the pure-Lua library", never of "the reference".
 
 use strict;
@@ -39,21 +37,11 @@ my %UNSEEN = (
     'server name'                 => 'a name in other texts',
     'bare item'                   => 'a name in the Lua code',
     'the version of the server is no number' => 'then the server is asked something else',
+    'config get cluster\\r\\n'             => 'a command of ElastiCache',
+    'get AmazonElastiCache:cluster\\r\\n' => 'a command of ElastiCache',
     'STAT sizes_status'           => 'a reply of memcached',
     'STAT sizes_error'            => 'a reply of memcached',
 );
-
-# Files of what is only seen with a feature that is off by default. Directives of theirs and texts
-# need no page yet.
-my %FEATURE = (
-    groups => qr{\Asrc/(?:distribution/|group/|conf/upstream/|transport/\w+/(?:polls?|probe)\.rs|conf/mapping\.rs|nginx/upstream/|module/groups\.rs|lua/group\w*\.rs|lua/glue/group\w*\.lua)},
-);
-# The feature that a file belongs to, if any.
-sub feature_of {
-    my ($path) = @_;
-    return ( grep { $path =~ $FEATURE{$_} } sort keys %FEATURE )[0];
-}
-my %off;    # feature => number of its texts
 
 my @faults;
 sub fault { push @faults, join '', @_; return }
@@ -131,7 +119,8 @@ for my $path (@user_pages) {
 
 # ---- directives -----------------------------------------------------------------
 
-my %directive = map { $_ => 1 } slurp('src/module/directives.rs') =~ /c"(lua_memcached_\w+)"/g;
+my %directive = map { $_ => 1 } slurp('src/module/directives.rs') =~ /c"(lua_memcached_\w+)"/g,
+    slurp('src/module/groups.rs') =~ /(?:of_upstream\(|name: string\()\s*c"(lua_memcached_\w+)"/g;
 %directive or die "docs.pl finds no directive\n";
 my %headed = map { $_ => 1 } $page{'docs/directives.md'}{prose} =~ /^#+ (lua_memcached_\w+)$/mg;
 for my $name ( sort keys %directive ) {
@@ -140,7 +129,7 @@ for my $name ( sort keys %directive ) {
 }
 for my $path (@user_pages) {
     my %seen;
-    for my $name ( grep { !$seen{$_}++ } $page{$path}{text} =~ /\b(lua_memcached_\w+)/g ) {
+    for my $name ( grep { !$seen{$_}++ } $page{$path}{text} =~ /(?<!\$)\b(lua_memcached_\w+)/g ) {
         fault("$path: there is no directive $name") if !$directive{$name};
     }
 }
@@ -148,7 +137,7 @@ for my $path (@user_pages) {
 # ---- methods --------------------------------------------------------------------
 
 my ( %method, %sock_method, %client_method );
-for my $path ( grep { !feature_of($_) } glob 'src/lua/glue/*.lua' ) {
+for my $path ( glob 'src/lua/glue/*.lua' ) {
     my $lua = slurp($path);
     $method{$_}      = 1 for $lua =~ /^(?:function )?_M\.([a-z]\w*)\b/mg;
     $sock_method{$_} = 1 for $lua =~ /^(?:function )?Sock\.([a-z]\w*)\b/mg;
@@ -214,7 +203,6 @@ File::Find::find(
             $rust =~ s{^\s*//.*$}{}mg;
             $rust =~ s{\s//[^"\n]*$}{}mg;
             my $where = $_;
-            if ( my $feature = feature_of($where) ) { $off{$feature}++ while $rust =~ /"(?:[^"\\]|\\.)*"/gs; return }
             $word_of{$1} //= $where while $rust =~ /#\[error\("(\w+)"\)\]/g;
             while ( $rust =~ /"((?:[^"\\]|\\.)*)"/gs ) {
                 my $literal = $1;
@@ -225,7 +213,7 @@ File::Find::find(
     },
     'src'
 );
-for my $path ( grep { !feature_of($_) } glob 'src/lua/glue/*.lua' ) {
+for my $path ( glob 'src/lua/glue/*.lua' ) {
     ( my $lua = slurp($path) ) =~ s/--.*$//mg;
     $lua =~ s/"\s*\.\.\s*[^"]+?\s*\.\.\s*"/…/g;
     $lua =~ s/"\s*\.\.\s*/…" /g;
@@ -327,6 +315,5 @@ if (@faults) {
     print STDERR scalar(@faults), " faults of the documentation (scripts/lib/audit/docs.pl says what it wants)\n";
     exit 1;
 }
-printf "without pages: %d texts of the feature %s, which is off by default\n", $off{$_}, $_ for sort keys %off;
 printf "%d pages, %d directives, %d methods, %d texts\n", scalar @user_pages, scalar keys %directive,
     scalar keys %method, scalar( keys %text_of ) + keys %word_of;

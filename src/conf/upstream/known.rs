@@ -8,7 +8,8 @@ use nginx_sys::ngx_event_t;
 use super::current::{Current, Names};
 use super::{Servers, UpstreamError};
 use crate::contain::contain;
-use crate::nginx::{Posted, Request};
+use crate::group::{Failure, Peer};
+use crate::nginx::{Posted, Request, Upstream};
 
 /// What a worker knows of groups.
 struct Groups {
@@ -186,4 +187,30 @@ pub fn without_used(mut names: Names) -> Names {
         names.retain(|name| !groups.has(name));
     }
     names
+}
+
+/// Counts a failure of a server of the current cycle's block, for what belongs to no request.
+/// `None`: it is not there.
+pub fn count_failure(upstream: &[u8], server: &[u8]) -> Option<Failure> {
+    with_server(upstream, server, |current, peer| current.fail(peer))
+}
+
+/// As [`count_failure`], for a success. Whether the server was disabled and is used again.
+pub fn count_success(upstream: &[u8], server: &[u8]) -> Option<bool> {
+    with_server(upstream, server, |current, peer| current.succeed(peer))
+}
+
+fn with_server<R>(
+    upstream: &[u8],
+    server: &[u8],
+    f: impl FnOnce(&mut Current, &Peer) -> R,
+) -> Option<R> {
+    let servers = Servers::of(Upstream::of_cycle(upstream)?).ok()?;
+    let number = current_number(servers).ok()??;
+    let found = with_number(number, |current| {
+        let group = current.group().clone();
+        let peer = group.peers().iter().find(|peer| *peer.name == *server)?;
+        Some(f(current, peer))
+    });
+    found.ok().flatten()
 }

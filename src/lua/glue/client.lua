@@ -11,6 +11,7 @@ local connect, finish_connect = native.connect, native.finish_connect
 local TO_GROUP, LEAVE_GROUP = native.to_group, native.leave_group
 local set_keepalive, close = native.set_keepalive, native.close
 local attach, release = native.attach, native.release
+local drop_session = native.drop_session
 local connect_sock, group = glue.connect_sock, glue.group
 local handshake, new_object = glue.handshake, glue.new_object
 local client_fields, shown = glue.client_fields, glue.shown
@@ -19,6 +20,9 @@ local objects, coded = glue.module, glue.coded
 
 -- How many objects that nobody uses a client keeps.
 local MAX_SPARES = 1024
+
+-- How many servers of a group an object remembers, of which some may be gone.
+local MAX_MEMBERS = 256
 
 -- Methods of objects that a client has no use for.
 local NOT_FORWARDED = {
@@ -105,6 +109,21 @@ local function encrypt(self, sock)
     return 1
 end
 
+-- A group stays with its object, and so do the hidden objects for its servers.
+local function connect_group(self, sock, number)
+    local of = sock[GROUP]
+    if of and of.number == number and of.known < MAX_MEMBERS then
+        return 1
+    end
+    local ok, err = group.connect(sock, number, self.connect_options)
+    if ok then
+        local tls = self.tls
+        of = group.keep(sock)
+        of.handshake = tls and { false, tls.server_name, tls.verify }
+    end
+    return ok, err
+end
+
 local function connect_memc(self, sock)
     local ok, err
     local options = self.connect_options
@@ -123,12 +142,15 @@ local function connect_memc(self, sock)
     end
     if ok ~= 1 then
         if ok == TO_GROUP then
-            ok, err = group.connect(sock, err, options)
+            return connect_group(self, sock, err)
         elseif ok == LEAVE_GROUP then
             ok, err = connect_sock(sock, self.host, self.port, options)
         else
             -- it is not there yet, or there is an error
             ok, err = finish_connect(sock, sock, ok, err)
+            if not ok and err == "missing the port number" then
+                err = 'there is no upstream ' .. shown(self.host)
+            end
         end
     end
     if ok and self.tls then
@@ -137,19 +159,41 @@ local function connect_memc(self, sock)
     return ok, err
 end
 
+-- The connections of members that were used. What a call that has raised an error
+-- has left behind is closed.
+local function give_members(self, of, ok)
+    local may_share, idle = self.may_share, self.idle
+    for i = 1, of.count do
+        local member = of[i]
+        local id = member[ID]
+        if not ok then
+            member.reader, member.opening, member.shares = nil, nil, false
+            drop_session(id)
+        else
+            local shares = may_share and release(id, idle)
+            if not shares and set_keepalive(member, id, idle) ~= 1 then
+                close(member)
+            end
+            member.shares = shares
+        end
+    end
+    of.count = 0
+end
+
 -- The connection is kept if an object's could be, and is closed otherwise.
 local function give(self, memc, ok, ...)
     local sock = memc.sock
     local id = sock[ID]
-    local shares = self.may_share and release(id, self.idle)
-    if not shares and set_keepalive(sock, id, self.idle) ~= 1 then
-        if sock[GROUP] then
-            group.set_keepalive(sock, self.idle)
-        else
+    if id then
+        local shares = self.may_share and release(id, self.idle)
+        if not shares and set_keepalive(sock, id, self.idle) ~= 1 then
             close(sock)
         end
+        self.shares = shares
+    elseif sock[GROUP] then
+        self.shares = false
+        give_members(self, sock[GROUP], ok)
     end
-    self.shares = shares
     put_back(self, memc)
     if not ok then
         error((...), 0)
@@ -180,7 +224,9 @@ local function call(self, memc, method, a, b, c, d, e)
         local fine, ok, err = pcall(connect_memc, self, sock)
         if not fine then
             -- this is no place to wait in
-            close(sock)
+            if not sock[GROUP] then
+                close(sock)
+            end
             memc:cancel_pipeline()
             put_back(self, memc)
             error(ok, 0)

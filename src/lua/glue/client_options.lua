@@ -44,7 +44,13 @@ end
 
 local SERVER = '"host:port", "unix:/path" or { host, port }'
 
--- Host and port, or the path of a socket.
+-- A name without a port is that of an upstream, which may be unknown yet. What has
+-- only digits and dots is an address without its port.
+local function is_name(value)
+    return native.group_choose and value:find("^[%w_.-]+$") and not value:find("^[%d.]+$")
+end
+
+-- Host and port, the path of a socket, or the name of an upstream.
 local function server_of(value)
     if type(value) == "string" then
         if value:sub(1, 5):lower() == "unix:" and #value > 5 then
@@ -57,6 +63,9 @@ local function server_of(value)
         port = tonumber(port)
         if host and is_integer(port, 1, 65535) then
             return host, port
+        end
+        if is_name(value) then
+            return value
         end
     elseif type(value) == "table" and getmetatable(value) == nil then
         local host, port = value[1], value[2]
@@ -174,10 +183,13 @@ local function tls_of(value)
 end
 
 -- As `connect` takes them; nil if there are none.
-local function pool_of(options)
+local function pool_of(options, host, port)
     local pool, size, backlog = options.pool, options.pool_size, options.backlog
     if pool ~= nil and (type(pool) ~= "string" or pool == "") then
         bad_option("pool", "a name", pool)
+    end
+    if pool and not port and is_name(host) then
+        error("bad option \"pool\": it is not for upstreams, got " .. shown(pool), FROM_READER)
     end
     if size ~= nil and not is_integer(size, 1, MAX_TIMEOUT) then
         bad_option("pool_size", "an integer from 1", size)
@@ -231,7 +243,7 @@ function glue.client_fields(options)
     local host, port = server_of(options.server)
     local connect_ms, send_ms, read_ms = timeouts_of(options.timeouts)
     local tls = tls_of(options.tls)
-    local pool, multiplex = pool_of(options), sharing_of(options.multiplex, tls)
+    local pool, multiplex = pool_of(options, host, port), sharing_of(options.multiplex, tls)
     return {
         spares = {},
         spare_count = 0,

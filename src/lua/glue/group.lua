@@ -16,6 +16,7 @@ local close, set_keepalive = native.close, native.set_keepalive
 local settimeout, settimeouts = native.settimeout, native.settimeouts
 local getreusedtimes = native.getreusedtimes
 local failed, succeeded = native.group_failed, native.group_succeeded
+local attach = native.attach_server
 local drop_session, is_lost = native.drop_session, native.is_lost
 local endpoint, name_of = native.group_endpoint, native.group_name
 local running, status = coroutine.running, coroutine.status
@@ -64,7 +65,7 @@ end
 -- Nothing of it is used any more.
 local function put_back(of)
     local list = spares[of.number]
-    if list and list.count < MAX_SPARES and not of.options and not of.handshake then
+    if list and list.count < MAX_SPARES and not of.options and not of.handshake and not of.known then
         for i = 1, of.count do
             local member = of[i]
             member[ID], of[i] = false, false
@@ -226,6 +227,15 @@ function group.connect(sock, number, options)
     return 1
 end
 
+-- The group of a client's `sock` stays with it. After each call the client gives
+-- back those that are in use, and none is in use any more.
+function group.keep(sock)
+    local of = new_group(sock[GROUP].number)
+    of.options, of.known = sock[GROUP].options, 0
+    sock[GROUP] = of
+    return of
+end
+
 -- A coroutine that was killed, or an error, may have left a command behind whose
 -- reply nobody will fetch. False if another coroutine is about to fetch it.
 local function left_behind(member)
@@ -246,6 +256,7 @@ local function new_member(of, server)
     local member = setmetatable({ false, 0, 0, 0, host, port, false, false, false, false, false, server },
         sock_metatable)
     of.members[server] = member
+    of.known = of.known and of.known + 1
     return member
 end
 
@@ -261,7 +272,16 @@ local function begin_member(sock, of, server)
         elseif not is_lost(id) then
             return member
         end
-        settimeouts(member, connect_ms, send_ms, read_ms)
+        if of.known then
+            -- the client has given it back
+            local count = of.count + 1
+            of[count], of.count = member, count
+            if member.shares and attach(id, sock[MULTIPLEX], member[HOST], member[PORT]) then
+                return member
+            end
+        else
+            settimeouts(member, connect_ms, send_ms, read_ms)
+        end
     else
         member = member or new_member(of, server)
         local count = of.count + 1

@@ -13,6 +13,8 @@ local transform, shown = native.transform, native.shown
 local store, delete, touch = native.store, native.delete, native.touch
 local incr, decr = native.incr, native.decr
 local pending, counts = native.pending, native.counts
+-- nil if the module is built without groups
+local group_for = native.group_for
 local verbs = native.verbs
 local SET, ADD, REPLACE = verbs.SET, verbs.ADD, verbs.REPLACE
 local APPEND, PREPEND = verbs.APPEND, verbs.PREPEND
@@ -23,8 +25,9 @@ local KNOWN = "key_transform, max_operations, max_size, timeout"
 local Queue = {}
 local metatable = { __index = Queue }
 
--- Fields of an object: its number in this worker, then its limits, as the native
--- functions take them.
+-- Fields of an object: the number of its queue in this worker, or the name of the
+-- upstream whose servers have queues; then its limits. The native functions take
+-- them as they are.
 local NUMBER, OPERATIONS, SIZE, TIMEOUT = 1, 2, 3, 4
 
 -- A limit's name in options, its place, and its greatest value.
@@ -64,17 +67,35 @@ local function take_limits(self)
     self[TIMEOUT] = self[TIMEOUT] or timeout
 end
 
+-- The number or the name; nil if nobody knows yet.
+local function find_target(self)
+    local host, port = self.host, self.port
+    if group_for and port ~= 0 then
+        local name, err = group_for(host, port)
+        if name or err then
+            return name, err
+        elseif name == false then
+            return nil
+        elseif not port then
+            return nil, "there is no upstream " .. shown(host)
+        end
+    end
+    return find(host, port)
+end
+
 local function new(host, port, options)
     if type(host) ~= "string" or host == "" then
         return nil, "bad host: expecting an address, a name or unix:/path, got " .. shown(host)
     end
     local unix = host:sub(1, 5):lower() == "unix:"
-    if unix and type(port) == "table" and options == nil then
+    if (unix or group_for) and type(port) == "table" and options == nil then
         port, options = nil, port
     end
     local number = tonumber(port)
     if unix and port == nil then
         number = 0
+    elseif port == nil and group_for and not host:find("^[%d.]+$") then
+        number = nil
     elseif not number or number ~= floor(number) or number < 1 or number > 65535 then
         return nil, "bad port: expecting an integer from 1 to 65535, got " .. shown(port)
     end
@@ -91,11 +112,11 @@ local function new(host, port, options)
     end
     if is_running() == 1 then
         take_limits(self)
-        local found, err = find(host, number)
-        if not found then
+        local found, err = find_target(self)
+        if err then
             return nil, err
         end
-        self[NUMBER] = found
+        self[NUMBER] = found or false
     end
     return setmetatable(self, metatable)
 end
@@ -105,9 +126,9 @@ local function number_of(self)
     if is_running() ~= 1 then
         return nil, NO_LOOP
     end
-    local found, err = find(self.host, self.port)
+    local found, err = find_target(self)
     if not found then
-        return nil, err
+        return nil, err or NO_LOOP
     end
     take_limits(self)
     self[NUMBER] = found

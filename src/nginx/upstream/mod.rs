@@ -39,8 +39,16 @@ impl Upstream {
     /// The block of a request's configuration with this name. nginx does not tell upper case from
     /// lower case.
     pub fn named(request: Request, name: &[u8]) -> Option<Upstream> {
-        let mut blocks = Upstream::all(Some(request.mains()));
-        blocks.find(|upstream| upstream.is_named(name))
+        Upstream::find(Some(request.mains()), name)
+    }
+
+    /// That of the current cycle's http block.
+    pub fn of_cycle(name: &[u8]) -> Option<Upstream> {
+        Upstream::find(HttpBlock::current().map(HttpBlock::mains), name)
+    }
+
+    fn find(mains: Option<Confs>, name: &[u8]) -> Option<Upstream> {
+        Upstream::all(mains).find(|upstream| upstream.is_named(name))
     }
 
     /// All explicit blocks of the current configuration.

@@ -13,21 +13,33 @@ use crate::upstream::Counts;
 
 impl Worker {
     /// The queue to a server, which is made if there is none. All who name the server in the same
-    /// way have the same one.
-    pub fn find_queue(&mut self, host: &[u8], port: u16) -> Result<QueueKey, NotQueued> {
-        let same = |queue: &WriteQueue| *queue.host == *host && queue.port == port;
+    /// way have the same one, and so have all who name the same `upstream` (or none, and it is
+    /// empty).
+    pub fn find_queue(
+        &mut self,
+        upstream: &[u8],
+        host: &[u8],
+        port: u16,
+    ) -> Result<QueueKey, NotQueued> {
+        let same = |queue: &WriteQueue| {
+            queue.port == port && *queue.host == *host && *queue.upstream == *upstream
+        };
         if let Some(at) = self.queues.iter().position(same) {
             return Ok(QueueKey(at));
         }
         if self.queues.len() >= MAX_QUEUES {
-            return Err(NotQueued::TooMany);
+            let at = self.queues.iter().position(WriteQueue::is_done_with);
+            let queue = at.and_then(|at| Some((at, self.queues.get_mut(at)?)));
+            let (at, queue) = queue.ok_or(NotQueued::TooMany)?;
+            *queue = WriteQueue::new(upstream, host, port, queue.op);
+            return Ok(QueueKey(at));
         }
         let room = self.queues.try_reserve(1).is_ok() && self.ops.try_reserve(1).is_ok();
         if !MEMORY.fill() || !room {
             return Err(Error::NoMemory.into());
         }
         let op = self.new_background_op();
-        self.queues.push(WriteQueue::new(host, port, op));
+        self.queues.push(WriteQueue::new(upstream, host, port, op));
         Ok(QueueKey(self.queues.len() - 1))
     }
 

@@ -28,6 +28,11 @@ pub struct WriteQueue {
     /// As it was given: an address, a name, or `unix:/path`.
     pub host: Box<[u8]>,
     pub port: u16,
+    /// The `upstream` block that its server was chosen of; empty if there is none.
+    pub upstream: Box<[u8]>,
+    /// The server has failed before, and it is not told yet that it answers.
+    #[cfg(feature = "groups")]
+    pub suspect: bool,
     pub writes: Writes,
     /// The operation that all its exchanges belong to. It is never over.
     pub op: OpKey,
@@ -75,6 +80,18 @@ pub enum NotQueued {
     /// There are queues to so many servers already.
     #[error("too many queues: a worker has at most {MAX_QUEUES}")]
     TooMany,
+    /// No server takes the key.
+    #[cfg(feature = "groups")]
+    #[error("no live upstreams")]
+    NoneLive,
+    /// The configuration has no such block.
+    #[cfg(feature = "groups")]
+    #[error("there is no upstream \"{0}\"")]
+    NoUpstream(String),
+    /// The block cannot be used by key.
+    #[cfg(feature = "groups")]
+    #[error("{0}")]
+    Unfit(String),
     /// No memory, or the server cannot be connected to.
     #[error(transparent)]
     Failed(#[from] Error),
@@ -109,10 +126,13 @@ impl Tally {
 }
 
 impl WriteQueue {
-    pub fn new(host: &[u8], port: u16, op: OpKey) -> WriteQueue {
+    pub fn new(upstream: &[u8], host: &[u8], port: u16, op: OpKey) -> WriteQueue {
         WriteQueue {
             host: host.into(),
             port,
+            upstream: upstream.into(),
+            #[cfg(feature = "groups")]
+            suspect: false,
             writes: Writes::default(),
             op,
             link: Link::Closed,
@@ -132,6 +152,13 @@ impl WriteQueue {
             0 => host.into_owned(),
             port => format!("{host}:{port}"),
         }
+    }
+
+    /// Whether another queue may take its place. Of servers of an `upstream` block, which come and
+    /// go, Lua objects know no numbers.
+    pub fn is_done_with(&self) -> bool {
+        let idle = self.writes.is_empty() && matches!(self.link, Link::Closed);
+        idle && !self.upstream.is_empty()
     }
 
     pub fn connection(&self) -> Option<ConnectionKey> {

@@ -8,6 +8,8 @@ pub mod pipelines;
 #[cfg(feature = "groups")]
 pub mod polls;
 pub mod pools;
+#[cfg(feature = "groups")]
+pub mod queue_upstreams;
 pub mod queues;
 pub mod sessions;
 pub mod shared_pools;

@@ -10,6 +10,8 @@ use crate::transport::state::op::Work;
 use crate::transport::state::postponed::Postponed;
 use crate::transport::state::write_queue::{Link, Tally};
 use crate::transport::worker::Worker;
+#[cfg(feature = "groups")]
+use crate::upstream::Answers;
 use crate::upstream::LineKind;
 
 /// How often queues are looked at in which something waits, in milliseconds.
@@ -70,6 +72,10 @@ impl Worker {
             _ => Tally::default(),
         };
         queue.writes.answered(in_flight, tally.answers);
+        #[cfg(feature = "groups")]
+        if tally.answers != Answers::default() {
+            self.count_queue_success(key);
+        }
         if let Some(error) = tally.error {
             let n = tally.answers.refused;
             self.log_queue(key, "lua memcached queue: refused", n, &error);
