@@ -293,6 +293,7 @@ all_suites() {
 }
 
 # What the suites need, besides what the build needs. openssl makes the TLS suites' certificates;
-# examples of the documentation use curl.
+# examples of the documentation use curl; memc, pylibmc and twemproxy use the servers of groups beside them.
 # shellcheck disable=SC2034 # used by scripts that source this
-suite_packages=(nginx libnginx-mod-http-lua memcached openssl perl libtest-base-perl curl lua-cjson php-cli php-memcached)
+suite_packages=(nginx libnginx-mod-http-lua memcached openssl perl libtest-base-perl curl lua-cjson php-cli php-memcached
+    libnginx-mod-http-memc python3-pylibmc nutcracker)

@@ -80,9 +80,11 @@ sub configure {
     my $path = "$self->{dir}/nginx.conf";
     local $_ = slurp($path);
     $change->();
-    open my $conf, '>', $path or die "LiveNginx: $!\n";
+    open my $conf, '>', "$path.new" or die "LiveNginx: $!\n";
     print {$conf} $_ or die "LiveNginx: $!\n";
     close $conf or die "LiveNginx: $!\n";
+    # at once: nginx may be reading it
+    rename "$path.new", $path or die "LiveNginx: $!\n";
     return;
 }
 

@@ -5,7 +5,8 @@ package BenchResults;
 # A line for each contestant in each round, fields separated by tabs: workload, concurrent requests,
 # contestant, round, requests, duration, latency p50 and p99 (microseconds), requests that nginx had,
 # CPU of its worker for them (nanoseconds) and how that divides into user and system (clock ticks),
-# memcached's CPU (nanoseconds), requests and duration of the big values beside it.
+# memcached's CPU (nanoseconds), requests and duration of the big values beside it, CPU of a proxy in
+# between (nanoseconds).
 
 use strict;
 use warnings;
@@ -24,12 +25,18 @@ our %TITLES = (
     'pass-1m'   => 'get 1 MB, sent to the client',
     'hot'       => 'one hot key',
     'mixed'     => 'small gets beside big values',
+    'group-get' => 'get 32 B, five servers',
+    'group-multi-get' => 'multi-get 100 × 100 B, five servers',
 );
 our @CONTESTANTS = (
     [ module         => 'this module, private', '#ea580c' ],
     [ shared         => 'this module, shared',  '#6d28d9' ],
     [ client         => 'a client, shared',     '#db2777' ],
     [ lua            => 'pure-Lua library',     '#78716c' ],
+    [ group          => 'a group, private',     '#b45309' ],
+    [ 'group-shared' => 'a group, shared',      '#1d4ed8' ],
+    [ sharded        => 'pure-Lua library, sharded in Lua', '#57534e' ],
+    [ twemproxy      => 'twemproxy in between, its CPU included', '#be123c' ],
     [ memcached_pass => 'memcached_pass',       '#15803d' ],
     [ memc           => 'memc module',          '#0ea5e9' ],
     [ wait           => 'handler that waits',   '#a8a29e' ],
@@ -38,7 +45,7 @@ our @CONTESTANTS = (
 our %LABEL = map { $_->[0] => $_->[1] } @CONTESTANTS;
 
 # The contestant that ratios of a workload are to, and what of it is compared in the first place.
-sub base_of   { return $_[0] eq 'hot'   ? 'empty' : 'lua' }
+sub base_of   { return $_[0] eq 'hot'   ? 'empty' : $_[0] =~ /^group/ ? 'module' : 'lua' }
 sub figure_of { return $_[0] eq 'mixed' ? 'p99'   : 'cpu' }
 
 # options: those of @ARGV, which keeps the file with the results.
@@ -67,14 +74,15 @@ sub read_results {
         chomp;
         my (
             $workload, $c,   $contestant, $round,  $requests,  $duration,     $p50, $p99,
-            $served,   $cpu, $user,       $system, $memcached, $big_requests, $big_duration
+            $served,   $cpu, $user,       $system, $memcached, $big_requests, $big_duration, $proxy
         ) = split /\t/;
         push @workloads, $workload if !$rounds{$workload};
         $rounds{$workload}{$c}{$contestant}[ $round - 1 ] = {
             rate      => $requests * 1e6 / $duration,
             p50       => $p50 / 1000,
             p99       => $p99 / 1000,
-            cpu       => ratio( $cpu / 1000, $served ),
+            cpu       => ratio( ( $cpu + ( $contestant eq 'twemproxy' ? $proxy : 0 ) ) / 1000, $served ),
+            worker    => ratio( $cpu / 1000, $served ),
             memcached => ratio( $memcached / 1000, $served ),
             user      => $user,
             system    => $system,
@@ -97,7 +105,7 @@ sub kernel_share {
 # the rounds, for each thing that was measured.
 sub rows_of {
     my ( $all, @workloads ) = @_;
-    my @names = qw(cpu rate p50 p99 big);
+    my @names = qw(cpu worker rate p50 p99 big);
     my @rows;
     for my $workload (@workloads) {
         for my $c ( sort { $a <=> $b } keys %{ $all->{$workload} } ) {

@@ -1,7 +1,8 @@
 -- The Lua side of scripts/bench: the same functions over each library.
 --
--- Called with a contestant (module, shared, client or lua), the directory of the pure-Lua library ("" for
--- Debian's package) and memcached's port. Returns the functions that locations run: WORKLOAD -> what
+-- Called with a contestant (module, shared, client, lua, or one about five servers: see sharded.lua and
+-- `open`), the directory of the pure-Lua library ("" for Debian's package), memcached's port, those of the
+-- five, and twemproxy's. Returns the functions that locations run: WORKLOAD -> what
 -- is measured, and WORKLOAD/check -> the same, answering each key and value. `module` and `shared`
 -- are the same library; what differs are the directives of their locations. `client` does the same as
 -- `shared` with a client (resty.memcached.client). Each contestant has its
@@ -16,10 +17,10 @@
 -- again: LuaJIT finds it among the interned ones. Therefore nothing here keeps a key or a value that
 -- is asked for, and there are many more of them than any of the libraries leaves uncollected.
 
-local contestant, reference_dir, port = ...
+local contestant, reference_dir, port, group_ports, proxy_port = ...
 
 local memcached
-if contestant ~= "lua" then
+if contestant ~= "lua" and contestant ~= "sharded" then
     memcached = require "resty.memcached"
 elseif reference_dir == "" then
     memcached = require "nginx.memcached"
@@ -28,6 +29,12 @@ else
     memcached = assert(loadfile(reference_dir .. "/resty/memcached.lua"))()
 end
 assert(contestant ~= "lua" or memcached ~= require "resty.memcached", "both libraries are the same one")
+if contestant == "sharded" then
+    memcached = require "sharded"(memcached, group_ports)
+elseif contestant == "twemproxy" then
+    port = proxy_port
+end
+local in_group = contestant == "group" or contestant == "group-shared"
 
 -- Bytes of a value and how many keys there are, for each kind of key.
 local kinds = {
@@ -71,7 +78,11 @@ local function open()
     end
     memc:set_timeout(10000)
     local ok
-    ok, err = memc:connect("127.0.0.1", port)
+    if in_group then
+        ok, err = memc:connect("bench_group")
+    else
+        ok, err = memc:connect("127.0.0.1", port)
+    end
     if not ok then
         return give_up("connect", err)
     end
@@ -198,9 +209,15 @@ local function workloads(report)
 end
 
 local functions = workloads()
-local checks = workloads(function(key, value)
+-- Of whom these are asked, `open` decides.
+local function named_for_groups(all)
+    all["group-get"], all["group-multi-get"] = all.get, all["multi-get"]
+    return all
+end
+named_for_groups(functions)
+local checks = named_for_groups(workloads(function(key, value)
     ngx.print(key, "=", value, "\n")
-end)
+end))
 for workload, check in pairs(checks) do
     functions[workload .. "/check"] = check
 end

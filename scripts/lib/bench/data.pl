@@ -2,7 +2,7 @@
 # What scripts/bench stores in memcached before it measures, and whether everybody
 # gives the right answers.
 #
-#   data.pl fill MEMCACHED_PORT
+#   data.pl fill MEMCACHED_PORT [KIND...]
 #   data.pl check HTTP_PORT MEMCACHED_PORT CONTESTANT/WORKLOAD...
 #
 # Keys and values follow the rules in contestants.lua. check asks each location once as it is
@@ -34,6 +34,8 @@ my %workloads = (
     'set-100k'  => [ 'stored-large', 1 ],
     'get-1m'    => [ 'huge',         1 ],
     'pass-1m'   => [ 'huge',         1 ],
+    'group-get' => [ 'small',        1 ],
+    'group-multi-get' => [ 'medium', 100 ],
 );
 
 sub value {
@@ -78,10 +80,11 @@ sub nothing_evicted {
 }
 
 sub fill {
-    my $memcached = dial(shift);
+    my ( $port, @kinds ) = @_;
+    my $memcached = dial($port);
     my $count     = 0;
     $memcached->autoflush(0);
-    for my $kind (qw(small medium huge)) {
+    for my $kind ( @kinds ? @kinds : qw(small medium huge) ) {
         my $size = $kinds{$kind}[0];
         for_each( $memcached, $kind, sub { "set $kind-$_[0] 0 0 $size noreply\r\n" . value( $kind, @_ ) . "\r\n" } );
         $count += $kinds{$kind}[1];
@@ -138,7 +141,7 @@ sub check_one {
     my $right =
           $contestant eq 'empty'   ? $answer eq ''
         : $kind =~ /^stored/       ? $answer eq "STORED\r\n"
-        : $workload eq 'multi-get' ? $answer eq '100 values'
+        : $workload =~ /multi-get/ ? $answer eq '100 values'
         : $workload eq 'get-1m'    ? $answer eq '1048576 bytes'
         :                            $number && $answer eq value( $kind, $number );
     $right or die "$path: not the right answer: " . substr( $answer, 0, 100 ) . "\n";
@@ -171,7 +174,7 @@ sub check {
         my $sets = $kind =~ /^stored/;
         forget( $memcached, $kind ) if $sets;
         check_one( $http_port, $memcached, $path );
-        if ( $contestant !~ /^(?:module|lua|shared|client)$/ ) {
+        if ( $contestant !~ /^(?:module|lua|shared|client|group|group-shared|sharded|twemproxy)$/ ) {
             !$sets || stored( $memcached, $kind, 100_001 ) or die "$path: not stored\n";
             next;
         }

@@ -32,7 +32,7 @@ sub main_table {
         my $point = "$TITLES{ $_->{workload} } | $_->{c}";
         push @points, $point if !$cells{$point};
         my $text = $cell->($_);
-        $text =~ s/^(\S+)/**$1**/ if $_->{name} =~ /^(?:module|shared|client)$/;
+        $text =~ s/^(\S+)/**$1**/ if $_->{name} =~ /^(?:module|shared|client|group|group-shared)$/;
         $cells{$point}{ $_->{name} } = $text;
     }
     for my $point (@points) {
@@ -45,6 +45,7 @@ sub main_table {
 sub cpu_cell {
     my ($row) = @_;
     my $of = $row->{is_base} ? sprintf '1 = %.1f µs', $row->{cpu} : spread( $row->{of}{cpu} );
+    $of .= sprintf ', the worker alone %.2f', $row->{of}{worker}{median} if $row->{cpu} != $row->{worker};
     return "$of, " . percent( $row->{kernel} );
 }
 
@@ -68,10 +69,13 @@ TEXT
 my @times = grep { figure_of( $_->{workload} ) eq 'cpu' } @rows;
 main_table( "**CPU time of the worker per request**, pure-Lua library = 1, and the kernel's share of it.\n**Lower is better.**",
     \&cpu_cell, grep { base_of( $_->{workload} ) eq 'lua' } @times );
+main_table( "**CPU time of the worker per request for keys in five servers**, with one server over private connections = 1.\n"
+      . '**Lower is better.**',
+    \&cpu_cell, grep { base_of( $_->{workload} ) eq 'module' } @times );
 main_table( "**CPU time of the worker per request with one hot key**, which all requests get: equal gets are sent once\n"
       . 'on shared connections. The handler that does nothing = 1. **Lower is better.**',
     \&cpu_cell, grep { base_of( $_->{workload} ) eq 'empty' } @times );
-main_table( "**Requests per second**, pure-Lua library (one hot key: the empty handler) = 1. Where the worker is not\n"
+main_table( "**Requests per second**, pure-Lua library (one hot key: the empty handler; five servers: one server) = 1. Where the worker is not\n"
       . 'busy all the time, they say more about memcached and the load generator. **Higher is better.**',
     ratio_cell( 'rate', '%.0f' ), @times );
 main_table( "**Latency p99 of small gets** while the same contestant gets 1 MB and sets 100 KB, pure-Lua library = 1.\n"
@@ -95,7 +99,8 @@ TEXT
 
 exit 0 if !@times;
 print <<'TEXT';
-**CPU and latency.** Latency ratios are to the pure-Lua library (one hot key: to the empty handler);
+**CPU and latency.** Latency ratios are to the pure-Lua library (one hot key: to the empty handler; five
+servers: to one);
 CPU time and latency: **lower is better**. What is not a ratio says more about the machine than
 about the contestants.
 

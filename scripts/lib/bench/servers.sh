@@ -8,6 +8,9 @@
 
 # The functions that contestants.lua has for each library.
 functions=(get hot get-10 multi-get set set-100k get-1m pass-1m)
+# Who runs them, and who is there only for keys in five servers.
+lua_contestants=(lua module shared client)
+group_contestants=(group group-shared sharded twemproxy)
 
 # contestants_of WORKLOAD: in the order of the first round. Both of the module are next to lua.
 contestants_of() {
@@ -19,14 +22,22 @@ contestants_of() {
     get-10) all=(module lua shared client) ;;
     set) all=(memc module lua shared client) ;;
     set-100k) all=(memc module lua shared) ;;
+    group-*) all=(twemproxy group module shared group-shared sharded) ;;
     *) all=(module lua shared) ;;
     esac
     if [ "$has_memc" = no ]; then all=("${all[@]/%memc}"); fi
+    if [ "$has_twemproxy" = no ]; then all=("${all[@]/%twemproxy}"); fi
     printf '%s\n' "${all[@]}" | sed '/^$/d'
 }
 
 # base_of WORKLOAD: the contestant that its ratios are to.
-base_of() { if [ "$1" = hot ]; then echo empty; else echo lua; fi; }
+base_of() {
+    case $1 in
+    hot) echo empty ;;
+    group-*) echo module ;;
+    *) echo lua ;;
+    esac
+}
 
 # locations_of CONTESTANT WORKLOAD: what it asks for, to be checked.
 locations_of() {
@@ -80,6 +91,7 @@ start_memcached() {
             -m 1024 -I 4m -t 4 -c 8192 -b 4096
         if wait_for_port "$memcached_port" "$pid"; then
             memcached_pid=$pid
+            memcached_pids=("$pid")
             perl "$root/scripts/lib/bench/data.pl" fill "$memcached_port" || fail "cannot fill memcached"
             return 0
         fi
@@ -88,20 +100,65 @@ start_memcached() {
     fail "memcached does not start"
 }
 
+# Five memcacheds, each with all the small and medium keys, so that each choice finds its own; and
+# twemproxy, which distributes them as it likes.
+group_ports=()
+proxy_port=0
+proxy_pid=
+start_group() {
+    local user=() _ port
+    if [ "$EUID" -eq 0 ]; then user=(-u nobody); fi
+    for _ in {1..15}; do
+        port=$(free_port)
+        start "$run/memcached.log" "${on_other_cpus[@]}" memcached "${user[@]}" -l 127.0.0.1 -p "$port" -U 0 \
+            -m 256 -t 1 -c 8192 -b 4096
+        wait_for_port "$port" "$pid" || continue
+        perl "$root/scripts/lib/bench/data.pl" fill "$port" small medium || fail "cannot fill memcached"
+        group_ports+=("$port")
+        memcached_pids+=("$pid")
+        [ ${#group_ports[@]} -lt 5 ] || break
+    done
+    [ ${#group_ports[@]} -eq 5 ] || fail "memcached does not start"
+    functions+=(group-get group-multi-get)
+    lua_contestants+=("${group_contestants[@]}")
+    if [ "$has_twemproxy" = yes ]; then start_twemproxy; fi
+}
+
+start_twemproxy() {
+    local _ port
+    for _ in 1 2 3; do
+        proxy_port=$(free_port)
+        {
+            printf 'five:\n  listen: 127.0.0.1:%s\n  hash: fnv1a_64\n  distribution: ketama\n' "$proxy_port"
+            printf '  timeout: 10000\n  backlog: 4096\n  preconnect: true\n  servers:\n'
+            for port in "${group_ports[@]}"; do printf '   - 127.0.0.1:%s:1\n' "$port"; done
+        } >"$run/twemproxy.yml"
+        # its statistics would take a port of all addresses
+        start "$run/twemproxy.log" "${on_other_cpus[@]}" nutcracker -c "$run/twemproxy.yml" -a 127.0.0.1 -s "$(free_port)" -v 2
+        if wait_for_port "$proxy_port" "$pid"; then
+            proxy_pid=$pid
+            return 0
+        fi
+    done
+    cat "$run/twemproxy.log" >&2
+    fail "twemproxy does not start"
+}
+
 # A location for each function of each contestant that is Lua.
 lua_locations() {
     local contestant function directives
-    for contestant in lua module shared client; do
+    for contestant in "${lua_contestants[@]}"; do
         directives=
-        if [[ $contestant = shared || $contestant = client ]]; then directives="lua_memcached_multiplex $multiplex; "; fi
+        if [[ $contestant = *shared || $contestant = client ]]; then directives="lua_memcached_multiplex $multiplex; "; fi
         for function in "${functions[@]/%/}" "${functions[@]/%//check}"; do
-            printf 'location = /%s/%s { %scontent_by_lua_block { bench.%s["%s"]() } }\n' \
+            printf 'location = /%s/%s { %scontent_by_lua_block { bench["%s"]["%s"]() } }\n' \
                 $contestant "$function" "$directives" $contestant "$function"
         done
     done
 }
 
 write_conf() {
+    printf 'server 127.0.0.1:%s;\n' "${group_ports[@]}" >"$run/group_servers.conf"
     lua_locations >"$run/locations.conf"
     {
         # shellcheck disable=SC2016 # nginx's variables
@@ -114,9 +171,13 @@ write_conf() {
         -e "s|@MODULE@|$module|" \
         -e "s|@LISTEN_PORT@|$listen_port|" \
         -e "s|@MEMCACHED_PORT@|$memcached_port|" \
-        -e "s|@BENCH_LUA@|$root/scripts/lib/bench/contestants.lua|" \
+        -e "s|@BENCH_DIR@|$root/scripts/lib/bench|" \
+        -e "s|@LUA_CONTESTANTS@|${lua_contestants[*]}|" \
+        -e "s|@GROUP_PORTS@|$(IFS=,; echo "${group_ports[*]}")|" \
+        -e "s|@PROXY_PORT@|$proxy_port|" \
         -e "s|@REFERENCE@|$reference|" \
         "$root/scripts/lib/bench/nginx.conf" >"$run/nginx.conf"
+    if [ "$has_groups" = no ]; then sed -i -e '/only with groups$/d' "$run/nginx.conf"; fi
     if [ "$has_memc" = no ]; then
         sed -i -e '/only with memc$/d' -e '/# with memc$/,/# end of memc$/d' "$run/nginx.conf"
     fi

@@ -1,19 +1,21 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # some variables are the caller's
 # How scripts/bench measures time: rounds of all contestants, one after the other. Sourced, never run.
 
-# cpu_of PID: what all its threads have used: nanoseconds, and clock ticks in user and system mode.
+# cpu_of PID...: what all their threads have used: nanoseconds, and clock ticks in user and system mode.
 # The kernel counts the former exactly, where it does; the latter say how to divide it.
 cpu_of() {
-    local stat file nanoseconds=0 ran
-    stat=$(<"/proc/$1/stat")
-    for file in "/proc/$1/task"/*/schedstat; do
-        if [ -f "$file" ] && read -r ran _ <"$file"; then nanoseconds=$((nanoseconds + ran)); fi
+    local process stat fields file nanoseconds=0 user=0 system=0 ran
+    for process; do
+        stat=$(<"/proc/$process/stat")
+        for file in "/proc/$process/task"/*/schedstat; do
+            if [ -f "$file" ] && read -r ran _ <"$file"; then nanoseconds=$((nanoseconds + ran)); fi
+        done
+        # The name (in parentheses) may hold spaces; these are fields 14 and 15.
+        read -ra fields <<<"${stat##*) }"
+        user=$((user + fields[11])) system=$((system + fields[12]))
     done
-    # The name (in parentheses) may hold spaces; these are fields 14 and 15.
-    # shellcheck disable=SC2086
-    set -- ${stat##*) }
-    if [ "$nanoseconds" = 0 ]; then nanoseconds=$(((${12} + ${13}) * 1000000000 / ticks)); fi
-    printf '%s %s %s\n' "$nanoseconds" "${12}" "${13}"
+    if [ "$nanoseconds" = 0 ]; then nanoseconds=$(((user + system) * 1000000000 / ticks)); fi
+    printf '%s %s %s\n' "$nanoseconds" "$user" "$system"
 }
 
 ticks=$(getconf CLK_TCK)
@@ -33,12 +35,13 @@ start_big_load() {
 # whose ratio matters (nanoseconds of the worker's CPU per request, or the p99 of mixed).
 measure() {
     local requests duration p50 p99 served after path=$1 big=(0 1)
-    local worker_before worker_after memcached_before memcached_after
+    local worker_before worker_after memcached_before memcached_after proxy_before=(0) proxy_after=(0)
     if [ "$1" = mixed ]; then path='get'; fi
     http_get /collect
     read -r served _ < <(requests_served)
     read -ra worker_before < <(cpu_of "$worker_pid")
-    read -ra memcached_before < <(cpu_of "$memcached_pid")
+    read -ra memcached_before < <(cpu_of "${memcached_pids[@]}")
+    if [ -n "$proxy_pid" ]; then read -ra proxy_before < <(cpu_of "$proxy_pid"); fi
     if [ "$1" = mixed ]; then start_big_load "$3"; fi
     load "$3/$path" "$2" >"$run/small"
     if [ "$1" = mixed ]; then
@@ -51,13 +54,14 @@ measure() {
     read -r _ after < <(requests_served)
     served=$((after - served))
     read -ra worker_after < <(cpu_of "$worker_pid")
-    read -ra memcached_after < <(cpu_of "$memcached_pid")
-    local cpu=$((worker_after[0] - worker_before[0]))
+    read -ra memcached_after < <(cpu_of "${memcached_pids[@]}")
+    if [ -n "$proxy_pid" ]; then read -ra proxy_after < <(cpu_of "$proxy_pid"); fi
+    local cpu=$((worker_after[0] - worker_before[0])) proxy=$((proxy_after[0] - proxy_before[0]))
     printf '%s\t' "$@" "$requests" "$duration" "$p50" "$p99" "$served" "$cpu" \
         $((worker_after[1] - worker_before[1])) $((worker_after[2] - worker_before[2])) \
-        $((memcached_after[0] - memcached_before[0])) "${big[0]}" >>"$run/results"
-    printf '%s\n' "${big[1]}" >>"$run/results"
-    if [ "$1" = mixed ]; then figure=$p99; else figure=$((cpu / served)); fi
+        $((memcached_after[0] - memcached_before[0])) "${big[@]}" >>"$run/results"
+    printf '%s\n' "$proxy" >>"$run/results"
+    if [ "$1" = mixed ]; then figure=$p99; else figure=$(((cpu + proxy) / served)); fi
 }
 
 # What a measurement takes besides its seconds, and the warming up of a contestant, in ms.

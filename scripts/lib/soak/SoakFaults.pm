@@ -14,11 +14,18 @@ use TestEnv   ();
 my $AFTER = 1;      # seconds after a fault in which connections may still turn out to be broken
 my $CATCH_UP = 4;   # and in which a server that was held up may still be late, on a busy machine
 my $SKEW  = 0.1;    # of the clocks of nginx and ours
+my $UNSETTLED = 10; # and in which a server of a group may be disabled
+my $MEMBERS   = 5;  # of the group
 my $KEEP  = 120;    # seconds after which no error of that time can come any more
 
 my $LOST   = qr/\A(?:closed|connection reset by peer|broken pipe)\z/;
 my $NOBODY = qr/\A(?:connection refused|no such file or directory|handshake failed)\z/;
+my $DISABLED = qr/\Ano live upstreams\z/;
 my %EXPLAINS = (
+    # of a group: one of its servers
+    'group restart' => qr/$LOST|$NOBODY|$DISABLED/,
+    'group stop'    => qr/\Atimeout\z|$DISABLED/,
+    'group mark'    => $DISABLED,
     restart => qr/$LOST|$NOBODY/,
     cut     => $LOST,
     stop    => qr/\Atimeout\z/,
@@ -42,6 +49,7 @@ sub start {
         { name => 'proxy', share => 15, faults => [qw( cut stall split dead )] },
         { name => 'tls', share => 10, loses => 1, tls => 1, faults => [qw( restart stop )],
             args => TestCerts::memcached_args('good') },
+        { name => 'group', share => 30, loses => 1, group => 1, faults => [ ( 'group restart', 'group stop', 'group mark' ) x 2 ] },
     );
     if ( defined $only ) {
         $_->{share} = 0 + ( $_->{name} eq $only ) for @servers;
@@ -50,6 +58,10 @@ sub start {
     for my $server (@servers) {
         $server->{index} = ++$index;
         $server->{args} = [ @ARGS, @{ $server->{args} || [] } ];
+        if ( $server->{group} ) {
+            $server->{members} = [ map { TestEnv::start_memcached( args => $server->{args} ) } 1 .. $MEMBERS ];
+            next;
+        }
         $server->{address}
             = TestEnv::start_memcached( @{ $server->{where} || [] }, args => $server->{args} );
         $server->{port} = $server->{address};
@@ -63,14 +75,30 @@ sub start {
 
 sub servers { return @{ $_[0]{servers} } }
 
+# The addresses of all memcacheds.
+sub addresses { return map { $_->{members} ? @{ $_->{members} } : $_->{address} } @{ $_[0]{servers} } }
+
+# The upstream block of the group. Its keys do not move while a server is away, only when another list is
+# configured: `order` says which.
+sub block {
+    my ( $self, $order ) = @_;
+    my ($group) = grep { $_->{group} } $self->servers;
+    my @ports = @{ $group->{members} };
+    splice @ports, $order % @ports, 1;
+    return 'upstream soak_group { zone soak_group 64k; hash $lua_memcached_key consistent; lua_memcached_failover off; '
+        . join( ' ', map {"server 127.0.0.1:$_ max_fails=1 fail_timeout=1s;"} @ports ) . ' }';
+}
+
 # The list that load.lua wants.
 sub lua {
     my ($self) = @_;
     return join '', map {
         my $server = $_;
         my ( $host, $port )
-            = $server->{port} =~ m{/} ? ( "unix:$server->{port}", 'nil' ) : ( '127.0.0.1', $server->{port} );
-        my $flags = join '', map { $server->{$_} ? ", $_ = true" : '' } qw( loses quiet tls );
+            = $server->{group}             ? ( 'soak_group', 'nil' )
+            : $server->{port} =~ m{/} ? ( "unix:$server->{port}", 'nil' )
+            :                           ( '127.0.0.1', $server->{port} );
+        my $flags = join '', map { $server->{$_} ? ", $_ = true" : '' } qw( loses quiet tls group );
         qq({ name = "$server->{name}", host = "$host", port = $port, share = $server->{share}$flags },\n);
     } $self->servers;
 }
@@ -86,18 +114,23 @@ sub make {
     $seconds += 1.2 if $what =~ /st(?:op|all)/ && rand() < 0.25;
     $self->{done}{$what}++;
     my $fault = { what => $what, from => time, end => sub { } };
-    if ( $what eq 'restart' ) {
+    my $address = $server->{group} ? $server->{members}[ rand $MEMBERS ] : $server->{address};
+    if ( $what =~ /restart/ ) {
         $notify->("epoch_$server->{index}");
         $fault->{from} = time;
-        TestEnv::stop_memcached( $server->{address} );
+        TestEnv::stop_memcached($address);
         $fault->{end} = sub {
-            my $key = $server->{address} =~ m{/} ? 'sock' : 'port';
-            TestEnv::start_memcached( $key => $server->{address}, args => $server->{args} );
+            my $key = $address =~ m{/} ? 'sock' : 'port';
+            TestEnv::start_memcached( $key => $address, args => $server->{args} );
             $notify->("epoch_$server->{index}");
         };
     }
-    elsif ( $what eq 'stop' ) {
-        my $pid = TestEnv::Memcached::pid( $server->{address} );
+    elsif ( $what eq 'group mark' ) {
+        $notify->( 'mark', $address );
+        $fault->{end} = sub { $notify->( 'unmark', $address ) };
+    }
+    elsif ( $what =~ /stop/ ) {
+        my $pid = TestEnv::Memcached::pid($address);
         kill STOP => $pid;
         $fault->{end} = sub { kill CONT => $pid };
     }
@@ -118,7 +151,7 @@ sub end {
         my $fault = $server->{pending} or next;
         next if !$all && time < $fault->{till};
         $fault->{end}->();
-        $fault->{till} = time if time > $fault->{till} || $fault->{what} =~ /restart|stop/;
+        $fault->{till} = time if time > $fault->{till} || $fault->{what} =~ /restart|stop|mark/;
         delete $server->{pending};
         shift @{ $server->{past} } while $server->{past}[0]{till} < time - $KEEP;
     }
@@ -129,9 +162,11 @@ sub end {
 sub died {
     my ($self) = @_;
     my @died;
-    for my $server ( grep { !$_->{pending} || $_->{pending}{what} ne 'restart' } $self->servers ) {
-        my $status = TestEnv::Child::ended( TestEnv::Memcached::pid( $server->{address} ) ) // next;
-        push @died, sprintf 'the memcached %s died, wait status %d', $server->{name}, $status;
+    for my $server ( grep { !$_->{pending} || $_->{pending}{what} !~ /restart/ } $self->servers ) {
+        for my $address ( $server->{group} ? @{ $server->{members} } : $server->{address} ) {
+            my $status = TestEnv::Child::ended( TestEnv::Memcached::pid($address) ) // next;
+            push @died, sprintf 'the memcached %s died, wait status %d', $server->{name}, $status;
+        }
     }
     return @died;
 }
@@ -148,7 +183,7 @@ sub judge {
     $self->{errors}{"$server->{name}: $error"}++;
     for my $fault ( @{ $server->{past} } ) {
         next if $error !~ $EXPLAINS{ $fault->{what} };
-        my $after = $error eq 'timeout' ? $CATCH_UP : $AFTER;
+        my $after = $error eq 'timeout' ? $CATCH_UP : $error =~ $DISABLED ? $UNSETTLED : $AFTER;
         my $over = $fault == ( $server->{pending} // 0 ) ? 9**9**9 : $fault->{till} + $after;
         return if $fault->{from} - $SKEW <= $till && $from <= $over;
     }
@@ -162,7 +197,8 @@ sub open_files {
     my ($self) = @_;
     my %open;
     for my $server ( $self->servers ) {
-        my @fds = glob '/proc/' . TestEnv::Memcached::pid( $server->{address} ) . '/fd/*';
+        my @fds = map { glob '/proc/' . TestEnv::Memcached::pid($_) . '/fd/*' }
+            $server->{group} ? @{ $server->{members} } : $server->{address};
         $open{ $server->{name} } = @fds;
         $open{'proxy connections'} = 0 + $server->{proxy}->connections if $server->{proxy};
     }

@@ -16,6 +16,7 @@ local PATIENT = 20000    -- ms; longer than anything is held up
 local MEDIUM = 1000      -- ms; shorter than some of the stalls
 local SHORT = 20         -- ms; no surprise if that is over
 local STUCK = 40         -- seconds
+local UNSETTLED = 10     -- seconds after a failure in which a server of a group may be disabled
 local LEDGERS = 4        -- counters on each server, see ops.ledger
 local TTL = 300          -- seconds; hence memcached forgets the keys of workers that are gone
 
@@ -42,7 +43,14 @@ function keys.judge(server, what, err, how)
             mismatch(what, "on", server.name, "timed out", how.timeout, "ms after",
                 now - how.began, "s")
         end
-        if how.timeout <= SHORT then return keys.count("short timeouts") end
+        if how.timeout <= SHORT then
+            -- of a group, that may disable a server
+            if server.group then dict:set("disturbed", now) end
+            return keys.count("short timeouts")
+        end
+    end
+    if err == "no live upstreams" and now < (dict:get("disturbed") or 0) + UNSETTLED then
+        return keys.count("disabled by short timeouts")
     end
     local line = ("%d %.3f %.3f %s in worker %d, reused %d: %s"):format(server.index, how.from, now,
         what, ngx.worker.pid(), how.reused, err)
@@ -81,6 +89,12 @@ end
 local pick = operations.picker {
     own = 100, set = 160, delete = 10, multi = 60, incr = 40, cas = 40, add = 20, pipeline = 60,
     rare = 2, ledger = 60, touch = 10,
+}
+
+-- Keys of a group have different servers: a part of a list may be missing, and each command of a pipeline
+-- may fail for itself.
+local group_pick = operations.picker {
+    own = 100, set = 160, delete = 10, multi = 60, incr = 40, cas = 40, add = 20, touch = 10,
 }
 
 -- Each operation has one end: a result, or its light thread is gone.
@@ -124,7 +138,8 @@ end
 
 local function timeout_of(server, medium)
     if server.quiet then return PATIENT end
-    if random(100) == 1 then return random(SHORT) end
+    -- in a group each may disable a server, which explains whatever fails then
+    if random(server.group and 5000 or 100) == 1 then return random(SHORT) end
     return medium and MEDIUM or PATIENT
 end
 
@@ -167,13 +182,19 @@ local function session(slot, run, most)
             dict:incr("exited", 1, 0)
             ngx.exit(random(2) == 1 and 200 or 444)
         end
-        how.from, how.began = how.began, ngx.now()
+        -- a connection of a group may not have been used since the session began
+        if not server.group then how.from = how.began end
+        how.began = ngx.now()
         how.timeout = timeout_of(server, medium)
         m:set_timeout(how.timeout)
         begin(slot, "operation")
-        local done, err = pick()(m, slot, s, how)
+        local done, err = (server.group and group_pick or pick)()(m, slot, s, how)
         finish(slot)
-        if err == "timeout" then
+        if server.group and not done then
+            -- it stays connected to the others
+            done = 0
+            nap(random(40) / 1000)
+        elseif err == "timeout" then
             local _, _, again = m:get("after")
             if again ~= "closed" then mismatch("after a timeout:", again) end
         end
@@ -228,12 +249,13 @@ end
 
 -- What nginx calls -------------------------------------------------------------
 
--- `list`: { name, host, port, share, loses = true, quiet = true, tls = true }
+-- `list`: { name, host, port, share, loses = true, quiet = true, tls = true, group = true }
 function _M.init(list, seed, plant)
     _M.seed = seed
     for i, server in ipairs(list) do
         shares = shares + server.share
         server.index, server.epoch = i, 0
+        if server.group then keys.usual["no live upstreams"] = true end
         if server.loses then
             server.epoch = nil
             setmetatable(server, { __index = function(_, name)
@@ -326,6 +348,15 @@ end
 function _M.add()
     local name = ngx.var.arg_name:gsub("_", " ")
     ngx.print((dict:incr(name, tonumber(ngx.var.arg_n), 0)))
+end
+
+-- Has nginx not use a server of the group (name=mark), or use it again; n= is its port.
+function _M.mark()
+    local ffi = require "ffi"
+    if not _M.declared then ffi.cdef "int peerdown(const char *upstream, const char *server, int down);" end
+    _M.declared = true
+    local address = "127.0.0.1:" .. ngx.var.arg_n
+    ngx.print(ffi.C.peerdown("soak_group", address, ngx.var.arg_name == "mark" and 1 or 0))
 end
 
 -- Lines of "name<tab>value"; "!<tab>text" of what was wrong; "?<tab>error" to be judged.

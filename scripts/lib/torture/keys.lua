@@ -73,13 +73,14 @@ function keys.judge(server, what, err, short)
         return
     elseif not server.faulty and ngx.now() > server.calm_at then
         keys.count("unexplained")
-        keys.note("error without a fault: " .. what .. ": " .. err)
+        keys.note(("error without a fault: %s: %s (%s:%s, calm for %.3f s)"):format(what, err, server.host,
+            tostring(server.port), ngx.now() - server.calm_at))
     end
 end
 
 local function fault(server, what)
     if what == "down" or what == "up" then server.epoch = server.epoch + 1 end
-    server.faulty = what == "down" or what == "stop"
+    server.faulty = what == "down" or what == "stop" or what == "mark"
     server.calm_at = ngx.now() + CALM_AFTER
 end
 
@@ -221,7 +222,7 @@ for name, what in pairs {
     servers = servers, counts = counts, errors = errors, details = details, usual = usual, KEYS = KEYS,
     mismatch = mismatch, failed = failed, fault = fault, make = make, begin_write = begin_write,
     end_write = end_write, lasts = lasts, look = look, must_be_there = must_be_there, check = check,
-    take_block = take_block, give_block = give_block, slots = slots, any_key = any_key, any_len = any_len,
+    new_key = new_key, take_block = take_block, give_block = give_block, slots = slots, any_key = any_key, any_len = any_len,
 } do keys[name] = what end
 
 return keys

@@ -1,6 +1,6 @@
 -- The load of scripts/torture, which runs it in nginx: light threads that use
 -- memcached in every way, and check what comes back (ops.lua,
--- late.lua).
+-- late.lua, group.lua).
 
 local memcached = require "resty.memcached"
 local keys = require "torture.keys"
@@ -20,6 +20,7 @@ local usual = ops.picker {
     gat = 10, meta_get = 40, meta_set = 40,
 }
 local late       -- what --late does instead
+local group      -- what --group does besides
 
 -- A light thread of the slot was killed, or its request has ended.
 local function ended(slot)
@@ -30,6 +31,7 @@ end
 
 -- One object from connect to its end; false if the server could not be reached.
 local function session(slot, request)
+    local block = group and random(10) <= 7 and group.blocks[random(#group.blocks)]
     local s = random(#servers)
     local server = servers[s]
     local opts
@@ -37,7 +39,12 @@ local function session(slot, request)
     local m = assert(memcached:new(opts))
     local short = random(100) == 1
     m:set_timeout(short and random(3) or TIMEOUT)
-    local ok, err = m:connect(server.host, server.port)
+    local ok, err
+    if block then
+        ok, err = m:connect(block)
+    else
+        ok, err = m:connect(server.host, server.port)
+    end
     if not ok then
         failed(server, "connect", err, short)
         return false
@@ -52,13 +59,19 @@ local function session(slot, request)
             keys.count("exited")
             ngx.exit(random(2) == 1 and 200 or 444)
         end
-        short = random(late and 4 or 200) == 1
+        short = random(late and 4 or block and 2000 or 200) == 1
         if short then m:set_timeout(random(20)) end
-        local pick = late and late.pick or usual
-        local done, err = pick()(m, slot, s, short)
-        if err == "timeout" then
+        local pick = block and group.pick or late and late.pick or usual
+        local done
+        done, err = pick()(m, slot, block or s, short)
+        if err == "timeout" and not block then
             local _, _, again = m:get("after")
             if again ~= "closed" then mismatch("after a timeout:", again) end
+        end
+        if block and not done then
+            -- it stays connected to the others
+            ngx.sleep(random(5) / 1000)
+            done = 0
         end
         if not done then return true end
         if done < 0 then return true end
@@ -87,8 +100,8 @@ end
 
 -- What nginx calls -----------------------------------------------------------
 
--- `addresses`: host:port or unix:path, separated by spaces. `is_late`: --late.
-function _M.init(addresses, multiplex, is_late)
+-- `addresses`: host:port or unix:path, separated by spaces. `is_late`: --late. `is_group`: --group.
+function _M.init(addresses, multiplex, is_late, is_group)
     _M.multiplex = multiplex
     if is_late then
         late = require "torture.late"
@@ -101,6 +114,10 @@ function _M.init(addresses, multiplex, is_late)
         servers[#servers + 1] = {
             host = host or address, port = tonumber(port), epoch = 0, faulty = false, calm_at = 0,
         }
+    end
+    if is_group then
+        group = require "torture.group"
+        group.init()
     end
 end
 
@@ -139,11 +156,12 @@ function _M.log()
     counts[ngx.ctx.state] = counts[ngx.ctx.state] + 1
 end
 
--- server= which one, what= happens to it now: down, up, stop, continue
+-- server= which one, what= happens to it now: down, up, stop, continue, mark, unmark
 function _M.fault()
     local args = ngx.req.get_uri_args()
     local server = servers[tonumber(args.server)]
     keys.fault(server, args.what)
+    if args.what:find("mark") then group.mark(server, args.what == "mark") end
     ngx.print("noted")
 end
 

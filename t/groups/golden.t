@@ -1,0 +1,139 @@
+use strict;
+use warnings;
+
+use lib 't/lib';
+
+use Test::More;
+use GroupsModule;
+use TestEnv memcached => 0;
+use Golden;
+use LiveNginx;
+use Preload;
+
+# What Lua stores lies in the server that other implementations chose for its key, and memcached_pass finds
+# it there: for all keys of all vectors whose servers an upstream block can name. Addresses and names
+# are those of the vectors; elsewhere.c has nginx connect to memcacheds of this machine.
+
+my @vectors = Golden::vectors();
+my ( $elsewhere, @ports ) = Golden::place(@vectors);
+my $golden = Golden::folder();
+my @nginx  = grep { $_->{is_nginx} } @vectors;
+
+local $ENV{ELSEWHERE} = $elsewhere;
+my $nginx = Preload::with( elsewhere => sub { LiveNginx->start(
+    main => "env ELSEWHERE;\nworker_processes 1;\n",
+    http => qq{
+        @{[ join '', map { Golden::upstream($_) } @vectors ]}
+        lua_socket_log_errors off;
+        init_by_lua_block {
+            @{[ TestEnv::lua_kit() ]}
+            groupkit = require "groupkit"
+            golden, ports = "$golden", @{[ Golden::ports(@vectors) ]}
+        }
+    },
+    server => join( '', map {qq{
+        location = /pass/$_->{name} {
+            set_by_lua_block \$memcached_key { return ngx.unescape_uri(ngx.var.arg_key) }
+            memcached_pass $_->{name};
+        }
+    }} @nginx ) . q{
+        location = /store {
+            content_by_lua_block {
+                local name = ngx.var.arg_name
+                local vector = groupkit.vectors(golden, ngx.var.arg_file)[name]
+                local keys = #vector.keys > 0 and vector.keys or groupkit.keys(golden)
+                local raw, escaping = groupkit.object(), require "resty.memcached":new()
+                assert(raw:connect(name)) assert(escaping:connect(name))
+                local at = {}
+                for i, port in ipairs(ports[name]) do
+                    at[i] = groupkit.object()
+                    -- one that refuses connections
+                    at[i].is_there = at[i]:connect("127.0.0.1", port) == 1
+                end
+                -- what nginx sends for a key
+                local function nginx_wire(key)
+                    return (key:gsub("[%c% %%]", function(c) return c == "\127" and c or ("%%%02X"):format(c:byte()) end))
+                end
+                local wrong, first = 0, ""
+                local function check(right, ...)
+                    if right then return end
+                    wrong = wrong + 1
+                    if first == "" then first = table.concat({ ... }, " ") end
+                end
+                local lists, value, passed, stored = {}, {}, {}, { raw = 0, escaped = 0, pass = 0 }
+                for i = 1, #at do lists[i] = {} end
+                local function store(m, i, kind, wire)
+                    local list = lists[vector.chosen[i]]
+                    value[wire] = kind .. i .. name
+                    list[#list + 1] = wire
+                    stored[kind] = stored[kind] + 1
+                    local ok, err = m:set(keys[i], value[wire])
+                    check(ok == 1, "set", keys[i], tostring(err))
+                    if wire == nginx_wire(keys[i]) then passed[#passed + 1] = { keys[i], value[wire] } end
+                end
+                for i, key in ipairs(keys) do
+                    -- that of another one already
+                    if not key:find("[%c%s]") and not value[key] then store(raw, i, "raw", key) end
+                    -- nginx's methods hash what is not yet escaped, the others what is sent
+                    local escaped = ngx.var.arg_pass and ngx.escape_uri(key) or key
+                    if escaped ~= key and #escaped <= 250 and not value[escaped] then store(escaping, i, "escaped", escaped) end
+                end
+                -- each is in its server
+                for s, list in ipairs(lists) do
+                    for i = 1, #list, 100 do
+                        local found = assert(at[s]:get({ unpack(list, i, math.min(i + 99, #list)) }))
+                        for j = i, math.min(i + 99, #list) do
+                            local key = list[j]
+                            check(found[key] and found[key][1] == value[key], key, "is not in server", s)
+                        end
+                    end
+                    check(at[s].is_there or #list == 0, "keys of a dead server")
+                end
+                -- Lua finds them
+                for i = 1, #keys, 50 do
+                    local list = {}
+                    for j = i, math.min(i + 49, #keys) do
+                        if (value[keys[j]] or ""):find("^raw") then list[#list + 1] = keys[j] end
+                    end
+                    local results = assert(raw:get(list))
+                    for _, key in ipairs(list) do check(results[key] and results[key][1] == value[key], key, "is not found") end
+                end
+                -- and memcached_pass
+                for i = 1, ngx.var.arg_pass and #passed or 0, 100 do
+                    local requests = {}
+                    for j = i, math.min(i + 99, #passed) do
+                        requests[#requests + 1] = { "/pass/" .. name, { args = { key = passed[j][1] } } }
+                    end
+                    for j, answer in ipairs { ngx.location.capture_multi(requests) } do
+                        local key, want = unpack(passed[i + j - 1])
+                        stored.pass = stored.pass + 1
+                        check(answer.status == 200 and answer.body == want, "memcached_pass", key, answer.status)
+                    end
+                end
+                raw:set_keepalive() escaping:set_keepalive()
+                for _, m in ipairs(at) do if m.is_there then m:set_keepalive() end end
+                ngx.say("wrong ", wrong, first == "" and "" or ": " .. first)
+                ngx.print(stored.raw, " ", stored.escaped, " ", stored.pass)
+            }
+        }
+    },
+) } );
+
+is( scalar @vectors, 52, 'all vectors but the one with nicknames, which nginx has not' );
+my %most = ( raw => 0, escaped => 0, pass => 0 );
+for my $vector ( sort { $a->{is_dead} <=> $b->{is_dead} } @vectors ) {
+    if ( $vector->{is_dead} ) {
+        TestEnv::stop_memcached( $_->{port} ) for grep { $_->{down} } @{ $vector->{servers} };
+    }
+    my $pass = $vector->{is_nginx} ? '&pass=1' : '';
+    my $said = $nginx->get("/store?file=$vector->{file}&name=$vector->{name}$pass") // 'nothing';
+    my ( $wrong, $raw, $escaped, $passed ) = $said =~ /\A(.*)\n(\d+) (\d+) (\d+)\z/;
+    is( $wrong // $said, 'wrong 0', "$vector->{name}: each key lies where others put it" . ( $pass && ', and memcached_pass finds it' ) );
+    # the vector with keys of its own is about those that are escaped
+    my @least = $vector->{name} =~ /escaped/ ? ( 3, 111, 110 ) : $pass ? ( 3018, 1293, 3018 ) : ( 3018, 0, 0 );
+    is_deeply( [ $raw, $escaped, $passed ], \@least, '... that is, all of them as they are, the escaped ones, and by memcached_pass' );
+}
+
+is_deeply( [ $nginx->log_lines(qw( crit alert emerg )) ], [], 'nothing bad in the log' ) or diag( $nginx->log );
+undef $nginx;
+done_testing();

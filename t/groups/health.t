@@ -1,0 +1,182 @@
+use strict;
+use warnings;
+
+use lib 't/lib';
+
+use Test::More;
+use Time::HiRes qw( sleep );
+use GroupsModule;
+use TestEnv memcached => 0;
+use GroupServers;
+use LiveNginx;
+use Preload;
+
+# Who counts failures, and who heeds them: all workers and memcached_pass where there is a zone; what is
+# set from outside.
+
+my @ports = map { TestEnv::start_memcached() } 1 .. 5;
+my %dead  = map { $_ => TestEnv::free_port() } qw( zoned own two trial off all gone );
+my $rest  = 'max_fails=1 fail_timeout=60s';
+
+sub five { my ( $dead, $how ) = @_; return GroupServers::lines( $how // $rest, $ports[0], $dead, @ports[ 1 .. 3 ] ) }
+
+my $nginx = Preload::with( peerdown => sub { LiveNginx->start(
+    main => "worker_processes 3;\n",
+    http => qq{
+        upstream zoned  { zone zoned 64k; hash \$lua_memcached_key consistent; @{[ five( $dead{zoned} ) ]} }
+        upstream own    { hash \$lua_memcached_key consistent; @{[ five( $dead{own} ) ]} }
+        upstream two    { zone two 64k; hash \$memcached_key consistent; @{[ five( $dead{two}, 'max_fails=2 fail_timeout=60s' ) ]} }
+        upstream trial  { zone trial 64k; lua_memcached_hash ketama; @{[ five( $dead{trial}, 'max_fails=1 fail_timeout=3s' ) ]} }
+        upstream off    { zone off 64k; lua_memcached_hash modula; lua_memcached_failover off; @{[ five( $dead{off} ) ]} }
+        upstream all    { zone all 64k; lua_memcached_hash modula; server 127.0.0.1:$dead{all} max_fails=1 fail_timeout=1s; server 127.0.0.1:$dead{gone} max_fails=1 fail_timeout=1s; }
+        upstream told   { zone told 64k; hash \$memcached_key consistent; @{[ GroupServers::lines( $rest, @ports ) ]} }
+        @{[ GroupServers::init('ffi = require "ffi" ffi.cdef "int peerdown(const char *upstream, const char *server, int down);"') ]}
+    },
+    server => GroupServers::location() . q{
+        location = /pid { content_by_lua_block { ngx.print(ngx.worker.pid()) } }
+        location /two/  { set $memcached_key $uri; memcached_pass two; memcached_next_upstream off; }
+        location /told/ { set $memcached_key $uri; memcached_pass told; error_page 404 =200 /addr; }
+        location /addr  { internal; return 200 $upstream_addr; }
+    },
+) } );
+
+sub lua    { return GroupServers::lua( $nginx, @_ ) }
+sub logged { return GroupServers::logged( $nginx, @_ ) }
+
+# Runs the code in every worker: what it printed, by worker.
+sub everywhere {
+    my ($code) = @_;
+    my %said;
+    for ( 1 .. 400 ) {
+        last if keys %said == 3;
+        my ( $pid, $text ) = split / /, lua("ngx.print(ngx.worker.pid(), ' ') $code"), 2;
+        $said{$pid} //= $text;
+    }
+    is( scalar keys %said, 3, 'all workers were asked' );
+    return map { $said{$_} } sort keys %said;
+}
+
+subtest 'a zone: what one worker knows, all know' => sub {
+    my @said = everywhere(qq{ local m = object("zoned") local k = key_of(m, $dead{zoned}) say(k ~= nil and m:set(k, 1)) m:close() });
+    is( scalar( grep { $_ eq '1' } @said ), 1, 'one worker has found it out' ) or diag("@said");
+    is( logged(qr/connect\(\) failed .*:$dead{zoned}\b/), 1, 'nobody else connects' );
+    is( logged(qr/temporarily disabled.*"zoned"/), 1, 'one line of nginx' );
+    my $listener = GroupServers->note( port => $dead{zoned} );
+    everywhere(q{ local m = object("zoned") for i = 1, 100 do m:get("k" .. i) end say(m:close()) });
+    is_deeply( [ $listener->notes ], [], 'within fail_timeout nobody connects, though it is there again' );
+};
+
+subtest 'no zone: each worker for itself' => sub {
+    my @said = everywhere(qq{ local m = object("own") for i = 1, 200 do m:get("k" .. i) end say(m:close()) });
+    is( "@said", '1 1 1', 'all of them use it' );
+    is( logged(qr/connect\(\) failed .*:$dead{own}\b/), 3, 'each worker connects once' );
+    is( logged(qr/temporarily disabled.*"own"/), 3, 'a line of each worker' );
+};
+
+subtest 'failures of Lua and of memcached_pass are one number' => sub {
+    my $key = lua(qq{ say(key_of(object("two"), $dead{two}, "/two/")) });
+    is( lua(qq{ local m = object("two") say(m:set("$key", 1), m:server_of("$key") == "127.0.0.1:$dead{two}") }), '1 true', 'one failure of Lua does not disable it' );
+    is( logged(qr/temporarily disabled.*"?two"?/), 0, '... and none is told' );
+    is( $nginx->get($key), 'status 502', 'memcached_pass still tries it' );
+    is( lua(qq{ say(object("two"):server_of("$key") == "127.0.0.1:$dead{two}") }), 'false', 'the second, of memcached_pass, does' );
+    my $before = logged(qr/connect\(\) failed/);
+    is( lua(qq{ say(object("two"):get("$key")) }), '1 0', 'Lua reads where it has written, ' );
+    is( $nginx->get($key), '1', 'so does memcached_pass' );
+    is( logged(qr/connect\(\) failed/), $before, '... and nobody connects' );
+};
+
+subtest 'after fail_timeout one trial, of all workers together' => sub {
+    is( lua(qq{ local m = object("trial") say(m:set(key_of(m, $dead{trial}), 1)) }), 1, 'disabled' );
+    # it accepts, and answers nothing
+    my $server = GroupServers->note( port => $dead{trial}, silent => 1 );
+    sleep 4.2;
+    my @said = GroupServers::together( $nginx, 9, q{
+        local threads, late = {}, 0
+        for t = 1, 10 do
+            threads[t] = ngx.thread.spawn(function()
+                local m, late = object("trial", 400), 0
+                for i = 1, 10 do
+                    local _, _, err = m:get("trial" .. i)
+                    if err then late = late + (err == "timeout" and 1 or 100) end
+                end
+                m:close()
+                return late
+            end)
+        end
+        for t = 1, 10 do
+            local ok, n = ngx.thread.wait(threads[t])
+            late = late + n
+        end
+        ngx.print(late)
+    } );
+    is( join( ' ', sort @said ), '0 0 0 0 0 0 0 0 1', 'one of 900 commands has waited for it' );
+    is( $server->connects, 1, 'one connection' );
+    is( scalar $server->commands, 1, 'one command' );
+    is( logged(qr/temporarily disabled.*"trial"/), 2, 'told again, because it has failed again' );
+    $server->stop;
+    TestEnv::start_memcached( port => $dead{trial} );
+    sleep 4.2;
+    is( lua(qq{ local m = object("trial") local k for i = 1, 30 do m:get("trial" .. i) end k = "127.0.0.1:$dead{trial}"
+        local home = 0 for i = 1, 30 do if m:server_of("trial" .. i) == k then home = home + 1 end end say(home > 0) }), 'true', 'it answers: it has its keys again' );
+    is( logged(qr/is used again.*"trial"|of "trial" is used again/), 1, '... which is told' );
+};
+
+subtest 'off' => sub {
+    my $key = lua(qq{ say(key_of(object("off"), $dead{off})) });
+    is( lua(qq{ say(object("off"):incr("$key", 1)) }), 'nil connection refused', 'found out' );
+    my $server = GroupServers->note( port => $dead{off} );
+    my @said = everywhere(qq{ local m, k = object("off"), "$key"
+        say(within(20, m.incr, m, k, 1)) say("", m:set(k, 1)) say("", m:get(k)) say("", m:delete(k)) });
+    is( $_, 'quick nil no live upstreams nil nil nil no live upstreams nil nil no live upstreams nil no live upstreams', 'its keys fail at once' ) for @said;
+    is_deeply( [ $server->notes ], [], 'nothing is tried' );
+    is( lua(qq{ local m = object("off") local n = 0 for i = 1, 100 do local k = "k" .. i if m:server_of(k) and m:set(k, 1) ~= 1 then n = n + 1 end end say(n) }),
+        '0', 'keys of others are not concerned' );
+};
+
+subtest 'all are away' => sub {
+    is( lua(q{ say(object("all"):get("k")) }), 'nil nil connection refused', 'found out' );
+    my $tried = logged(qr/connect\(\) failed .*:(?:$dead{all}|$dead{gone})\b/);
+    is( $tried, 2, '... by trying both' );
+    is( lua(q{ local m = object("all") say(m:get("k")) say("", m:set("k", 1)) say("", m:incr("k", 1)) }),
+        'nil nil no live upstreams nil no live upstreams nil no live upstreams', 'then nobody is asked' );
+    is( logged(qr/connect\(\) failed .*:(?:$dead{all}|$dead{gone})\b/), $tried, '... really' );
+    sleep 2.2;
+    is( lua(q{ say(object("all"):get("k")) }), 'nil nil connection refused', 'until fail_timeout is over' );
+    is( lua(q{ say(object("all"):get("k")) }), 'nil nil no live upstreams', '... once' );
+};
+
+subtest 'set_peer_down' => sub {
+    my $server = "127.0.0.1:$ports[2]";
+    my $key = lua(qq{ local m = object("told") local k = key_of(m, $ports[2], "/told/") say(m:set(k, "home") == 1 and k) });
+    is( $nginx->get($key), 'home', 'memcached_pass finds it at home' );
+    is( lua(qq{
+        local kept = object("told") local key = "$key"
+        local _, homes = moved(kept, $ports[2])
+        local found = ffi.C.peerdown("told", "$server", 1)
+        local there, value = kept:server_of(key), kept:get(key)
+        local others = moved(kept, $ports[2], homes)
+        say(found, there ~= "$server", value, others, kept:set(key, "elsewhere"))
+    }), '1 true nil 0 1', 'the next command of the same object heeds it; other keys do not move' );
+    is_deeply( [ everywhere(qq{ say(object("told"):server_of("$key") == "$server") }) ], [ ('false') x 3 ], 'all workers heed it' );
+    is( $nginx->get($key), 'elsewhere', 'memcached_pass agrees where the key is meanwhile' );
+    is( lua(qq{ ffi.C.peerdown("told", "$server", 0) local m = object("told") say(m:server_of("$key") == "$server", (m:get("$key"))) }),
+        'true home', 'and it comes back' );
+    is( logged(qr/"told"/), 0, 'nothing of it is told: it has not failed' );
+};
+
+subtest 'servers that are stopped and continued' => sub {
+    my $port = $ports[1];
+    my $key  = lua(qq{ local m = object("told") local k = key_of(m, $port, "stopped") say(m:set(k, 7) == 1 and k) });
+    kill STOP => TestEnv::Memcached::pid($port);
+    is( lua(qq{ local m = object("told", 300) say(m:incr("$key", 1)) say("", within(150, m.set, m, key_of(m, $ports[0]), 1)) }),
+        'nil timeout quick 1 nil nil nil', 'a timeout, and other servers answer at once' );
+    is( logged(qr/temporarily disabled.*"told"/), 1, 'it counts' );
+    is( lua(qq{ say(object("told"):server_of("$key") == "127.0.0.1:$port") }), 'false', 'its keys are elsewhere' );
+    kill CONT => TestEnv::Memcached::pid($port);
+    my $value = lua(qq{ local s = require "resty.memcached":new() s:connect("127.0.0.1", $port) ngx.sleep(0.2) say((s:get("$key"))) });
+    is( $value, '8', 'its late answer has not made anybody repeat it' );
+};
+
+is_deeply( [ $nginx->log_lines(qw( crit alert emerg )) ], [], 'nothing bad in the log' ) or diag( $nginx->log );
+undef $nginx;
+done_testing();

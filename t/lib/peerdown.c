@@ -1,0 +1,40 @@
+/*
+ * peerdown: what set_peer_down() of lua-upstream-nginx-module does, which Debian has no package of: it
+ * sets the flag `down` of a server in nginx's own list, while nginx runs.
+ *
+ *     ffi.C.peerdown("upstream", "127.0.0.1:11211", 1)    -- how many servers were found
+ */
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+
+int peerdown(const char *upstream, const char *server, int down);
+
+int peerdown(const char *upstream, const char *server, int down)
+{
+    ngx_uint_t i, found = 0;
+    ngx_http_upstream_rr_peer_t *peer;
+    ngx_http_upstream_rr_peers_t *peers;
+    ngx_http_upstream_srv_conf_t **blocks;
+    ngx_http_upstream_main_conf_t *conf = ngx_http_cycle_get_module_main_conf(ngx_cycle, ngx_http_upstream_module);
+
+    blocks = conf->upstreams.elts;
+    for (i = 0; i < conf->upstreams.nelts; i++) {
+        if (blocks[i]->host.len != strlen(upstream)
+            || ngx_strncmp(blocks[i]->host.data, upstream, blocks[i]->host.len) != 0)
+        {
+            continue;
+        }
+        peers = blocks[i]->peer.data;
+        ngx_http_upstream_rr_peers_wlock(peers);
+        for (peer = peers->peer; peer != NULL; peer = peer->next) {
+            if (peer->name.len == strlen(server) && ngx_strncmp(peer->name.data, server, peer->name.len) == 0) {
+                peer->down = down;
+                found++;
+            }
+        }
+        ngx_http_upstream_rr_peers_unlock(peers);
+    }
+    return found;
+}
