@@ -211,6 +211,7 @@ fn add_other_functions(state: State, native: NativeTable) {
 #[cfg(feature = "groups")]
 fn group_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {
     [
+        ("check_keepalive", native!(connection::check_keepalive)),
         ("group_choose", native!(group::choose)),
         ("group_split", native!(group::split)),
         ("begin_many", native!(group::begin_many)),

@@ -10,6 +10,7 @@ local find, next, select, setmetatable, type, unpack =
 
 local connect_server, finish_connect = native.connect_server, native.finish_connect
 local close, set_keepalive = native.close, native.set_keepalive
+local check_keepalive = native.check_keepalive
 local settimeout, settimeouts = native.settimeout, native.settimeouts
 local getreusedtimes = native.getreusedtimes
 local failed, succeeded = native.group_failed, native.group_succeeded
@@ -50,32 +51,48 @@ local function for_all(members, f, ...)
     return nil, why
 end
 
--- Ends the use of a group. Returns its members.
-local function leave(sock)
-    local members = sock[GROUP].members
-    sock[ID], sock[GROUP] = false, false
-    setmetatable(sock, sock_metatable)
-    return members
+-- Ends the use of a group: `f` is called with its members. While one of them is
+-- busy the group stays, as a connection would.
+local function leave(sock, f, ...)
+    local of = sock[GROUP]
+    local ok, err = for_all(of.members, f, ...)
+    if not ok and find(err, "^socket busy") then
+        return nil, err
+    end
+    if sock[GROUP] == of then
+        sock[ID], sock[GROUP] = false, false
+        setmetatable(sock, sock_metatable)
+    end
+    if ok then
+        return 1
+    end
+    return nil, err
 end
 
 local function close_group(sock)
-    return for_all(leave(sock), close)
+    return leave(sock, close)
 end
 
 local function keep(member, ...)
     return set_keepalive(member, member[ID], ...)
 end
 
+-- Bad arguments raise, whatever is connected, and leave all as it is.
 local function keep_group(sock, ...)
-    return for_all(leave(sock), keep, ...)
+    check_keepalive(sock, ...)
+    return leave(sock, keep, ...)
 end
 
 function group.leave(sock)
     if sock[GROUP] then
-        close_group(sock)
+        local _, err = close_group(sock)
+        if sock[GROUP] then
+            return nil, err
+        end
     else
         sock[ID] = false
     end
+    return true
 end
 
 group.close, group.set_keepalive = close_group, keep_group
@@ -137,11 +154,16 @@ Sock.send, Sock.receive = no_server, no_server
 -- The `sock` gets the group of a block. `options` are those of `connect`.
 function group.connect(sock, name, options)
     if sock[GROUP] then
-        close_group(sock)
+        local ok, err = group.leave(sock)
+        if not ok then
+            return nil, err
+        end
     elseif sock[ID] then
         local ok, err = close(sock)
         if not ok and err ~= "closed" then
             return nil, err
+        elseif not ok and not is_lost(sock[ID]) then
+            return nil, "socket busy connecting"
         end
     end
     if type(options) == "table" then

@@ -29,7 +29,10 @@ local function connected(sock, ok, err, ...)
     if ok == TO_GROUP then
         return group.connect(sock, err, select(select("#", ...), ...))
     elseif ok == LEAVE_GROUP then
-        group.leave(sock)
+        local left, why = group.leave(sock)
+        if not left then
+            return nil, why
+        end
         return connect_sock(sock, ...)
     end
     return finish_connect(sock, sock, ok, err)
