@@ -39,7 +39,7 @@ fn hashed(stack: Stack, group: &Group) -> Result<Vec<u8>, c_int> {
     };
     let mut line = Vec::new();
     if let Err(refused) = encode(&Command::Get { key, cas: false }, &mut line) {
-        explain::refused(stack, &refused);
+        // the command itself says why, when the glue queues it
         stack.push(Value::Boolean(false));
         return Err(stack.failure(0, refused.answer).saturating_add(1));
     }

@@ -6,7 +6,7 @@ local rawequal, select, unpack = rawequal, select, unpack
 local choose, server_of, bounded = native.group_choose, native.group_server_of, native.group_exptime
 local failed = native.group_failed
 local finish_get, finish_gets = native.finish_get, native.finish_gets
-local not_initialized = native.not_initialized
+local new_pipeline, not_initialized = native.new_pipeline, native.not_initialized
 local store, touch, gat, gats = native.store, native.touch, native.gat, native.gats
 local AGAIN, ATTEMPTS = native.again, glue.attempts
 local wire_key = glue.wire_key
@@ -88,6 +88,10 @@ function group.run(sock, finish, start, key, escape, exptime, ...)
         tried = tried or {}
         tried[#tried + 1], why = server, err
         server, host, port, suspect, gutter = choose(name, key, escape, unpack(tried))
+    end
+    if server == false then
+        -- the key is refused: the command says so in the log, or raises for what else is wrong
+        start(new_pipeline(), key, escape, exptime, ...)
     end
     return fail(finish, why or host)
 end
