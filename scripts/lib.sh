@@ -287,9 +287,9 @@ wait_for_port() {
 
 # ---- suites ----------------------------------------------------------------
 
-# The suites below t/, by folder, without those for a module with the feature groups.
+# The suites below t/, by folder.
 all_suites() {
-    (cd "$root" && find t -path t/lib -prune -o -path 't/servroot*' -prune -o -path t/groups -prune -o -name '*.t' -print | sort)
+    (cd "$root" && find t -path t/lib -prune -o -path 't/servroot*' -prune -o -name '*.t' -print | sort)
 }
 
 # What the suites need, besides what the build needs. openssl makes the TLS suites' certificates;

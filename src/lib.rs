@@ -23,12 +23,9 @@
 //! suites in `t/` test them there.
 
 #![cfg_attr(not(test), deny(clippy::string_slice))]
-// what only TLS uses, and what checks and discovery of groups will use
+// what only TLS uses
 #![cfg_attr(
-    any(
-        feature = "groups",
-        all(feature = "nginx", not(ngx_feature = "http_ssl"))
-    ),
+    all(feature = "nginx", not(ngx_feature = "http_ssl")),
     allow(dead_code)
 )]
 

@@ -2,7 +2,6 @@
 //! contexts made of ngx_lua's.
 
 mod directive;
-#[cfg(feature = "groups")]
 mod mapping;
 mod multiplex;
 mod queue;
@@ -10,7 +9,6 @@ mod size;
 mod time;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls;
-#[cfg(feature = "groups")]
 mod upstream;
 
 use std::cell::Cell;
@@ -32,9 +30,7 @@ pub use multiplex::{MAX_CONNECTIONS, Multiplex, SetMultiplex, places as multiple
 pub use queue::{Queueing, SetQueue};
 pub use size::MaxValueSize;
 
-#[cfg(feature = "groups")]
 pub use mapping::SetMapping;
-#[cfg(feature = "groups")]
 pub use upstream::{
     Current, Named, Servers, SetCheck, SetDiscover, SetFailover, SetHash, UpstreamConf,
     UpstreamError, check as check_upstreams, count_failure, count_success, forget as forget_groups,
@@ -60,7 +56,6 @@ pub struct LocConf {
     multiplex: Option<Multiplex>,
     /// `None`: not set here.
     queue: Option<Queueing>,
-    #[cfg(feature = "groups")]
     mappings: mapping::Mappings,
     #[cfg(ngx_feature = "http_ssl")]
     ssl: Context,
@@ -78,7 +73,6 @@ impl LocConf {
         max_value_size: UNSET,
         multiplex: None,
         queue: None,
-        #[cfg(feature = "groups")]
         mappings: mapping::Mappings::NONE,
         #[cfg(ngx_feature = "http_ssl")]
         ssl: Context::None,
@@ -120,13 +114,11 @@ impl LocConf {
     }
 
     /// Whether there is a `lua_memcached_upstream`.
-    #[cfg(feature = "groups")]
     pub fn has_mappings(self) -> bool {
         self.mappings.any()
     }
 
     /// `lua_memcached_upstream`: the servers that `connect(host, port)` means.
-    #[cfg(feature = "groups")]
     pub fn upstream_for(self, host: &[u8], port: u16) -> Option<Servers> {
         self.mappings.find(host, port)
     }
@@ -147,10 +139,7 @@ impl LocConf {
         }
         self.multiplex = self.multiplex.or(parent.multiplex);
         self.queue = self.queue.or(parent.queue);
-        #[cfg(feature = "groups")]
-        {
-            self.mappings = self.mappings.or(parent.mappings);
-        }
+        self.mappings = self.mappings.or(parent.mappings);
     }
 }
 
@@ -167,7 +156,6 @@ pub fn set_module(module: &'static Module<Cell<LocConf>>) {
 /// read, because reading the last one may have failed.
 pub fn forget() {
     multiplex::forget();
-    #[cfg(feature = "groups")]
     mapping::forget();
     #[cfg(ngx_feature = "http_ssl")]
     tls::forget();

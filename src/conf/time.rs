@@ -10,7 +10,6 @@ pub fn milliseconds(text: &[u8]) -> Option<Msec> {
 }
 
 /// A time as nginx writes it, in whole seconds.
-#[cfg(feature = "groups")]
 pub fn seconds(text: &[u8]) -> Option<u32> {
     u32::try_from(time(text, true)?).ok()
 }

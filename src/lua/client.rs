@@ -29,7 +29,6 @@ pub fn attach<const MAPPED: bool>(stack: Stack) -> c_int {
     };
     let port = stack.number(4) as u16;
     let conf = LocConf::of(request);
-    #[cfg(feature = "groups")]
     if MAPPED && conf.has_mappings() && conf.upstream_for(host, port).is_some() {
         return answer(stack, false);
     }

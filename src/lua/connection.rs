@@ -7,10 +7,8 @@ use mlua::ffi::{LUA_TNIL, LUA_TNUMBER, LUA_TSTRING};
 
 use super::explain;
 use super::fields;
-#[cfg(feature = "groups")]
 use super::group_connect::{Meant, to_group};
 use super::handle::{self, Found, NewHandle};
-#[cfg(feature = "groups")]
 use super::results::Elsewhere;
 use super::results::Returns;
 use super::stack::{CannotWait, Stack};
@@ -95,7 +93,6 @@ pub fn connect<const MEMBER: bool>(stack: Stack) -> c_int {
     {
         None
     } else {
-        #[cfg(feature = "groups")]
         if !MEMBER {
             match Meant::named(request, host) {
                 Ok(None) => {}
@@ -107,7 +104,6 @@ pub fn connect<const MEMBER: bool>(stack: Stack) -> c_int {
         return stack.failure(1, "missing the port number");
     };
     let conf = LocConf::of(request);
-    #[cfg(feature = "groups")]
     if !MEMBER
         && conf.has_mappings()
         && let Some(servers) = port.and_then(|port| conf.upstream_for(host, port))
@@ -131,7 +127,6 @@ pub fn connect<const MEMBER: bool>(stack: Stack) -> c_int {
     };
     let (object, handle) = match found {
         Found::Session(key) if transport::is_session(key) => (Connecting::Again(key), None),
-        #[cfg(feature = "groups")]
         Found::Group => {
             stack.push_integer(Elsewhere::LEAVE);
             return 1;
@@ -177,7 +172,6 @@ fn begin<const MEMBER: bool>(
     caller: Caller,
     peer: &Peer<'_>,
 ) -> (SessionKey, Result<Opened, CallError<Error>>) {
-    #[cfg(feature = "groups")]
     if MEMBER && caller.waiter.is_some() {
         return transport::begin_connect(object, caller.request, peer);
     }
@@ -341,12 +335,7 @@ fn store_timeouts(stack: Stack, timeouts: Timeouts) -> c_int {
 /// `setkeepalive(sock, timeout?, pool_size?)`, or with the id after `sock`
 pub fn setkeepalive<const WITH_ID: bool>(stack: Stack) -> c_int {
     let added = c_int::from(WITH_ID);
-    let top = stack.top() - added;
-    if !(1..=3).contains(&top) {
-        stack.raise(format_args!(
-            "expecting 1 to 3 arguments (including the object), but got {top}"
-        ));
-    }
+    let top = keepalive_top(stack, added);
     let sock = stack.check_table(1);
     let found = if WITH_ID {
         handle::session_with_id(stack, sock, 2)
@@ -356,24 +345,10 @@ pub fn setkeepalive<const WITH_ID: bool>(stack: Stack) -> c_int {
     let Some(key) = found else {
         return stack.failure(1, Error::Closed);
     };
-    let argument = |index: c_int| -> Option<i64> {
-        let number = stack.integer(index + added);
-        if number != 0 {
-            return Some(number);
-        }
-        if stack.is_none_or_nil(index + added) {
-            return None;
-        }
-        if !stack.is_number(index + added) {
-            stack.raise(format_args!(
-                "bad argument #{} to 'setkeepalive' (number expected, got {})",
-                index - 1,
-                stack.type_name(index + added)
-            ));
-        }
-        Some(0)
-    };
-    let (timeout, pool_size) = (argument(2), argument(3));
+    let (timeout, pool_size) = (
+        keepalive_argument(stack, 2, added),
+        keepalive_argument(stack, 3, added),
+    );
     let request = stack.request();
     // a negative time expires at once
     let timeout = timeout.map(|ms| usize::try_from(ms).unwrap_or(1));
@@ -383,15 +358,60 @@ pub fn setkeepalive<const WITH_ID: bool>(stack: Stack) -> c_int {
             stack.push_integer(1);
             1
         }
-        Err(KeepaliveError::BadPoolSize(size)) => stack.raise(format_args!(
-            "bad argument #{} to 'setkeepalive' ({})",
-            top - 1,
-            KeepaliveError::BadPoolSize(size)
-        )),
+        Err(KeepaliveError::BadPoolSize(size)) => bad_pool_size(stack, top, size),
         Err(KeepaliveError::Failed(error)) => {
             give_up(stack, Returns::CONNECT, CallError::Failed(error))
         }
     }
+}
+
+/// `check_keepalive(sock, timeout?, pool_size?)`: raises what `setkeepalive` would.
+pub fn check_keepalive(stack: Stack) -> c_int {
+    let top = keepalive_top(stack, 0);
+    keepalive_argument(stack, 2, 0);
+    match keepalive_argument(stack, 3, 0) {
+        Some(size) if size < 1 => bad_pool_size(stack, top, size),
+        _ => 0,
+    }
+}
+
+fn bad_pool_size(stack: Stack, top: c_int, size: i64) -> ! {
+    stack.raise(format_args!(
+        "bad argument #{} to 'setkeepalive' ({})",
+        top - 1,
+        KeepaliveError::BadPoolSize(size)
+    ))
+}
+
+/// The number of arguments, without those that the glue has added.
+#[inline(always)]
+fn keepalive_top(stack: Stack, added: c_int) -> c_int {
+    let top = stack.top() - added;
+    if !(1..=3).contains(&top) {
+        stack.raise(format_args!(
+            "expecting 1 to 3 arguments (including the object), but got {top}"
+        ));
+    }
+    top
+}
+
+#[inline(always)]
+fn keepalive_argument(stack: Stack, index: c_int, added: c_int) -> Option<i64> {
+    let number = stack.integer(index + added);
+    if number != 0 {
+        return Some(number);
+    }
+    if stack.is_none_or_nil(index + added) {
+        return None;
+    }
+    if !stack.is_number(index + added) {
+        stack.raise(format_args!(
+            "bad argument #{} to 'setkeepalive' (number expected, got {})",
+            index - 1,
+            stack.type_name(index + added)
+        ));
+    }
+    Some(0)
 }
 
 fn require_only_self(stack: Stack, verb: &str) {

@@ -63,7 +63,7 @@ fn hashed<'a>(stack: Stack, index: c_int, group: &Group) -> Result<Cow<'a, [u8]>
     }
     let mut line = Vec::new();
     if let Err(refused) = encode(&Command::Get { key, cas: false }, &mut line) {
-        explain::refused(stack, &refused);
+        // the command itself says why, when the glue queues it
         stack.push(Value::Boolean(false));
         return Err(stack.failure(0, refused.answer).saturating_add(1));
     }
@@ -122,8 +122,8 @@ pub fn choose(stack: Stack) -> c_int {
 /// `group_pick(group, members, key, escape)`: the server that takes the key, as `member, id` if the
 /// table has a member under the server's name whose session is ready, and as `name, nil` if not. If
 /// the server has failed before, or what is stored there lives for a limited time, that follows, as
-/// with [`choose`]. `nil, nil, error` if there is no server, or the key is refused; nothing if there
-/// is no group of this number any more.
+/// with [`choose`]. `nil, nil, error` if there is no server, `false, nil, answer` if the key is
+/// refused; nothing if there is no group of this number any more.
 pub fn pick(stack: Stack) -> c_int {
     let members = stack.check_table(2);
     let request = stack.request();
@@ -181,7 +181,7 @@ pub fn pick(stack: Stack) -> c_int {
 #[cold]
 fn pick_none(stack: Stack) -> c_int {
     let answer = Value::At(stack.top());
-    stack.push_nil();
+    stack.push(Value::Boolean(false));
     stack.push_nil();
     stack.push(answer);
     3

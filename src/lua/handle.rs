@@ -126,7 +126,6 @@ pub enum Found {
     /// It has had this one.
     Session(SessionKey),
     /// It is connected to a group of servers.
-    #[cfg(feature = "groups")]
     Group,
 }
 
@@ -137,10 +136,7 @@ pub fn to_connect(stack: Stack, sock: Table, id: c_int) -> Found {
     }
     match session_with_id(stack, sock, id) {
         Some(key) => Found::Session(key),
-        #[cfg(feature = "groups")]
         None => Found::Group,
-        #[cfg(not(feature = "groups"))]
-        None => Found::Nothing,
     }
 }
 

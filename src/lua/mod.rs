@@ -35,20 +35,15 @@ mod commands;
 mod connection;
 mod explain;
 mod fields;
-#[cfg(feature = "groups")]
 mod group;
-#[cfg(feature = "groups")]
 mod group_all;
-#[cfg(feature = "groups")]
 mod group_connect;
-#[cfg(feature = "groups")]
 mod group_pipeline;
 mod handle;
 mod meta;
 mod php;
 mod pipeline;
 mod queue;
-#[cfg(feature = "groups")]
 mod queue_group;
 mod raw;
 mod results;
@@ -91,15 +86,10 @@ const GLUE: &[&str] = &[
     include_str!("glue/commands.lua"),
     include_str!("glue/pipeline.lua"),
     include_str!("glue/meta.lua"),
-    #[cfg(feature = "groups")]
     include_str!("glue/group.lua"),
-    #[cfg(feature = "groups")]
     include_str!("glue/group_keys.lua"),
-    #[cfg(feature = "groups")]
     include_str!("glue/group_many.lua"),
-    #[cfg(feature = "groups")]
     include_str!("glue/group_pipeline.lua"),
-    #[cfg(feature = "groups")]
     include_str!("glue/group_all.lua"),
     include_str!("glue/codec.lua"),
     include_str!("glue/client_options.lua"),
@@ -205,7 +195,6 @@ fn set_functions(
 }
 
 fn add_other_functions(state: State, native: NativeTable) {
-    #[cfg(feature = "groups")]
     set_functions(native, group_functions());
     native.set(Value::Bytes(b"finish_get"), results::finish_get());
     handle::set_with_spares(
@@ -213,7 +202,6 @@ fn add_other_functions(state: State, native: NativeTable) {
         native,
         &[
             ("connect", native!(connection::connect::<false>)),
-            #[cfg(feature = "groups")]
             ("begin_connect", native!(connection::connect::<true>)),
             ("setkeepalive", native!(connection::setkeepalive::<false>)),
             ("set_keepalive", native!(connection::setkeepalive::<true>)),
@@ -222,12 +210,12 @@ fn add_other_functions(state: State, native: NativeTable) {
     );
 }
 
-#[cfg(feature = "groups")]
 fn group_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> {
     [
         ("group_name", native!(group::name)),
         ("group_endpoint", native!(group::endpoint)),
         ("group_pick", native!(group::pick)),
+        ("check_keepalive", native!(connection::check_keepalive)),
         ("group_choose", native!(group::choose)),
         ("group_split", native!(group::split)),
         ("attach_server", native!(client::attach::<false>)),

@@ -11,7 +11,6 @@ use super::commands::VERBS;
 use super::explain;
 use super::native_table;
 use super::stack::{Stack, native};
-#[cfg(feature = "groups")]
 use super::{queue_group, set_functions};
 use crate::conf::{LocConf, Queueing};
 use crate::nginx::Msec;
@@ -51,7 +50,6 @@ pub fn build(lua: &Lua) -> mlua::Result<Table> {
 }
 
 fn add_group_functions(_: State, _native: NativeTable) {
-    #[cfg(feature = "groups")]
     set_functions(_native, [("group_for", native!(queue_group::group_for))]);
 }
 
@@ -123,7 +121,6 @@ fn enqueue(stack: Stack, command: &Command<'_>) -> c_int {
         },
         timeout: limit(4) as Msec,
     };
-    #[cfg(feature = "groups")]
     if !stack.is_number(1) {
         return answer(stack, queue_group::enqueue(stack, limits, command));
     }
@@ -215,7 +212,6 @@ fn arith<const INCR: bool>(stack: Stack) -> c_int {
 
 /// Of a queue, by its number, or of all queues to the servers of a block, by its name.
 fn counted(stack: Stack) -> (usize, usize, Counts) {
-    #[cfg(feature = "groups")]
     if !stack.is_number(1) {
         return transport::upstream_counts(stack.required_text(1, "upstream"));
     }

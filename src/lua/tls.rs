@@ -71,7 +71,6 @@ fn begin<const BEGIN: bool>(
     caller: Caller,
     handshake: Handshake,
 ) -> Result<Begun, CallError<Error>> {
-    #[cfg(feature = "groups")]
     if BEGIN && caller.waiter.is_some() {
         return transport::begin_handshake(key, caller.request, handshake);
     }
@@ -79,7 +78,6 @@ fn begin<const BEGIN: bool>(
 }
 
 /// `wait_handshake(id)`, for [`finish_handshake`]
-#[cfg(feature = "groups")]
 pub fn wait_handshake(stack: Stack) -> c_int {
     let request = stack.request();
     let Some(key) = handle::id_argument(stack, 1) else {

@@ -28,7 +28,6 @@ pub fn sslhandshake<const BEGIN: bool>(stack: Stack) -> c_int {
 }
 
 /// `wait_handshake(id)`: there is nothing to wait for
-#[cfg(feature = "groups")]
 pub fn wait_handshake(stack: Stack) -> c_int {
     stack.failure(1, transport::Error::Closed)
 }

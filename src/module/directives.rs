@@ -8,12 +8,11 @@ use nginx_sys::{
 };
 
 use super::alias;
-#[cfg(feature = "groups")]
 use super::groups;
 use crate::conf;
 
 /// With the one that ends the table.
-const COUNT: usize = if cfg!(feature = "groups") { 10 } else { 5 };
+const COUNT: usize = 10;
 
 /// As nginx reads it.
 pub static mut COMMANDS: [ngx_command_t; COUNT] = [
@@ -72,15 +71,10 @@ pub static mut COMMANDS: [ngx_command_t; COUNT] = [
         offset: 0,
         post: ptr::null_mut(),
     },
-    #[cfg(feature = "groups")]
     groups::HASH,
-    #[cfg(feature = "groups")]
     groups::FAILOVER,
-    #[cfg(feature = "groups")]
     groups::CHECK,
-    #[cfg(feature = "groups")]
     groups::DISCOVER,
-    #[cfg(feature = "groups")]
     groups::UPSTREAM,
     // ngx_null_command
     ngx_command_t {

@@ -9,7 +9,6 @@
 
 mod alias;
 mod directives;
-#[cfg(feature = "groups")]
 mod groups;
 mod notice;
 
@@ -30,9 +29,6 @@ static MODULE_CONTEXT: ngx_http_module_t = ngx_http_module_t {
     postconfiguration: Some(hook::<After>),
     create_main_conf: None,
     init_main_conf: None,
-    #[cfg(not(feature = "groups"))]
-    create_srv_conf: None,
-    #[cfg(feature = "groups")]
     create_srv_conf: Some(conf::create::<conf::UpstreamConf>),
     merge_srv_conf: None,
     create_loc_conf: Some(conf::create::<conf::LocConf>),
@@ -84,7 +80,6 @@ impl Stage for Before {
         let module = &raw const ngx_http_lua_memcached_module;
         // SAFETY: the module has the hooks of `conf`.
         conf::set_module(unsafe { Module::from_raw(module) });
-        #[cfg(feature = "groups")]
         // SAFETY: as above, for `upstream` blocks.
         conf::set_upstream_module(unsafe { Module::from_raw(module) });
         register(cf)
@@ -96,7 +91,6 @@ fn register(cf: Conf) -> Result<(), String> {
     // first of all: nothing of ngx_lua may be touched when it is not there
     ngx_lua::check().map_err(|error| error.to_string())?;
     ngx_lua::discover().map_err(|error| error.to_string())?;
-    #[cfg(feature = "groups")]
     groups::add_variable(cf)?;
     let registered = lua::MODULES
         .iter()
@@ -112,7 +106,6 @@ enum After {}
 
 impl Stage for After {
     fn run(cf: Conf) -> Result<(), String> {
-        #[cfg(feature = "groups")]
         conf::check_upstreams(cf)?;
         conf::complete(cf);
         notice::look(cf);
@@ -126,7 +119,6 @@ unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     contain(|| {
         alias::forget();
         transport::forget_cycle();
-        #[cfg(feature = "groups")]
         conf::forget_groups();
         if let Some(cycle) = NonNull::new(cycle) {
             // SAFETY: nginx passes a cycle, which has a log.

@@ -8,7 +8,6 @@ use nginx_sys::{
     ngx_palloc, ngx_str_t,
 };
 
-#[cfg(feature = "groups")]
 use nginx_sys::ngx_pool_t;
 
 use super::Log;
@@ -84,19 +83,16 @@ impl Conf {
     }
 
     /// What modules have once in the http block.
-    #[cfg(feature = "groups")]
     pub(super) fn mains(self) -> Option<Confs> {
         Some(Confs::mains(self.context()?.main_conf))
     }
 
     /// The cycle that it will be the configuration of.
-    #[cfg(feature = "groups")]
     pub(super) fn cycle(self) -> Option<Cycle> {
         Cycle::of(&self.0)
     }
 
     /// Its memory.
-    #[cfg(feature = "groups")]
     pub(super) fn pool(self) -> *mut ngx_pool_t {
         self.0.pool
     }

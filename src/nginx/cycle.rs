@@ -1,7 +1,6 @@
 //! nginx's global variables: the cycle, the clock, and whether the worker ends.
 
 use std::cell::Cell;
-#[cfg(feature = "groups")]
 use std::ffi::CStr;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering::Relaxed};
@@ -10,7 +9,6 @@ use nginx_sys::{
     NGX_PROCESS_MASTER, ngx_conf_t, ngx_cycle_t, ngx_http_conf_ctx_t, ngx_time_t, ngx_uint_t,
 };
 
-#[cfg(feature = "groups")]
 use nginx_sys::{NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER, ngx_module_t};
 
 use super::live::Live;
@@ -27,7 +25,6 @@ unsafe extern "C" {
     safe static ngx_terminate: AtomicI32;
     safe static ngx_test_config: AtomicUsize;
     safe static ngx_process: AtomicUsize;
-    #[cfg(feature = "groups")]
     safe static ngx_worker: AtomicUsize;
 }
 
@@ -40,7 +37,6 @@ const _: fn() = || {
     let _: *mut i32 = &raw mut nginx_sys::ngx_terminate;
     let _: *mut usize = &raw mut nginx_sys::ngx_test_config;
     let _: *mut usize = &raw mut nginx_sys::ngx_process;
-    #[cfg(feature = "groups")]
     let _: *mut usize = &raw mut nginx_sys::ngx_worker;
 };
 
@@ -86,7 +82,6 @@ impl Cycle {
     }
 
     /// A module of it, by its name.
-    #[cfg(feature = "groups")]
     pub(super) fn module(self, name: &CStr) -> Option<*const ngx_module_t> {
         let mut at = self.0.modules;
         // SAFETY: a cycle has an array of all modules, which ends with null; dynamic ones have
@@ -130,7 +125,6 @@ fn clock() -> Live<ngx_time_t> {
 }
 
 /// Seconds of the epoch.
-#[cfg(feature = "groups")]
 pub fn seconds() -> libc::time_t {
     clock().sec
 }
@@ -156,7 +150,6 @@ pub fn is_starting() -> bool {
 
 /// The number of this worker: 0 for the first one, and for its successor if it dies. `None`: the
 /// process is no worker.
-#[cfg(feature = "groups")]
 pub fn worker_number() -> Option<usize> {
     match ngx_process.load(Relaxed) as u32 {
         NGX_PROCESS_SINGLE | NGX_PROCESS_WORKER => Some(ngx_worker.load(Relaxed)),

@@ -29,7 +29,6 @@ impl HttpBlock {
     }
 
     /// What modules have once in the block.
-    #[cfg(feature = "groups")]
     pub(super) fn mains(self) -> Confs {
         Confs::mains(self.0.main_conf)
     }

@@ -27,14 +27,12 @@ mod peer_log;
 mod posted;
 mod request;
 mod timer;
-#[cfg(feature = "groups")]
 mod upstream;
 
 #[cfg(ngx_feature = "http_ssl")]
 pub use conf::Array;
 pub use conf::Conf;
 pub use cycle::{current_cycle, has_events, is_exiting, is_starting, now, until_after};
-#[cfg(feature = "groups")]
 pub use cycle::{seconds, worker_number};
 pub use draining::{is_scarce, make_room, without_draining};
 pub use http_block::HttpBlock;
@@ -46,5 +44,4 @@ pub use peer_log::{PeerLog, with_peer};
 pub use posted::{Posted, post_next, unlink};
 pub use request::Request;
 pub use timer::{Msec, Timer, event_id, stop_timer};
-#[cfg(feature = "groups")]
 pub use upstream::{BalancingMethod, Generation, Methods, Peers, Upstream};

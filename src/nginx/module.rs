@@ -11,7 +11,6 @@ use nginx_sys::{
 };
 
 use super::live::Live;
-#[cfg(feature = "groups")]
 use nginx_sys::{ngx_http_upstream_main_conf_t, ngx_http_upstream_srv_conf_t};
 
 /// A module of nginx, which makes a `C` for each location and may have an `X` for a request.
@@ -25,7 +24,6 @@ unsafe impl<C, X> Sync for Module<C, X> {}
 unsafe extern "C" {
     pub(super) safe static ngx_http_module: Module;
     pub(super) safe static ngx_http_core_module: Module<ngx_http_core_loc_conf_t>;
-    #[cfg(feature = "groups")]
     pub(super) safe static ngx_http_upstream_module: Module<ngx_http_upstream_main_conf_t>;
 }
 
@@ -51,7 +49,6 @@ impl<C, X> Module<C, X> {
     }
 
     /// Its place among the modules of http.
-    #[cfg(feature = "groups")]
     pub(super) fn http_index(&self) -> ngx_uint_t {
         self.get().ctx_index
     }
@@ -84,13 +81,11 @@ impl Confs {
     }
 
     /// Those of the http block that are not of a location: what each module has once.
-    #[cfg(feature = "groups")]
     pub(super) fn mains(mains: *mut *mut c_void) -> Confs {
         Confs(mains)
     }
 
     /// Those of an `upstream` block.
-    #[cfg(feature = "groups")]
     pub(super) fn of_upstream(block: &ngx_http_upstream_srv_conf_t) -> Confs {
         Confs(block.srv_conf)
     }

@@ -37,7 +37,6 @@ impl Request {
     }
 
     /// What modules have once in its configuration.
-    #[cfg(feature = "groups")]
     pub(super) fn mains(self) -> Confs {
         Confs::mains(self.0.main_conf)
     }

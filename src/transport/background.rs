@@ -36,7 +36,6 @@ pub fn enqueue(key: QueueKey, limits: Queueing, command: &Command<'_>) -> Result
 }
 
 /// As [`enqueue`], for a server of an `upstream` block. `suspect`: it has failed before.
-#[cfg(feature = "groups")]
 pub fn enqueue_for(
     upstream: &[u8],
     (host, port): (&[u8], u16),
@@ -56,7 +55,6 @@ pub fn enqueue_for(
 }
 
 /// See [`Worker::upstream_counts`].
-#[cfg(feature = "groups")]
 pub fn upstream_counts(upstream: &[u8]) -> (usize, usize, Counts) {
     let mut counts = Default::default();
     with_existing(|worker| counts = worker.upstream_counts(upstream));

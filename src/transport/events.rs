@@ -65,13 +65,11 @@ pub unsafe extern "C" fn on_queue_tick(_: *mut ngx_event_t) {
 }
 
 /// The worker is to ask something by itself.
-#[cfg(feature = "groups")]
 pub unsafe extern "C" fn on_polls(_: *mut ngx_event_t) {
     with(Worker::on_polls);
 }
 
 /// Servers are in no list any more.
-#[cfg(feature = "groups")]
 pub fn on_gone(names: Vec<Box<[u8]>>) {
     with(|worker| worker.part_with_servers(names));
 }
@@ -110,7 +108,6 @@ impl Worker {
             Postponed::Pool(pool) => self.resume_waiting(pool),
             Postponed::Room(shared_pool) => self.serve_queue(shared_pool),
             Postponed::Queue(queue) => self.connect_queue(queue),
-            #[cfg(feature = "groups")]
             Postponed::Probe(probe) => self.connect_probe(probe),
             Postponed::Failed(connection, error) => self.fail_shared(connection, error),
         }
@@ -124,7 +121,6 @@ fn on_answer(asker: Asker) {
         Asker::Session(key) => worker.on_resolved(key),
         Asker::Shared(key) => worker.on_looked_up_again(key),
         Asker::Queue(key) => worker.on_queue_resolved(key),
-        #[cfg(feature = "groups")]
         Asker::Poll(at) => worker.on_poll_resolved(at),
     });
 }
@@ -138,7 +134,6 @@ pub fn all() -> Handlers {
         room: on_room,
         deadline: on_deadline,
         queues: on_queue_tick,
-        #[cfg(feature = "groups")]
         polls: on_polls,
         request_end: on_request_end,
         #[cfg(ngx_feature = "http_ssl")]

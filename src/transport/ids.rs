@@ -89,6 +89,5 @@ pub enum Asker {
     /// For the connection of a background queue.
     Queue(QueueKey),
     /// For a list of servers: the place of the poll.
-    #[cfg(feature = "groups")]
     Poll(usize),
 }

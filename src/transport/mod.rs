@@ -38,7 +38,6 @@ mod wait;
 mod worker;
 
 pub use background::{enqueue, find_queue, is_running, queue_counts};
-#[cfg(feature = "groups")]
 pub use background::{enqueue_for, upstream_counts};
 #[cfg(ngx_feature = "http_ssl")]
 pub use connection::tls::Certificate;
@@ -78,11 +77,8 @@ pub fn start() {
     #[cfg(feature = "fault-injection")]
     crate::fault::when_asked(|| with(|_| ()));
     with(|_| ());
-    #[cfg(feature = "groups")]
-    {
-        crate::conf::when_servers_go(events::on_gone);
-        with(Worker::begin_polls);
-    }
+    crate::conf::when_servers_go(events::on_gone);
+    with(Worker::begin_polls);
     ENDED.store(false, Ordering::Relaxed);
 }
 
@@ -92,7 +88,6 @@ pub fn forget_cycle() {
     with_existing(|worker| {
         worker.end_renewals();
         worker.end_look_ups_of_queues();
-        #[cfg(feature = "groups")]
         worker.begin_polls();
         worker.semaphores.free_all();
     });
@@ -160,7 +155,6 @@ pub fn connect(
 
 /// Connects as [`connect`] does, but the coroutine goes on; [`wait`] is for later. The time to
 /// connect runs from now on.
-#[cfg(feature = "groups")]
 pub fn begin_connect(
     object: Connecting,
     request: Request,
@@ -194,13 +188,11 @@ pub fn is_session(key: SessionKey) -> bool {
 }
 
 /// Whether a session has no connection, nor is about to have one.
-#[cfg(feature = "groups")]
 pub fn is_lost(key: SessionKey) -> bool {
     with(|worker| worker.is_lost(key))
 }
 
 /// See [`Worker::is_ready`].
-#[cfg(feature = "groups")]
 pub fn is_ready(key: SessionKey) -> bool {
     with(|worker| worker.is_ready(key))
 }
@@ -279,7 +271,6 @@ pub fn submit_question(
 
 /// Sends commands as [`submit`] does, but the coroutine goes on; [`wait`] is for later. Their time
 /// runs from now on.
-#[cfg(feature = "groups")]
 pub fn begin(
     key: SessionKey,
     slot: Slot,
@@ -297,7 +288,6 @@ pub fn begin(
 }
 
 /// Has the caller wait for what [`begin`] has begun.
-#[cfg(feature = "groups")]
 pub fn wait(key: SessionKey, slot: Slot, caller: Caller) -> Result<Begun, CallError<Error>> {
     with(|worker| {
         let begun = worker.begun(key, slot).map_err(CallError::Failed)?;
@@ -351,13 +341,11 @@ pub fn take_pipeline(key: PipelineKey) -> CommandPipeline {
 }
 
 /// Takes a pipeline in. `None` if there is no memory for it.
-#[cfg(feature = "groups")]
 pub fn put_pipeline(pipeline: CommandPipeline) -> Option<PipelineKey> {
     with(|worker| worker.put_pipeline(pipeline))
 }
 
 /// Has `look` look at a pipeline, while nothing else is in use.
-#[cfg(feature = "groups")]
 pub fn look_at_pipeline<R>(key: PipelineKey, look: impl FnOnce(&CommandPipeline) -> R) -> R {
     let mut lent = CommandPipeline::default();
     with_existing(|worker| lent = worker.lend_pipeline(key));
@@ -368,7 +356,6 @@ pub fn look_at_pipeline<R>(key: PipelineKey, look: impl FnOnce(&CommandPipeline)
 
 /// Sends the commands of a pipeline as [`commit`] does, but the coroutine goes on, as with
 /// [`begin`].
-#[cfg(feature = "groups")]
 pub fn begin_commit(
     key: SessionKey,
     request: Request,
@@ -416,7 +403,7 @@ pub fn handshake(
 }
 
 /// Does a handshake as [`handshake`] does, but the coroutine goes on, as with [`begin`].
-#[cfg(all(feature = "groups", ngx_feature = "http_ssl"))]
+#[cfg(ngx_feature = "http_ssl")]
 pub fn begin_handshake(
     key: SessionKey,
     request: Request,

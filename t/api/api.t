@@ -17,7 +17,8 @@ __DATA__
             local names = {}
             -- what the reference does not have
             local more = {}
-            for _, k in ipairs{ "gat", "gats", "meta_arith", "meta_delete", "meta_get", "meta_set" } do
+            for _, k in ipairs{ "gat", "gats", "meta_arith", "meta_delete", "meta_get", "meta_set",
+                "server_of" } do
                 more[k] = true
             end
             for k, v in pairs(memcached) do

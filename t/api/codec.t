@@ -303,7 +303,9 @@ kept: 1
             kit.show("not connected", m:set("k", "v"))
             kit.show("not connected", m:get{ "k" })
             local names = {}
-            for name in pairs(memcached) do names[#names + 1] = name end
+            for name in pairs(memcached) do
+                if name ~= "server_of" then names[#names + 1] = name end
+            end
             table.sort(names)
             ngx.say(table.concat(names, " "))
         }

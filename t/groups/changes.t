@@ -6,7 +6,6 @@ use lib 't/lib';
 use IO::Socket::INET;
 use Test::More;
 use Time::HiRes qw( sleep time );
-use GroupsModule;
 use TestEnv memcached => 0;
 use Endpoint;
 use LiveNginx;

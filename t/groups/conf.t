@@ -7,7 +7,6 @@ use lib 't/lib';
 
 use File::Temp qw( tempdir );
 use Test::More;
-use GroupsModule;
 use TestEnv memcached => 0;
 
 my $prefix = tempdir( CLEANUP => 1 );

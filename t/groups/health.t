@@ -5,7 +5,6 @@ use lib 't/lib';
 
 use Test::More;
 use Time::HiRes qw( sleep );
-use GroupsModule;
 use TestEnv memcached => 0;
 use GroupServers;
 use LiveNginx;

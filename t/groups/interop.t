@@ -5,7 +5,6 @@ use lib 't/lib';
 
 use File::Temp ();
 use Test::More;
-use GroupsModule;
 use TestEnv memcached => 0;
 use Golden;
 use LiveNginx;

@@ -8,7 +8,6 @@ use IO::Socket::INET;
 use POSIX ();
 use Test::More;
 use Time::HiRes qw( sleep );
-use GroupsModule;
 use TestEnv memcached => 0;
 use LiveNginx;
 

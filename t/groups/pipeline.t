@@ -4,7 +4,6 @@ use warnings;
 use lib 't/lib';
 
 use Test::More;
-use GroupsModule;
 use TestEnv memcached => 0;
 use LineServer;
 use LiveNginx;

@@ -5,7 +5,6 @@ use lib 't/lib';
 
 use IO::Socket::INET;
 use Test::More;
-use GroupsModule;
 use TestEnv memcached => 0;
 use LiveNginx;
 use TestCerts;

@@ -31,6 +31,7 @@ sub start {
     my $connections = $opt{connections} // 512;
     my $daemon = $opt{daemon} ? 'on' : 'off';
     my $temps = join '', map {"${_}_temp_path temp;\n"} qw( client_body proxy fastcgi uwsgi scgi );
+    my $groups = TestEnv::upstream_config();
     my $shared = defined $opt{private} ? '' : TestEnv::multiplex_config( $opt{http} );
     open my $conf, '>', "$dir/nginx.conf" or die "LiveNginx: $!\n";
     print {$conf} <<"END" or die "LiveNginx: $!\n";
@@ -43,6 +44,7 @@ events { worker_connections $connections; accept_mutex off; }
 http {
     access_log off;
     $temps
+    $groups
     $shared
     $opt{http}
     server {

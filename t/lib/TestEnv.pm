@@ -11,6 +11,7 @@ use File::Spec ();
 use TestEnv::Child ();
 use TestEnv::Memcached ();
 use TestEnv::Ports ();
+use TestEnv::Upstream ();
 
 # The process that imports this file owns what it makes: forked fakes run END blocks too.
 my $OWNER = $$;
@@ -20,6 +21,7 @@ my $MODULE = 'libngx_http_lua_memcached_module.so';
 my $SERVROOT;    # set when this process chose the directory, and so removes it
 my $READY;
 my $SHARES;      # this suite runs over shared connections
+my $GROUPS;      # its objects go to upstreams of one server
 
 # Compiled code calls no hooks. Loops that go on for long would take minutes.
 my $EVERY_LINE_GC = <<'LUA' =~ s/\s+/ /gr;
@@ -52,12 +54,21 @@ sub import {
         $SHARES = 1;
     }
     TestEnv::Memcached::start_default() if $want{memcached} // 1;
+    if ( $ENV{TEST_NGINX_UPSTREAM} && ( $want{module} // 1 ) ) {
+        my $reason = TestEnv::Upstream::read_list( $ROOT, suite() );
+        die "TestEnv: not for upstreams: $reason\n" if defined $reason;
+        TestEnv::Upstream::fakes();
+        $GROUPS = 1;
+    }
     offer_fallback();
     for my $sig (qw( HUP INT TERM )) {
         $SIG{$sig} ||= sub { exit 1 };    # so that END runs
     }
     return;
 }
+
+# The name of this suite, from the project's directory.
+sub suite { return File::Spec->abs2rel( Cwd::abs_path($0), $ROOT ) }
 
 sub set_default {
     my ( $name, $make ) = @_;
@@ -114,6 +125,8 @@ sub lua_kit {
         $lua .= sprintf qq{kit.port, kit.unix = %s, "unix:%s"\n}, memcached_port(), memcached_sock();
     }
     $lua .= "kit.by_client = true\n" if $ENV{TEST_NGINX_CLIENT};
+    $lua .= sprintf "kit.by_upstream, kit.free_ports = true, { %s }\n", join ', ', TestEnv::Upstream::fakes()
+        if $GROUPS;
     return $lua;
 }
 
@@ -161,12 +174,22 @@ sub multiplex_config {
     return "lua_memcached_multiplex $ENV{TEST_NGINX_MULTIPLEX};\n";
 }
 
+# Directives for the http block that make upstreams of the servers. Without those, `connect` means
+# the servers themselves.
+sub upstream_config { return $GROUPS ? TestEnv::Upstream::config() : '' }
+
 # What the environment asks of each block.
 sub prepare_block {
     my ($block) = @_;
     if ( $SHARES && !defined $block->private ) {
         my $http = $block->http_config // '';
         $block->set_value( http_config => multiplex_config($http) . $http );
+    }
+    if ($GROUPS) {
+        my $http   = $block->http_config // '';
+        my $config = TestEnv::Upstream::prepare($block);
+        $http =~ s/^kit[.]by_upstream, kit[.]free_ports = .*$//m if !defined $config;
+        $block->set_value( http_config => ( $config // '' ) . $http );
     }
     if ( $ENV{TEST_NGINX_CLIENT} && defined $block->object ) {
         ( my $http = $block->http_config // '' ) =~ s/^kit[.]by_client = true$//m;
@@ -291,6 +314,8 @@ C<TEST_NGINX_CLIENT> has the objects that C<kit.connect> makes send their comman
 (F<t/lib/clientkit.lua>). A block that is about objects and their connections has a section
 C<--- object> with the reason.
 
+C<TEST_NGINX_UPSTREAM> makes upstream blocks of servers, see L<TestEnv::Upstream>.
+
 =head2 Bytes one by one
 
 F<t/lib/onebyte.c>, where it is preloaded into nginx (C<scripts/harden one-byte>), has nginx send and
@@ -354,6 +379,10 @@ global C<kit> with C<kit.port> and C<kit.unix>, the two servers above
 
 the directive that C<TEST_NGINX_MULTIPLEX> asks for, ahead of this text of an http block; empty if
 there is none or the text has one at the beginning of a line
+
+=item upstream_config()
+
+the blocks and directives that C<TEST_NGINX_UPSTREAM> asks for; empty without it
 
 =item http_config()
 

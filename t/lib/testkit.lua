@@ -44,6 +44,17 @@ local function escape(c)
     return string.format("\\x%02x", c:byte())
 end
 
+-- What groups add to results: tables with something for each server.
+local function is_server(v)
+    return _M.by_upstream and type(v) == "string" and v:find("^127%.0%.0%.%d+:%d+$")
+end
+
+local function is_by_server(v)
+    if type(v) ~= "table" then return false end
+    local server, err = next(v)
+    return is_server(server) and type(err) == "string" and next(v, server) == nil
+end
+
 function _M.fmt(v)
     local t = type(v)
     if t == "string" then
@@ -56,7 +67,7 @@ function _M.fmt(v)
         local keys, out, n = {}, {}, #v
         for i = 1, n do out[i] = _M.fmt(v[i]) end
         for k in pairs(v) do
-            if not (type(k) == "number" and k >= 1 and k <= n) then
+            if not (type(k) == "number" and k >= 1 and k <= n or is_server(k)) then
                 keys[#keys + 1] = k
             end
         end
@@ -76,6 +87,7 @@ end
 -- All values given, comma separated; "(none)" when there are none.
 function _M.vals(...)
     local n = select("#", ...)
+    if n == 3 and is_by_server((select(n, ...))) then n = n - 1 end
     if n == 0 then return "(none)" end
     local out = {}
     for i = 1, n do out[i] = _M.fmt((select(i, ...))) end
@@ -112,7 +124,8 @@ function _M.raise_text(f, ...)
     return text or what
 end
 
--- Objects. With `by_client` the commands of those below go through clients, see clientkit.lua.
+-- Objects. With `by_client` the commands of those below go through clients, see clientkit.lua. With
+-- `by_upstream` they are connected to upstreams, whose pools have no names.
 
 function _M.new(opts)
     local memc, err = require("resty.memcached"):new(opts)
@@ -126,7 +139,13 @@ function _M.connect(port, opts, new_opts)
     if _M.by_client then
         return require("clientkit").behind(memc, port or _M.port, opts, new_opts)
     end
+    if _M.by_upstream and opts and opts.pool then
+        opts = { pool_size = opts.pool_size, backlog = opts.backlog }
+    end
     assert(memc:connect("127.0.0.1", port or _M.port, opts))
+    if _M.by_upstream and not new_opts then
+        assert(memc:server_of("key")) -- a plain object would prove nothing
+    end
     return memc
 end
 
@@ -356,6 +375,16 @@ local function address(path, port, last)
     return sa, 16
 end
 
+-- Binds to a port that has an upstream; false if none is left.
+local function bind_known(fd, last)
+    for _ = 1, #_M.free_ports do
+        _M.port_at = (_M.port_at or 0) % #_M.free_ports + 1
+        local sa, len = address(nil, _M.free_ports[_M.port_at], last)
+        if C.tk_bind(fd, sa, len) == 0 then return true end
+    end
+    return false
+end
+
 -- A listening socket that accepts nothing by itself. `opts`: backlog, path
 -- (a unix socket), port (default: a free one) and last (of 127.0.0.1).
 function _M.listen(opts)
@@ -365,7 +394,11 @@ function _M.listen(opts)
     C.tk_opt(fd, 1, 2, ffi.new("int[1]", 1), 4)
     if opts.path then os.remove(opts.path) end
     local sa, len = address(opts.path, opts.port or 0, opts.last)
-    assert(C.tk_bind(fd, sa, len) == 0, "bind")
+    if _M.by_upstream and not opts.path and not opts.port then
+        assert(bind_known(fd, opts.last), "no port is left")
+    else
+        assert(C.tk_bind(fd, sa, len) == 0, "bind")
+    end
     assert(C.tk_listen(fd, opts.backlog or 64) == 0, "listen")
     local port
     if not opts.path then

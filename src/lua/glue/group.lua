@@ -13,6 +13,7 @@ local finish_connect = native.finish_connect
 local begin_handshake, wait_handshake = native.begin_handshake, native.wait_handshake
 local finish_handshake = native.finish_handshake
 local close, set_keepalive = native.close, native.set_keepalive
+local check_keepalive = native.check_keepalive
 local settimeout, settimeouts = native.settimeout, native.settimeouts
 local getreusedtimes = native.getreusedtimes
 local failed, succeeded = native.group_failed, native.group_succeeded
@@ -36,6 +37,13 @@ local OURS = {
     ["socket busy reading"] = true,
     ["socket busy writing"] = true,
     ["cannot wait in this coroutine: ngx_lua does not know it"] = true,
+}
+
+-- Another coroutine uses it.
+local BUSY = {
+    ["socket busy connecting"] = true,
+    ["socket busy reading"] = true,
+    ["socket busy writing"] = true,
 }
 
 -- Groups that no object is connected to any more, by their numbers: their members
@@ -76,12 +84,24 @@ local function put_back(of)
     end
 end
 
--- Ends the use of a group.
-local function leave(sock)
-    local of = sock[GROUP]
-    sock[ID], sock[GROUP] = false, false
-    setmetatable(sock, sock_metatable)
-    return of
+-- Ends the use of a group, if it was not ended meanwhile. `err`: what is wrong with
+-- a member, if anything is. While one is busy the group stays, as a connection
+-- would.
+local function leave(sock, of, err)
+    if BUSY[err] then
+        return nil, err
+    end
+    if sock[GROUP] == of then
+        sock[ID], sock[GROUP] = false, false
+        setmetatable(sock, sock_metatable)
+        if not err then
+            put_back(of)
+        end
+    end
+    if err then
+        return nil, err
+    end
+    return 1
 end
 
 local function close_member(member)
@@ -89,39 +109,39 @@ local function close_member(member)
 end
 
 local function close_group(sock)
-    local of = leave(sock)
-    local ok, err = for_all(of, close_member)
-    if not ok then
-        return nil, err
-    end
-    put_back(of)
-    return 1
+    local of = sock[GROUP]
+    local _, err = for_all(of, close_member)
+    return leave(sock, of, err)
 end
 
+end
+
+-- Bad arguments raise, whatever is connected, and leave all as it is.
 local function keep_group(sock, ...)
-    local of = leave(sock)
-    local result, why = 1, nil
+    check_keepalive(sock, ...)
+    local of = sock[GROUP]
+    local why
     for i = 1, of.count do
         local member = of[i]
         local id = member[ID]
         local ok, err = set_keepalive(member, id, ...)
-        if not ok and not is_lost(id) then
-            result, why = nil, why or err
+        if not ok and not is_lost(id) and (not why or BUSY[err]) then
+            why = err
         end
     end
-    if result then
-        put_back(of)
-        return 1
-    end
-    return nil, why
+    return leave(sock, of, why)
 end
 
 function group.leave(sock)
     if sock[GROUP] then
-        close_group(sock)
+        local _, err = close_group(sock)
+        if sock[GROUP] then
+            return nil, err
+        end
     else
         sock[ID] = false
     end
+    return true
 end
 
 group.close, group.set_keepalive = close_group, keep_group
@@ -205,11 +225,16 @@ end
 -- The `sock` gets a group. `options` are those of `connect`.
 function group.connect(sock, number, options)
     if sock[GROUP] then
-        close_group(sock)
+        local ok, err = group.leave(sock)
+        if not ok then
+            return nil, err
+        end
     elseif sock[ID] then
         local ok, err = close(sock)
         if not ok and err ~= "closed" then
             return nil, err
+        elseif not ok and not is_lost(sock[ID]) then
+            return nil, "socket busy connecting"
         end
     end
     local list = spares[number]

@@ -8,7 +8,7 @@ local pick = native.group_pick
 local choose, server_of, bounded = native.group_choose, native.group_server_of, native.group_exptime
 local failed = native.group_failed
 local get, finish_get, finish_gets = native.get, native.finish_get, native.finish_gets
-local not_initialized = native.not_initialized
+local new_pipeline, not_initialized = native.new_pipeline, native.not_initialized
 local store, touch, gat, gats = native.store, native.touch, native.gat, native.gats
 local meta_set = native.meta_set
 local AGAIN, ATTEMPTS = native.again, glue.attempts
@@ -127,7 +127,8 @@ local function find(sock, of, key, escape, server, suspect, gutter)
     if server then
         return reach(sock, of, key, escape, server, suspect, gutter)
     elseif suspect then
-        return nil, nil, suspect
+        -- false: the key is refused
+        return server, nil, suspect
     end
     -- the worker has another configuration by now
     of.number = of.name
@@ -138,7 +139,7 @@ local function find(sock, of, key, escape, server, suspect, gutter)
     elseif server then
         return reach(sock, of, key, escape, server, suspect, gutter)
     end
-    return nil, nil, suspect or "no live upstreams"
+    return server, nil, suspect or "no live upstreams"
 end
 
 local function send(of, member, id, suspect, finish, start, ...)
@@ -154,6 +155,10 @@ function group.run(sock, finish, start, key, escape, ...)
     if not id then
         member, id, suspect, gutter = find(sock, of, key, escape, member, suspect, gutter)
         if not id then
+            if member == false then
+                -- the command says so in the log, or raises for what else is wrong
+                start(new_pipeline(), key, escape, ...)
+            end
             return fail(finish, suspect)
         end
     end
@@ -171,6 +176,9 @@ function group.get(sock, key, escape)
     if not id then
         member, id, suspect, gutter = find(sock, of, key, escape, member, suspect, gutter)
         if not id then
+            if member == false then
+                get(new_pipeline(), key, escape)
+            end
             return nil, nil, suspect
         end
     end

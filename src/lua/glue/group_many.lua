@@ -78,8 +78,13 @@ end
 local function results_of(list)
     if not list.err then
         return list.results
+    elseif list.answered then
+        -- keys without a server are an error of no server
+        return list.results, list.err, list.errors or {}
+    elseif list.errors then
+        return nil, list.err, list.errors
     end
-    return list.answered and list.results or nil, list.err, list.errors
+    return nil, list.err
 end
 
 -- `wired` are the keys as they are sent, or escaped natively.

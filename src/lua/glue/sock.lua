@@ -30,7 +30,10 @@ function connect_sock(sock, ...)
         if ok == TO_GROUP then
             return group.connect(sock, err, options)
         elseif ok == LEAVE_GROUP then
-            group.leave(sock)
+            local left, why = group.leave(sock)
+            if not left then
+                return nil, why
+            end
             return connect_sock(sock, ...)
         end
         -- it is not there yet, or there is an error

@@ -56,11 +56,6 @@ impl Peers {
         self.lock(Access::Read).is_shared()
     }
 
-    /// Which list it is now.
-    pub fn generation(&self) -> Generation {
-        self.lock(Access::Read).generation()
-    }
-
     /// The server for a key, as [`Group::choose`]. `group` was made of the list of `generation`. A
     /// trial of a disabled server is written down, so that nobody else makes one.
     ///

@@ -46,7 +46,6 @@ impl Worker {
     }
 
     /// Whether a session has no connection, nor is about to have one.
-    #[cfg(feature = "groups")]
     pub fn is_lost(&mut self, key: SessionKey) -> bool {
         self.reap(key);
         match self.sessions.get(key) {
@@ -57,7 +56,6 @@ impl Worker {
 
     /// Whether a session has a connection, or is about to have one, and no command that nobody
     /// waits for yet.
-    #[cfg(feature = "groups")]
     pub fn is_ready(&mut self, key: SessionKey) -> bool {
         !self.is_lost(key) && !self.sessions.get(key).is_some_and(Session::has_begun)
     }

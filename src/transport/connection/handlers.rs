@@ -29,7 +29,6 @@ pub struct Handlers {
     /// Time has passed for background queues.
     pub queues: OnEvent,
     /// The worker is to ask something by itself.
-    #[cfg(feature = "groups")]
     pub polls: OnEvent,
     /// The request that a session belongs to ends.
     pub request_end: unsafe extern "C" fn(*mut c_void),
@@ -62,7 +61,6 @@ static NONE: Handlers = Handlers {
     room: ignore,
     deadline: ignore,
     queues: ignore,
-    #[cfg(feature = "groups")]
     polls: ignore,
     request_end: ignore,
     #[cfg(ngx_feature = "http_ssl")]

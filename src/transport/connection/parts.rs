@@ -17,7 +17,6 @@ use crate::transport::connection::address::Address;
 use crate::transport::connection::nginx_connection::NgxConnection;
 use crate::transport::connection::sharing::Sharing;
 use crate::transport::connection::tls::{Pending, Tls};
-#[cfg(feature = "groups")]
 use crate::transport::ids::ProbeKey;
 use crate::transport::ids::{OpKey, PoolKey, QueueKey, SessionKey};
 use crate::upstream::{Place, Progress};
@@ -64,7 +63,6 @@ pub enum Owner {
     /// A background queue sends its writes over it.
     Queue(QueueKey),
     /// The worker asks a question by itself.
-    #[cfg(feature = "groups")]
     Probe(ProbeKey),
 }
 

@@ -106,7 +106,6 @@ impl Worker {
                 shared_pool.is_some_and(|shared_pool| shared_pool.nodelay)
             }
             Owner::Queue(_) => HttpBlock::current().is_none_or(HttpBlock::tcp_nodelay),
-            #[cfg(feature = "groups")]
             Owner::Probe(_) => true,
             Owner::Session(_) | Owner::Pool(_) => {
                 request.is_some_and(|request| request.tcp_nodelay())
@@ -131,7 +130,6 @@ impl Worker {
         if self.queue_with(key).is_some() {
             return self.fail_queue_opening(key, &error);
         }
-        #[cfg(feature = "groups")]
         if self.is_probe(key) {
             return self.fail_probe_with(key, &error);
         }
@@ -174,7 +172,6 @@ impl Worker {
             Phase::Connecting(None) | Phase::Established => match connection.owner {
                 Owner::Shared(_) => self.after_shared_connect(key),
                 Owner::Queue(queue) => self.after_queue_connect(queue, key),
-                #[cfg(feature = "groups")]
                 Owner::Probe(_) => self.after_probe_connect(key),
                 Owner::Session(_) | Owner::Pool(_) => {
                     self.finish_connect(key, Outcome::Connected);

@@ -2,9 +2,7 @@
 
 pub mod due;
 pub mod established;
-#[cfg(feature = "groups")]
 pub mod probe;
-#[cfg(feature = "groups")]
 pub mod probe_answers;
 pub mod queue;
 pub mod queue_replies;

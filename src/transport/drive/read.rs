@@ -104,7 +104,6 @@ impl Worker {
         }
         match &connection.owner {
             Owner::Pool(_) | Owner::Queue(_) => {}
-            #[cfg(feature = "groups")]
             Owner::Probe(_) => match connection.nginx.is_closing() {
                 // worker_shutdown_timeout
                 true => self.fail(key, Error::Closed),
@@ -195,7 +194,6 @@ impl Worker {
                 }
                 Owner::Shared(_) => self.after_replies(key, before),
                 Owner::Queue(_) => self.after_queue_replies(key),
-                #[cfg(feature = "groups")]
                 Owner::Probe(_) => self.after_probe_bytes(key),
                 Owner::Pool(_) => {}
             }

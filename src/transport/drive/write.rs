@@ -39,7 +39,6 @@ impl Worker {
                 self.prepare_queue(*queue, key);
                 self.write_out(key, value);
             }
-            #[cfg(feature = "groups")]
             Some(Owner::Probe(_)) => {
                 self.write_out(key, value);
             }

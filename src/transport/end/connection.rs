@@ -18,7 +18,6 @@ impl Worker {
             Some(Owner::Session(_)) => self.fail_private(key, &error, false),
             Some(Owner::Shared(_)) => self.fail_shared(key, error),
             Some(Owner::Queue(_)) => self.fail_queue(key, &error),
-            #[cfg(feature = "groups")]
             Some(Owner::Probe(_)) => self.fail_probe_with(key, &error),
             Some(Owner::Pool(_)) => self.evict(key),
             None => {}

@@ -2,7 +2,6 @@
 
 pub mod connection;
 pub mod killed;
-#[cfg(feature = "groups")]
 pub mod probe;
 pub mod queue;
 pub mod session;

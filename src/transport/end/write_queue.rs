@@ -57,7 +57,6 @@ impl Worker {
         if lost > 0 {
             self.log_queue(queue_key, LOST, lost as u64, &error.to_string());
         }
-        #[cfg(feature = "groups")]
         if connecting || lost > 0 {
             self.count_queue_failure(queue_key, error);
         }

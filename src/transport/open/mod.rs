@@ -3,7 +3,6 @@
 pub mod batch;
 pub mod connection;
 pub mod private;
-#[cfg(feature = "groups")]
 pub mod probe;
 pub mod queue;
 pub mod rescue;

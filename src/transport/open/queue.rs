@@ -105,7 +105,6 @@ impl Worker {
             if !matches!(error, Error::Os(_)) {
                 self.log_queue(key, CANNOT_CONNECT, n, &error.to_string());
             }
-            #[cfg(feature = "groups")]
             self.count_queue_failure(key, error);
         }
     }

@@ -4,7 +4,6 @@ pub mod call;
 pub mod op;
 pub mod outcome;
 pub mod pipeline;
-#[cfg(feature = "groups")]
 pub mod poll;
 pub mod pool;
 pub mod postponed;

@@ -1,7 +1,6 @@
 //! An open pipeline: commands kept between `init_pipeline` and `commit_pipeline`. It belongs to no
 //! session, so it survives `set_keepalive` and a reconnect.
 
-#[cfg(feature = "groups")]
 use crate::protocol::Bound;
 use crate::protocol::{Batch, Refused};
 
@@ -11,7 +10,6 @@ pub struct CommandPipeline {
     pub batch: Batch,
     pub commands: Vec<Queued>,
     /// If it is a part of another one, the places of its commands in that.
-    #[cfg(feature = "groups")]
     pub places: Vec<usize>,
 }
 
@@ -22,14 +20,12 @@ pub enum Queued {
         /// In which form the caller wants its result.
         form: u8,
         /// Whether the default transform was applied to its key.
-        #[cfg_attr(not(feature = "groups"), expect(dead_code))]
         escaped: bool,
     },
     /// It will not be sent; this is its result. The number is the form.
     Refused(u8, Refused),
 }
 
-#[cfg(feature = "groups")]
 impl CommandPipeline {
     /// The places of the commands that are to be sent. `None` if there is no memory.
     pub fn to_send(&self) -> Option<Vec<usize>> {

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use crate::nginx::Posted;
 use crate::transport::error::Error;
-#[cfg(feature = "groups")]
 use crate::transport::ids::ProbeKey;
 use crate::transport::ids::{ConnectionKey, PoolKey, QueueKey, SessionKey, SharedPoolKey};
 
@@ -19,7 +18,6 @@ pub enum Postponed {
     /// A background queue in which something waits.
     Queue(QueueKey),
     /// A question that the worker asks by itself.
-    #[cfg(feature = "groups")]
     Probe(ProbeKey),
     /// A shared connection that failed, and why. Its commands may need another.
     Failed(ConnectionKey, Error),

@@ -160,7 +160,6 @@ impl Session {
     }
 
     /// A command was sent, and no coroutine waits for its reply yet.
-    #[cfg(feature = "groups")]
     pub fn has_begun(&self) -> bool {
         self.reader.as_ref().is_some_and(Call::is_running)
     }

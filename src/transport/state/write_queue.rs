@@ -31,7 +31,6 @@ pub struct WriteQueue {
     /// The `upstream` block that its server was chosen of; empty if there is none.
     pub upstream: Box<[u8]>,
     /// The server has failed before, and it is not told yet that it answers.
-    #[cfg(feature = "groups")]
     pub suspect: bool,
     pub writes: Writes,
     /// The operation that all its exchanges belong to. It is never over.
@@ -81,15 +80,12 @@ pub enum NotQueued {
     #[error("too many queues: a worker has at most {MAX_QUEUES}")]
     TooMany,
     /// No server takes the key.
-    #[cfg(feature = "groups")]
     #[error("no live upstreams")]
     NoneLive,
     /// The configuration has no such block.
-    #[cfg(feature = "groups")]
     #[error("there is no upstream \"{0}\"")]
     NoUpstream(String),
     /// The block cannot be used by key.
-    #[cfg(feature = "groups")]
     #[error("{0}")]
     Unfit(String),
     /// No memory, or the server cannot be connected to.
@@ -131,7 +127,6 @@ impl WriteQueue {
             host: host.into(),
             port,
             upstream: upstream.into(),
-            #[cfg(feature = "groups")]
             suspect: false,
             writes: Writes::default(),
             op,

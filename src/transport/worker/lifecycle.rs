@@ -41,7 +41,6 @@ impl Worker {
         self.postponed = Default::default();
         self.buffers = Buffers::default();
         self.empty_queues();
-        #[cfg(feature = "groups")]
         self.polls.restart();
         for session in self.sessions.iter_mut() {
             session.state = State::Closed;
@@ -96,7 +95,6 @@ impl Worker {
         self.postponed = Default::default();
         self.end_renewals();
         self.queue_timer = None;
-        #[cfg(feature = "groups")]
         self.polls.end(&mut self.connections);
         self.ops.clear();
         self.connections.clear();

@@ -5,10 +5,8 @@ pub mod assignments;
 pub mod cell;
 pub mod lifecycle;
 pub mod pipelines;
-#[cfg(feature = "groups")]
 pub mod polls;
 pub mod pools;
-#[cfg(feature = "groups")]
 pub mod queue_upstreams;
 pub mod queues;
 pub mod sessions;

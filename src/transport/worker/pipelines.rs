@@ -86,21 +86,18 @@ impl Worker {
     }
 
     /// Takes a pipeline in. `None` if there is no memory.
-    #[cfg(feature = "groups")]
     pub fn put_pipeline(&mut self, pipeline: CommandPipeline) -> Option<PipelineKey> {
         self.pipelines.try_reserve(1).ok()?;
         Some(self.pipelines.insert(pipeline))
     }
 
     /// Takes what is in a pipeline out of it.
-    #[cfg(feature = "groups")]
     pub fn lend_pipeline(&mut self, key: PipelineKey) -> CommandPipeline {
         let pipeline = self.pipelines.get_mut(key);
         pipeline.map(std::mem::take).unwrap_or_default()
     }
 
     /// Puts back what was taken out.
-    #[cfg(feature = "groups")]
     pub fn give_pipeline_back(&mut self, key: PipelineKey, lent: CommandPipeline) {
         if let Some(pipeline) = self.pipelines.get_mut(key) {
             *pipeline = lent;

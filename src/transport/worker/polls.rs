@@ -94,8 +94,7 @@ impl Worker {
         if let Ok(true) = again {
             let [server, name] = [&peer.name, servers.name()].map(String::from_utf8_lossy);
             nginx::with_peer(Log::of_cycle(), &server, |log| {
-                let line =
-                    format_args!("upstream server is used again: \"{server}\" of \"{name}\"");
+                let line = format_args!("upstream server \"{server}\" of \"{name}\" is used again");
                 log.write(NGX_LOG_INFO, 0, line);
             });
         }

@@ -10,7 +10,6 @@ use crate::transport::state::op::Work;
 use crate::transport::state::postponed::Postponed;
 use crate::transport::state::write_queue::{Link, Tally};
 use crate::transport::worker::Worker;
-#[cfg(feature = "groups")]
 use crate::upstream::Answers;
 use crate::upstream::LineKind;
 
@@ -72,7 +71,6 @@ impl Worker {
             _ => Tally::default(),
         };
         queue.writes.answered(in_flight, tally.answers);
-        #[cfg(feature = "groups")]
         if tally.answers != Answers::default() {
             self.count_queue_success(key);
         }

@@ -16,7 +16,6 @@ use crate::transport::ids::{
 use crate::transport::state::op::Op;
 use crate::transport::state::outcome::Slot;
 use crate::transport::state::pipeline::CommandPipeline;
-#[cfg(feature = "groups")]
 use crate::transport::state::poll::Polls;
 use crate::transport::state::pool::NamedPool;
 use crate::transport::state::postponed::PostponedQueue;
@@ -67,7 +66,6 @@ pub struct Worker {
     /// When it was seen that the worker exits.
     pub exiting_since: Option<Msec>,
     /// What is asked of servers by the worker itself.
-    #[cfg(feature = "groups")]
     pub polls: Polls,
     /// What waits until nginx has a connection to spare.
     pub postponed: PostponedQueue,

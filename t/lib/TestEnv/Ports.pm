@@ -12,12 +12,15 @@ my $FIRST  = 10_240;
 my $BLOCKS = 1_300;
 my $SIZE   = 16;
 
-my ( @free, @locks );
+my ( @free, @taken, @locks );
 
 sub next_port {
     @free = take_block() if !@free;
     return shift @free;
 }
+
+# All ports of this process, those that next_port will return too.
+sub taken { return @taken }
 
 # The lock on the block's file is held until this process ends.
 sub take_block {
@@ -31,6 +34,7 @@ sub take_block {
         my @ports = map { $FIRST + $block * $SIZE + $_ } 0 .. $SIZE - 1;
         next if grep { !is_free($_) } @ports;
         push @locks, $lock;
+        push @taken, @ports;
         return @ports;
     }
     die "TestEnv: no free ports\n";
@@ -57,6 +61,6 @@ TestEnv::Ports - TCP ports that no other run takes
 =head1 DESCRIPTION
 
 C<next_port()> returns a port of a block of 16 that this process has locked, so that runs side by
-side never meet. The ports were free when the block was taken and lie below the ephemeral range.
+side never meet. C<taken()> are all of them. The ports were free when the block was taken and lie below the ephemeral range.
 
 =cut
