@@ -246,7 +246,7 @@ subtest 'a server that is not there' => sub {
         say(moves:set(key, "v"), moves:server_of(key) ~= "127.0.0.1:" .. dead, moves:get(key))
     }), '1 true v 0', 'next' );
     is( lua(q{ local key = key_for(off, dead) say(off:incr(key, 1)) say("", off:incr(key, 1)) say("", off:get{ key }) }),
-        'nil connection refused nil no live upstreams nil no live upstreams nil', 'off' );
+        'nil connection refused nil no live upstreams nil no live upstreams', 'off' );
     my $key = lua(q{ key = key_for(returns, late, "returns") say(returns:set(key, "home")) });
     TestEnv::stop_memcached($late);
     is( lua(q{ say(returns:get(key)) say("", returns:set(key, "next")) say("", returns:get(key)) }), 'nil nil nil 1 next 0', 'a server that goes' );

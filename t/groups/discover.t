@@ -198,7 +198,8 @@ subtest 'answers of no use' => sub {
         ok( asks( $bad[$_], 3 ), "round $round, $cases[$_][0]: asked again" ) for 0 .. $#cases;
         for my $at ( 0 .. $#cases ) {
             my ( $name, undef, $why ) = @{ $cases[$at] };
-            my @told  = $told_of->( $at, $before );
+            # a busy machine may be late, too
+            my @told  = grep { /\Q$why\E/ || !/: timeout,/ } $told_of->( $at, $before );
             my $level = $name eq 'empty' ? 'error' : 'warn';
             is( ports("bad$at"), ports('two'), "round $round, $name: the list stays" );
             is( @told, 1, "round $round, $name: told once" ) or diag( join "\n", @told );
@@ -243,7 +244,7 @@ subtest 'names' => sub {
     ok( until_true( sub { log_lines_of(qr/upstream "unnamed" keeps/) } ), 'one that does not exist' );
     like( ( log_lines_of(qr/upstream "unnamed" keeps/) )[0], qr/\[error\] .*: a\.nx\.test could not be resolved \(3: Host not found\)/, 'is told' );
     ok( asks($unnamed), 'asked again' );
-    is( log_lines_of(qr/upstream "unnamed" keeps/), 1, '... once' );
+    is( log_lines_of(qr/upstream "unnamed" keeps .*could not be resolved/), 1, '... once' );
     is( ports('unnamed') =~ s/$unnamed(?:,|\z)//gr, q{}, '... and the servers stay' );
 };
 

@@ -114,8 +114,6 @@ local function close_group(sock)
     return leave(sock, of, err)
 end
 
-end
-
 -- Bad arguments raise, whatever is connected, and leave all as it is.
 local function keep_group(sock, ...)
     check_keepalive(sock, ...)
