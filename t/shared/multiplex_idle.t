@@ -204,3 +204,30 @@ close: 1, 1
 gone: true
 --- no_error_log
 [alert]
+
+
+
+=== TEST 6: what was never sent has no reply that the connection could wait for
+--- http_config eval: $::HttpConfig
+--- config
+    lua_memcached_multiplex 1;
+    location = /t {
+        content_by_lua_block {
+            local srv = mux.server()
+            local a, b = kit.connect(srv.port), kit.connect(srv.port)
+            kit.show("a", a:get("a"), a:set_keepalive(100))
+            b:set_timeout(20000)
+            ngx.thread.kill(ngx.thread.spawn(b.get, b, "killed"))
+            kit.show("gone", kit.gone(srv))
+            kit.show("lines", mux.lines(srv))
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+a: "a", 1
+gone: true
+lines: {"get a"}
+--- no_error_log
+[error]

@@ -185,6 +185,8 @@ impl Worker {
         let shared_pool = sharing.shared_pool;
         if idle {
             sharing.retry = None;
+            // that it cannot be opened is no error of anybody, either
+            connection.nginx.hush();
         }
         self.count_unsent(key);
         if idle && !connecting {

@@ -2,6 +2,7 @@
 
 use crate::fault;
 use crate::nginx::{self, Msec};
+use crate::transport::connection::Connection;
 use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, OpKey, SessionKey, SharedPoolKey};
 use crate::transport::state::op::{Assignment, Stage, Work};
@@ -143,18 +144,18 @@ impl Worker {
         }
     }
 
-    /// An operation is over, but its reply is still to come, if its commands were sent.
+    /// An operation is over, but its reply is still to come, if its commands were sent. What was
+    /// withdrawn counts as sent if nothing before it is in flight.
     pub fn on_orphaned_reply(&mut self, assignment: &Assignment, key: SessionKey) {
         let connection = self.connections.get(assignment.connection);
-        let timeout = match connection {
-            Some(connection) if connection.pipeline.is_sent(assignment.first) => {
-                match connection.is_leaving() {
-                    // nobody will come
-                    true => 0,
-                    false => self.sessions.get(key).map_or(0, Session::read_timeout),
-                }
-            }
-            _ => return,
+        let is_awaited = |connection: &&Connection| {
+            let pipeline = &connection.pipeline;
+            pipeline.is_sent(assignment.first) && pipeline.oldest() <= assignment.last
+        };
+        let timeout = match connection.filter(is_awaited) {
+            Some(connection) if connection.is_leaving() => 0, // nobody will come
+            Some(_) => self.sessions.get(key).map_or(0, Session::read_timeout),
+            None => return,
         };
         self.arm_stall_check(assignment.connection, timeout);
     }
