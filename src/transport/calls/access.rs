@@ -45,12 +45,27 @@ impl Worker {
         }
     }
 
-    /// Whether a session has no connection, nor is about to have one.
+    /// Whether a session has no connection, nor is about to have one. One that the server closed
+    /// while nobody used it is closed here, too: nothing was sent, so another can take its place.
     pub fn is_lost(&mut self, key: SessionKey) -> bool {
         self.reap(key);
-        match self.sessions.get(key) {
-            Some(session) => matches!(session.state, State::Closed | State::Broken { .. }),
-            None => true,
+        let Some(session) = self.sessions.get(key) else {
+            return true;
+        };
+        match session.state {
+            State::Closed | State::Broken { .. } => true,
+            State::Private(connection) if !session.has_calls() => {
+                let ended = self.connections.get(connection).is_some_and(|connection| {
+                    connection.nginx.is_readable()
+                        && connection.pipeline.is_answered()
+                        && connection.nginx.peek() == Ok(0)
+                });
+                if ended {
+                    self.disconnect(key, State::Closed);
+                }
+                ended
+            }
+            _ => false,
         }
     }
 
