@@ -154,6 +154,9 @@ function group.version(sock)
     local err, errors = errors_of(parts)
     if not lowest then
         return nil, err or "no live upstreams", errors
+    elseif #parts == 1 and not err then
+        -- as of an object that is connected to it
+        return lowest
     end
     return lowest, err, versions
 end
