@@ -136,7 +136,7 @@ is_lua( q{
     for _, key in ipairs{ "there", "not there" } do
         same("delete", "not there")
         same("set", "there", 1) same("get", key) same("gets", key) same("add", key, 1) same("delete", "not there")
-        same("replace", key, 2) same("append", key, 3) same("prepend", key, 4) same("cas", key, 5, 6)
+        same("replace", key, 2) same("append", key, 3) same("prepend", key, 4) same("cas", key, 5, "9999999999")
         same("incr", key, 1) same("decr", key, 1) same("touch", key, 10) same("gat", key, 10) same("gats", key, 10)
         same("meta_get", key) same("meta_set", key, 7) same("meta_arith", key) same("meta_arith", key, { ttl = 10 }) same("meta_delete", key)
         same("get", { key }) same("gets", { key, "none" }) same("gat", { key }, 10) same("get", {})
