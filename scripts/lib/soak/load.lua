@@ -283,7 +283,7 @@ function _M.init_worker()
         end
         if wanted == collected then return end
         collected = wanted
-        for _ = 1, 4 do collectgarbage() end
+        keys.collect()
         dict:set("rest " .. ngx.worker.pid(), ("%d %d %d %d"):format(wanted,
             collectgarbage("count"), ngx.timer.running_count(), ngx.timer.pending_count()))
     end))

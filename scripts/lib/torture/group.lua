@@ -203,6 +203,8 @@ function ops.multi(m, slot, block, short)
         names[i], list[i], asked[key.name] = key.name, look(key), true
     end
     local found, err, errors = m:get(names)
+    -- it may have sent all values, but not the end of the reply
+    for address in pairs(block == OFF and errors or {}) do by_address[address].failed_at = ngx.now() end
     for _, seen in ipairs(list) do
         local key = seen.key
         local got = found and found[key.name]
@@ -226,8 +228,8 @@ function ops.multi(m, slot, block, short)
 end
 
 function ops.pipeline(m, slot, block, short)
-    if m:init_pipeline() ~= nil then return ops.get(m, slot, block, short) end -- TODO not there yet
-    local todo, writing = {}, {}
+    m:init_pipeline()
+    local todo, writing, broken = {}, {}, {}
     for n = 1, random(2, 20) do
         local i = random(KEYS)
         if random(2) == 1 and not writing[i] then
@@ -245,8 +247,13 @@ function ops.pipeline(m, slot, block, short)
     for n, did in ipairs(todo) do
         local got = results and results[n] or { nil, err, err }
         local failure = got[1] == nil and (got[3] or got[2])
-        if failure then
-            (did.generation and write_failed or failed)(did.key, "pipeline", failure, short)
+        if failure == "closed" and broken[did.key.server] then
+            -- as after any failed command: nothing more is read from there
+            keys.errors.closed = (keys.errors.closed or 0) + 1
+        elseif failure then
+            broken[did.key.server] = failure ~= "no live upstreams"
+            local tell = did.generation and write_failed or failed
+            tell(did.key, "pipeline", failure, short)
         elseif did.generation then
             if got[1] ~= 1 then mismatch("group pipeline: set", did.key.name, "gave", got[1]) end
             keys.end_write(did.key, did.generation, did.epoch)
@@ -264,6 +271,12 @@ for name, weight in pairs { get = 40, set = 25, delete = 2, incr = 8, cas = 5, m
 end
 
 function _M.pick() return by_number[random(#by_number)] end
+
+-- A light thread was killed that had little time: one of its servers may have failed already, which it
+-- did not come to tell.
+function _M.ended(slot)
+    for _, server in ipairs(slot.short and keys.servers or {}) do server.failed_at = ngx.now() end
+end
 
 -- Faults from outside -------------------------------------------------------------
 

@@ -25,6 +25,7 @@ local group      -- what --group does besides
 -- A light thread of the slot was killed, or its request has ended.
 local function ended(slot)
     if late then late.ended(slot) end
+    if group then group.ended(slot) end
 end
 
 -- Threads -------------------------------------------------------------------
@@ -61,6 +62,7 @@ local function session(slot, request)
         end
         short = random(late and 4 or block and 2000 or 200) == 1
         if short then m:set_timeout(random(20)) end
+        slot.short = short
         local pick = block and group.pick or late and late.pick or usual
         local done
         done, err = pick()(m, slot, block or s, short)
@@ -167,9 +169,7 @@ end
 
 -- Lines of "name value", then mismatches. With gc=1 garbage is collected first.
 function _M.status()
-    if ngx.var.arg_gc then
-        for _ = 1, 4 do collectgarbage() end
-    end
+    if ngx.var.arg_gc then keys.collect() end
     ngx.say("lua_kb ", math.floor(collectgarbage("count")))
     for name, n in pairs(counts) do ngx.say(name, " ", n) end
     for text, n in pairs(keys.errors) do ngx.say("error ", n, " x ", text) end
