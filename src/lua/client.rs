@@ -40,7 +40,7 @@ pub fn attach<const MAPPED: bool>(stack: Stack) -> c_int {
         },
         pool_size: None,
         backlog: None,
-        multiplex: multiplex(stack, conf, 2),
+        multiplex: multiplex(stack, conf.multiplex(), 2),
     };
     // elsewhere `connect` says what is wrong
     let attached = stack.is_thread(request) && transport::attach_again(key, request, &peer);

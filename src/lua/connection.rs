@@ -13,7 +13,7 @@ use super::results::Elsewhere;
 use super::results::Returns;
 use super::stack::{CannotWait, Stack};
 use super::suspend::{give_up, go_on};
-use crate::conf::{LocConf, MAX_CONNECTIONS, Multiplex};
+use crate::conf::{LocConf, MAX_CONNECTIONS, Multiplex, Servers};
 use crate::nginx::Request;
 use crate::ngx_lua::{Settings, Table, Value};
 use crate::transport::{
@@ -106,7 +106,7 @@ pub fn connect<const MEMBER: bool>(stack: Stack) -> c_int {
     let conf = LocConf::of(request);
     if !MEMBER
         && conf.has_mappings()
-        && let Some(servers) = port.and_then(|port| conf.upstream_for(host, port))
+        && let Some(servers) = port.and_then(|port| upstream_for(request, host, port))
     {
         let found = Meant::of(request, servers).map(Some);
         return to_group(stack, found, options.pool.is_some(), ADDED + top, top - 1);
@@ -123,7 +123,7 @@ pub fn connect<const MEMBER: bool>(stack: Stack) -> c_int {
         pool,
         pool_size: options.pool_size,
         backlog: options.backlog,
-        multiplex: multiplex(stack, conf, ADDED + 1),
+        multiplex: multiplex(stack, conf.multiplex(), ADDED + 1),
     };
     let (object, handle) = match found {
         Found::Session(key) if transport::is_session(key) => (Connecting::Again(key), None),
@@ -166,6 +166,14 @@ pub fn connect<const MEMBER: bool>(stack: Stack) -> c_int {
     }
 }
 
+/// The servers that `lua_memcached_upstream` has in the place of this one. It is apart so that the
+/// configuration is not copied for it, as it would be where there is none.
+#[cold]
+#[inline(never)]
+fn upstream_for(request: Request, host: &[u8], port: u16) -> Option<Servers> {
+    LocConf::of(request).upstream_for(host, port)
+}
+
 #[inline(always)]
 fn begin<const MEMBER: bool>(
     object: Connecting,
@@ -191,8 +199,8 @@ fn kept_timeouts(stack: Stack) -> Timeouts {
 
 /// Whether and how the `sock` that connects shares connections. The option of `new`, which is at
 /// the index `option`, takes precedence over the location's directive.
-pub fn multiplex(stack: Stack, conf: LocConf, option: c_int) -> Multiplex {
-    let mut multiplex = conf.multiplex();
+pub fn multiplex(stack: Stack, of_location: Multiplex, option: c_int) -> Multiplex {
+    let mut multiplex = of_location;
     let said = stack.number(option);
     if said != 0.0 {
         multiplex.connections = (said as usize).min(MAX_CONNECTIONS);

@@ -19,15 +19,16 @@ const PORT: c_int = 6;
 pub const HANDLE: c_int = 7;
 /// How many connections to share; -1: none; false: as the location's directive says.
 const MULTIPLEX: c_int = 8;
-/// The group of servers that the object is connected to, or false.
-const GROUP: c_int = 9;
+/// The group of servers that the object is connected to, or false. Its number is 0, which an array
+/// has place for anyway: a `sock` with one field more takes the allocator longer.
+const GROUP: c_int = 0;
 /// The client certificate, a pointer of ngx.ssl.
-const CERTIFICATE: c_int = 10;
+const CERTIFICATE: c_int = 9;
 /// The certificate's private key.
-const PRIVATE_KEY: c_int = 11;
+const PRIVATE_KEY: c_int = 10;
 
 /// The name of the server, in a hidden `sock` that a group has for it.
-const SERVER: c_int = 12;
+const SERVER: c_int = 11;
 
 /// All fields by the names that the glue uses.
 const ALL: &[(&str, c_int)] = &[

@@ -51,9 +51,15 @@ pub fn choose(loads: &[Load], wanted: usize, after: usize, demand: Demand) -> Ch
 
     // an idle connection comes before a busy one
     let idle = next(|load| load == Load::Ready(0));
-    let free = idle
-        .or_else(|| next(|load| matches!(load, Load::Ready(_))))
-        .or_else(|| next(|load| load == Load::Busy));
+    if idle.is_some() {
+        return Choice {
+            take: idle,
+            open: false,
+            wait: false,
+        };
+    }
+    let free =
+        next(|load| matches!(load, Load::Ready(_))).or_else(|| next(|load| load == Load::Busy));
     let listed = next(|load| load == Load::Listed);
     let opening = next(|load| load == Load::Opening);
 
@@ -70,7 +76,7 @@ pub fn choose(loads: &[Load], wanted: usize, after: usize, demand: Demand) -> Ch
         .filter(|_| !wait);
     Choice {
         take,
-        open: can_open && idle.is_none() && (demand.eager || take.is_none()),
+        open: can_open && (demand.eager || take.is_none()),
         wait,
     }
 }

@@ -276,7 +276,8 @@ end
 local function new_member(of, server)
     local host, port = endpoint(server)
     -- its fields are those of every `sock`
-    local member = setmetatable({ false, 0, 0, 0, host, port, false, false, false, false, false, server },
+    local member = setmetatable(
+        { [GROUP] = false, false, 0, 0, 0, host, port, false, false, false, false, server },
         sock_metatable)
     of.members[server] = member
     of.known = of.known and of.known + 1

@@ -13,9 +13,9 @@ local _M = { _VERSION = native.version }
 local metatable = { __index = _M }
 
 local function new_object(opts)
-    -- The fields up to `GROUP`, see fields.rs: one that is absent would be
-    -- looked for in the metatable.
-    local sock = { false, 0, 0, 0, false, false, false, false, false }
+    -- The fields from `GROUP` to `MULTIPLEX`, see fields.rs: one that is absent
+    -- would be looked for in the metatable.
+    local sock = { [GROUP] = false, false, 0, 0, 0, false, false, false, false }
     local escape_key, unescape_key = escape_uri, unescape_uri
     if opts then
         check_options(opts)

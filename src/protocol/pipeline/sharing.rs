@@ -24,6 +24,11 @@ impl<T: Copy> Pipeline<T> {
         self.flights.front().map_or(self.next, |first| first.number)
     }
 
+    /// Number that the next exchange will get.
+    pub fn next_number(&self) -> u64 {
+        self.next
+    }
+
     /// Number of the last exchange in flight.
     pub fn newest(&self) -> Option<u64> {
         self.flights.back().map(|last| last.number)

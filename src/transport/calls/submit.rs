@@ -9,6 +9,7 @@ use crate::transport::ids::{ConnectionKey, OpKey, PipelineKey, SessionKey, Share
 use crate::transport::log::not_connected;
 use crate::transport::state::op::{Assignment, Stage, Work};
 use crate::transport::state::outcome::{Begun, Commands, Outcome, Slot};
+use crate::transport::state::session::State;
 use crate::transport::worker::Worker;
 
 impl Worker {
@@ -26,13 +27,34 @@ impl Worker {
         commands: Commands<'_>,
     ) -> Result<Begun, Rejected> {
         fault::point();
+        match self.at_rest(key, request) {
+            Some(&State::Private(connection)) => self.submit_private(key, connection, commands),
+            Some(&State::Shared { shared_pool, .. }) if commands.can_share() => {
+                self.submit_shared(key, shared_pool, commands)
+            }
+            _ => self.submit_slow(key, request, commands),
+        }
+    }
+
+    /// The same, of a session that is not at rest, or is to get a connection of its own.
+    #[inline(never)]
+    pub fn submit_slow(
+        &mut self,
+        key: SessionKey,
+        request: Request,
+        commands: Commands<'_>,
+    ) -> Result<Begun, Rejected> {
         if commands.can_share()
             && let Some(shared_pool) = self.shared_pool_of(key, request)?
         {
+            self.check_idle(key)?;
             return self.submit_shared(key, shared_pool, commands);
         }
         match self.private_connection(key, request) {
-            Ok(connection) => self.submit_private(key, connection, commands),
+            Ok(connection) => {
+                self.check_idle(key)?;
+                self.submit_private(key, connection, commands)
+            }
             Err(error) => Err(not_connected(request, "send", error).into()),
         }
     }
@@ -59,7 +81,7 @@ impl Worker {
         begun
     }
 
-    /// Sends a session's commands over its own connection.
+    /// Sends commands of a session without calls over its own connection.
     #[inline(always)]
     pub fn submit_private(
         &mut self,
@@ -67,7 +89,6 @@ impl Worker {
         connection_key: ConnectionKey,
         commands: Commands<'_>,
     ) -> Result<Begun, Rejected> {
-        self.check_idle(key)?;
         if let Some(line) = self.check_in_step(connection_key)? {
             return Ok(Begun::Ready(commands.answered_by(line)?));
         }
@@ -91,10 +112,37 @@ impl Worker {
         if let Some(Stage::Assigned(assignment)) = op.map(|op| &mut op.stage) {
             (assignment.first, assignment.last) = numbers;
         }
-        Ok(self.start(key, connection_key, slot, value)?)
+        Ok(match slot {
+            Slot::Reader => self.start_commands(key, connection_key, value)?,
+            Slot::Writer => self.start(key, connection_key, slot, value)?,
+        })
     }
 
-    /// Gives an attached session's commands to a shared connection.
+    /// As [`Self::start`], for commands with replies that were begun on a private connection when
+    /// its session had no calls.
+    #[inline(always)]
+    pub fn start_commands(
+        &mut self,
+        key: SessionKey,
+        connection_key: ConnectionKey,
+        value: &[u8],
+    ) -> Result<Begun, Error> {
+        fault::point();
+        let sent = self.write_out(connection_key, value);
+        fault::point();
+        // mostly all is sent, and nothing has come yet
+        if sent
+            && let Some(connection) = self.connections.get_mut(connection_key)
+            && !connection.nginx.is_readable()
+            && connection.nginx.arm_read().is_ok()
+        {
+            return Ok(Begun::Waiting);
+        }
+        self.read_if_due(connection_key);
+        self.begun(key, Slot::Reader)
+    }
+
+    /// Gives commands of an attached session without calls to a shared connection.
     #[inline(always)]
     pub fn submit_shared(
         &mut self,
@@ -103,7 +151,6 @@ impl Worker {
         commands: Commands<'_>,
     ) -> Result<Begun, Rejected> {
         fault::point();
-        self.check_idle(key)?;
         let mut connection = match self.has_turn(key, shared_pool) {
             true => self.connection_for_batch(shared_pool, Some(key), true)?,
             false => None,
@@ -287,6 +334,7 @@ impl Connection {
         op: OpKey,
         commands: Commands<'a>,
     ) -> Result<((u64, u64), &'a [u8]), Rejected> {
+        let first = self.pipeline.next_number();
         let value = match commands {
             Commands::One(command) => {
                 // TLS encrypts from its own buffer, and what connects sends later
@@ -306,7 +354,8 @@ impl Connection {
         if let Some(private) = self.private_mut() {
             private.quitting = commands.is_quit();
         }
-        let last = self.pipeline.newest().unwrap_or(0);
-        Ok(((self.pipeline.oldest().min(last), last), value))
+        // `quit` has no reply, and gets no number
+        let last = self.pipeline.next_number().saturating_sub(1);
+        Ok(((first.min(last), last), value))
     }
 }

@@ -1,17 +1,22 @@
 //! A coroutine waits, and fetches what it has waited for.
 
 use crate::fault;
-use crate::nginx::Request;
-use crate::ngx_lua::{Wait, Waiter};
+use crate::ngx_lua::Wait;
 use crate::transport::error::{CallError, Error};
 use crate::transport::ids::SessionKey;
 use crate::transport::peer::Caller;
 use crate::transport::state::outcome::{Outcome, Slot};
 use crate::transport::state::session::State;
+use crate::transport::wait::calls::time_limit;
 use crate::transport::worker::Worker;
 
 impl Worker {
-    /// Makes the caller wait for its call in `slot`. It has to yield then.
+    /// Makes the caller wait for its call in `slot`, for a limited time. It has to yield then.
+    ///
+    /// # Errors
+    ///
+    /// ngx_lua's text if waiting is not possible here; the connection is closed then, since nobody
+    /// will take its reply.
     #[inline(always)]
     pub fn suspend<E>(
         &mut self,
@@ -19,13 +24,30 @@ impl Worker {
         slot: Slot,
         caller: Caller,
     ) -> Result<(), CallError<E>> {
-        self.queue_caller(key, slot, caller)?;
-        self.limit_call(key, slot);
-        Ok(())
+        let Some(waiter) = caller.waiter else {
+            self.abort(key);
+            return Err(CallError::CannotWait);
+        };
+        // once the coroutine is queued, nothing may keep it from yielding
+        self.watch_waiters();
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Err(CallError::Refused(Error::Closed.to_string()));
+        };
+        let timeout = time_limit(session, slot, &self.ops, &self.connections);
+        let Some(call) = session.call_mut(slot) else {
+            return Err(CallError::Refused(Error::Closed.to_string()));
+        };
+        // SAFETY: the caller is the one whose Lua code runs. A call that waits is one of a session
+        // that is registered with the request.
+        let wait = unsafe { call.wait(caller.request, waiter) };
+        if let (Wait::Queued, Some(timeout)) = (&wait, timeout) {
+            let due = call.limit(&mut self.deadlines, (key, slot), timeout);
+            self.watch_deadline(due);
+        }
+        self.check_queued(key, wait).map_err(CallError::Refused)
     }
 
     /// As [`Self::suspend`], for a call whose time is limited already.
-    #[inline(always)]
     pub fn queue_caller<E>(
         &mut self,
         key: SessionKey,
@@ -36,37 +58,20 @@ impl Worker {
             self.abort(key);
             return Err(CallError::CannotWait);
         };
-        // SAFETY: the caller is the one whose Lua code runs.
-        unsafe { self.wait(key, slot, caller.request, waiter) }.map_err(CallError::Refused)
-    }
-
-    /// Makes the running coroutine, which is `waiter`, wait for its call in `slot`.
-    ///
-    /// # Errors
-    ///
-    /// ngx_lua's text if waiting is not possible here; the connection is closed then, since nobody
-    /// will take its reply.
-    ///
-    /// # Safety
-    ///
-    /// `request` is the one whose Lua code runs right now.
-    #[inline(always)]
-    pub unsafe fn wait(
-        &mut self,
-        key: SessionKey,
-        slot: Slot,
-        request: Request,
-        waiter: Waiter,
-    ) -> Result<(), String> {
-        // once the coroutine is queued, nothing may keep it from yielding
         self.watch_waiters();
         let session = self.sessions.get_mut(key);
         let Some(call) = session.and_then(|session| session.call_mut(slot)) else {
-            return Err(Error::Closed.to_string());
+            return Err(CallError::Refused(Error::Closed.to_string()));
         };
-        // SAFETY: by this function's contract. A call that waits is one of a session that is
-        // registered with the request.
-        match unsafe { call.wait(request, waiter) } {
+        // SAFETY: as in `suspend`.
+        let wait = unsafe { call.wait(caller.request, waiter) };
+        self.check_queued(key, wait).map_err(CallError::Refused)
+    }
+
+    /// Whether a coroutine was queued. Else its session's connection is closed.
+    #[inline(always)]
+    pub fn check_queued(&mut self, key: SessionKey, wait: Wait) -> Result<(), String> {
+        match wait {
             Wait::Queued => Ok(()),
             Wait::Refused(text) => {
                 self.disconnect(key, State::Closed);

@@ -73,27 +73,27 @@ impl Connection {
     #[inline(always)]
     pub fn has_unasked(&self) -> bool {
         let pipeline = &self.pipeline;
-        let unsent = pipeline.in_flight() > 0 && !pipeline.has_begun_oldest();
-        unsent
+        matches!(self.owner, Owner::Shared(_) | Owner::Queue(_))
+            && pipeline.in_flight() > 0
+            && !pipeline.has_begun_oldest()
             && !pipeline.is_broken()
             && !pipeline.buffered().is_empty()
-            && matches!(self.owner, Owner::Shared(_) | Owner::Queue(_))
     }
 
-    /// Notes what a server says instead of answering.
+    /// Notes what a server says instead of answering; `first` on a shared connection.
     #[inline(always)]
-    pub fn note_words(&mut self, number: u64, reply: &Reply) {
+    pub fn note_words(&mut self, first: bool, reply: &Reply) {
         if let Reply::Line(_) | Reply::Malformed(Malformed::Unsolicited) = reply {
-            self.note_error(number, reply);
+            self.note_error(first, reply);
         }
     }
 
     #[cold]
-    fn note_error(&mut self, number: u64, reply: &Reply) {
+    fn note_error(&mut self, first: bool, reply: &Reply) {
         match reply {
             Reply::Line(line) if reply.is_error() => {
                 // it may be the first of all that it says
-                if let Some(sharing) = self.sharing_mut().filter(|_| number == 0) {
+                if let Some(sharing) = self.sharing_mut().filter(|_| first) {
                     sharing.first_error_line = Some(line.as_slice().into());
                 }
             }

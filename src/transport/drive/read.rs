@@ -109,7 +109,8 @@ impl Worker {
                 true => self.fail(key, Error::Closed),
                 false => self.read(key),
             },
-            Owner::Session(_) => {
+            Owner::Session(private) => {
+                let session = private.session;
                 if connection.nginx.is_aborting() {
                     // worker_shutdown_timeout
                     self.fail(key, Error::Closed);
@@ -117,7 +118,7 @@ impl Worker {
                     // the timer is one of its time in the pool
                 } else {
                     // if nobody reads now, the event stays noted as ready
-                    self.read(key);
+                    self.read_while(key, self.sessions.reads(session));
                 }
             }
             Owner::Shared(_) => {
@@ -178,28 +179,49 @@ impl Worker {
                 self.fail(key, error);
                 return false;
             }
-            let before = *before.get_or_insert_with(|| connection.pipeline.in_flight());
-            let number = connection.pipeline.oldest();
+            let shares = connection.sharing().is_some();
+            let is_private = connection.private().is_some();
+            if shares && before.is_none() {
+                before = Some(connection.pipeline.in_flight());
+            }
+            let first = shares && connection.pipeline.oldest() == 0;
             if let Some((op, reply)) = connection.pipeline.next_reply() {
                 fault::point();
-                connection.note_words(number, &reply);
+                connection.note_words(first, &reply);
                 let broken = connection.pipeline.is_broken();
+                let last = connection.pipeline.is_answered();
                 self.answer(op, reply, broken);
-                continue;
-            }
-            match &connection.owner {
-                Owner::Session(private) => {
-                    let session = private.session;
-                    return self.deliver_raw(key, session);
+                match last {
+                    false => continue,
+                    // its session has no other call that reads
+                    true if is_private => return false,
+                    true => {}
                 }
-                Owner::Shared(_) => self.after_replies(key, before),
-                Owner::Queue(_) => self.after_queue_replies(key),
-                Owner::Probe(_) => self.after_probe_bytes(key),
-                Owner::Pool(_) => {}
             }
-            return self.is_read(key);
+            return self.after_delivery(key, before);
         }
         false
+    }
+
+    /// No further reply has come. There were so many exchanges in flight `before`, if the
+    /// connection is a shared one. Whether somebody waits for more.
+    #[inline(always)]
+    pub fn after_delivery(&mut self, key: ConnectionKey, before: Option<usize>) -> bool {
+        match self
+            .connections
+            .get(key)
+            .map(|connection| &connection.owner)
+        {
+            Some(Owner::Session(private)) => {
+                let session = private.session;
+                return self.deliver_raw(key, session);
+            }
+            Some(Owner::Shared(_)) => self.after_replies(key, before.unwrap_or(0)),
+            Some(Owner::Queue(_)) => self.after_queue_replies(key),
+            Some(Owner::Probe(_)) => self.after_probe_bytes(key),
+            Some(Owner::Pool(_)) | None => {}
+        }
+        self.is_read(key)
     }
 
     /// An operation gets a reply. `broken`: the connection is out of step now.

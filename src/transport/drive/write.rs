@@ -3,6 +3,7 @@
 use crate::fault;
 use crate::transport::connection::Owner;
 use crate::transport::connection::io::{READ_AT_ONCE, Written};
+use crate::transport::end::killed::all_wait;
 use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, QueueKey};
 use crate::transport::state::op::Work;
@@ -113,10 +114,15 @@ impl Worker {
             return;
         }
         sharing.close_batch();
-        if value.is_empty() {
-            self.end_killed(key);
-        }
-        let Some(connection) = self.connections.get_mut(key) else {
+        let killed = value.is_empty() && !all_wait(connection, &self.ops, &self.sessions);
+        let connection = match killed {
+            false => Some(connection),
+            true => {
+                self.disconnect_killed(key);
+                self.connections.get_mut(key)
+            }
+        };
+        let Some(connection) = connection else {
             return;
         };
         connection.pipeline.close_gaps();

@@ -1,9 +1,14 @@
 //! Light threads that were killed while they waited. Nobody tells when ngx_lua does that: it shows
 //! when their calls are looked at.
 
+use slotmap::SlotMap;
+
+use crate::transport::connection::Connection;
 use crate::transport::ids::{ConnectionKey, OpKey, SessionKey};
 use crate::transport::state::call::Call;
+use crate::transport::state::op::Op;
 use crate::transport::state::session::{Session, State};
+use crate::transport::state::sessions::Sessions;
 use crate::transport::worker::Worker;
 
 impl Worker {
@@ -44,21 +49,29 @@ impl Worker {
 
     /// Before something is sent, those are looked for whose commands it would be.
     pub fn end_killed(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.connections.get(key) else {
-            return;
-        };
-        let first_waits = |op: OpKey| {
-            let sessions = self.ops.get(op).map(|op| op.waiters.sessions());
-            let first = sessions.and_then(|sessions| self.sessions.get(*sessions.first()?));
-            first.is_some_and(|session| session.waits_for(op))
-        };
-        let mut all = connection.pipeline.still_to_send();
-        if all.all(|(_, op)| first_waits(op)) {
-            return;
+        let connection = self.connections.get(key);
+        if connection.is_some_and(|connection| !all_wait(connection, &self.ops, &self.sessions)) {
+            self.disconnect_killed(key);
         }
-        drop(all);
+    }
+
+    /// Ends the sessions of killed light threads whose commands are on a connection.
+    #[cold]
+    pub fn disconnect_killed(&mut self, key: ConnectionKey) {
         for session in self.killed_on(key) {
             self.disconnect(session, State::Closed);
         }
     }
+}
+
+/// Whether somebody waits for each operation of which something is still to be sent.
+#[inline(always)]
+pub fn all_wait(connection: &Connection, ops: &SlotMap<OpKey, Op>, sessions: &Sessions) -> bool {
+    let first_waits = |op: OpKey| {
+        let waiting = ops.get(op).map(|op| op.waiters.sessions());
+        let first = waiting.and_then(|waiting| sessions.get(*waiting.first()?));
+        first.is_some_and(|session| session.waits_for(op))
+    };
+    let mut all = connection.pipeline.still_to_send();
+    all.all(|(_, op)| first_waits(op))
 }

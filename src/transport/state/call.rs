@@ -1,10 +1,10 @@
 //! A call of Lua that waits: for which operation, or with which result.
 
-use crate::nginx::Request;
+use crate::nginx::{self, Msec, Request};
 use crate::ngx_lua::{Semaphore, Wait, Waiter};
-use crate::transport::ids::OpKey;
-use crate::transport::state::outcome::Outcome;
-use crate::upstream::Ticket;
+use crate::transport::ids::{OpKey, SessionKey};
+use crate::transport::state::outcome::{Outcome, Slot};
+use crate::upstream::{Deadlines, Ticket};
 
 /// A method that a coroutine has called, and whose result it waits for or is about to fetch.
 pub struct Call {
@@ -100,6 +100,23 @@ impl Call {
             self.caller = Caller::Waiting(waiter);
         }
         wait
+    }
+
+    /// Limits the time that it waits to so many milliseconds from now on; `waiting` tells the
+    /// deadline whose it is. When it is due.
+    #[inline(always)]
+    pub fn limit(
+        &mut self,
+        deadlines: &mut Deadlines<(SessionKey, Slot)>,
+        waiting: (SessionKey, Slot),
+        timeout: Msec,
+    ) -> Msec {
+        let now = nginx::now();
+        let ticket = deadlines.set(now, timeout, waiting);
+        if let Some(old) = self.deadline.replace(ticket) {
+            deadlines.cancel(old);
+        }
+        now.saturating_add(timeout)
     }
 
     /// Sets the result and wakes the coroutine, if it waits already.

@@ -67,6 +67,13 @@ impl Sessions {
         Some(session)
     }
 
+    /// Whether a call of a session waits for a reply or for raw data.
+    #[inline(always)]
+    pub fn reads(&self, key: SessionKey) -> bool {
+        self.get(key)
+            .is_some_and(|session| session.reads().is_some())
+    }
+
     pub fn len(&self) -> usize {
         self.slots.len()
     }

@@ -2,15 +2,18 @@
 
 use std::rc::Rc;
 
+use slotmap::SlotMap;
+
 use crate::fault;
 use crate::nginx::{self, Msec, Timer};
+use crate::transport::connection::Connection;
 use crate::transport::connection::handlers::handlers;
 use crate::transport::error::Error;
-use crate::transport::ids::{OpKey, SessionKey};
+use crate::transport::ids::{ConnectionKey, OpKey, SessionKey};
 use crate::transport::state::call::Call;
 use crate::transport::state::op::{Op, Stage, Waiters, Work};
 use crate::transport::state::outcome::{Begun, Outcome, Slot};
-use crate::transport::state::session::State;
+use crate::transport::state::session::{Session, State};
 use crate::transport::worker::Worker;
 
 /// Least time that nginx's timers are armed for, in milliseconds.
@@ -59,18 +62,33 @@ impl Worker {
     /// An operation has its result.
     #[inline(always)]
     pub fn complete(&mut self, key: OpKey, outcome: Outcome) {
-        if let Some(op) = self.ops.remove(key) {
-            match op.waiters {
-                Waiters::One(session, slot) => self.finish_call(session, slot, outcome, &op.stage),
-                Waiters::Several(_) => self.finish_calls(key, &op, outcome),
-                Waiters::Nobody => {}
+        let Some(op) = self.ops.remove(key) else {
+            return;
+        };
+        match (&op.waiters, &op.work, &op.stage) {
+            (&Waiters::One(session, slot), Work::Command, Stage::Assigned(_)) => {
+                // mostly, and there is nothing to drop
+                std::mem::forget(op);
+                self.finish_call(session, slot, outcome, true);
             }
+            _ => self.finish_calls(key, &op, outcome),
+        }
+    }
+
+    /// The same, of any operation.
+    #[inline(never)]
+    pub fn finish_calls(&mut self, key: OpKey, op: &Op, outcome: Outcome) {
+        let assigned = matches!(op.stage, Stage::Assigned(_));
+        match op.waiters {
+            Waiters::One(session, slot) => self.finish_call(session, slot, outcome, assigned),
+            Waiters::Several(_) => self.finish_common(key, op, outcome, assigned),
+            Waiters::Nobody => {}
         }
     }
 
     /// The same, if several wait for it.
     #[cold]
-    pub fn finish_calls(&mut self, key: OpKey, op: &Op, outcome: Outcome) {
+    pub fn finish_common(&mut self, key: OpKey, op: &Op, outcome: Outcome, assigned: bool) {
         let outcome = match outcome {
             Outcome::Reply(reply) => Ok(Rc::new(reply)),
             Outcome::Failed(error) => Err(error),
@@ -83,14 +101,14 @@ impl Worker {
                     Ok(reply) => Outcome::Common(reply.clone()),
                     Err(error) => Outcome::Failed(error.clone()),
                 };
-                self.finish_call(*session, Slot::Reader, outcome, &op.stage);
+                self.finish_call(*session, Slot::Reader, outcome, assigned);
             }
         }
     }
 
-    /// A session's call has its result; its operation had come to `stage`.
+    /// A session's call has its result; `assigned`: its operation was given to a connection.
     #[inline(always)]
-    pub fn finish_call(&mut self, key: SessionKey, slot: Slot, outcome: Outcome, stage: &Stage) {
+    pub fn finish_call(&mut self, key: SessionKey, slot: Slot, outcome: Outcome, assigned: bool) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -108,7 +126,8 @@ impl Worker {
             self.deadlines.cancel(ticket);
             self.let_worker_exit();
         }
-        if let (Some(shared_pool), Stage::Assigned(_)) = (shared_pool, stage)
+        if assigned
+            && let Some(shared_pool) = shared_pool
             && let Some(shared_pool) = self.shared_pools.get_mut(shared_pool)
         {
             shared_pool.usage.count_out();
@@ -136,36 +155,6 @@ impl Worker {
         }
     }
 
-    /// The time that a call may wait from now on, in milliseconds. `None`: the resolver has a time
-    /// limit of its own.
-    #[inline(always)]
-    pub fn time_limit(&self, key: SessionKey, slot: Slot) -> Option<Msec> {
-        let session = self.sessions.get(key)?;
-        let op = self.ops.get(session.call(slot)?.pending()?)?;
-        let assignment = match &op.stage {
-            Stage::New | Stage::Resolving(_) => return None,
-            Stage::PoolQueue(_) | Stage::Joining { .. } => return Some(session.connect_timeout()),
-            Stage::RoomQueue { .. } => {
-                return Some(session.send_timeout().min(session.read_timeout()));
-            }
-            Stage::Assigned(assignment) => assignment,
-        };
-        let connecting = match op.work {
-            Work::Connect => true,
-            // sent when the connection is established, or on a shared one
-            _ => {
-                let connection = self.connections.get(assignment.connection)?;
-                connection.is_connecting() && connection.sharing().is_none()
-            }
-        };
-        Some(match (connecting, slot) {
-            (true, _) => session.connect_timeout(),
-            // the first of both; when it is over, the right one is looked at
-            (false, Slot::Reader) => session.send_timeout().min(session.read_timeout()),
-            (false, Slot::Writer) => session.send_timeout(),
-        })
-    }
-
     /// The time of a session's call runs from now on: its connection is established.
     pub fn begin_to_wait(&mut self, key: SessionKey, slot: Slot) {
         let call = self
@@ -182,26 +171,27 @@ impl Worker {
     }
 
     /// Limits the time that a call waits, from now on.
-    #[inline(always)]
     pub fn limit_call(&mut self, key: SessionKey, slot: Slot) {
-        if let Some(timeout) = self.time_limit(key, slot) {
+        let session = self.sessions.get(key);
+        let timeout =
+            session.and_then(|session| time_limit(session, slot, &self.ops, &self.connections));
+        if let Some(timeout) = timeout {
             self.set_deadline(key, slot, timeout);
         }
     }
 
     /// Limits the time that a call waits from now on.
-    #[inline(always)]
     pub fn set_deadline(&mut self, key: SessionKey, slot: Slot, timeout: Msec) {
         let session = self.sessions.get_mut(key);
-        let Some(call) = session.and_then(|session| session.call_mut(slot)) else {
-            return;
-        };
-        let now = nginx::now();
-        let ticket = self.deadlines.set(now, timeout, (key, slot));
-        if let Some(old) = call.deadline.replace(ticket) {
-            self.deadlines.cancel(old);
+        if let Some(call) = session.and_then(|session| session.call_mut(slot)) {
+            let due = call.limit(&mut self.deadlines, (key, slot), timeout);
+            self.watch_deadline(due);
         }
-        let due = now.saturating_add(timeout);
+    }
+
+    /// Sees to it that a deadline is noticed.
+    #[inline(always)]
+    pub fn watch_deadline(&mut self, due: Msec) {
         if self.deadline_armed.is_none_or(|armed| armed > due) {
             self.arm_deadline(due);
         } else if let Some(timer) = &mut self.deadline {
@@ -231,4 +221,38 @@ impl Worker {
             timer.set_cancelable(true);
         }
     }
+}
+
+/// The time that a session's call may wait from now on, in milliseconds. `None`: the resolver has a
+/// time limit of its own.
+#[inline(always)]
+pub fn time_limit(
+    session: &Session,
+    slot: Slot,
+    ops: &SlotMap<OpKey, Op>,
+    connections: &SlotMap<ConnectionKey, Connection>,
+) -> Option<Msec> {
+    let op = ops.get(session.call(slot)?.pending()?)?;
+    let assignment = match &op.stage {
+        Stage::New | Stage::Resolving(_) => return None,
+        Stage::PoolQueue(_) | Stage::Joining { .. } => return Some(session.connect_timeout()),
+        Stage::RoomQueue { .. } => {
+            return Some(session.send_timeout().min(session.read_timeout()));
+        }
+        Stage::Assigned(assignment) => assignment,
+    };
+    let connecting = match op.work {
+        Work::Connect => true,
+        // sent when the connection is established, or on a shared one
+        _ => {
+            let connection = connections.get(assignment.connection)?;
+            connection.is_connecting() && connection.sharing().is_none()
+        }
+    };
+    Some(match (connecting, slot) {
+        (true, _) => session.connect_timeout(),
+        // the first of both; when it is over, the right one is looked at
+        (false, Slot::Reader) => session.send_timeout().min(session.read_timeout()),
+        (false, Slot::Writer) => session.send_timeout(),
+    })
 }

@@ -97,10 +97,7 @@ impl Worker {
             .get(key)
             .map(|connection| &connection.owner)
         {
-            Some(Owner::Session(private)) => {
-                let session = self.sessions.get(private.session);
-                session.is_some_and(|session| session.reads().is_some())
-            }
+            Some(Owner::Session(private)) => self.sessions.reads(private.session),
             Some(Owner::Pool(_)) | None => false,
             // shared ones, and those that no session has
             Some(_) => true,
