@@ -166,6 +166,12 @@ for my $vector ( sort { $a->{is_dead} <=> $b->{is_dead} } @vectors ) {
     is_deeply( [ $raw, $escaped, $passed ], \@least, '... that is, all of them as they are, the escaped ones, and by memcached_pass' );
 }
 
+# those with directives of ours are told of at the start, the others when they are first used
+my @told = map {/\[warn\] .*(upstream ".*" has no port, nginx's default is 80) in /} $nginx->log_lines('warn');
+my @without = map { my $name = $_->{name}; map {qq{upstream "$name": server "$_->{name}" has no port, nginx's default is 80}}
+    grep { "$_->{name}:80" eq $_->{address} } @{ $_->{servers} } } @vectors;
+ok( @without > 0, 'some names have no port' );
+is_deeply( [ sort @told ], [ sort @without ], '... which is told once of each' );
 is_deeply( [ $nginx->log_lines(qw( crit alert emerg )) ], [], 'nothing bad in the log' ) or diag( $nginx->log );
 undef $nginx;
 done_testing();

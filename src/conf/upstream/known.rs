@@ -6,10 +6,10 @@ use std::sync::OnceLock;
 use nginx_sys::ngx_event_t;
 
 use super::current::{Current, Names};
-use super::{Servers, UpstreamError};
+use super::{Servers, UpstreamError, ports};
 use crate::contain::contain;
 use crate::group::{Failure, Peer};
-use crate::nginx::{Posted, Request, Upstream};
+use crate::nginx::{Log, Posted, Request, Upstream};
 
 /// What a worker knows of groups.
 struct Groups {
@@ -115,6 +115,7 @@ fn current_number(servers: Servers) -> Result<Option<u32>, UpstreamError> {
         return Ok(Some(*number));
     }
     let group = Current::new(servers)?;
+    ports::tell(servers, group.group(), Log::of_cycle());
     // a number is never used again
     groups.last = groups.last.wrapping_add(1);
     let number = groups.last;
