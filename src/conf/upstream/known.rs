@@ -201,6 +201,13 @@ pub fn count_success(upstream: &[u8], server: &[u8]) -> Option<bool> {
     with_server(upstream, server, |current, peer| current.succeed(peer))
 }
 
+/// As [`count_failure`], for a trial without a result, see [`Current::give_back`].
+pub fn give_back_trial(upstream: &[u8], server: &[u8], trial: i64) {
+    with_server(upstream, server, |current, peer| {
+        current.give_back(peer, trial)
+    });
+}
+
 fn with_server<R>(
     upstream: &[u8],
     server: &[u8],

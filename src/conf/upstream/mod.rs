@@ -31,8 +31,8 @@ pub use current::Current;
 pub use directives::{SetCheck, SetDiscover, SetFailover, SetHash};
 pub use discover::Discover;
 pub use known::{
-    Named, count_failure, count_success, forget, known_number, number_of, when_servers_go,
-    with_current, with_group, without_used,
+    Named, count_failure, count_success, forget, give_back_trial, known_number, number_of,
+    when_servers_go, with_current, with_group, without_used,
 };
 pub use rules::check;
 
