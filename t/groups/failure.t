@@ -7,6 +7,7 @@ use IO::Socket::INET;
 use Test::More;
 use Time::HiRes qw( sleep );
 use TestEnv memcached => 0;
+use GroupServers;
 use LiveNginx;
 
 # What becomes of keys and commands when a server is away. A server of its own for each subtest.
@@ -69,23 +70,10 @@ my $nginx = LiveNginx->start(
         set \$silent @{[ $silent->sockport ]};
         location /passed/ { set \$memcached_key \$uri; memcached_pass passed; memcached_connect_timeout 1s; }
         location /told/   { set \$memcached_key \$uri; memcached_pass told; add_header X-Peer \$upstream_addr always; error_page 404 =200 /addr; }
-    } . q{
-        location = /lua {
-            content_by_lua_block {
-                local f = assert(loadstring(ngx.unescape_uri(ngx.var.arg_code)))
-                local ok, err = pcall(f)
-                if not ok then ngx.print("raised ", err) end
-            }
-        }
-    },
+    } . GroupServers::location(),
 );
 
-sub lua {
-    my ($code) = @_;
-    $code =~ s/\s+/ /g;
-    $code =~ s/([^A-Za-z0-9])/sprintf '%%%02X', ord $1/ge;
-    return $nginx->get("/lua?code=$code");
-}
+sub lua { return GroupServers::lua( $nginx, @_ ) }
 
 sub log_count {
     my ($pattern) = @_;

@@ -6,6 +6,7 @@ use lib 't/lib';
 use IO::Socket::INET;
 use Test::More;
 use TestEnv memcached => 0;
+use GroupServers;
 use LiveNginx;
 
 # What can be done with an object that is connected to a group, and with one that was.
@@ -68,14 +69,7 @@ my $nginx = LiveNginx->start(
             end
         }
     },
-    server => q{
-        location = /lua {
-            content_by_lua_block {
-                local f = assert(loadstring(ngx.unescape_uri(ngx.var.arg_code)))
-                local ok, err = pcall(f)
-                if not ok then ngx.print("raised ", err) end
-            }
-        }
+    server => GroupServers::location() . q{
         location = /leave { content_by_lua_block { local m = object("three") use_all(m) ngx.print("left") } }
         location = /sub { content_by_lua_block { local m = object("three") ngx.print((m:set("sub", 1)), " ", (m:get("sub")), " ", (m:set_keepalive())) } }
         location = /subs {
@@ -89,12 +83,7 @@ my $nginx = LiveNginx->start(
     },
 );
 
-sub lua {
-    my ($code) = @_;
-    $code =~ s/\s+/ /g;
-    $code =~ s/([^A-Za-z0-9])/sprintf '%%%02X', ord $1/ge;
-    return $nginx->get("/lua?code=$code");
-}
+sub lua { return GroupServers::lua( $nginx, @_ ) }
 
 sub is_lua { my ( $code, $want, $name ) = @_; return is( lua($code), $want, $name ) }
 
