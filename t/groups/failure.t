@@ -43,6 +43,7 @@ my $nginx = LiveNginx->start(
         lua_socket_log_errors off;
         init_by_lua_block {
             @{[ TestEnv::lua_kit() ]}
+            require "awaykit"
             groupkit = require "groupkit"
             ports, spare = { @{[ join ', ', @ports ]} }, $spare
             function object(name, read)
@@ -52,17 +53,6 @@ my $nginx = LiveNginx->start(
                 return m
             end
             -- A key of the server on this port, with this beginning.
-            function key_of(m, port, beginning)
-                for i = 1, 10000 do
-                    local key = (beginning or "key") .. i
-                    if m:server_of(key) == "127.0.0.1:" .. port then return key end
-                end
-            end
-            function say(...)
-                local texts = {}
-                for i = 1, select("#", ...) do texts[i] = tostring((select(i, ...))) end
-                ngx.print(table.concat(texts, " "))
-            end
         }
     },
     server => qq{

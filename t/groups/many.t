@@ -71,6 +71,7 @@ my $nginx = LiveNginx->start(
         lua_socket_log_errors off;
         init_by_lua_block {
             @{[ TestEnv::lua_kit() ]}
+            require "awaykit"
             dead, silent, wrong = "127.0.0.1:$dead", "127.0.0.1:$silent", "127.0.0.1:$wrong"
             ports = { @{[ join ', ', @ports ]} }
             function object(name, read, options)
@@ -104,11 +105,6 @@ my $nginx = LiveNginx->start(
                 local m = object(name)
                 for i, key in ipairs(keys) do m:set(key, "v" .. i) end
                 return m
-            end
-            function say(...)
-                local texts = {}
-                for i = 1, select("#", ...) do texts[i] = tostring((select(i, ...))) end
-                ngx.print(table.concat(texts, " "))
             end
         }
     },

@@ -63,6 +63,7 @@ my $nginx = LiveNginx->start(
         lua_socket_log_errors off;
         init_by_lua_block {
             @{[ TestEnv::lua_kit() ]}
+            require "awaykit"
             dead = "127.0.0.1:$dead"
             dying, dying2, wrong, old = "@{[ $dying->name ]}", "@{[ $dying2->name ]}", "@{[ $wrong->name ]}", "@{[ $old->name ]}"
             silent = { ["@{[ $silent[0]->name ]}"] = true, ["@{[ $silent[1]->name ]}"] = true }
@@ -129,11 +130,6 @@ my $nginx = LiveNginx->start(
                 m:init_pipeline()
                 for _, key in ipairs(keys) do m:get(key) end
                 return m, keys
-            end
-            function say(...)
-                local texts = {}
-                for i = 1, select("#", ...) do texts[i] = tostring((select(i, ...))) end
-                ngx.print(table.concat(texts, " "))
             end
         }
     },

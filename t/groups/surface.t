@@ -29,6 +29,7 @@ my $nginx = LiveNginx->start(
         lua_socket_log_errors off;
         init_by_lua_block {
             @{[ TestEnv::lua_kit() ]}
+            require "awaykit"
             kit, memcached = require "testkit", require "resty.memcached"
             ports, other, fakes, silent = { @{[ join ', ', @ports ]} }, $other, { @{[ join ', ', @fakes ]} }, @{[ $silent->sockport ]}
             function object(name, read)
@@ -42,13 +43,6 @@ my $nginx = LiveNginx->start(
                 return m
             end
             function say(...) ngx.print(kit.vals(...)) end
-            -- A key of the server on this port.
-            function key_of(m, port, beginning)
-                for i = 1, 10000 do
-                    local key = (beginning or "key") .. i
-                    if m:server_of(key) == "127.0.0.1:" .. port then return key end
-                end
-            end
             -- Opens a connection to each of its servers.
             function use_all(m)
                 for i, port in ipairs(ports) do assert(m:set(key_of(m, port), i)) end
