@@ -13,7 +13,7 @@ use crate::input::{Input, lua_number};
 use crate::meta;
 use crate::requests::{Read, Request, read};
 
-const LIMITS: Limits = Limits {
+pub const LIMITS: Limits = Limits {
     max_line: 2048,
     max_value: 1 << 20,
 };
@@ -31,11 +31,11 @@ const VERBS: [(Verb, &str); 6] = [
 ];
 
 /// A command as a user calls it.
-struct Call {
+pub struct Call {
     kind: usize,
-    meta: Option<meta::Call>,
+    pub meta: Option<meta::Call>,
     cas: bool,
-    keys: Vec<(Vec<u8>, bool)>,
+    pub keys: Vec<(Vec<u8>, bool)>,
     args: [Option<Vec<u8>>; 3],
     value: Vec<u8>,
 }
@@ -58,7 +58,7 @@ fn arg(input: &mut Input<'_>) -> Option<Vec<u8>> {
 }
 
 impl Call {
-    fn read(input: &mut Input<'_>) -> Self {
+    pub fn read(input: &mut Input<'_>) -> Self {
         let kind = input.below(22);
         let many = if let 1 | 17 = kind {
             1 + input.below(8)
@@ -104,7 +104,7 @@ impl Call {
         }
     }
 
-    fn keys(&self) -> Vec<Key<'_>> {
+    pub fn keys(&self) -> Vec<Key<'_>> {
         self.keys
             .iter()
             .map(|(bytes, escape)| Key {
@@ -123,7 +123,7 @@ impl Call {
         }]
     }
 
-    fn command<'a>(&'a self, keys: &'a [Key<'a>], meta: Option<&'a Meta<'a>>) -> Command<'a> {
+    pub fn command<'a>(&'a self, keys: &'a [Key<'a>], meta: Option<&'a Meta<'a>>) -> Command<'a> {
         if let Some(meta) = meta {
             return Command::Meta(meta);
         }
@@ -174,7 +174,7 @@ impl Call {
     }
 
     /// What is meant: words, of which none may get lost and none may become two.
-    fn meant(&self) -> Request {
+    pub fn meant(&self) -> Request {
         let mut words: Vec<Vec<u8>> = Vec::new();
         let name = match self.kind {
             0 | 1 => ["get", "gets"][usize::from(self.cas)],

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `decoder` | target: any bytes as replies, in any reads, against `replies` |
 //! | `encoder` | target: any keys and arguments, read back by `requests` |
+//! | `parts` | target: a pipeline divided among servers, put together again |
 //! | `php` | target: any bytes as values of PHP |
 //! | `pipeline` | target: operations on shared and pooled connections, in any order of events |
 //! | `shared` | ... on connections that all share |
@@ -22,6 +23,7 @@ pub mod decoder;
 pub mod encoder;
 pub mod input;
 pub mod meta;
+pub mod parts;
 pub mod php;
 pub mod pipeline;
 pub mod pooled;

@@ -162,6 +162,13 @@ pub fn unsigned(text: &[u8]) -> Option<u64> {
     }
 }
 
+/// The number, if 64 bits are enough for it.
+pub fn signed(text: &[u8]) -> Option<i64> {
+    let (negative, digits) = signed_digits(text)?;
+    let number = i128::try_from(magnitude(digits)?).ok()?;
+    i64::try_from(if negative { -number } else { number }).ok()
+}
+
 /// As strtoll reads it.
 pub fn is_signed(text: &[u8]) -> bool {
     let Some((negative, digits)) = signed_digits(text) else {

@@ -34,8 +34,8 @@ pub use mapping::SetMapping;
 pub use upstream::{
     Current, Named, Servers, SetCheck, SetDiscover, SetFailover, SetHash, UpstreamConf,
     UpstreamError, check as check_upstreams, count_failure, count_success, forget as forget_groups,
-    known_number, number_of, set_module as set_upstream_module, when_servers_go, with_current,
-    with_group, without_used,
+    give_back_trial, known_number, number_of, set_module as set_upstream_module, when_servers_go,
+    with_current, with_group, without_used,
 };
 
 /// This module.

@@ -27,5 +27,5 @@ mod property_tests;
 
 pub use hash::KeyHash;
 pub use method::{Method, MethodError, Scheme};
-pub use name::{Parts, has_port, ketama_name, parts};
+pub use name::{NGINX_PORT, Parts, has_port, ketama_name, parts};
 pub use table::{BuildError, MAX_CONSISTENT_WEIGHT, MAX_MEMBERS, Member, Table};

@@ -5,7 +5,7 @@
 const DEFAULT_PORT: &[u8] = b"11211";
 
 /// The port that nginx takes where none is written.
-const NGINX_PORT: &[u8] = b"80";
+pub const NGINX_PORT: &[u8] = b"80";
 
 /// A name in its parts, as nginx splits it for its ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -89,6 +89,18 @@ impl Health {
         was_disabled && !self.is_disabled()
     }
 
+    /// Since when a trial of a server that failed too often is under way.
+    pub fn trial(&self) -> Option<i64> {
+        (self.is_disabled() && self.accessed < self.checked).then_some(self.checked)
+    }
+
+    /// The trial that began then has no result and never will: another one may be made.
+    pub fn give_back(&mut self, trial: i64) {
+        if self.trial() == Some(trial) {
+            self.checked = self.accessed;
+        }
+    }
+
     /// A check from outside found it in order. True if it was disabled.
     pub fn revive(&mut self) -> bool {
         let was_disabled = self.is_disabled();
@@ -134,6 +146,34 @@ mod tests {
         assert_eq!(health.fails, 0);
         assert!(!health.succeed());
         assert!(health.is_usable(122, true));
+    }
+
+    #[test]
+    fn a_trial_without_a_result_is_given_back() {
+        let mut health = Health::new(1, 10);
+        health.fail(100);
+        assert_eq!(health.trial(), None);
+        health.choose(111);
+        assert_eq!(health.trial(), Some(111));
+        assert!(!health.is_usable(112, true));
+        // another one
+        health.give_back(110);
+        assert!(!health.is_usable(112, true));
+        health.give_back(111);
+        assert_eq!(health.trial(), None);
+        assert!(health.is_disabled() && health.is_usable(112, true));
+        // what answers now was no trial
+        assert!(!health.succeed() && health.is_disabled());
+        // the next one counts
+        health.choose(112);
+        assert!(!health.is_usable(112, true));
+        assert_eq!(health.fail(113), Failure::Disabled);
+        health.give_back(112);
+        assert!(!health.is_usable(114, true));
+        health.choose(124);
+        assert!(health.succeed());
+        health.give_back(124);
+        assert_eq!((health.fails, health.trial()), (0, None));
     }
 
     #[test]

@@ -91,6 +91,13 @@ impl Local {
         self.state(peer).is_some_and(Health::succeed)
     }
 
+    /// As [`Health::give_back`].
+    pub fn give_back(&mut self, peer: &Peer, trial: i64) {
+        if let Some(state) = self.state(peer) {
+            state.give_back(trial);
+        }
+    }
+
     /// A check found this server in order. True if it was disabled.
     pub fn revive(&mut self, peer: &Peer) -> bool {
         self.state(peer).is_some_and(Health::revive)
@@ -163,6 +170,9 @@ mod tests {
         assert_eq!(local.fail(&peer, 100), Failure::Disabled);
         assert!(local.states()[1].is_disabled() && !local.states()[0].is_disabled());
         assert_eq!(choose(&mut local, 110), None);
+        assert!(choose(&mut local, 111).unwrap().suspect);
+        assert_eq!(choose(&mut local, 111), None);
+        local.give_back(&peer, 111);
         assert!(choose(&mut local, 111).unwrap().suspect);
         assert_eq!(choose(&mut local, 111), None);
         assert!(local.succeed(&peer));

@@ -2,7 +2,7 @@
 
 use std::collections::TryReserveError;
 
-use crate::distribution::{Parts, parts};
+use crate::distribution::{NGINX_PORT, Parts, has_port, parts};
 
 /// A server of a group: one address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +23,12 @@ impl Peer {
     /// port, or `unix:/path` and none.
     pub fn endpoint(&self) -> (&[u8], Option<u16>) {
         endpoint(&self.name)
+    }
+
+    /// Whether its port is nginx's default, because none is written.
+    pub fn has_default_port(&self) -> bool {
+        // the name that `service` finds has no port, but its address has one
+        matches!(parts(&self.name), Parts::Host(_, Some(NGINX_PORT))) && !has_port(&self.server)
     }
 }
 
@@ -133,6 +139,23 @@ mod tests {
         ] {
             let peer = Peer::new("any", name, false);
             assert_eq!(peer.endpoint(), (host.as_bytes(), port));
+        }
+    }
+
+    #[test]
+    fn default_ports() {
+        for (server, name, expected) in [
+            ("10.0.0.1", "10.0.0.1:80", true),
+            ("cache-a", "10.0.0.1:80", true),
+            ("[::1]", "[::1]:80", true),
+            ("10.0.0.1:80", "10.0.0.1:80", false),
+            ("[::1]:80", "[::1]:80", false),
+            ("cache-a:11211", "10.0.0.1:11211", false),
+            ("unix:/run/m", "unix:/run/m", false),
+            ("target", "10.0.0.1:11211", false),
+        ] {
+            let peer = Peer::new(server, name, false);
+            assert_eq!(peer.has_default_port(), expected, "{server}");
         }
     }
 

@@ -60,6 +60,8 @@ pub fn run(stack: Stack, returns: u8, command: &Command<'_>) -> c_int {
             return ask(stack, returns, key, &question);
         }
         explain::refused(stack, refused);
+        // nothing was sent
+        transport::give_trial_back(key);
     }
     go_on(stack, returns, next)
 }

@@ -163,6 +163,9 @@ pub fn pick(stack: Stack) -> c_int {
     match session {
         Some((LUA_TNUMBER, id)) if transport::is_ready(SessionKey::from_number(id)) => {
             stack.push_number(id);
+            if choice.suspect {
+                note_trial(stack, &peer.name, SessionKey::from_number(id));
+            }
         }
         _ => {
             stack.push(name);
@@ -237,8 +240,49 @@ fn with_server<R>(stack: Stack, f: impl FnOnce(&mut Current, &Peer) -> R) -> Opt
     found.ok().flatten()
 }
 
+/// `group_trial(name, server, id)`: the session of this id is about to use a server that has failed
+/// before.
+pub fn trial(stack: Stack) -> c_int {
+    if let Some(key) = handle::id_argument(stack, 3) {
+        note_trial(stack, stack.required_text(2, "server"), key);
+    }
+    0
+}
+
+/// If it is the trial of a disabled server, and ends without a result, another one may be made.
+#[cold]
+fn note_trial(stack: Stack, server: &[u8], key: SessionKey) {
+    let trial = with(stack, |current| {
+        let began = current.trial(server)?;
+        Some((current.servers(), began))
+    });
+    if let Ok(Some((servers, began))) = trial {
+        transport::note_trial(key, servers.name(), server, began);
+    }
+}
+
+/// What came of a server's trial is known.
+fn settle(stack: Stack) {
+    if let Ok(servers) = with(stack, |current| current.servers()) {
+        transport::settle_trials(servers.name(), stack.required_text(2, "server"));
+    }
+}
+
+/// `group_untried(name, server)`: the trial of a server has come to nothing, for no reason of its
+/// own.
+pub fn untried(stack: Stack) -> c_int {
+    with_server(stack, |current, peer| {
+        if let Some(trial) = current.trial(&peer.name) {
+            current.give_back(peer, trial);
+        }
+    });
+    settle(stack);
+    0
+}
+
 /// `group_failed(name, server)`: counts a failure.
 pub fn failed(stack: Stack) -> c_int {
+    settle(stack);
     let failure = with_server(stack, |current, peer| current.fail(peer));
     if failure == Some(Failure::Disabled) {
         tell(stack, NGX_LOG_WARN, |server| {
@@ -250,6 +294,7 @@ pub fn failed(stack: Stack) -> c_int {
 
 /// `group_succeeded(name, server)`: a server that has failed before answers.
 pub fn succeeded(stack: Stack) -> c_int {
+    settle(stack);
     let again = with_server(stack, |current, peer| current.succeed(peer));
     if again == Some(true) {
         tell(stack, NGX_LOG_INFO, |server| {

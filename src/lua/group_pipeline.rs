@@ -248,6 +248,7 @@ fn refuse(
         return go_on_with(stack, results, part, asked);
     }
     explain::refused(stack, refused);
+    transport::give_trial_back(session);
     if let Answer::NotSupported(by) = refused.answer {
         transport::restrict_pipeline(part, by);
         stack.push_integer(AGAIN);

@@ -223,6 +223,8 @@ fn group_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> 
         ("wait_many", native!(group::wait_many)),
         ("group_server_of", native!(group::server_of)),
         ("group_failed", native!(group::failed)),
+        ("group_trial", native!(group::trial)),
+        ("group_untried", native!(group::untried)),
         ("group_succeeded", native!(group::succeeded)),
         ("group_exptime", native!(group::exptime)),
         ("drop_session", native!(group::drop_session)),

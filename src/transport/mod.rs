@@ -197,6 +197,21 @@ pub fn is_ready(key: SessionKey) -> bool {
     with(|worker| worker.is_ready(key))
 }
 
+/// See [`Worker::note_trial`].
+pub fn note_trial(key: SessionKey, upstream: &[u8], server: &[u8], began: i64) {
+    with(|worker| worker.note_trial(key, upstream, server, began));
+}
+
+/// See [`Worker::settle_trials`].
+pub fn settle_trials(upstream: &[u8], server: &[u8]) {
+    with_existing(|worker| worker.settle_trials(upstream, server));
+}
+
+/// See [`Worker::give_trial_back`].
+pub fn give_trial_back(key: SessionKey) {
+    with_existing(|worker| worker.give_trial_back(key));
+}
+
 /// Forgets a session whose Lua object is gone.
 pub fn drop_session(key: SessionKey) {
     with_existing(|worker| worker.drop_session(key));

@@ -80,6 +80,8 @@ my $server = q{
             for i = 1, 5 do threads[i] = ngx.thread.spawn(wait) end
             ngx.sleep(0.05)
             local memc = kit.connect()
+            -- of a group, the first command connects
+            memc:get("x")
             fault(1)
             said[1] = kit.vals(memc:get("x"))
             for i = 1, 5 do

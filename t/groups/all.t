@@ -6,6 +6,7 @@ use lib 't/lib';
 use IO::Socket::INET;
 use Test::More;
 use TestEnv memcached => 0;
+use GroupServers;
 use LiveNginx;
 
 # Commands without a key: to all servers, at the same time.
@@ -58,23 +59,10 @@ my $nginx = LiveNginx->start(
             end
         }
     },
-    server => q{
-        location = /lua {
-            content_by_lua_block {
-                local f = assert(loadstring(ngx.unescape_uri(ngx.var.arg_code)))
-                local ok, err = pcall(f)
-                if not ok then ngx.print("raised ", err) end
-            }
-        }
-    },
+    server => GroupServers::location(),
 );
 
-sub lua {
-    my ($code) = @_;
-    $code =~ s/\s+/ /g;
-    $code =~ s/([^A-Za-z0-9])/sprintf '%%%02X', ord $1/ge;
-    return $nginx->get("/lua?code=$code");
-}
+sub lua { return GroupServers::lua( $nginx, @_ ) }
 
 sub is_lua { my ( $code, $want, $name ) = @_; return is( lua($code), $want, $name ) }
 

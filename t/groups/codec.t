@@ -5,6 +5,7 @@ use lib 't/lib';
 
 use Test::More;
 use TestEnv memcached => 0;
+use GroupServers;
 use LiveNginx;
 
 # Objects with a codec over a group.
@@ -36,23 +37,10 @@ my $nginx = LiveNginx->start(
             function say(...) ngx.print(kit.vals(...)) end
         }
     },
-    server => q{
-        location = /lua {
-            content_by_lua_block {
-                local f = assert(loadstring(ngx.unescape_uri(ngx.var.arg_code)))
-                local ok, err = pcall(f)
-                if not ok then ngx.print("raised ", err) end
-            }
-        }
-    },
+    server => GroupServers::location(),
 );
 
-sub lua {
-    my ($code) = @_;
-    $code =~ s/\s+/ /g;
-    $code =~ s/([^A-Za-z0-9])/sprintf '%%%02X', ord $1/ge;
-    return $nginx->get("/lua?code=$code");
-}
+sub lua { return GroupServers::lua( $nginx, @_ ) }
 
 sub is_lua { my ( $code, $want, $name ) = @_; return is( lua($code), $want, $name ) }
 

@@ -52,6 +52,16 @@ sub refuses {
     return;
 }
 
+# Accepted, with these warnings, each with its line as above.
+sub warns {
+    my ( $name, $http, @texts ) = @_;
+    my ( $accepted, $said ) = check($http);
+    ok( $accepted, "accepts $name" ) or diag($said);
+    my @told = $said =~ /\[warn\] \d+#\d+: (.*)/g;
+    is_deeply( \@told, [ map {"$_->[0] in $prefix/nginx.conf:" . ( $_->[1] + ( $head =~ tr/\n// ) )} @texts ], '... and warns' );
+    return;
+}
+
 sub upstream { return "upstream cache-group { $_[0] }" }
 
 my $two   = 'server 127.0.0.1:11311; server 127.0.0.1:11312;';
@@ -180,6 +190,18 @@ accepts( "weights of $_",
     for 'ketama', 'ketama_unweighted', 'modula', 'crc';
 accepts( 'the most weight',
     upstream('lua_memcached_hash consistent; server 127.0.0.1:1 weight=4095; server 127.0.0.1:2;') );
+
+# Ports
+my $port_80 = sub { return qq{upstream "$_[0]": server "$_[1]" has no port, nginx's default is 80} };
+warns(
+    'servers without a port', upstream('lua_memcached_hash ketama; server 127.0.0.1; server 127.0.0.1:80; server [::1]; server unix:/m; server 127.0.0.2 backup;'),
+    [ $port_80->( 'cache-group', '127.0.0.1' ), 1 ], [ $port_80->( 'cache-group', '[::1]' ), 1 ], [ $port_80->( 'cache-group', '127.0.0.2' ), 1 ]
+);
+warns( 'one that stands for a server', "\nlua_memcached_upstream a:1 one; lua_memcached_upstream a:2 one;\nupstream one { server 127.0.0.1; }",
+    [ $port_80->( 'one', '127.0.0.1' ), 3 ] );
+warns( 'a named one, once', upstream('lua_memcached_failover off; server localhost;'),
+    [ $port_80->( 'cache-group', 'localhost' ), 1 ] );
+accepts( 'those of blocks that may be for something else', upstream('hash $uri consistent; server 127.0.0.1; server 127.0.0.2;') );
 
 # lua_memcached_check
 accepts( "lua_memcached_check $_", upstream("lua_memcached_hash ketama; lua_memcached_check $_; $two") )

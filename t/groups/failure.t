@@ -7,6 +7,7 @@ use IO::Socket::INET;
 use Test::More;
 use Time::HiRes qw( sleep );
 use TestEnv memcached => 0;
+use GroupServers;
 use LiveNginx;
 
 # What becomes of keys and commands when a server is away. A server of its own for each subtest.
@@ -42,6 +43,7 @@ my $nginx = LiveNginx->start(
         lua_socket_log_errors off;
         init_by_lua_block {
             @{[ TestEnv::lua_kit() ]}
+            require "awaykit"
             groupkit = require "groupkit"
             ports, spare = { @{[ join ', ', @ports ]} }, $spare
             function object(name, read)
@@ -51,17 +53,6 @@ my $nginx = LiveNginx->start(
                 return m
             end
             -- A key of the server on this port, with this beginning.
-            function key_of(m, port, beginning)
-                for i = 1, 10000 do
-                    local key = (beginning or "key") .. i
-                    if m:server_of(key) == "127.0.0.1:" .. port then return key end
-                end
-            end
-            function say(...)
-                local texts = {}
-                for i = 1, select("#", ...) do texts[i] = tostring((select(i, ...))) end
-                ngx.print(table.concat(texts, " "))
-            end
         }
     },
     server => qq{
@@ -69,23 +60,10 @@ my $nginx = LiveNginx->start(
         set \$silent @{[ $silent->sockport ]};
         location /passed/ { set \$memcached_key \$uri; memcached_pass passed; memcached_connect_timeout 1s; }
         location /told/   { set \$memcached_key \$uri; memcached_pass told; add_header X-Peer \$upstream_addr always; error_page 404 =200 /addr; }
-    } . q{
-        location = /lua {
-            content_by_lua_block {
-                local f = assert(loadstring(ngx.unescape_uri(ngx.var.arg_code)))
-                local ok, err = pcall(f)
-                if not ok then ngx.print("raised ", err) end
-            }
-        }
-    },
+    } . GroupServers::location(),
 );
 
-sub lua {
-    my ($code) = @_;
-    $code =~ s/\s+/ /g;
-    $code =~ s/([^A-Za-z0-9])/sprintf '%%%02X', ord $1/ge;
-    return $nginx->get("/lua?code=$code");
-}
+sub lua { return GroupServers::lua( $nginx, @_ ) }
 
 sub log_count {
     my ($pattern) = @_;

@@ -4,7 +4,6 @@ use warnings;
 use lib 't/lib';
 
 use Test::More;
-use Time::HiRes qw( sleep );
 use TestEnv memcached => 0;
 use GroupServers;
 use LiveNginx;
@@ -14,7 +13,7 @@ use Preload;
 # set from outside.
 
 my @ports = map { TestEnv::start_memcached() } 1 .. 5;
-my %dead  = map { $_ => TestEnv::free_port() } qw( zoned own two trial off all gone );
+my %dead  = map { $_ => TestEnv::free_port() } qw( zoned own two trial killed off all gone );
 my $rest  = 'max_fails=1 fail_timeout=60s';
 
 sub five { my ( $dead, $how ) = @_; return GroupServers::lines( $how // $rest, $ports[0], $dead, @ports[ 1 .. 3 ] ) }
@@ -25,11 +24,15 @@ my $nginx = Preload::with( peerdown => sub { LiveNginx->start(
         upstream zoned  { zone zoned 64k; hash \$lua_memcached_key consistent; @{[ five( $dead{zoned} ) ]} }
         upstream own    { hash \$lua_memcached_key consistent; @{[ five( $dead{own} ) ]} }
         upstream two    { zone two 64k; hash \$memcached_key consistent; @{[ five( $dead{two}, 'max_fails=2 fail_timeout=60s' ) ]} }
-        upstream trial  { zone trial 64k; lua_memcached_hash ketama; @{[ five( $dead{trial}, 'max_fails=1 fail_timeout=3s' ) ]} }
+        upstream trial  { zone trial 64k; lua_memcached_hash ketama; @{[ five( $dead{trial} ) ]} }
+        upstream killed { zone killed 64k; lua_memcached_hash ketama; @{[ five( $dead{killed} ) ]} }
         upstream off    { zone off 64k; lua_memcached_hash modula; lua_memcached_failover off; @{[ five( $dead{off} ) ]} }
-        upstream all    { zone all 64k; lua_memcached_hash modula; server 127.0.0.1:$dead{all} max_fails=1 fail_timeout=1s; server 127.0.0.1:$dead{gone} max_fails=1 fail_timeout=1s; }
+        upstream all    { zone all 64k; lua_memcached_hash modula; @{[ GroupServers::lines( $rest, @dead{qw( all gone )} ) ]} }
         upstream told   { zone told 64k; hash \$memcached_key consistent; @{[ GroupServers::lines( $rest, @ports ) ]} }
-        @{[ GroupServers::init('ffi = require "ffi" ffi.cdef "int peerdown(const char *upstream, const char *server, int down);"') ]}
+        @{[ GroupServers::init('ffi = require "ffi" ffi.cdef[[
+            int peerdown(const char *upstream, const char *server, int down);
+            int peerpast(const char *upstream, const char *server, int seconds);
+        ]]') ]}
     },
     server => GroupServers::location() . q{
         location = /pid { content_by_lua_block { ngx.print(ngx.worker.pid()) } }
@@ -41,6 +44,12 @@ my $nginx = Preload::with( peerdown => sub { LiveNginx->start(
 
 sub lua    { return GroupServers::lua( $nginx, @_ ) }
 sub logged { return GroupServers::logged( $nginx, @_ ) }
+
+# As if fail_timeout had passed since this server failed.
+sub wait_for_trial {
+    my ( $name, $port ) = @_;
+    return is( lua(qq{ say(ffi.C.peerpast("$name", "127.0.0.1:$port", 61)) }), 1, '(fail_timeout is over)' );
+}
 
 # Runs the code in every worker: what it printed, by worker.
 sub everywhere {
@@ -85,17 +94,18 @@ subtest 'failures of Lua and of memcached_pass are one number' => sub {
 };
 
 subtest 'after fail_timeout one trial, of all workers together' => sub {
-    is( lua(qq{ local m = object("trial") say(m:set(key_of(m, $dead{trial}), 1)) }), 1, 'disabled' );
+    my ( $key, $is_set ) = split / /, lua(qq{ local m = object("trial") local k = key_of(m, $dead{trial}) say(k, m:set(k, 1)) });
+    is( $is_set, 1, 'disabled' );
     # it accepts, and answers nothing
     my $server = GroupServers->note( port => $dead{trial}, silent => 1 );
-    sleep 4.2;
-    my @said = GroupServers::together( $nginx, 9, q{
+    wait_for_trial( trial => $dead{trial} );
+    my @said = GroupServers::together( $nginx, 9, qq{
         local threads, late = {}, 0
         for t = 1, 10 do
             threads[t] = ngx.thread.spawn(function()
-                local m, late = object("trial", 400), 0
+                local m, late = object("trial", 2000), 0
                 for i = 1, 10 do
-                    local _, _, err = m:get("trial" .. i)
+                    local _, _, err = m:get(i == t and "$key" or "trial" .. i)
                     if err then late = late + (err == "timeout" and 1 or 100) end
                 end
                 m:close()
@@ -114,10 +124,59 @@ subtest 'after fail_timeout one trial, of all workers together' => sub {
     is( logged(qr/temporarily disabled.*"trial"/), 2, 'told again, because it has failed again' );
     $server->stop;
     TestEnv::start_memcached( port => $dead{trial} );
-    sleep 4.2;
-    is( lua(qq{ local m = object("trial") local k for i = 1, 30 do m:get("trial" .. i) end k = "127.0.0.1:$dead{trial}"
-        local home = 0 for i = 1, 30 do if m:server_of("trial" .. i) == k then home = home + 1 end end say(home > 0) }), 'true', 'it answers: it has its keys again' );
+    wait_for_trial( trial => $dead{trial} );
+    is( lua(qq{ local m = object("trial") m:get("$key") say(m:server_of("$key")) }), "127.0.0.1:$dead{trial}", 'it answers: it has its keys again' );
     is( logged(qr/is used again.*"trial"|of "trial" is used again/), 1, '... which is told' );
+};
+
+subtest 'a trial without a result is given back' => sub {
+    my $key = lua(qq{ local m = object("killed") local k = key_of(m, $dead{killed}) m:set(k, 1) say(k) });
+    is( lua(qq{ say(object("killed"):server_of("$key") ~= "127.0.0.1:$dead{killed}") }), 'true', 'disabled' );
+    my $server = GroupServers->note( port => $dead{killed}, silent => 1 );
+    wait_for_trial( killed => $dead{killed} );
+    # its thread is killed when the server has got the command, or the request ends
+    for my $how (
+        [ 'a command',   qq{ m:get("$key") } ],
+        [ 'a write',     qq{ m:incr("$key", 1) } ],
+        [ 'a list',      qq{ m:get{ "$key", "home1", "home2", "home3" } } ],
+        [ 'a pipeline',  qq{ m:init_pipeline() m:get("home1") m:get("$key") m:commit_pipeline() } ],
+        [ 'a handshake', qq{ m:sslhandshake(false, "x", false) m:get("$key") }, 'connect' ],
+        [ 'a request',   qq{ m:get("$key") }, 'get', 'ngx.exit(200)' ],
+        )
+    {
+        my ( $name, $code, $word, $end ) = @$how;
+        $server->forget;
+        my $ends   = $end  // 'ngx.thread.kill(t)';
+        my $wanted = $word // ( $name eq 'a write' ? 'incr' : 'get' );
+        my ( $notes, $old ) = $server->file;
+        my $said = lua(qq{
+            local m, done = object("killed", 20000), false
+            local t = ngx.thread.spawn(function() $code done = true end)
+            for i = 1, 1000 do
+                ngx.sleep(0.01)
+                local file = io.open("$notes")
+                file:seek("set", $old)
+                local text = file:read("*a")
+                file:close()
+                if text:find("$wanted") then
+                    ngx.print(done and "done" or "tried")
+                    break
+                end
+            end
+            $ends
+        });
+        is( $said, 'tried', "$name: the server is tried" );
+        ok( $nginx->wait_for( sub { lua(qq{ say(object("killed"):server_of("$key") == "127.0.0.1:$dead{killed}") }) eq 'true' } ),
+            '... and is to be tried again' );
+    }
+    # what is refused before it is sent is no trial, nor does it tell anything of the server
+    $server->forget;
+    is( lua(qq{ say(object("killed"):set("$key", 1, "x")) }), 'nil CLIENT_ERROR bad command line format', 'a command that is refused' );
+    is( scalar $server->commands, 0, '... is not sent' );
+    is( lua(qq{ say(object("killed"):server_of("$key") == "127.0.0.1:$dead{killed}") }), 'true', '... and the server is to be tried' );
+    is( logged(qr/of "killed" is used again/), 0, '... because it is not used again' );
+    is( lua(qq{ say(object("killed", 200):get("$key")) }), 'nil nil timeout', 'a trial that fails' );
+    is( lua(qq{ say(object("killed"):server_of("$key") == "127.0.0.1:$dead{killed}") }), 'false', '... is the last one' );
 };
 
 subtest 'off' => sub {
@@ -125,7 +184,7 @@ subtest 'off' => sub {
     is( lua(qq{ say(object("off"):incr("$key", 1)) }), 'nil connection refused', 'found out' );
     my $server = GroupServers->note( port => $dead{off} );
     my @said = everywhere(qq{ local m, k = object("off"), "$key"
-        say(within(20, m.incr, m, k, 1)) say("", m:set(k, 1)) say("", m:get(k)) say("", m:delete(k)) });
+        say(within(900, m.incr, m, k, 1)) say("", m:set(k, 1)) say("", m:get(k)) say("", m:delete(k)) });
     is( $_, 'quick nil no live upstreams nil nil nil no live upstreams nil nil no live upstreams nil no live upstreams', 'its keys fail at once' ) for @said;
     is_deeply( [ $server->notes ], [], 'nothing is tried' );
     is( lua(qq{ local m = object("off") local n = 0 for i = 1, 100 do local k = "k" .. i if m:server_of(k) and m:set(k, 1) ~= 1 then n = n + 1 end end say(n) }),
@@ -139,7 +198,7 @@ subtest 'all are away' => sub {
     is( lua(q{ local m = object("all") say(m:get("k")) say("", m:set("k", 1)) say("", m:incr("k", 1)) }),
         'nil nil no live upstreams nil no live upstreams nil no live upstreams', 'then nobody is asked' );
     is( logged(qr/connect\(\) failed .*:(?:$dead{all}|$dead{gone})\b/), $tried, '... really' );
-    sleep 2.2;
+    wait_for_trial( all => $dead{$_} ) for qw( all gone );
     is( lua(q{ say(object("all"):get("k")) }), 'nil nil connection refused', 'until fail_timeout is over' );
     is( lua(q{ say(object("all"):get("k")) }), 'nil nil no live upstreams', '... once' );
 };
@@ -167,13 +226,23 @@ subtest 'servers that are stopped and continued' => sub {
     my $port = $ports[1];
     my $key  = lua(qq{ local m = object("told") local k = key_of(m, $port, "stopped") say(m:set(k, 7) == 1 and k) });
     kill STOP => TestEnv::Memcached::pid($port);
-    is( lua(qq{ local m = object("told", 300) say(m:incr("$key", 1)) say("", within(150, m.set, m, key_of(m, $ports[0]), 1)) }),
+    is( lua(qq{ local m = object("told", 1000) say(m:incr("$key", 1)) say("", within(900, m.set, m, key_of(m, $ports[0]), 1)) }),
         'nil timeout quick 1 nil nil nil', 'a timeout, and other servers answer at once' );
     is( logged(qr/temporarily disabled.*"told"/), 1, 'it counts' );
     is( lua(qq{ say(object("told"):server_of("$key") == "127.0.0.1:$port") }), 'false', 'its keys are elsewhere' );
     kill CONT => TestEnv::Memcached::pid($port);
-    my $value = lua(qq{ local s = require "resty.memcached":new() s:connect("127.0.0.1", $port) ngx.sleep(0.2) say((s:get("$key"))) });
-    is( $value, '8', 'its late answer has not made anybody repeat it' );
+    my $value = lua(qq{
+        local s, value = require "resty.memcached":new(), nil
+        s:connect("127.0.0.1", $port)
+        for i = 1, 500 do
+            value = s:get("$key")
+            if value ~= "7" then break end
+            ngx.sleep(0.01)
+        end
+        ngx.sleep(0.2)
+        say(value, (s:get("$key")))
+    });
+    is( $value, '8 8', 'its late answer has not made anybody repeat it' );
 };
 
 is_deeply( [ $nginx->log_lines(qw( crit alert emerg )) ], [], 'nothing bad in the log' ) or diag( $nginx->log );

@@ -9,6 +9,7 @@ use POSIX ();
 use Test::More;
 use Time::HiRes qw( sleep );
 use TestEnv memcached => 0;
+use GroupServers;
 use LiveNginx;
 
 # get and gets with a list of keys: one command for each server, all sent before any is waited for.
@@ -70,6 +71,7 @@ my $nginx = LiveNginx->start(
         lua_socket_log_errors off;
         init_by_lua_block {
             @{[ TestEnv::lua_kit() ]}
+            require "awaykit"
             dead, silent, wrong = "127.0.0.1:$dead", "127.0.0.1:$silent", "127.0.0.1:$wrong"
             ports = { @{[ join ', ', @ports ]} }
             function object(name, read, options)
@@ -104,30 +106,12 @@ my $nginx = LiveNginx->start(
                 for i, key in ipairs(keys) do m:set(key, "v" .. i) end
                 return m
             end
-            function say(...)
-                local texts = {}
-                for i = 1, select("#", ...) do texts[i] = tostring((select(i, ...))) end
-                ngx.print(table.concat(texts, " "))
-            end
         }
     },
-    server => q{
-        location = /lua {
-            content_by_lua_block {
-                local f = assert(loadstring(ngx.unescape_uri(ngx.var.arg_code)))
-                local ok, err = pcall(f)
-                if not ok then ngx.print("raised ", err) end
-            }
-        }
-    },
+    server => GroupServers::location(),
 );
 
-sub lua {
-    my ($code) = @_;
-    $code =~ s/\s+/ /g;
-    $code =~ s/([^A-Za-z0-9])/sprintf '%%%02X', ord $1/ge;
-    return $nginx->get("/lua?code=$code");
-}
+sub lua { return GroupServers::lua( $nginx, @_ ) }
 
 for my $name (qw( five ketama one )) {
     is( lua(qq{ local k = names(100) local m = stored("$name", k) local r, err, errors = m:get(k) say(count(r, k), err, errors, (m:set_keepalive())) }),

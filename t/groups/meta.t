@@ -5,6 +5,7 @@ use lib 't/lib';
 
 use Test::More;
 use TestEnv memcached => 0;
+use GroupServers;
 use LiveNginx;
 
 # gat, gats and meta commands over a group.
@@ -28,6 +29,7 @@ my $nginx = LiveNginx->start(
         lua_socket_log_errors off;
         init_by_lua_block {
             @{[ TestEnv::lua_kit() ]}
+            require "awaykit"
             kit, memcached = require "testkit", require "resty.memcached"
             ports, spare, fakes = { @{[ join ', ', @ports ]} }, $spare, { @{[ join ', ', @fakes ]} }
             function object(name, read)
@@ -41,31 +43,12 @@ my $nginx = LiveNginx->start(
                 return m
             end
             function say(...) ngx.print(kit.vals(...)) end
-            function key_of(m, port, beginning)
-                for i = 1, 10000 do
-                    local key = (beginning or "key") .. i
-                    if m:server_of(key) == "127.0.0.1:" .. port then return key end
-                end
-            end
         }
     },
-    server => q{
-        location = /lua {
-            content_by_lua_block {
-                local f = assert(loadstring(ngx.unescape_uri(ngx.var.arg_code)))
-                local ok, err = pcall(f)
-                if not ok then ngx.print("raised ", err) end
-            }
-        }
-    },
+    server => GroupServers::location(),
 );
 
-sub lua {
-    my ($code) = @_;
-    $code =~ s/\s+/ /g;
-    $code =~ s/([^A-Za-z0-9])/sprintf '%%%02X', ord $1/ge;
-    return $nginx->get("/lua?code=$code");
-}
+sub lua { return GroupServers::lua( $nginx, @_ ) }
 
 sub is_lua { my ( $code, $want, $name ) = @_; return is( lua($code), $want, $name ) }
 

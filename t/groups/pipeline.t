@@ -5,6 +5,7 @@ use lib 't/lib';
 
 use Test::More;
 use TestEnv memcached => 0;
+use GroupServers;
 use LineServer;
 use LiveNginx;
 
@@ -62,6 +63,7 @@ my $nginx = LiveNginx->start(
         lua_socket_log_errors off;
         init_by_lua_block {
             @{[ TestEnv::lua_kit() ]}
+            require "awaykit"
             dead = "127.0.0.1:$dead"
             dying, dying2, wrong, old = "@{[ $dying->name ]}", "@{[ $dying2->name ]}", "@{[ $wrong->name ]}", "@{[ $old->name ]}"
             silent = { ["@{[ $silent[0]->name ]}"] = true, ["@{[ $silent[1]->name ]}"] = true }
@@ -129,30 +131,12 @@ my $nginx = LiveNginx->start(
                 for _, key in ipairs(keys) do m:get(key) end
                 return m, keys
             end
-            function say(...)
-                local texts = {}
-                for i = 1, select("#", ...) do texts[i] = tostring((select(i, ...))) end
-                ngx.print(table.concat(texts, " "))
-            end
         }
     },
-    server => q{
-        location = /lua {
-            content_by_lua_block {
-                local f = assert(loadstring(ngx.unescape_uri(ngx.var.arg_code)))
-                local ok, err = pcall(f)
-                if not ok then ngx.print("raised ", err) end
-            }
-        }
-    },
+    server => GroupServers::location(),
 );
 
-sub lua {
-    my ($code) = @_;
-    $code =~ s/\s+/ /g;
-    $code =~ s/([^A-Za-z0-9])/sprintf '%%%02X', ord $1/ge;
-    return $nginx->get("/lua?code=$code");
-}
+sub lua { return GroupServers::lua( $nginx, @_ ) }
 
 # results
 

@@ -6,6 +6,7 @@ use lib 't/lib';
 use IO::Socket::INET;
 use Test::More;
 use TestEnv memcached => 0;
+use GroupServers;
 use LiveNginx;
 
 # What can be done with an object that is connected to a group, and with one that was.
@@ -28,6 +29,7 @@ my $nginx = LiveNginx->start(
         lua_socket_log_errors off;
         init_by_lua_block {
             @{[ TestEnv::lua_kit() ]}
+            require "awaykit"
             kit, memcached = require "testkit", require "resty.memcached"
             ports, other, fakes, silent = { @{[ join ', ', @ports ]} }, $other, { @{[ join ', ', @fakes ]} }, @{[ $silent->sockport ]}
             function object(name, read)
@@ -41,13 +43,6 @@ my $nginx = LiveNginx->start(
                 return m
             end
             function say(...) ngx.print(kit.vals(...)) end
-            -- A key of the server on this port.
-            function key_of(m, port, beginning)
-                for i = 1, 10000 do
-                    local key = (beginning or "key") .. i
-                    if m:server_of(key) == "127.0.0.1:" .. port then return key end
-                end
-            end
             -- Opens a connection to each of its servers.
             function use_all(m)
                 for i, port in ipairs(ports) do assert(m:set(key_of(m, port), i)) end
@@ -68,14 +63,7 @@ my $nginx = LiveNginx->start(
             end
         }
     },
-    server => q{
-        location = /lua {
-            content_by_lua_block {
-                local f = assert(loadstring(ngx.unescape_uri(ngx.var.arg_code)))
-                local ok, err = pcall(f)
-                if not ok then ngx.print("raised ", err) end
-            }
-        }
+    server => GroupServers::location() . q{
         location = /leave { content_by_lua_block { local m = object("three") use_all(m) ngx.print("left") } }
         location = /sub { content_by_lua_block { local m = object("three") ngx.print((m:set("sub", 1)), " ", (m:get("sub")), " ", (m:set_keepalive())) } }
         location = /subs {
@@ -89,12 +77,7 @@ my $nginx = LiveNginx->start(
     },
 );
 
-sub lua {
-    my ($code) = @_;
-    $code =~ s/\s+/ /g;
-    $code =~ s/([^A-Za-z0-9])/sprintf '%%%02X', ord $1/ge;
-    return $nginx->get("/lua?code=$code");
-}
+sub lua { return GroupServers::lua( $nginx, @_ ) }
 
 sub is_lua { my ( $code, $want, $name ) = @_; return is( lua($code), $want, $name ) }
 

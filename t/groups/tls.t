@@ -6,6 +6,7 @@ use lib 't/lib';
 use IO::Socket::INET;
 use Test::More;
 use TestEnv memcached => 0;
+use GroupServers;
 use LiveNginx;
 use TestCerts;
 
@@ -66,23 +67,10 @@ my $nginx = LiveNginx->start(
             end
         }
     },
-    server => q{
-        location = /lua {
-            content_by_lua_block {
-                local f = assert(loadstring(ngx.unescape_uri(ngx.var.arg_code)))
-                local ok, err = pcall(f)
-                if not ok then ngx.print("raised ", err) end
-            }
-        }
-    },
+    server => GroupServers::location(),
 );
 
-sub lua {
-    my ($code) = @_;
-    $code =~ s/\s+/ /g;
-    $code =~ s/([^A-Za-z0-9])/sprintf '%%%02X', ord $1/ge;
-    return $nginx->get("/lua?code=$code");
-}
+sub lua { return GroupServers::lua( $nginx, @_ ) }
 
 is( lua(q{ local m = object("three") ngx.print(used(m), " ", m:get_reused_times(), " ", m:set_keepalive()) }), '120 60 none 0 1', 'a pipeline and a list' );
 is( lua(q{ local m = object("three") ngx.print(used(m), " ", m:get_reused_times() > 0, " ", m:set_keepalive()) }) =~ s/true/1/r, '120 60 none 1 1', 'over connections that were kept' );

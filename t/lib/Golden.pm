@@ -9,6 +9,9 @@ use TestEnv;
 
 my %METHOD = ( consistent => 'hash $memcached_key consistent;', crc => 'hash $memcached_key;' );
 
+# Of them, those with vectors that an upstream block can have.
+sub files { return qw( nginx libmemcached php twemproxy ) }
+
 sub folder { return TestEnv::root() . '/src/distribution/golden' }
 
 # All vectors whose servers an upstream block can name: { file, name, method, servers, is_dead, is_nginx },
@@ -17,7 +20,7 @@ sub folder { return TestEnv::root() . '/src/distribution/golden' }
 # `down` is marked so; where the vector is_dead, it is to be stopped instead.
 sub vectors {
     my @vectors;
-    for my $file (qw( nginx libmemcached php twemproxy )) {
+    for my $file ( files() ) {
         open my $in, '<', folder() . "/$file.txt" or die "$file: $!";
         while (<$in>) {
             my $vector = $vectors[-1];
@@ -77,14 +80,14 @@ sub place {
 
 # The upstream block of a vector, `how` instead of its method.
 sub upstream {
-    my ( $vector, $how ) = @_;
+    my ( $vector, $how, $more ) = @_;
     ( my $quoted = $vector->{method} ) =~ s/(hash_tag=\S+)/"$1"/;
     my $method = $METHOD{ $vector->{method} };
     my $servers = join ' ', map {
         my $down = $_->{down} && !$vector->{is_dead} ? ' down' : '';
         "server $_->{name} weight=$_->{weight}$down;"
     } @{ $vector->{servers} };
-    return sprintf "upstream %s { %s %s }\n", $vector->{name}, $how // $method // "lua_memcached_hash $quoted;", $servers;
+    return sprintf "upstream %s { %s %s %s }\n", $vector->{name}, $how // $method // "lua_memcached_hash $quoted;", $servers, $more // '';
 }
 
 # { ["name"] = { port, ... }, ... } for Lua.

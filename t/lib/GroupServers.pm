@@ -82,6 +82,13 @@ sub notes {
     return @lines;
 }
 
+# The file that it notes all in, for workers to look at, and how long that is now.
+sub file {
+    my ($self) = @_;
+    chmod 0644, "$self->{file}";
+    return ( "$self->{file}", -s "$self->{file}" );
+}
+
 sub forget { my ($self) = @_; $self->{seen} += () = $self->notes; return }
 
 sub connects { return scalar grep { $_ eq 'connect' } $_[0]->notes }

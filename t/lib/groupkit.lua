@@ -47,10 +47,11 @@ local function same(text)
     return text
 end
 
--- An object that sends keys as they are.
+-- An object that sends keys as they are. It waits long: on a busy machine a server may be slow, and one
+-- that is given up is disabled.
 function M.object()
     local m = assert(require "resty.memcached":new { key_transform = { same, same } })
-    m:set_timeouts(1000, 1000, 1000)
+    m:set_timeouts(20000, 20000, 20000)
     return m
 end
 

@@ -1,8 +1,11 @@
 /*
- * peerdown: what set_peer_down() of lua-upstream-nginx-module does, which Debian has no package of: it
- * sets the flag `down` of a server in nginx's own list, while nginx runs.
+ * peerdown: what else a server in nginx's own list may be made, while nginx runs.
  *
- *     ffi.C.peerdown("upstream", "127.0.0.1:11211", 1)    -- how many servers were found
+ *     ffi.C.peerdown("upstream", "127.0.0.1:11211", 1)    -- marked as down
+ *     ffi.C.peerpast("upstream", "127.0.0.1:11211", 61)   -- its failures are 61 seconds older
+ *
+ * Both return how many servers were found. The first does what set_peer_down() of lua-upstream-nginx-module
+ * does, which Debian has no package of. By the second, tests need not wait for fail_timeout.
  */
 
 #include <ngx_config.h>
@@ -10,8 +13,11 @@
 #include <ngx_http.h>
 
 int peerdown(const char *upstream, const char *server, int down);
+int peerpast(const char *upstream, const char *server, int seconds);
 
-int peerdown(const char *upstream, const char *server, int down)
+typedef void (*change_pt)(ngx_http_upstream_rr_peer_t *peer, int value);
+
+static int change_all(const char *upstream, const char *server, change_pt change, int value)
 {
     ngx_uint_t i, found = 0;
     ngx_http_upstream_rr_peer_t *peer;
@@ -30,11 +36,32 @@ int peerdown(const char *upstream, const char *server, int down)
         ngx_http_upstream_rr_peers_wlock(peers);
         for (peer = peers->peer; peer != NULL; peer = peer->next) {
             if (peer->name.len == strlen(server) && ngx_strncmp(peer->name.data, server, peer->name.len) == 0) {
-                peer->down = down;
+                change(peer, value);
                 found++;
             }
         }
         ngx_http_upstream_rr_peers_unlock(peers);
     }
     return found;
+}
+
+static void set_down(ngx_http_upstream_rr_peer_t *peer, int value)
+{
+    peer->down = value;
+}
+
+static void make_older(ngx_http_upstream_rr_peer_t *peer, int value)
+{
+    peer->accessed -= value;
+    peer->checked -= value;
+}
+
+int peerdown(const char *upstream, const char *server, int down)
+{
+    return change_all(upstream, server, set_down, down);
+}
+
+int peerpast(const char *upstream, const char *server, int seconds)
+{
+    return change_all(upstream, server, make_older, seconds);
 }

@@ -21,14 +21,18 @@ my $KEEP  = 120;    # seconds after which no error of that time can come any mor
 my $LOST   = qr/\A(?:closed|connection reset by peer|broken pipe)\z/;
 my $NOBODY = qr/\A(?:connection refused|no such file or directory|handshake failed)\z/;
 my $DISABLED = qr/\Ano live upstreams\z/;
+# A server that is starting, on a busy machine, may be late. What is behind a command that
+# one of the others has given up may be closed.
+my $RESTART = qr/$LOST|$NOBODY|\Atimeout\z/;
+my $STOP    = qr/\A(?:timeout|closed)\z/;
 my %EXPLAINS = (
     # of a group: one of its servers
-    'group restart' => qr/$LOST|$NOBODY|$DISABLED/,
-    'group stop'    => qr/\Atimeout\z|$DISABLED/,
+    'group restart' => qr/$RESTART|$DISABLED/,
+    'group stop'    => qr/$STOP|$DISABLED/,
     'group mark'    => $DISABLED,
-    restart => qr/$LOST|$NOBODY/,
+    restart => $RESTART,
     cut     => $LOST,
-    stop    => qr/\Atimeout\z/,
+    stop    => $STOP,
     stall   => qr/\Atimeout\z/,
     split   => qr/\Atimeout\z/,
     # and on shared connections what was behind it

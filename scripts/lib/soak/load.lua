@@ -91,10 +91,58 @@ local pick = operations.picker {
     rare = 2, ledger = 60, touch = 10,
 }
 
--- Keys of a group have different servers: a part of a list may be missing, and each command of a pipeline
--- may fail for itself.
+-- Of a group each command may fail for itself.
+function ops.group_pipeline(m, slot, s, how)
+    local todo, writing, homes = {}, {}, {}
+    for n = 1, random(2, 20) do
+        local i = random(keys.KEYS)
+        if random(2) == 1 and not writing[i] then
+            writing[i] = true
+            local key, generation, epoch = keys.begin_write(slot, s, i)
+            todo[n] = { key = key, generation = generation, epoch = epoch }
+        else
+            todo[n] = keys.look(keys.any_key(s))
+        end
+        homes[n] = m:server_of(todo[n].key.name) or "none"
+    end
+    m:init_pipeline()
+    for _, did in ipairs(todo) do
+        local name, generation = did.key.name, did.generation
+        if generation then
+            m:set(name, keys.make(name, generation, keys.any_len()), keys.ttl, generation % 1000)
+        else
+            m:get(name)
+        end
+    end
+    local results, err = m:commit_pipeline()
+    local broken, why = {}, nil
+    for n, did in ipairs(todo) do
+        local got = results and results[n] or { nil, err, err }
+        local failure = got[1] == nil and (got[3] or got[2])
+        if failure == "closed" and broken[homes[n]] then
+            -- as after any failed command: nothing more is read from there
+            keys.count("closed behind a failure")
+        elseif failure then
+            -- not if nothing was sent
+            broken[homes[n]] = failure ~= "no live upstreams"
+            why = why or failure
+            failed(servers[s], "pipeline", failure, how)
+        elseif did.generation then
+            if got[1] ~= 1 then mismatch("pipeline: set", did.key.name, "gave", got[1]) end
+            keys.end_write(did.key, did.generation, did.epoch)
+        else
+            keys.check("pipeline: get", did, got[1], got[2])
+        end
+    end
+    if results and #results ~= #todo then mismatch("pipeline:", #results, "results for", #todo) end
+    if why then return nil, why end
+    return #todo
+end
+
+-- Keys of a group have different servers: a part of a list may be missing.
 local group_pick = operations.picker {
     own = 100, set = 160, delete = 10, multi = 60, incr = 40, cas = 40, add = 20, touch = 10,
+    group_pipeline = 60,
 }
 
 -- Each operation has one end: a result, or its light thread is gone.

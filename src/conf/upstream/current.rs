@@ -199,6 +199,23 @@ impl Current {
         }
     }
 
+    /// Since when a trial of this disabled server is under way.
+    pub fn trial(&mut self, server: &[u8]) -> Option<i64> {
+        let mut states = Vec::new();
+        let group = self.look(&mut states).ok()?;
+        let mut all = group.peers().iter().zip(&states);
+        let (_, state) = all.find(|(peer, _)| *peer.name == *server)?;
+        state.trial()
+    }
+
+    /// The trial that began then has no result and never will: another one may be made.
+    pub fn give_back(&mut self, peer: &Peer, trial: i64) {
+        match &mut self.list {
+            List::Nginx(..) => self.servers.peers().give_back(peer, trial),
+            List::Discovered(local) => local.give_back(peer, trial),
+        }
+    }
+
     /// A check found this server in order. True if it was disabled.
     pub fn revive(&mut self, peer: &Peer) -> bool {
         match &mut self.list {

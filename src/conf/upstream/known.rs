@@ -6,10 +6,10 @@ use std::sync::OnceLock;
 use nginx_sys::ngx_event_t;
 
 use super::current::{Current, Names};
-use super::{Servers, UpstreamError};
+use super::{Servers, UpstreamError, ports};
 use crate::contain::contain;
 use crate::group::{Failure, Peer};
-use crate::nginx::{Posted, Request, Upstream};
+use crate::nginx::{Log, Posted, Request, Upstream};
 
 /// What a worker knows of groups.
 struct Groups {
@@ -115,6 +115,7 @@ fn current_number(servers: Servers) -> Result<Option<u32>, UpstreamError> {
         return Ok(Some(*number));
     }
     let group = Current::new(servers)?;
+    ports::tell(servers, group.group(), Log::of_cycle());
     // a number is never used again
     groups.last = groups.last.wrapping_add(1);
     let number = groups.last;
@@ -198,6 +199,13 @@ pub fn count_failure(upstream: &[u8], server: &[u8]) -> Option<Failure> {
 /// As [`count_failure`], for a success. Whether the server was disabled and is used again.
 pub fn count_success(upstream: &[u8], server: &[u8]) -> Option<bool> {
     with_server(upstream, server, |current, peer| current.succeed(peer))
+}
+
+/// As [`count_failure`], for a trial without a result, see [`Current::give_back`].
+pub fn give_back_trial(upstream: &[u8], server: &[u8], trial: i64) {
+    with_server(upstream, server, |current, peer| {
+        current.give_back(peer, trial)
+    });
 }
 
 fn with_server<R>(

@@ -8,12 +8,14 @@
 //! | `check` | `lua_memcached_check` |
 //! | `discover` | `lua_memcached_discover` |
 //! | `rules` | what nginx -t refuses |
+//! | `ports` | servers whose port is not written |
 
 mod check;
 mod current;
 mod directives;
 mod discover;
 mod known;
+mod ports;
 mod rules;
 
 use std::cell::Cell;
@@ -29,8 +31,8 @@ pub use current::Current;
 pub use directives::{SetCheck, SetDiscover, SetFailover, SetHash};
 pub use discover::Discover;
 pub use known::{
-    Named, count_failure, count_success, forget, known_number, number_of, when_servers_go,
-    with_current, with_group, without_used,
+    Named, count_failure, count_success, forget, give_back_trial, known_number, number_of,
+    when_servers_go, with_current, with_group, without_used,
 };
 pub use rules::check;
 
@@ -55,6 +57,8 @@ pub struct UpstreamConf {
     own: Option<Method>,
     /// The block's servers, if they can be read.
     peers: Option<Peers>,
+    /// Ports that are not written were told.
+    ports_told: bool,
 }
 
 /// Why a block cannot be used by key.

@@ -1,6 +1,6 @@
 //! What nginx -t refuses of `upstream` blocks, after all are read.
 
-use super::{Servers, UpstreamConf, UpstreamError, text};
+use super::{Servers, UpstreamConf, UpstreamError, ports, text};
 use crate::conf::mapping;
 use crate::distribution::{Method, Scheme};
 use crate::group::Failover;
@@ -45,14 +45,14 @@ pub fn check(cf: Conf) -> Result<(), String> {
     for upstream in Upstream::blocks(cf) {
         let said = UpstreamConf::of(upstream).map(|conf| conf.get());
         if let Some(conf) = said.filter(UpstreamConf::is_said) {
-            check_block(upstream, &conf)
+            check_block(cf, upstream, &conf)
                 .map_err(|refusal| format!("{refusal} in {}", upstream.place()))?;
         }
     }
     mapping::complete(|name| check_mapped(cf, name))
 }
 
-fn check_block(upstream: Upstream, conf: &UpstreamConf) -> Result<(), Refusal> {
+fn check_block(cf: Conf, upstream: Upstream, conf: &UpstreamConf) -> Result<(), Refusal> {
     let name = || text(upstream.name());
     if let (Some(said), Some(own)) = (conf.hash, conf.own)
         && said != own
@@ -66,11 +66,13 @@ fn check_block(upstream: Upstream, conf: &UpstreamConf) -> Result<(), Refusal> {
     if conf.discover.is_some() && conf.method().is_none() {
         return Err(Refusal::NoMethod(name()));
     }
-    let (group, _) = Servers::of(upstream)?.group()?;
+    let servers = Servers::of(upstream)?;
+    let (group, _) = servers.group()?;
     let needs_backup = matches!(conf.failover, Some(Failover::Backup { .. }));
     if needs_backup && !group.peers().iter().any(|peer| peer.backup) {
         return Err(Refusal::NoBackup(name()));
     }
+    ports::tell(servers, &group, cf.log());
     Ok(())
 }
 
@@ -79,6 +81,7 @@ fn check_mapped(cf: Conf, name: &[u8]) -> Result<Servers, String> {
         .find(|upstream| upstream.is_named(name))
         .ok_or_else(|| format!("there is no upstream \"{}\"", text(name)))?;
     let servers = Servers::of(upstream).map_err(|error| error.to_string())?;
-    servers.group().map_err(|error| error.to_string())?;
+    let (group, _) = servers.group().map_err(|error| error.to_string())?;
+    ports::tell(servers, &group, cf.log());
     Ok(servers)
 }

@@ -17,6 +17,7 @@ local check_keepalive = native.check_keepalive
 local settimeout, settimeouts = native.settimeout, native.settimeouts
 local getreusedtimes = native.getreusedtimes
 local failed, succeeded = native.group_failed, native.group_succeeded
+local trial, untried = native.group_trial, native.group_untried
 local attach = native.attach_server
 local drop_session, is_lost = native.drop_session, native.is_lost
 local endpoint, name_of = native.group_endpoint, native.group_name
@@ -286,7 +287,7 @@ end
 
 -- Begins to connect the member for a server. Returns it, and true if that has to be
 -- finished; or nil and an error. `of` is the group.
-local function begin_member(sock, of, server)
+local function begin_any_member(sock, of, server)
     local connect_ms, send_ms, read_ms = sock[CONNECT_TIMEOUT], sock[SEND_TIMEOUT], sock[READ_TIMEOUT]
     local member = of.members[server]
     local id = member and member[ID]
@@ -321,6 +322,15 @@ local function begin_member(sock, of, server)
     end
     member.reader, member.opening, member.waits = running(), true, ok ~= 1
     return member, true
+end
+
+-- As the above. `suspect`: the server has failed before.
+local function begin_member(sock, of, server, suspect)
+    local member, state = begin_any_member(sock, of, server)
+    if suspect and member then
+        trial(of.number, server, member[ID])
+    end
+    return member, state
 end
 
 -- Waits until its connection is there, and begins the handshake. Returns 1, or nil
@@ -372,9 +382,10 @@ local function finish_member(sock, of, member, found, err)
     return member
 end
 
--- The connected member for a server, or nil and an error.
-function group.member(sock, of, server)
-    local member, state = begin_member(sock, of, server)
+-- The connected member for a server, or nil and an error. `suspect`: the server has
+-- failed before.
+function group.member(sock, of, server, suspect)
+    local member, state = begin_member(sock, of, server, suspect)
     if member and state then
         return finish_member(sock, of, member, go_on_with_member(sock, of, member))
     end
@@ -387,7 +398,7 @@ local function connect_all(sock, of, parts)
     local opening = {}
     for i = 1, #parts do
         local part = parts[i]
-        local member, state = begin_member(sock, of, part[1])
+        local member, state = begin_member(sock, of, part[1], part[4])
         part.member = member
         if not member then
             part.err = state
@@ -417,6 +428,8 @@ function group.connect_parts(sock, of, parts, tried)
             failed(of.number, part[1])
             tried[#tried + 1] = part[1]
             again = true
+        elseif err and part[4] then
+            untried(of.number, part[1])
         end
     end
     return again
@@ -431,6 +444,8 @@ function group.count(of, server, member, suspect, err)
         failed(of.number, server)
     elseif suspect and (err == nil or find(err, "^[A-Z]")) then
         succeeded(of.number, server)
+    elseif suspect then
+        untried(of.number, server)
     end
 end
 

@@ -6,7 +6,7 @@ local tonumber, type, unpack = tonumber, type, unpack
 
 local pick = native.group_pick
 local choose, server_of, bounded = native.group_choose, native.group_server_of, native.group_exptime
-local failed = native.group_failed
+local failed, untried = native.group_failed, native.group_untried
 local get, finish_get, finish_gets = native.get, native.finish_get, native.finish_gets
 local new_pipeline, not_initialized = native.new_pipeline, native.not_initialized
 local store, touch, gat, gats = native.store, native.touch, native.gat, native.gats
@@ -105,11 +105,14 @@ end
 local function reach(sock, of, key, escape, server, suspect, gutter)
     local tried, why
     while server do
-        local member, err = member_of(sock, of, server)
+        local member, err = member_of(sock, of, server, suspect)
         if member then
             return member, member[ID], suspect, gutter
         end
         if OURS[err] or sock[GROUP] ~= of then
+            if suspect then
+                untried(of.number, server)
+            end
             return nil, nil, err
         end
         -- nothing was sent: the next server may have it

@@ -187,6 +187,11 @@ impl Peers {
             .unwrap_or_default()
     }
 
+    /// As [`Health::give_back`].
+    pub fn give_back(&self, peer: &Peer, trial: i64) {
+        self.change(peer, |_, health, _| health.give_back(trial));
+    }
+
     /// A check found this server in order. True if it was disabled.
     pub fn revive(&self, peer: &Peer) -> bool {
         self.change(peer, |_, health, _| health.revive())

@@ -97,6 +97,7 @@ impl Worker {
             _ => {
                 if let Some(call) = session.take_call(slot) {
                     self.semaphores.give(call.into_semaphore());
+                    self.give_trial_back(key);
                 }
             }
         }
@@ -234,6 +235,7 @@ impl Worker {
         };
         if let Some(call) = call {
             self.semaphores.give(call.into_semaphore());
+            self.give_trial_back(key);
         }
         self.disconnect(key, State::Closed);
         outcome

@@ -17,5 +17,6 @@ pub mod tls_sessions;
 #[cfg(not(ngx_feature = "http_ssl"))]
 #[path = "tls_sessions_absent.rs"]
 pub mod tls_sessions;
+pub mod trials;
 
 pub use state::Worker;

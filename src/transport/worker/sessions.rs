@@ -156,6 +156,7 @@ impl Worker {
     /// Forgets a session that has nothing any more, and returns its handle.
     #[inline(always)]
     pub fn forget(&mut self, key: SessionKey) -> Option<usize> {
+        self.give_trial_back(key);
         let (cleanup, handle) = self.sessions.remove(key)?;
         if let Some(cleanup) = cleanup {
             // SAFETY: a handler that ran has left no cleanup here.

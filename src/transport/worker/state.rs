@@ -22,6 +22,7 @@ use crate::transport::state::postponed::PostponedQueue;
 use crate::transport::state::sessions::Sessions;
 use crate::transport::state::shared_pool::{SharedPool, SharedPoolName};
 use crate::transport::state::write_queue::WriteQueue;
+use crate::transport::worker::trials::Trial;
 use crate::upstream::Deadlines;
 
 /// Everything a worker process has.
@@ -65,6 +66,8 @@ pub struct Worker {
     pub queue_timer: Option<Timer>,
     /// When it was seen that the worker exits.
     pub exiting_since: Option<Msec>,
+    /// Trials of disabled servers that are under way.
+    pub trials: Vec<Trial>,
     /// What is asked of servers by the worker itself.
     pub polls: Polls,
     /// What waits until nginx has a connection to spare.
