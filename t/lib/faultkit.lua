@@ -199,6 +199,8 @@ local function run(case, server, index, count, deviates)
     server:script(case.cmd.request, p.steps, p.again and case.cmd.reply)
     local m = new()
     assert(m:connect(host, port, options))
+    -- asked by itself, so that it is known when the command comes
+    if case.cmd.meta then assert(m:version()) end
     if p.cut and p.event == "hold" then m:set_timeout(_M.stall_ms) end
 
     -- behind a stall, someone only every other time: then nobody waits
