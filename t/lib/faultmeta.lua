@@ -11,6 +11,7 @@ local function digits(n)
     return table.concat(bytes)
 end
 local O, O2 = "O" .. digits(1), "O" .. digits(2)
+_M.O = O
 
 -- Adds them by `add`. `K`: what is expected of a get of `k`.
 function _M.add(add, K)
