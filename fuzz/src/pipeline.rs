@@ -10,7 +10,7 @@ pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let world = input.byte();
     match world & 1 {
-        0 => shared::run(input, 1 + usize::from(world >> 1) % 3),
+        0 => shared::run(input, usize::from(world >> 1)),
         _ => pooled::run(input, usize::from(world >> 1)),
     }
 }

@@ -7,7 +7,7 @@ use ngx_http_lua_memcached_module::upstream::{Admission, Fitness, Place, Pool};
 
 use crate::decoder::seen;
 use crate::input::Input;
-use crate::replies::Seen;
+use crate::metacalls::{Persona, Refusal};
 use crate::server::Call;
 use crate::wire::Wire;
 
@@ -36,8 +36,10 @@ struct World {
     /// Where waiting sessions and idle wires stand.
     waiting: BTreeMap<usize, Place>,
     idle: BTreeMap<usize, Place>,
-    /// By wire, what its session has to get.
-    wanted: BTreeMap<usize, VecDeque<Seen>>,
+    /// By wire, the calls of its session that have no reply yet.
+    calls: BTreeMap<usize, VecDeque<Call>>,
+    asked: usize,
+    persona: Persona,
     buffers: Buffers,
 }
 
@@ -54,7 +56,9 @@ pub fn run(mut input: Input<'_>, kind: usize) {
         sessions: Vec::new(),
         waiting: BTreeMap::new(),
         idle: BTreeMap::new(),
-        wanted: BTreeMap::new(),
+        calls: BTreeMap::new(),
+        asked: 0,
+        persona: Persona::of(kind / 24),
         buffers: Buffers::default(),
     };
     for _ in 0..MAX_EVENTS {
@@ -157,14 +161,15 @@ impl World {
     fn open(&mut self) -> usize {
         let wire = self.opened;
         self.opened += 1;
-        self.wires.insert(wire, Wire::new(&self.buffers));
-        self.wanted.insert(wire, VecDeque::new());
+        self.wires
+            .insert(wire, Wire::new(&self.buffers, self.persona));
+        self.calls.insert(wire, VecDeque::new());
         wire
     }
 
     fn drop_wire(&mut self, wire: usize) {
         assert!(self.wires.remove(&wire).is_some(), "it is closed once");
-        self.wanted.remove(&wire);
+        self.calls.remove(&wire);
     }
 
     /// It turns out what an undecided session needs.
@@ -193,7 +198,7 @@ impl World {
         if !self.wires[&wire].pipeline.is_quiet() {
             return self.close(session, wire);
         }
-        assert!(self.wanted[&wire].is_empty());
+        assert!(self.calls[&wire].is_empty());
         self.sessions[session] = State::Over;
         let (place, evicted) = self.pool.put(wire, true);
         self.idle.insert(wire, place);
@@ -232,9 +237,17 @@ impl World {
         let Some(wire) = self.wires.get_mut(&at) else {
             return;
         };
-        let call = Call::read(input, at * 1000);
-        self.wanted.entry(at).or_default().push_back(call.wanted());
-        wire.submit(at, &call, input);
+        let mut call = Call::read(input, self.asked);
+        self.asked += 1;
+        if let Err(refusal) = wire.submit(at, &call, input) {
+            call = match refusal {
+                Refusal::AskVersion => Call::Version,
+                Refusal::AskMeta => Call::MetaNoop,
+                Refusal::Never => return,
+            };
+            assert_eq!(wire.submit(at, &call, input), Ok(()));
+        }
+        self.calls.entry(at).or_default().push_back(call);
     }
 
     fn exchange(&mut self, session: usize, at: usize, event: u8, input: &mut Input<'_>) {
@@ -245,15 +258,17 @@ impl World {
             160..176 => {
                 wire.send(input, None);
             }
-            176..192 => {
+            176..184 => {
                 wire.serve();
             }
+            184..192 => wire.serve_wrongly(input),
             _ => {
-                let faulty = wire.faulty;
                 for (_, tag, reply) in wire.receive(input.size()) {
                     assert_eq!(tag, at);
-                    let wanted = self.wanted.get_mut(&at).and_then(VecDeque::pop_front);
-                    assert!(faulty || wanted == Some(seen(reply.clone())));
+                    let call = self.calls.get_mut(&at).and_then(VecDeque::pop_front);
+                    let call = call.expect("it was called");
+                    let said = seen(reply.clone());
+                    assert!(wire.may_get(&call, &said), "{said:?} for {call:?}");
                     self.buffers.recycle(reply);
                 }
                 if wire.is_over() {

@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use ngx_http_lua_memcached_module::protocol::Buffers;
+use ngx_http_lua_memcached_module::protocol::{Buffers, Reply, Server};
 use ngx_http_lua_memcached_module::upstream::{Deadlines, Demand, Load, Ticket, choose};
 
 use crate::decoder::seen;
 use crate::input::Input;
-use crate::replies::Seen;
+use crate::metacalls::{Persona, Refusal};
 use crate::server::Call;
 use crate::wire::{Exchange, Wire};
+
+mod check;
+mod loss;
 
 const MAX_EVENTS: usize = 400;
 
@@ -36,6 +39,8 @@ struct Place {
 
 struct Op {
     calls: Vec<Call>,
+    /// What follows when the server has said what it can do: that is asked now.
+    then: Option<Vec<Call>>,
     got: usize,
     outcome: Option<Outcome>,
     ticket: Ticket,
@@ -72,21 +77,26 @@ struct World {
     links: Vec<Link>,
     opened: usize,
     ops: Vec<Op>,
+    persona: Persona,
     /// Operations that wait for a connection.
     queue: VecDeque<usize>,
+    /// Operations whose question was answered.
+    told: Vec<usize>,
     deadlines: Deadlines<usize>,
     buffers: Buffers,
 }
 
-pub fn run(mut input: Input<'_>, wanted: usize) {
+pub fn run(mut input: Input<'_>, kind: usize) {
     let mut world = World {
         now: 1000,
-        wanted,
+        wanted: 1 + kind % 3,
+        persona: Persona::of(kind / 3),
         turn: 0,
         links: Vec::new(),
         opened: 0,
         ops: Vec::new(),
         queue: VecDeque::new(),
+        told: Vec::new(),
         deadlines: Deadlines::default(),
         buffers: Buffers::default(),
     };
@@ -159,9 +169,10 @@ impl World {
                     self.check_sent(at, &sent);
                 }
             }
-            128..160 => {
+            128..152 => {
                 link.wire.serve();
             }
+            152..160 => link.wire.serve_wrongly(input),
             160..192 => {
                 let most = input.size();
                 self.receive(at, most);
@@ -186,7 +197,7 @@ impl World {
         self.opened += 1;
         self.links.push(Link {
             id: self.opened,
-            wire: Wire::new(&self.buffers),
+            wire: Wire::new(&self.buffers, self.persona),
             followers: BTreeMap::new(),
             opening: true,
             overdue: false,
@@ -209,6 +220,7 @@ impl World {
         self.ops.push(Op {
             got: 0,
             outcome: None,
+            then: None,
             ticket: self.deadlines.set(self.now, timeout, id),
             due: self.now + timeout,
             calls,
@@ -221,7 +233,7 @@ impl World {
             patient: true,
         };
         match self.choose(demand) {
-            Some(at) => self.put_on(at, id, input),
+            Some(at) => self.put_on(at, id, Some(input)),
             None if self.links.is_empty() => self.complete(id, Outcome::Refused),
             None => self.queue.push_back(id),
         }
@@ -242,22 +254,40 @@ impl World {
         taken
     }
 
-    fn put_on(&mut self, at: usize, id: usize, input: &mut Input<'_>) {
+    /// Gives an operation's commands to a connection, or first what it has to ask the server.
+    fn put_on(&mut self, at: usize, id: usize, mut input: Option<&mut Input<'_>>) {
+        let asked = loop {
+            let link = &mut self.links[at];
+            let calls = &self.ops[id].calls;
+            let given = match (&calls[..], input.as_deref_mut()) {
+                ([call], Some(input)) => link.wire.submit(id, call, input),
+                (calls, _) => link.wire.submit_batch(id, calls),
+            };
+            let question = match given {
+                Ok(()) => break input.is_some_and(|input| input.flag()),
+                Err(Refusal::AskVersion) => {
+                    let mut known = self.links.iter().map(|link| link.wire.pipeline.server());
+                    if let Some(server) = known.find(|server| *server != Server::Unknown) {
+                        self.links[at].wire.assume(server);
+                        continue;
+                    }
+                    Call::Version
+                }
+                Err(Refusal::AskMeta) => Call::MetaNoop,
+                Err(Refusal::Never) => return self.complete(id, Outcome::Refused),
+            };
+            let op = &mut self.ops[id];
+            assert!(op.then.is_none(), "a question is not refused");
+            op.then = Some(std::mem::replace(&mut op.calls, vec![question]));
+        };
         let link = &mut self.links[at];
-        let calls = &self.ops[id].calls;
         let mut first = None;
-        match &calls[..] {
-            [call] => {
-                link.wire.submit(id, call, input);
-                if input.flag() {
-                    // gets in pipelines are never joined
-                    first = link.wire.ask_once(|id| self.ops[id].calls.len() == 1);
-                }
-                if let Some(number) = first {
-                    link.followers.entry(number).or_default().push(id);
-                }
-            }
-            calls => link.wire.submit_batch(id, calls),
+        if asked && self.ops[id].calls.len() == 1 {
+            // gets in pipelines are never joined
+            first = link.wire.ask_once(|id| self.ops[id].calls.len() == 1);
+        }
+        if let Some(number) = first {
+            link.followers.entry(number).or_default().push(id);
         }
         let newest = link.wire.pipeline.newest().expect("it is in flight");
         let last = first.unwrap_or(newest);
@@ -279,14 +309,26 @@ impl World {
                 return;
             };
             self.queue.pop_front();
-            let link = &mut self.links[at];
-            link.wire.submit_batch(id, &self.ops[id].calls);
-            let last = link.wire.pipeline.newest().expect("it is in flight");
-            self.ops[id].place = Some(Place {
-                link: link.id,
-                first: last + 1 - self.ops[id].calls.len() as u64,
-                last,
-            });
+            self.put_on(at, id, None);
+        }
+    }
+
+    /// Those who know what the server can do go on.
+    fn go_on(&mut self) {
+        while let Some(id) = self.told.pop() {
+            let op = &mut self.ops[id];
+            op.calls = op.then.take().expect("it has asked for that");
+            (op.got, op.place) = (0, None);
+            (op.moved, op.again) = (false, false);
+            let demand = Demand {
+                eager: true,
+                patient: true,
+            };
+            match self.choose(demand) {
+                Some(at) => self.put_on(at, id, None),
+                None if self.links.is_empty() => self.complete(id, Outcome::Refused),
+                None => self.queue.push_back(id),
+            }
         }
     }
 
@@ -383,31 +425,38 @@ impl World {
     }
 
     /// A reply for an operation, which nobody may wait for any more.
-    fn deliver(&mut self, id: usize, reply: &Seen, faulty: bool) {
+    fn deliver(&mut self, id: usize, is_told: bool) {
         let op = &mut self.ops[id];
         if op.outcome.is_some() {
             return;
         }
-        let call = &op.calls[op.got];
-        assert!(faulty || *reply == call.wanted(), "{reply:?} for {call:?}");
         op.got += 1;
-        if op.got == op.calls.len() {
-            self.complete(id, Outcome::Replied);
+        if op.got < op.calls.len() {
+            return;
+        }
+        match is_told && op.then.is_some() {
+            true => self.told.push(id),
+            false => self.complete(id, Outcome::Replied),
         }
     }
 
     /// Receives; whether that was the end of the connection.
     fn receive(&mut self, at: usize, most: usize) -> bool {
-        let link = &mut self.links[at];
-        let faulty = link.wire.faulty;
-        for (number, tag, reply) in link.wire.receive(most) {
+        let replies = self.links[at].wire.receive(most);
+        for (number, tag, reply) in replies {
             let link = &mut self.links[at];
             link.overdue = false;
             let followers = link.followers.remove(&number).unwrap_or_default();
             let said = seen(reply.clone());
+            let is_told = matches!(reply, Reply::Version(_) | Reply::Done);
             self.buffers.recycle(reply);
             for id in std::iter::once(tag).chain(followers) {
-                self.deliver(id, &said, faulty);
+                let op = &self.ops[id];
+                if op.outcome.is_none() {
+                    let (call, wire) = (&op.calls[op.got], &self.links[at].wire);
+                    assert!(wire.may_get(call, &said), "{said:?} for {call:?}");
+                }
+                self.deliver(id, is_told);
             }
         }
         let over = self.links[at].wire.is_over();
@@ -417,150 +466,12 @@ impl World {
             self.rest(at);
             self.serve_queue();
         }
+        self.go_on();
         over
-    }
-
-    /// A connection is gone. What was not sent of operations that have sent nothing goes to others,
-    /// reads are asked once more, and the rest fails.
-    fn close(&mut self, at: usize) {
-        let link = self.links.remove(at);
-        let usable = |other: &Link| !other.opening && other.load() != Load::Overdue;
-        let standing = self.links.iter().any(usable);
-        let can_move = !link.opening || standing;
-        let fruitless = match (link.again, link.wire.pipeline.oldest()) {
-            (Some(again), 0) => again.fruitless + 1,
-            _ => 0,
-        };
-        let can_ask = !link.opening && fruitless < MOST_FRUITLESS;
-        let mut lost: Vec<(usize, Vec<usize>, Vec<Exchange>)> = Vec::new();
-        for exchange in link.wire.exchanges() {
-            if let Some((tag, _, exchanges)) = lost.last_mut()
-                && *tag == exchange.tag
-            {
-                exchanges.push(exchange);
-                continue;
-            }
-            let followers = link.followers.get(&exchange.number);
-            let all = std::iter::once(exchange.tag).chain(followers.into_iter().flatten().copied());
-            let waiting: Vec<usize> = all.filter(|id| self.is_pending(*id)).collect();
-            lost.push((exchange.tag, waiting, vec![exchange]));
-        }
-        let mut asked_again = None;
-        for (_, waiting, exchanges) in lost {
-            let Some(op) = waiting.first().map(|id| &self.ops[*id]) else {
-                continue;
-            };
-            let whole = op
-                .place
-                .is_some_and(|place| place.first == exchanges[0].number);
-            let unsent = exchanges.iter().all(|exchange| !exchange.begun);
-            let repeatable = exchanges.iter().all(|exchange| exchange.repeatable);
-            let to = if !whole {
-                None
-            } else if can_move && unsent && !op.moved && !op.again {
-                let eager = false;
-                let patient = false;
-                self.choose(Demand { eager, patient })
-            } else if can_ask && (repeatable && !op.again || unsent && op.again) {
-                let until = 0;
-                let open = || self.open(Some(Again { until, fruitless }));
-                Some(*asked_again.get_or_insert_with(open))
-            } else {
-                None
-            };
-            match to {
-                Some(to) => self.hand_over(&link, to, &waiting, &exchanges),
-                None => {
-                    for id in waiting {
-                        self.complete(id, Outcome::Closed);
-                    }
-                }
-            }
-        }
-        if self.links.is_empty() {
-            while let Some(id) = self.queue.pop_front() {
-                self.complete(id, Outcome::Closed);
-            }
-        }
-        self.serve_queue();
-    }
-
-    fn hand_over(&mut self, from: &Link, to: usize, waiting: &[usize], exchanges: &[Exchange]) {
-        let link = &mut self.links[to];
-        let mut numbers = Vec::new();
-        for exchange in exchanges {
-            numbers.push(link.wire.adopt(waiting[0], &from.wire, exchange.number));
-        }
-        if waiting.len() > 1 {
-            link.followers.insert(numbers[0], waiting[1..].to_vec());
-        }
-        for id in waiting {
-            let op = &mut self.ops[*id];
-            op.moved |= link.again.is_none();
-            op.again |= link.again.is_some();
-            op.place = Some(Place {
-                link: link.id,
-                first: numbers[0],
-                last: numbers[numbers.len() - 1],
-            });
-        }
     }
 
     fn pending(&self) -> impl Iterator<Item = (usize, &Op)> {
         let all = self.ops.iter().enumerate();
         all.filter(|(_, op)| op.outcome.is_none())
-    }
-
-    fn check(&mut self) {
-        for link in &self.links {
-            link.wire.check();
-        }
-        let due = self.pending().map(|(_, op)| op.due).min();
-        assert_eq!(self.deadlines.next_due(), due);
-        assert_eq!(self.deadlines.is_empty(), due.is_none());
-        // whoever waits is on a connection, or waits for one
-        let mut waited: Vec<usize> = self.queue.iter().copied().collect();
-        for link in &self.links {
-            waited.extend(link.wire.exchanges().iter().map(|exchange| exchange.tag));
-            waited.extend(link.followers.values().flatten());
-        }
-        waited.sort_unstable();
-        for (id, _) in self.pending() {
-            assert!(waited.binary_search(&id).is_ok(), "{id} waits for nothing");
-        }
-        // and nothing is still to be sent for nobody
-        for at in 0..self.links.len() {
-            for exchange in self.links[at].wire.exchanges() {
-                let nobody = self.waiting(at, exchange).is_empty();
-                assert!(exchange.sent || !nobody, "{exchange:?} is for nobody");
-            }
-        }
-    }
-
-    /// Everybody does what there is to be done: every operation comes to its end.
-    fn finish(&mut self) {
-        while !self.links.is_empty() && self.pending().next().is_some() {
-            let link = &mut self.links[0];
-            link.opening = false;
-            let until = link.until();
-            let sent = link.wire.send_all(until);
-            self.check_sent(0, &sent);
-            while self.links[0].wire.serve() {}
-            let over = self.receive(0, usize::MAX);
-            self.check();
-            if !over {
-                let wire = &self.links[0].wire;
-                let unsent = wire.exchanges().iter().any(|exchange| !exchange.sent);
-                if unsent && !wire.faulty {
-                    // what had to wait, or was queued until now
-                    continue;
-                }
-                let answered = wire.pipeline.in_flight() == 0;
-                assert!(answered || wire.faulty, "a good server answers everything");
-                self.close(0);
-            }
-        }
-        assert_eq!(self.pending().count(), 0);
-        assert!(self.deadlines.is_empty());
     }
 }

@@ -4,13 +4,17 @@
 use std::collections::VecDeque;
 
 use ngx_http_lua_memcached_module::protocol::{
-    self, Batch, Buffers, Limits, Pipeline, Reply, VALUE_END,
+    Answer, Batch, Buffers, Limits, Pipeline, Refused, Reply, Server, VALUE_END,
 };
 
 use crate::decoder::receive;
 use crate::input::Input;
-use crate::requests::{Read, read};
-use crate::server::{Call, DEAD, answer};
+use crate::metacalls::{Persona, Refusal, allows};
+use crate::replies::Seen;
+use crate::server::{Call, DEAD};
+
+mod check;
+mod far_end;
 
 const LIMITS: Limits = Limits {
     max_line: 300,
@@ -31,6 +35,9 @@ struct Flight {
     get: Option<(String, bool)>,
     reads: bool,
     list: bool,
+    meta: bool,
+    /// The reply to a question about the server. The first is `version`, the second `mn`.
+    asks: Option<bool>,
 }
 
 /// What an exchange in flight is to its owner.
@@ -49,6 +56,9 @@ pub struct Exchange {
 
 pub struct Wire {
     pub pipeline: Pipeline<usize>,
+    persona: Persona,
+    /// What the server has said of itself.
+    known: Server,
     flights: VecDeque<Flight>,
     /// Number of the next one.
     next: u64,
@@ -62,13 +72,18 @@ pub struct Wire {
     replies: VecDeque<u8>,
     /// The server sent what nobody asked for.
     pub faulty: bool,
+    /// The server answered meta commands for each other, or not.
+    pub crossed: bool,
     /// It answered by an error line behind which nobody knows where the next reply begins.
     spoiled: bool,
 }
 
 impl Wire {
-    pub fn new(buffers: &Buffers) -> Self {
+    pub fn new(buffers: &Buffers, persona: Persona) -> Self {
         Wire {
+            persona,
+            known: Server::Unknown,
+            crossed: false,
             pipeline: Pipeline::new(LIMITS).with_buffers(buffers.clone()),
             flights: VecDeque::new(),
             next: 0,
@@ -104,91 +119,31 @@ impl Wire {
         self.flights.iter().map(exchange).collect()
     }
 
-    /// The model and the pipeline agree.
-    pub fn check(&self) {
-        let pipeline = &self.pipeline;
-        let flights = &self.flights;
-        assert_eq!(pipeline.unsent_len(), self.unsent());
-        assert!(pipeline.unsent().len() <= self.unsent());
-        let all = self.exchanges();
-        assert!(
-            pipeline
-                .exchanges()
-                .eq(all.iter().map(|e| protocol::Exchange {
-                    number: e.number,
-                    tag: e.tag,
-                    begun: e.begun,
-                    repeatable: e.repeatable,
-                    is_list: e.list,
-                }))
-        );
-        if pipeline.is_broken() {
-            return;
-        }
-        assert_eq!(pipeline.in_flight(), flights.len());
-        assert!(pipeline.tags().eq(flights.iter().map(|flight| flight.tag)));
-        assert_eq!(pipeline.oldest(), self.oldest());
-        assert_eq!(pipeline.newest(), flights.back().map(|last| last.number));
-        let lists = flights.iter().filter(|flight| flight.list).count();
-        assert_eq!(pipeline.lists(), lists);
-        let mut first_unsent = None;
-        let mut before = self.early;
-        for flight in flights {
-            let number = flight.number;
-            before += flight.len - flight.sent;
-            assert_eq!(pipeline.is_sent(number), before == 0);
-            assert_eq!(pipeline.has_begun(number), flight.sent > 0);
-            let get = flight.get.as_ref().map(|(key, cas)| (key.as_bytes(), *cas));
-            assert_eq!(pipeline.single_get(number), get);
-            if before > 0 && self.early == 0 {
-                first_unsent = first_unsent.or(Some(number));
-            }
-        }
-        if let Some(first) = first_unsent {
-            assert_eq!(pipeline.first_unsent(), first);
-        }
-        let pending = all.iter().filter(|e| !e.sent).map(|e| (e.number, e.tag));
-        assert!(pipeline.still_to_send().eq(pending));
-        let quiet = flights.is_empty() && self.unsent() == 0;
-        assert_eq!(pipeline.is_quiet(), quiet && pipeline.buffered().is_empty());
-        self.check_records();
-    }
-
-    /// What goes into one TLS record is whole commands, as many as fit.
-    fn check_records(&self) {
-        if self.pipeline.unsent().len() < self.unsent() {
-            return;
-        }
-        let mut end = self.early;
-        let mut fitting = Vec::new();
-        if end > 0 {
-            fitting.push(end);
-        }
-        for flight in &self.flights {
-            end += flight.len - flight.sent;
-            if flight.len > flight.sent {
-                fitting.push(end);
-            }
-        }
-        for most in [20, 100] {
-            let len = self.pipeline.unsent_commands(most).len();
-            let best = fitting.iter().rev().find(|rest| **rest <= most);
-            let best = best.or(fitting.first()).copied().unwrap_or(0);
-            assert_eq!(len, best, "of {fitting:?}, at most {most}");
-        }
-    }
-
     fn push_in_flight(&mut self, tag: usize, call: &Call, len: usize) {
         let get = match call {
-            Call::Get { key, cas } => Some((key.clone(), *cas)),
+            Call::Get {
+                key,
+                cas,
+                touch: false,
+            } => Some((key.clone(), *cas)),
             _ => None,
+        };
+        let reads = match call {
+            Call::Get { touch, .. } | Call::Many { touch, .. } => !touch,
+            _ => false,
         };
         self.flights.push_back(Flight {
             tag,
             number: self.next,
             len,
             sent: 0,
-            reads: matches!(call, Call::Get { .. } | Call::Many { .. }),
+            reads,
+            meta: matches!(call, Call::Meta(_)),
+            asks: match call {
+                Call::Version => Some(false),
+                Call::MetaNoop => Some(true),
+                _ => None,
+            },
             list: matches!(call, Call::Many { keys, .. } if keys.len() > 1),
             get,
         });
@@ -213,13 +168,44 @@ impl Wire {
         numbers
     }
 
+    /// What the pipeline's server is to be asked first, unless there is nothing.
+    fn refusal(&self, calls: &[Call]) -> Result<(), Refusal> {
+        let known = self.pipeline.server();
+        let metas = calls.iter().filter_map(|call| match call {
+            Call::Meta(call) => Some(call.needs()),
+            _ => None,
+        });
+        metas.max().map_or(Ok(()), |needs| allows(known, needs))
+    }
+
+    /// What is known of another connection to the server.
+    pub fn assume(&mut self, server: Server) {
+        self.pipeline.assume(server);
+        if self.known == Server::Unknown {
+            self.known = server;
+        }
+    }
+
     /// Gives it a command, in one of the ways there are.
-    pub fn submit(&mut self, tag: usize, call: &Call, input: &mut Input<'_>) {
+    pub fn submit(
+        &mut self,
+        tag: usize,
+        call: &Call,
+        input: &mut Input<'_>,
+    ) -> Result<(), Refusal> {
         let way = input.byte();
         if way & 1 == 1 {
             self.pipeline.close_gaps();
         }
         let before = self.pipeline.unsent_len();
+        if let Err(refusal) = self.refusal(std::slice::from_ref(call)) {
+            let refused = call.with_command(|command| match way & 1 {
+                0 => self.pipeline.submit(tag, command).err(),
+                _ => self.pipeline.submit_head(tag, command).err(),
+            });
+            assert_eq!(refused.map(refusal_of), Some(Some(refusal)));
+            return Err(refusal);
+        }
         let mut taken = 0;
         let len = call.with_command(|command| {
             if way & 1 == 0 {
@@ -243,10 +229,11 @@ impl Wire {
         });
         self.push_in_flight(tag, call, len);
         self.note_sent(taken);
+        Ok(())
     }
 
     /// Gives it several commands of one operation.
-    pub fn submit_batch(&mut self, tag: usize, calls: &[Call]) {
+    pub fn submit_batch(&mut self, tag: usize, calls: &[Call]) -> Result<(), Refusal> {
         let mut batch = Batch::new();
         let mut lens = Vec::new();
         for call in calls {
@@ -255,10 +242,14 @@ impl Wire {
             lens.push(batch.text_len() - before);
         }
         assert_eq!(batch.len(), calls.len());
-        assert!(self.pipeline.submit_batch(tag, &batch).is_ok());
+        let refusal = self.refusal(calls);
+        let refused = self.pipeline.submit_batch(tag, &batch).err();
+        assert_eq!(refused.map(refusal_of), refusal.err().map(Some));
+        refusal?;
         for (call, len) in calls.iter().zip(lens) {
             self.push_in_flight(tag, call, len);
         }
+        Ok(())
     }
 
     /// The number of an earlier exchange that asks for the same as the last one, of which nothing
@@ -297,11 +288,16 @@ impl Wire {
         at.and_then(|at| self.flights.remove(at)).is_some()
     }
 
-    /// Takes over an exchange of another connection. Its number here.
-    pub fn adopt(&mut self, tag: usize, other: &Wire, number: u64) -> u64 {
+    /// Takes over an exchange of another connection. Its number here. `None`: what this server
+    /// makes of a meta command is not known to be the same.
+    pub fn adopt(&mut self, tag: usize, other: &Wire, number: u64) -> Option<u64> {
         let flight = other.flights.iter().find(|flight| flight.number == number);
         let flight = flight.expect("it is in flight").clone();
         let adopted = self.pipeline.adopt(tag, &other.pipeline, number);
+        if flight.meta && self.pipeline.server() != other.pipeline.server() {
+            assert_eq!(adopted, None);
+            return None;
+        }
         assert_eq!(adopted, Some(self.next));
         self.flights.push_back(Flight {
             tag,
@@ -310,7 +306,7 @@ impl Wire {
             ..flight
         });
         self.next += 1;
-        self.next - 1
+        Some(self.next - 1)
     }
 
     /// The socket takes some of what is unsent, but of no exchange from `until` on. The numbers of
@@ -348,23 +344,17 @@ impl Wire {
         self.note_sent(n)
     }
 
-    /// The server executes the next command, if it has one.
-    pub fn serve(&mut self) -> bool {
-        match read(&self.requests) {
-            Read::Request(request, len) => {
-                self.replies.extend(answer(&request));
-                self.requests.drain(..len);
-                true
-            }
-            Read::Incomplete => false,
-            other => panic!("the server finds {other:?}"),
-        }
+    /// Whether it may get wrong replies.
+    pub fn is_faulty(&self) -> bool {
+        self.faulty || self.crossed
     }
 
-    /// The server sends what nobody asked for.
-    pub fn babble(&mut self, bytes: &[u8]) {
-        self.replies.extend(bytes);
-        self.faulty |= !bytes.is_empty();
+    /// Whether a reply may be delivered: to its own command, or because of what the server did.
+    pub fn may_get(&self, call: &Call, seen: &Seen) -> bool {
+        let wanted = call.wanted(self.persona);
+        self.faulty
+            || *seen == wanted
+            || self.crossed && !matches!(call, Call::Meta(call) if !call.may_get(seen))
     }
 
     /// Receives some bytes. The replies that they complete, and the numbers of their exchanges.
@@ -391,6 +381,11 @@ impl Wire {
                 let told = matches!(reply, Reply::Malformed(_)) || reply.is_error();
                 assert!(flight.sent > 0 || self.pipeline.is_broken() && told);
                 self.early += flight.len - flight.sent;
+                if let Some(noop) = flight.asks
+                    && !self.is_faulty()
+                {
+                    self.known = self.persona.told(self.known, noop);
+                }
                 let dead = matches!(&reply, Reply::Line(line) if line.starts_with(DEAD));
                 self.spoiled |= dead && self.pipeline.is_broken();
                 assert!(!(dead && flight.list) || self.spoiled, "a list may go on");
@@ -408,7 +403,7 @@ impl Wire {
         let pipeline = &self.pipeline;
         let over =
             pipeline.is_broken() || pipeline.in_flight() == 0 && !pipeline.buffered().is_empty();
-        let expected = self.faulty || self.spoiled;
+        let expected = self.is_faulty() || self.spoiled;
         assert!(!over || expected, "out of step with a good server");
         over
     }
@@ -423,5 +418,15 @@ impl Wire {
 
     pub fn tags(&self) -> Vec<usize> {
         self.flights.iter().map(|flight| flight.tag).collect()
+    }
+}
+
+/// What has to be done about a refusal, if it is because of the server.
+fn refusal_of(refused: Refused) -> Option<Refusal> {
+    match refused.answer {
+        Answer::VersionUnknown => Some(Refusal::AskVersion),
+        Answer::MetaUnknown => Some(Refusal::AskMeta),
+        Answer::NotSupported(_) => Some(Refusal::Never),
+        _ => None,
     }
 }

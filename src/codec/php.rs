@@ -186,8 +186,8 @@ fn is_exact(number: f64) -> bool {
 
 /// An integer as a number of Lua, if there is one.
 pub fn exact(integer: i64) -> Option<f64> {
-    let number = integer as f64;
-    (number.abs() <= EXACT).then_some(number)
+    // beyond, rounding may lead back to the limit
+    (integer.unsigned_abs() <= EXACT as u64).then_some(integer as f64)
 }
 
 #[cfg(test)]
@@ -436,6 +436,8 @@ mod tests {
             (-7, Some(-7.0)),
             (9_007_199_254_740_992, Some(EXACT)),
             (-9_007_199_254_740_992, Some(-EXACT)),
+            (9_007_199_254_740_993, None),
+            (-9_007_199_254_740_993, None),
             (9_007_199_254_740_994, None),
             (i64::MAX, None),
             (i64::MIN, None),

@@ -14,7 +14,7 @@ use crate::transport::Error;
 use crate::upstream::LineKind;
 
 /// Options of `new`.
-const NEW_OPTIONS: &[&str] = &["key_transform", "multiplex"];
+const NEW_OPTIONS: &[&str] = &["key_transform", "multiplex", "codec"];
 
 /// Options of `connect`.
 const CONNECT_OPTIONS: &[&str] = &["pool", "pool_size", "backlog"];

@@ -91,9 +91,21 @@ impl fmt::Display for Server {
 }
 
 impl Server {
-    /// From what follows `VERSION`.
-    pub(super) fn of_version(text: &[u8]) -> Self {
-        Version::parse(text).map_or(Server::Other { meta: None }, Server::Memcached)
+    /// With what follows `VERSION`. What it said of meta commands stays if that is no number.
+    pub(super) fn with_version(self, text: &[u8]) -> Self {
+        match (Version::parse(text), self) {
+            (Some(version), _) => Server::Memcached(version),
+            (None, Server::Other { meta }) => Server::Other { meta },
+            (None, _) => Server::Other { meta: None },
+        }
+    }
+
+    /// With its answer to `mn`. A version says more.
+    pub(super) fn with_meta(self, meta: bool) -> Self {
+        match self {
+            Server::Memcached(_) => self,
+            _ => Server::Other { meta: Some(meta) },
+        }
     }
 
     /// Whether it can do what a command needs.
@@ -211,10 +223,10 @@ mod tests {
             ),
             ("1.6.27", newer, Ok(())),
         ] {
-            let server = Server::of_version(text.as_bytes());
+            let server = Server::Unknown.with_version(text.as_bytes());
             assert_eq!(answer(server, needs), want, "{text}");
         }
-        assert_eq!(Server::of_version(b"mcrouter"), other(None));
+        assert_eq!(Server::Unknown.with_version(b"mcrouter"), other(None));
         let asked = other(None).allows(Needs::META);
         assert_eq!(asked, Err(Unmet::MetaUnknown));
         let without = no("not supported by this server: meta commands");
@@ -224,6 +236,22 @@ mod tests {
         assert_eq!(answer(other(Some(true)), as_assumed), Ok(()));
         let without = no("not supported by this server: own cas");
         assert_eq!(answer(other(Some(true)), newer), without);
+    }
+
+    #[test]
+    fn answers_add_up() {
+        let (plain, number) = (&b"mcrouter"[..], &b"1.6.27"[..]);
+        let version = Server::Memcached(Version::new(1, 6, 27));
+        for meta in [false, true] {
+            let other = Server::Unknown.with_version(plain).with_meta(meta);
+            assert_eq!(other, Server::Other { meta: Some(meta) });
+            assert_eq!(other.with_version(plain), other);
+            assert_eq!(other.with_version(number), version);
+            assert_eq!(version.with_meta(meta), version);
+            assert_eq!(Server::Unknown.with_meta(meta), other);
+        }
+        let replaced = Server::Other { meta: None };
+        assert_eq!(version.with_version(plain), replaced);
     }
 
     #[test]

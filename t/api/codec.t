@@ -5,6 +5,7 @@ use Test::Nginx::Socket::Lua;
 # Objects with a codec: what it gets, and what becomes of what it returns.
 
 our $HttpConfig = TestEnv::head( skip => 'the reference has no codecs', init => <<'LUA' );
+    metakit = require "metakit"
     -- Marks what it has seen: "type:text", with the type's length as flags.
     marking = {
         encode = function(value)
@@ -127,6 +128,7 @@ in step: "yes"
             kit.show("miss", m:meta_get("none"))
             kit.show("bad options", m:meta_get("n", 7))
             kit.show("bad options", m:meta_get("n", { what = true }))
+            kit.show("bad options", m:meta_get("n", { flags = 1 }))
             kit.show("bad options", m:meta_set("n", "v", 7))
             local options = { ttl = 50 }
             m:meta_set("n", 1, options)
@@ -135,6 +137,19 @@ in step: "yes"
             plain:set("foreign", "abc", 0, 3)
             kit.show("foreign", m:meta_get("foreign", { ttl = true }))
             kit.show("stub", m:meta_get("new", { vivify = 30 }))
+            plain:set("void", "void")
+            kit.show("decoded to nil", m:meta_get("void", { cas = true }).value, m:meta_get("void"))
+            -- the server sends flags without a value
+            local srv = metakit.server("VERSION 1.6.45", function(line)
+                return line:find(" f") and "HD # f6\r\n" or "HD #\r\n"
+            end)
+            local new = kit.connect(srv.port, nil, { codec = marking })
+            kit.show("not changed", new:meta_get("n", { if_changed = 1 }))
+            kit.show("not changed", new:meta_get("n", { if_changed = 1, flags = true }))
+            new:init_pipeline()
+            new:meta_get("n", { if_changed = 1 })
+            kit.show("not changed", new:commit_pipeline())
+            srv:close()
             kit.show("arith", kit.trim(m:meta_arith("count", { vivify = 30, initial = 1 })))
         }
     }
@@ -151,10 +166,15 @@ add: nil, "NOT_STORED"
 miss: nil, nil
 bad options: nil, "bad options: expecting a table, got 7"
 bad options: nil, "bad options: there is no option \"what\""
+bad options: nil, "bad flags option: expecting a boolean, got 1"
 bad options: nil, "bad options: expecting a table, got 7"
 options stay as they are: {ttl=50}
 foreign: {err="no type in abc with flags 3", ttl=-1}, nil
 stub: {err="no type in  with flags 0", won=true}, nil
+decoded to nil: nil, {}, nil
+not changed: {}, nil
+not changed: {flags="6"}, nil
+not changed: {{{}}}, nil
 arith: "1"
 --- no_error_log
 [error]

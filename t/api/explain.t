@@ -145,6 +145,7 @@ qr/\A$all\z/
             memcached:new{ ["a\n[error] \"" .. ("b"):rep(100)] = 1, multiplex = false }
             memcached:new{ setmetatable({}, { __index = { other = 1 } }) }
             memcached:new("x")
+            memcached:new{ codec = "php" }
             kit.show("unix", kit.new():connect("unix:" .. kit.unix:sub(6), { poolsize = 1, time_out = 2 }))
         }
     }
@@ -156,7 +157,7 @@ GET /t
 --- grep_error_log_out eval
 my $place = qr/content_by_lua\(nginx.conf:\d+\):\d+/;
 my $line = sub { qr/\[warn\] \S+ \S+ lua memcached: unknown option \Q$_[0]\E of $_[1] is ignored: it takes $_[2], at $place\n/ };
-my $new = sub { $line->($_[0], "new", "key_transform, multiplex") };
+my $new = sub { $line->($_[0], "new", "key_transform, multiplex, codec") };
 my $connect = sub { $line->($_[0], "connect", "pool, pool_size, backlog") };
 my $long = '"a\n[error] \"' . "b" x 53 . '"...';
 my @connect = map { $connect->($_) } '"poolsize"', '"ssl"', 'whose name is a number';

@@ -172,6 +172,9 @@ asked: "version | ms k 1 | version"
                 kit.show("set", m:meta_set("k", "v", { return_size = true }))
                 kit.show("delete", m:meta_delete("k"))
                 kit.show("asked", metakit.asked(srv))
+                -- its answer to mn still holds
+                kit.show("version", m:version(), m:meta_delete("k"))
+                kit.show("asked", metakit.asked(srv))
                 srv:close()
             end
         }
@@ -183,14 +186,20 @@ set: {}, nil
 set: nil, "not supported by this server: return_size"
 delete: 1, nil
 asked: "version | mn | ms k 1 | md k"
+version: "proxy", 1, nil
+asked: "version | md k"
 set: nil, "not supported by this server: meta commands"
 set: nil, "not supported by this server: meta commands"
 delete: nil, "not supported by this server: meta commands"
 asked: "version | mn"
+version: "proxy", nil, "not supported by this server: meta commands"
+asked: "version"
 set: nil, "not supported by this server: meta commands"
 set: nil, "not supported by this server: meta commands"
 delete: nil, "not supported by this server: meta commands"
 asked: "version | mn"
+version: "proxy", nil, "not supported by this server: meta commands"
+asked: "version"
 --- no_error_log
 [error]
 

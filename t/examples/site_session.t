@@ -29,7 +29,8 @@ is $as->( $sid, '/logout' ), "200 NOT_FOUND\n", 'once';
 $site->ends_well;
 
 $site = ExampleConf->start( 'session.conf', memcached => $ENV{TEST_NGINX_UNUSED_PORT} );
-like $site->get('/'), qr/\A503 /, 'nobody is known without memcached';
+is $site->get('/'), "200 log in\n", 'who has no cookie logs in without memcached';
+like $as->($sid), qr/\A503 /, 'nobody is known';
 like $site->get('/login?name=ann'), qr/\A503 /, 'nor logs in';
 ok $site->nginx->quit, 'ends';
 done_testing();

@@ -39,8 +39,8 @@ __DATA__
 --- request
 GET /t
 --- response_body
-whole: 57 cases, 0 failed
-bytewise: 56 cases, 0 failed
+whole: 87 cases, 0 failed
+bytewise: 86 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -59,7 +59,7 @@ bytewise: 56 cases, 0 failed
 --- request
 GET /t
 --- response_body
-split: 1100 cases, 0 failed
+split: 1710 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -78,7 +78,7 @@ split: 1100 cases, 0 failed
 --- request
 GET /t
 --- response_body
-close: 1214 cases, 0 failed
+close: 1884 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -97,7 +97,7 @@ close: 1214 cases, 0 failed
 --- request
 GET /t
 --- response_body
-reset: 1214 cases, 0 failed
+reset: 1884 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -116,7 +116,7 @@ reset: 1214 cases, 0 failed
 --- request
 GET /t
 --- response_body
-stall: 1157 cases, 0 failed
+stall: 1797 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -135,7 +135,7 @@ stall: 1157 cases, 0 failed
 --- request
 GET /t
 --- response_body
-restart: 1214 cases, 0 failed
+restart: 1884 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -154,7 +154,7 @@ restart: 1214 cases, 0 failed
 --- request
 GET /t
 --- response_body
-late: 627 cases, 0 failed
+late: 1044 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]

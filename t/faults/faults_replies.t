@@ -40,7 +40,7 @@ __DATA__
 --- request
 GET /t
 --- response_body
-change: 4474 cases, 0 failed
+change: 6853 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -59,7 +59,7 @@ change: 4474 cases, 0 failed
 --- request
 GET /t
 --- response_body
-insert: 4856 cases, 0 failed
+insert: 7536 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -78,7 +78,7 @@ insert: 4856 cases, 0 failed
 --- request
 GET /t
 --- response_body
-omit: 1157 cases, 0 failed
+omit: 1797 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -97,7 +97,7 @@ omit: 1157 cases, 0 failed
 --- request
 GET /t
 --- response_body
-junk: 1214 cases, 0 failed
+junk: 1884 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -116,7 +116,7 @@ junk: 1214 cases, 0 failed
 --- request
 GET /t
 --- response_body
-endless: 1214 cases, 0 failed
+endless: 1884 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -135,7 +135,7 @@ endless: 1214 cases, 0 failed
 --- request
 GET /t
 --- response_body
-headers: 561 cases, 0 failed
+headers: 594 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -154,7 +154,7 @@ headers: 561 cases, 0 failed
 --- request
 GET /t
 --- response_body
-line ends: 525 cases, 0 failed
+line ends: 760 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -173,7 +173,7 @@ line ends: 525 cases, 0 failed
 --- request
 GET /t
 --- response_body
-crossed: 1824 cases, 0 failed
+crossed: 4437 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]
@@ -192,7 +192,26 @@ crossed: 1824 cases, 0 failed
 --- request
 GET /t
 --- response_body
-unsolicited: 513 cases, 0 failed
+unsolicited: 870 cases, 0 failed
+--- no_error_log
+[alert]
+[crit]
+[emerg]
+
+
+
+=== TEST 10: every word of meta commands' replies
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            faults.run("words", cases.words())
+        }
+    }
+--- request
+GET /t
+--- response_body
+words: 3786 cases, 0 failed
 --- no_error_log
 [alert]
 [crit]

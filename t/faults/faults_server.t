@@ -207,6 +207,8 @@ then: "right"
                 { "set", "k", "v" }, { "get", "k" }, { "get", { "a", "b" } }, { "gets", "k" },
                 { "cas", "k", "v", 1 }, { "delete", "k" }, { "incr", "k", 1 }, { "touch", "k", 1 },
                 { "flush_all" }, { "version" }, { "stats" }, { "stats", "items" }, { "verbosity", 1 },
+                { "gat", "k", 1 }, { "gats", "k", 1 }, { "meta_get", "k" }, { "meta_set", "k", "v" },
+                { "meta_delete", "k" }, { "meta_arith", "k" },
             }
             -- these have a connection of their own
             local requests = { stats = { items = "stats items\r\n" }, verbosity = { [1] = "verbosity 1\r\n" } }
@@ -238,6 +240,12 @@ version: "nil, \"timeout\"", "closed"
 stats: "nil, \"timeout\"", "closed"
 stats: "nil, \"timeout\"", "closed"
 verbosity: "nil, \"timeout\"", "closed"
+gat: "nil, nil, \"timeout\"", "closed"
+gats: "nil, nil, nil, \"timeout\"", "closed"
+meta_get: "nil, \"timeout\"", "closed"
+meta_set: "nil, \"timeout\"", "closed"
+meta_delete: "nil, \"timeout\"", "closed"
+meta_arith: "nil, \"timeout\", nil", "closed"
 --- no_error_log
 [alert]
 [crit]
@@ -250,7 +258,7 @@ verbosity: "nil, \"timeout\"", "closed"
 --- config
     location = /t {
         content_by_lua_block {
-            local value = "VALUE k 0 1\r\nx\r\n"
+            local value, O = "VALUE k 0 1\r\nx\r\n", require "faultmeta".O
             local tries = {
                 { "get k\r\n", "", "get", "k" },
                 { "get k\r\n", "VALUE k 0 ", "get", "k" },
@@ -263,6 +271,13 @@ verbosity: "nil, \"timeout\"", "closed"
                 { "stats\r\n", ("STAT a 1\r\n"):rep(200000), "stats" },
                 { "incr k 1\r\n", "1", "incr", "k", 1 },
                 { "get k\r\n", "VALUE k 0 134217728\r\n", "get", "k" },
+                { "gat 1 k\r\n", value, "gat", "k", 1 },
+                { "mg k " .. O .. " v\r\n", "VA 1 " .. O, "meta_get", "k" },
+                { "mg k " .. O .. " v\r\n", "VA 1 " .. O .. "\r\n", "meta_get", "k" },
+                { "mg k " .. O .. " v\r\n", "VA 134217728 " .. O .. "\r\n", "meta_get", "k" },
+                { "ms k 1 " .. O .. "\r\nv\r\n", "HD", "meta_set", "k", "v" },
+                { "md k " .. O .. "\r\n", "NF ", "meta_delete", "k" },
+                { "ma k " .. O .. " v\r\n", "VA 1" .. (" "):rep(2000), "meta_arith", "k" },
             }
             local before = faults.memory()
             for _, try in ipairs(tries) do
@@ -271,6 +286,7 @@ verbosity: "nil, \"timeout\"", "closed"
                 local long = try[2]:find("134217728", 1, true)
                 server:script(try[1], { { "send", try[2] }, long and { "hold" } or { "flood" } })
                 local m = connected(server, long and 100)
+                if try[1]:find(O, 1, true) then assert(m:version()) end
                 local results = { m[try[3]](m, unpack(try, 4)) }
                 kit.show(try[3], results[table.maxn(results)], select(2, m:set_keepalive()))
                 local seen = server:report("gone")
@@ -297,6 +313,13 @@ version: "bad reply: line too long", "closed"
 stats: "bad reply: line too long", "closed"
 incr: "bad reply: line too long", "closed"
 get: "timeout", "closed"
+gat: "bad reply: line too long", "closed"
+meta_get: "bad reply: line too long", "closed"
+meta_get: "bad reply: no CRLF after value", "closed"
+meta_get: "timeout", "closed"
+meta_set: "bad reply: line too long", "closed"
+meta_delete: "bad reply: line too long", "closed"
+meta_arith: "bad reply: line too long", "closed"
 little memory: true
 --- no_error_log
 [alert]

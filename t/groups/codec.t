@@ -15,6 +15,8 @@ my @ports = map { TestEnv::start_memcached() } 1 .. 3;
 my $nginx = LiveNginx->start(
     http => qq{
         upstream three { lua_memcached_hash ketama; @{[ map {"server 127.0.0.1:$_;"} @ports ]} }
+        upstream lame { lua_memcached_hash ketama; lua_memcached_failover off; server 127.0.0.1:$ports[0] max_fails=0;
+            server 127.0.0.1:$ENV{TEST_NGINX_UNUSED_PORT} max_fails=0; }
         init_by_lua_block {
             @{[ TestEnv::lua_kit() ]}
             kit, memcached = require "testkit", require "resty.memcached"
@@ -81,6 +83,21 @@ is_lua( q{
     end
     say(wrong)
 }, '0', 'lists' );
+is_lua( q{
+    local function errors(codec)
+        local m = assert(memcached:new{ codec = codec })
+        m:set_timeouts(1000, 1000, 1000)
+        assert(m:connect("lame"))
+        local all = {}
+        for _, method in ipairs{ "get", "gets", "gat", "gats" } do
+            local found, err, errors = m[method](m, { "list1", "list2", "list4", "list5", "list6", "list7" }, 100)
+            all[#all + 1] = kit.vals(found ~= nil, err, errors)
+        end
+        return table.concat(all, " ")
+    end
+    local plain, coded = errors(nil), errors(number)
+    say(plain == coded, coded:find("refused") ~= nil, select(2, coded:gsub("= ?\"connection refused", "")))
+}, 'true, true, 4', 'the errors of servers' );
 is_lua( q{
     local m = object("php")
     local ok = true

@@ -167,6 +167,30 @@ sub say_to {
     return;
 }
 
+# The bytes that stand for the digits of a script's opaques, see faultcases.lua; and what the server
+# says it is.
+my @OPAQUES = map { join '', map {chr} 0x80 + 8 * $_ .. 0x87 + 8 * $_ } 0 .. 3;
+my $VERSION = '1.6.45';
+
+# What was received, with those bytes for opaques; and the opaques.
+sub disguised {
+    my ($text) = @_;
+    my @found;
+    $text =~ s/ O\K([0-9a-f]{8})(?= |\r)/push @found, $1; $OPAQUES[$#found]/eg;
+    $text =~ s/ O\K([0-9a-f]{1,8})\z/substr $OPAQUES[@found], 0, length $1/e;
+    return ( $text, @found );
+}
+
+# A script's text with the opaques of its request.
+sub undisguised {
+    my ( $text, @found ) = @_;
+    my %digit;
+    for my $opaque (@found) {
+        $digit{ chr 0x80 + keys %digit } = $_ for split //, $opaque;
+    }
+    return $text =~ s{([\x80-\x9f])}{ $digit{$1} // $1 }egr;
+}
+
 # Requests of a slot's connection: the one that the script is for, and gets of keys that say what
 # they are for. The value has the connection's number.
 sub answer {
@@ -175,9 +199,12 @@ sub answer {
     note_unheard($who) if $who->{deaf};
     while ( $who->{in} ne '' && !$who->{acts} && !$who->{deaf} && $who->{fh} ) {
         my $want = $slot->{acts} || $slot->{again} ne '' ? $slot->{request} : '';
-        if ( $want ne '' && index( $who->{in}, $want ) == 0 ) {
+        my $is_meta = $slot->{request} =~ /\x80/;
+        my ( $in, @opaques ) = $is_meta ? disguised( $who->{in} ) : $who->{in};
+        if ( $want ne '' && index( $in, $want ) == 0 ) {
             substr $who->{in}, 0, length $want, '';
             if ( $slot->{acts} ) {
+                $_->[1] = undisguised( $_->[1], @opaques ) for grep { $_->[0] =~ /send|drip/ } @{ $slot->{acts} };
                 begin($who);
             }
             else {
@@ -190,7 +217,10 @@ sub answer {
             my $value = "$1\@$who->{serial}";
             say_to( $who, "VALUE $1 0 " . length($value) . "\r\n$value\r\nEND\r\n" );
         }
-        elsif ( $want ne '' && index( $want, $who->{in} ) == 0 || "get nb\nget probe" =~ /^\Q$who->{in}\E/m ) {
+        elsif ( $is_meta && $who->{in} =~ s/\Aversion\r\n// ) {
+            say_to( $who, "VERSION $VERSION\r\n" );
+        }
+        elsif ( $want ne '' && index( $want, $in ) == 0 || "get nb\nget probe" =~ /^\Q$who->{in}\E/m ) {
             last;    # more is to come
         }
         elsif ( $who->{in} =~ s/\A(get (?:nb|probe)[^\n]*\z)// ) {

@@ -79,8 +79,15 @@ end
 gat("gat", "gat", "gat 60 k\r\n", "VALUE k 7 5\r\nhello\r\nEND\r\n", '"hello", "7"', "k", K)
 gat("gat", "gat, miss", "gat 60 k\r\n", "END\r\n", "nil, nil, nil", "k", K)
 gat("gats", "gats", "gats 60 k\r\n", "VALUE k 7 3 4711\r\nabc\r\nEND\r\n", '"abc", "7", "4711"', "k", K)
+gat("gat", "gat, error", "gat 60 k\r\n", OOM, 'nil, nil, "SERVER_ERROR out of memory"', "k", K)
+gat("gats", "gats, miss", "gats 60 k\r\n", "END\r\n", "nil, nil, nil, nil", "k", K)
+gat("gats", "gats, error", "gats 60 k\r\n", "ERROR\r\n", 'nil, nil, nil, "ERROR"', "k", K)
 gat("gat", "gat of a list", "gat 60 a b%20c d\r\n",
     "VALUE a 1 3\r\none\r\nVALUE d 2 0\r\n\r\nEND\r\n", '{a={"one", "1"}, d={"", "2"}}', LIST, AB)
+gat("gats", "gats of a list", "gats 60 a b%20c d\r\n",
+    "VALUE b%20c 0 1 3\r\ny\r\nEND\r\n", '{["b c"]={"y", "0", "3"}}', LIST, AB)
+gat("gat", "gat of a list, error lines", "gat 60 a b%20c d\r\n", AWAY .. "END\r\n",
+    'nil, "SERVER_ERROR backend failure"', LIST, AB)
 
 -- storage
 
@@ -152,6 +159,9 @@ add("pipeline", "a pipeline",
         { kind = "get", keys = K.keys, count = 1 }, { kind = "arith" },
     } })
 
+local meta = require "faultmeta"
+meta.add(add, K)
+
 _M.commands = commands
 
 -- Where to cut a reply: everywhere, but within the bulk of a large value.
@@ -212,8 +222,10 @@ end
 function faults.change(s, at)
     if at == #s then return nil end
     local all = {}
+    local byte = s:sub(at + 1, at + 1)
     for _, other in ipairs(others(at)) do
-        if s:sub(at + 1, at + 1) ~= other then
+        -- a digit that stands for another one may be that one
+        if byte ~= other and not (byte:find("[\128-\159]") and other:find("%d")) then
             all[#all + 1] = steps(send(s:sub(1, at) .. other .. s:sub(at + 2)))
         end
     end
@@ -244,7 +256,7 @@ end
 -- What comes behind a whole reply, each of them once.
 _M.unsolicited = {
     "\r\n", "E", "END\r\n", "STORED\r\n", "ERROR\r\n", "\0", ("x"):rep(20000),
-    "VALUE k 0 4\r\nevil\r\nEND\r\n", "VALUE k 0 4\r\nevil",
+    "VALUE k 0 4\r\nevil\r\nEND\r\n", "VALUE k 0 4\r\nevil", "HD O00000000\r\n",
 }
 
 -- Every case of a fault: cases are { cmd, steps, label }.
@@ -347,6 +359,11 @@ function _M.headers()
         end
     end
     return cases
+end
+
+-- Every word of the lines of meta commands' replies.
+function _M.words()
+    return meta.words(commands)
 end
 
 -- Line ends left out: CR, LF, both.

@@ -31,13 +31,14 @@ local function begins_end(s)
     return s ~= "" and #s < 5 and ("END\r\n"):sub(1, #s) == s, true
 end
 
--- How many nils stand before an error.
-local NILS = { get = 2, gets = 3 }
+-- How many nils stand before an error, and behind it.
+local NILS, MORE = { get = 2, gets = 3 }, { ma = 1 }
 
 function _M.failure(kind, err)
     local values = pack(nil, nil, nil)
-    values.n = (NILS[kind] or 1) + 1
-    values[values.n] = err
+    local at = (NILS[kind] or 1) + 1
+    values.n = at + (MORE[kind] or 0)
+    values[at] = err
     return values
 end
 
@@ -182,7 +183,118 @@ local function stats(cmd, s, at)
     end
 end
 
+-- What the statuses mean that are no success.
+local FAILURES = {
+    mg = { EN = true },
+    ms = { NS = "NOT_STORED", EX = "EXISTS", NF = "NOT_FOUND" },
+    md = { EX = "EXISTS", NF = "NOT_FOUND" },
+    ma = { NS = "NOT_STORED", EX = "EXISTS", NF = "NOT_FOUND" },
+}
+local NAMES = { f = "flags", c = "cas", t = "ttl", s = "size", h = "hit", l = "last_access",
+                W = "won", X = "stale", Z = "lost" }
+
+local function is_number(text)
+    return text:find("^%d+$") and #text <= 20 and not exceeds(text, "18446744073709551615")
+end
+
+-- A field's value; nil if that is none.
+local function field(letter, text)
+    if letter == "h" then
+        if text == "0" or text == "1" then return text == "1" end
+    elseif letter == "t" and text == "-1" then
+        return -1
+    elseif is_number(text) then
+        if letter == "f" or letter == "c" then return text end
+        local number = tonumber(text)
+        if letter ~= "t" then return number end
+        if number <= 4294967295 then return number <= 2147483647 and number or 0 end
+    end
+    return nil
+end
+
+-- The fields of a reply, from a word on; nil and what is wrong.
+local function fields(cmd, words, from)
+    local item, opaque = {}, false
+    for i = from, #words do
+        local letter, text = words[i]:match("^(.)(.*)")
+        local name = NAMES[letter]
+        if letter == "O" then
+            if words[i] ~= cmd.opaque or opaque then return nil, "bad reply: unexpected opaque" end
+            opaque = true
+        elseif not name or item[name] ~= nil then
+            return nil, "bad reply: unexpected flags"
+        elseif letter:find("[WXZ]") then
+            if text ~= "" or cmd.kind ~= "mg" then return nil, "bad reply: unexpected flags" end
+            item[name] = true
+        else
+            local asked = cmd.asked.fields:find(letter, 1, true)
+            if asked then item[name] = field(letter, text) end
+            if item[name] == nil then return nil, "bad reply: unexpected flags" end
+        end
+    end
+    if not opaque then return nil, "bad reply: unexpected opaque" end
+    return item
+end
+
+-- The results of a success.
+local function meta_results(kind, item)
+    if kind == "md" then return pack(1, nil) end
+    if kind == "ma" then return pack(item.value, nil, item.ttl) end
+    return pack(item, nil)
+end
+
+local function meta(cmd, s, at)
+    local kind, asked = cmd.kind, cmd.asked
+    local line, next_at = line_at(s, at)
+    if line == nil then return nil end
+    if line == false then return lost(kind, at, "bad reply: line too long") end
+    at = next_at
+    if is_error(line) then
+        local good = kind ~= "ms" or line:find("^SERVER_ERROR")
+        return _M.failure(kind, line), at, not good
+    end
+    local words = {}
+    for word in line:gmatch("[^ ]+") do words[#words + 1] = word end
+    local status = words[1] or ""
+    if line:sub(1, 1) == " " then return lost(kind, at, "bad reply: unexpected line") end
+    local failure = FAILURES[kind][status]
+    if failure then
+        -- the reply to a miss may say no more
+        local _, wrong = fields(cmd, words, 2)
+        if wrong and #words > 1 then return lost(kind, at, wrong) end
+        return failure == true and pack(nil, nil) or _M.failure(kind, failure), at
+    end
+    local has_value = status == "VA" and asked.value
+    if not has_value and not (status == "HD" and (not asked.value or asked.if_changed)) then
+        return lost(kind, at, "bad reply: unexpected line")
+    end
+    local item, wrong = fields(cmd, words, has_value and 3 or 2)
+    for letter in asked.fields:gmatch(".") do
+        if item and item[NAMES[letter]] == nil then item, wrong = nil, "bad reply: unexpected flags" end
+    end
+    if not item then return lost(kind, at, wrong) end
+    if not has_value then return meta_results(kind, item), at end
+    local len = words[2] or ""
+    if not len:find("^%d+$") then return lost(kind, at, "bad reply: unexpected line") end
+    if not is_number(len) then return lost(kind, at, "bad reply: value length out of range") end
+    if exceeds(len, tostring(MAX_VALUE)) then
+        return lost(kind, at, "bad reply: value of " .. len:gsub("^0+", "")
+            .. " bytes exceeds the limit of " .. MAX_VALUE)
+    end
+    len = tonumber(len)
+    local data, behind = s:sub(at, at + len - 1), s:sub(at + len, at + len + 1)
+    if #data < len then return nil end
+    if behind ~= ("\r\n"):sub(1, #behind) then return lost(kind, at, "bad reply: no CRLF after value") end
+    if #behind < 2 then return nil end
+    if kind == "ma" and not (data:find("^%d+$") and #data <= 20) then
+        return lost(kind, at, "bad reply: value is not a number")
+    end
+    item.value = data
+    return meta_results(kind, item), at + len + 2
+end
+
 local function one(cmd, s, at)
+    if cmd.asked then return meta(cmd, s, at) end
     if cmd.kind == "get" or cmd.kind == "gets" then return retrieval(cmd, s, at) end
     if cmd.kind == "stats" then return stats(cmd, s, at) end
     return single(cmd, s, at)
@@ -198,7 +310,7 @@ local function pipeline(cmd, s, at, err)
         if values then
             at, broken = next_at, is_lost
             -- a miss is an empty table
-            if values.n > 2 and table.maxn(values) == 0 then values = pack() end
+            if values.n > 1 and table.maxn(values) == 0 then values = pack() end
         else
             values = _M.failure(part.kind, not broken and err or "closed")
             cut = cut or not broken

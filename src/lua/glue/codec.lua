@@ -143,11 +143,9 @@ function Coded.cas(self, key, value, cas_unique, exptime, flags)
     return _M.cas(self, key, text, cas_unique, exptime, own)
 end
 
-local function decode_list(self, found, err)
-    if not found then
-        return nil, err
-    end
-    for key, item in pairs(found) do
+-- The results of several keys. `errors`: those of a group's servers.
+local function decode_list(self, found, err, errors)
+    for key, item in pairs(found or {}) do
         local value, flags, failure = decoded(self, item[1], item[2])
         if failure then
             item[1], item.err = nil, failure
@@ -156,6 +154,9 @@ local function decode_list(self, found, err)
         else
             item[1], item[2] = value, flags
         end
+    end
+    if errors then
+        return found, err, errors
     end
     return found, err
 end
@@ -225,9 +226,10 @@ local function decode_item(self, item, hide)
     if type(item) == "table" and item.value then
         local value, flags, err = decoded(self, item.value, item.flags)
         item.value, item.flags, item.err = value, flags, err
-        if hide then
-            item.flags = nil
-        end
+    end
+    -- one that has not changed has flags without a value
+    if hide and type(item) == "table" then
+        item.flags = nil
     end
     return item
 end
@@ -235,7 +237,7 @@ end
 -- Without the flags, no value can be decoded.
 function Coded.meta_get(self, key, options)
     local hide = options == nil
-        or type(options) == "table" and options.value ~= false and options.flags ~= true
+        or type(options) == "table" and options.value ~= false and not options.flags
     if hide then
         options = copy(options)
         options.flags = true

@@ -5,7 +5,6 @@ use std::ops::Range;
 use super::super::line::single;
 use super::super::meta::reply::{Head, head};
 use super::super::meta::{Asked, Word};
-use super::super::version::Server;
 use super::{Decoded, Decoder, Framing, Malformed, Reply, ReplyKind, is_error, malformed};
 
 impl Decoder {
@@ -61,10 +60,10 @@ impl Decoder {
         let text = self.input.text(line);
         let decoded = single(kind, text);
         match (kind, &decoded.0) {
-            (_, Reply::Version(version)) => self.server = Server::of_version(version),
-            (ReplyKind::MetaNoop, Reply::Done) => self.server = Server::Other { meta: Some(true) },
+            (_, Reply::Version(version)) => self.server = self.server.with_version(version),
+            (ReplyKind::MetaNoop, Reply::Done) => self.server = self.server.with_meta(true),
             (ReplyKind::MetaNoop, Reply::Line(line)) if is_error(line) => {
-                self.server = Server::Other { meta: Some(false) };
+                self.server = self.server.with_meta(false);
                 // what it says is known now
                 return (Reply::Done, Framing::InSync);
             }
