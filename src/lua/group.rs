@@ -7,19 +7,17 @@ use std::ffi::c_int;
 use mlua::ffi::LUA_TNUMBER;
 use nginx_sys::{NGX_LOG_INFO, NGX_LOG_WARN};
 
-use super::commands;
-use super::explain;
 use super::fields;
 use super::handle;
 use super::results::Returns;
 use super::stack::Stack;
-use super::suspend::{cannot_wait, go_on};
+use super::suspend::go_on;
 use crate::conf::{Current, Named, with_group};
-use crate::group::{self, Choice, Failure, Group, Health, Peer, Scatter};
+use crate::group::{self, Choice, Failure, Group, Health, Peer};
 use crate::nginx::{seconds, with_peer};
 use crate::ngx_lua::Value;
 use crate::protocol::{Command, Key, encode, escape_into};
-use crate::transport::{self, Begun, Caller, Commands, SessionKey, Slot};
+use crate::transport::{self, Caller, SessionKey, Slot};
 
 /// What Lua is told where no server takes a key.
 pub const NONE_LIVE: &str = "no live upstreams";
@@ -73,6 +71,16 @@ fn hashed<'a>(stack: Stack, index: c_int, group: &Group) -> Result<Cow<'a, [u8]>
     // what is between `get ` and the end of the line
     let sent = line.get(4..line.len().saturating_sub(2));
     Ok(Cow::Owned(sent.unwrap_or_default().to_vec()))
+}
+
+/// A key as it is hashed.
+pub(super) fn as_hashed(key: Key<'_>, unescaped: bool) -> Cow<'_, [u8]> {
+    if unescaped || !key.escape {
+        return Cow::Borrowed(key.bytes);
+    }
+    let mut sent = Vec::new();
+    escape_into(key.bytes, &mut sent);
+    Cow::Owned(sent)
 }
 
 /// The servers whose names are the arguments from `index` on.
@@ -349,106 +357,6 @@ pub fn is_lost(stack: Stack) -> c_int {
     1
 }
 
-/// `group_split(name, keys, escape, cas, tried…)`: for each server that takes some of the keys an array of
-/// its name, its host, its port or false, whether it has failed before, its keys, and how long a
-/// value may live there or nil; in an array, followed by the number of keys that no server takes.
-/// `nil, err` if the keys are refused.
-pub fn split(stack: Stack) -> c_int {
-    let mut keys = commands::keys(stack, 2);
-    let cas = stack.boolean(4);
-    let mut line = Vec::new();
-    if let Err(refused) = encode(&Command::GetMany { keys: &keys, cas }, &mut line) {
-        explain::refused(stack, &refused);
-        return stack.failure(1, refused.answer);
-    }
-    keys.retain(|key| !key.bytes.is_empty());
-    let of = match with(stack, |current| current.group().clone()) {
-        Ok(group) => group,
-        Err(error) => return stack.failure(1, error),
-    };
-    let tried = tried(stack, 5, &of);
-    let found = with(stack, |current| {
-        let unescaped = current.group().policy().method.hashes_unescaped();
-        let hashed: Vec<Cow<'_, [u8]>> =
-            keys.iter().map(|key| as_hashed(*key, unescaped)).collect();
-        let mut choices = Vec::new();
-        let keys = hashed.iter().map(|key| &**key);
-        let chosen = current.choose_all(keys, &tried, Some(&of), &mut choices);
-        chosen.map(|group| (group, choices))
-    });
-    let (group, choices) = match found {
-        Ok(Ok(found)) => found,
-        Ok(Err(error)) => return stack.failure(1, error),
-        Err(error) => return stack.failure(1, error),
-    };
-    let servers = choices
-        .iter()
-        .map(|choice| choice.map(|choice| choice.peer));
-    let Ok(scatter) = Scatter::new(group.peers().len(), servers) else {
-        return stack.failure(1, transport::Error::NoMemory);
-    };
-    let parts = stack.push_table(scatter.parts.len(), 0);
-    for (at, part) in (1..).zip(&scatter.parts) {
-        let Some(peer) = group.peers().get(part.peer) else {
-            continue;
-        };
-        let chosen = choices.iter().flatten();
-        let chosen = chosen.filter(|choice| choice.peer == part.peer);
-        let suspect = chosen.clone().any(|choice| choice.suspect);
-        let gutter = chosen.filter_map(|choice| choice.gutter).next();
-        let (host, port) = peer.endpoint();
-        parts.put_table(at, 6, |entry| {
-            entry.put(1, Value::Bytes(&peer.name));
-            entry.put(2, Value::Bytes(host));
-            let port = port.map_or(Value::Boolean(false), |port| Value::Integer(port.into()));
-            entry.put(3, port);
-            entry.put(4, Value::Boolean(suspect));
-            let gutter = gutter.map_or(Value::Nil, |limit| Value::Integer(limit.into()));
-            entry.put(6, gutter);
-            entry.put_table(5, part.places.len(), |list| {
-                let keys = part.places.iter().filter_map(|place| keys.get(*place));
-                for (at, key) in (1..).zip(keys) {
-                    list.put(at, Value::Bytes(key.bytes));
-                }
-            });
-        });
-    }
-    stack.push_integer(scatter.homeless.len() as i64);
-    2
-}
-
-pub(super) fn as_hashed(key: Key<'_>, unescaped: bool) -> Cow<'_, [u8]> {
-    if unescaped || !key.escape {
-        return Cow::Borrowed(key.bytes);
-    }
-    let mut sent = Vec::new();
-    escape_into(key.bytes, &mut sent);
-    Cow::Owned(sent)
-}
-
-/// `begin_many(id, keys, escape, cas, unescape)`: true if the command was sent, and [`wait_many`]
-/// is to be called; or its result
-pub fn begin_many(stack: Stack) -> c_int {
-    let keys = commands::keys(stack, 2);
-    let cas = stack.boolean(4);
-    let returns = commands::many(stack, 5);
-    let request = stack.request();
-    let Some(key) = handle::id_argument(stack, 1) else {
-        return stack.failure(1, transport::Error::Closed);
-    };
-    if let Err(why) = stack.waiter(request) {
-        return cannot_wait(stack, returns, key, request, why);
-    }
-    let command = Command::GetMany { keys: &keys, cas };
-    match transport::begin(key, Slot::Reader, request, Commands::One(&command)) {
-        Ok(Begun::Waiting) => {
-            stack.push(Value::Boolean(true));
-            1
-        }
-        next => go_on(stack, returns, next),
-    }
-}
-
 /// `wait_connect(id)`, for `finish_connect`: what `begin_connect` has begun.
 pub fn wait_connect(stack: Stack) -> c_int {
     let request = stack.request();
@@ -460,23 +368,6 @@ pub fn wait_connect(stack: Stack) -> c_int {
             let waiter = Some(waiter);
             let next = transport::wait(key, Slot::Reader, Caller { request, waiter });
             go_on(stack, Returns::CONNECT, next)
-        }
-        Err(why) => stack.cannot_wait(1, why),
-    }
-}
-
-/// `wait_many(id, unescape)`, for `finish_many` or `finish_many_raw`
-pub fn wait_many(stack: Stack) -> c_int {
-    let returns = commands::many(stack, 2);
-    let request = stack.request();
-    let Some(key) = handle::id_argument(stack, 1) else {
-        return stack.failure(1, transport::Error::Closed);
-    };
-    match stack.waiter(request) {
-        Ok(waiter) => {
-            let waiter = Some(waiter);
-            let next = transport::wait(key, Slot::Reader, Caller { request, waiter });
-            go_on(stack, returns, next)
         }
         Err(why) => stack.cannot_wait(1, why),
     }

@@ -38,6 +38,7 @@ mod fields;
 mod group;
 mod group_all;
 mod group_connect;
+mod group_many;
 mod group_pipeline;
 mod handle;
 mod meta;
@@ -217,10 +218,12 @@ fn group_functions() -> impl IntoIterator<Item = (&'static str, lua_CFunction)> 
         ("group_pick", native!(group::pick)),
         ("check_keepalive", native!(connection::check_keepalive)),
         ("group_choose", native!(group::choose)),
-        ("group_split", native!(group::split)),
+        ("group_split", native!(group_many::split)),
         ("attach_server", native!(client::attach::<false>)),
-        ("begin_many", native!(group::begin_many)),
-        ("wait_many", native!(group::wait_many)),
+        ("begin_many", native!(group_many::begin_many)),
+        ("wait_many", native!(group_many::wait_many)),
+        ("gather_many", native!(group_many::gather_many)),
+        ("new_results", native!(group_many::new_results)),
         ("group_server_of", native!(group::server_of)),
         ("group_failed", native!(group::failed)),
         ("group_trial", native!(group::trial)),

@@ -308,11 +308,23 @@ fn push_values(stack: Stack, returns: u8, values: &Values) {
         }
         return;
     }
-    // mostly all values have the same flags, whose string is interned once
-    let common = values.iter().next().map(|hit| hit.flags);
-    stack.push_bytes(common.unwrap_or_default());
-    let common = common.map(|flags| (flags, stack.top()));
     let table = stack.push_table(0, values.len());
+    put_values(stack, table, values);
+}
+
+/// Puts the values of a list of keys into a table, by unescaped key.
+pub fn put_values(stack: Stack, table: Table, values: &Values) {
+    // mostly all values have the same flags, whose string is interned once
+    stack.scope(|| {
+        let common = values.iter().next().map(|hit| hit.flags);
+        stack.push_bytes(common.unwrap_or_default());
+        let common = common.map(|flags| (flags, stack.top()));
+        put_hits(table, values, common);
+    });
+}
+
+/// `common` as with [`fill_item`].
+fn put_hits(table: Table, values: &Values, common: Option<(&[u8], c_int)>) {
     let mut key = Vec::new();
     for hit in values.iter() {
         let name = if is_plain(hit.key) {

@@ -6,7 +6,8 @@ local unescape_uri = ngx.unescape_uri
 local next, pairs, unpack = next, pairs, unpack
 
 local split, begin_many, wait_many = native.group_split, native.begin_many, native.wait_many
-local finish_many, finish_many_raw = native.finish_many, native.finish_many_raw
+local gather_many, finish_many_raw = native.gather_many, native.finish_many_raw
+local new_results = native.new_results
 local new_pipeline, bounded = native.new_pipeline, native.group_exptime
 local begin_part, wait_part, finish_part = native.begin_part, native.wait_part, native.finish_part
 local running = coroutine.running
@@ -71,8 +72,11 @@ local function gather(of, list, part, unescape, found, err)
     count(of, part[1], part.member, part[4], err)
     if not found then
         return note_error(list, part[1], err)
+    elseif found == list.results then
+        list.answered = true
+    else
+        add(list, unescape, found)
     end
-    add(list, unescape, found)
 end
 
 local function results_of(list)
@@ -90,7 +94,7 @@ end
 -- `wired` are the keys as they are sent, or escaped natively.
 function group.get_list(self, sock, wired, escape, cas)
     local of = sock[GROUP]
-    local list = { results = {} }
+    local list = { results = new_results(#wired) }
     local parts, why = connected_parts(sock, of, list, wired, escape, cas)
     if not parts then
         return nil, why
@@ -112,11 +116,15 @@ function group.get_list(self, sock, wired, escape, cas)
             note_error(list, part[1], part.err)
         end
     end
-    local finish = native_keys and finish_many or finish_many_raw
     for _, part in next, sent do
         local member = part.member
         local id = member[ID] or 0
-        local found, err = finish(member, id, wait_many(id, native_keys))
+        local found, err
+        if native_keys then
+            found, err = gather_many(member, id, list.results, wait_many(id, true))
+        else
+            found, err = finish_many_raw(member, id, wait_many(id, false))
+        end
         member.reader = nil
         gather(of, list, part, unescape, found, err)
     end
