@@ -15,6 +15,7 @@
 //! | `replies` | a parser of replies that has all bytes at once: no states, no buffers |
 //! | `requests` | commands as memcached reads them |
 //! | `server` | answers to commands, each of which tells whose it is |
+//! | `values` | values, each of which tells whose it is |
 //! | `input` | fuzz input to numbers and texts |
 //!
 //! `meta`, `metacalls`, `replies`, `requests` and `server` follow memcached's protocol.txt and share no code
@@ -33,4 +34,5 @@ pub mod replies;
 pub mod requests;
 pub mod server;
 pub mod shared;
+pub mod values;
 pub mod wire;

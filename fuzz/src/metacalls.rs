@@ -9,7 +9,7 @@ use ngx_http_lua_memcached_module::protocol::{
 use crate::input::Input;
 use crate::replies::Seen;
 use crate::requests::Request;
-use crate::server::{pattern, value_of};
+use crate::values::{pattern, value_of};
 
 /// What the servers of a world are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

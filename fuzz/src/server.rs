@@ -7,6 +7,7 @@ use crate::input::Input;
 use crate::metacalls::{self, MetaCall, Persona};
 use crate::replies::{Hit, Seen};
 use crate::requests::{Request, is_storage};
+use crate::values::{pattern, value_of};
 
 /// How the error lines begin that are for keys, not for commands.
 pub const DEAD: &[u8] = b"SERVER_ERROR dead ";
@@ -247,18 +248,6 @@ impl Call {
             Call::MetaNoop => Seen::Done,
         }
     }
-}
-
-/// The value of a key that ends with its size.
-pub fn value_of(key: &str) -> Vec<u8> {
-    let size = key.rsplit('.').next().and_then(|size| size.parse().ok());
-    pattern(key, size.unwrap_or(0))
-}
-
-/// Bytes that look like replies and commands, and belong to a key.
-pub fn pattern(key: &str, size: usize) -> Vec<u8> {
-    let unit = format!("{key}\r\nEND\r\nVALUE ");
-    unit.bytes().cycle().take(size).collect()
 }
 
 /// The server's answer.

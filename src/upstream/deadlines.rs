@@ -370,6 +370,20 @@ mod tests {
     }
 
     #[test]
+    fn empty_lists_go_when_they_are_too_many_for_what_is_left() {
+        let mut deadlines = Deadlines::default();
+        let tickets: Vec<Ticket> = (1..=20).map(|ms| deadlines.set(0, ms, ms)).collect();
+        // 20 lists, for 2 deadlines and those that are kept
+        for ticket in &tickets[..18] {
+            assert!(deadlines.cancel(*ticket));
+            assert_eq!(deadlines.lists.len(), 20);
+        }
+        // 20 lists, for 1 deadline
+        assert!(deadlines.cancel(tickets[18]));
+        assert_eq!(deadlines.lists.len(), 1 + LISTS_KEPT);
+    }
+
+    #[test]
     fn lists_that_were_dropped_leave_their_nodes() {
         let mut deadlines = Deadlines::default();
         for round in 0..5 {
