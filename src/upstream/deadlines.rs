@@ -299,6 +299,19 @@ mod tests {
     }
 
     #[test]
+    fn a_list_whose_first_deadline_was_cancelled_waits_for_its_turn() {
+        let mut deadlines = Deadlines::default();
+        let first = deadlines.set(0, 10, "first");
+        deadlines.set(5, 10, "last");
+        deadlines.set(0, 12, "between");
+        assert!(deadlines.cancel(first));
+        assert_eq!(deadlines.next_due(), Some(12));
+        assert_eq!(deadlines.expire(20), Some("between"));
+        assert_eq!(deadlines.expire(20), Some("last"));
+        assert_eq!(deadlines.expire(20), None);
+    }
+
+    #[test]
     fn what_is_over_cannot_be_taken_back() {
         let mut deadlines = Deadlines::default();
         let ticket = deadlines.set(0, 1, ());

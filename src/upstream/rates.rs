@@ -252,6 +252,31 @@ mod tests {
     }
 
     #[test]
+    fn kinds_beyond_the_bound_have_one_count() {
+        let mut rates = Rates::new();
+        for n in 0..MAX_KINDS {
+            assert_eq!(written(&mut rates, &n.to_string(), 1, 0), 1);
+        }
+        let mut admitted = 0;
+        for n in 0..100 {
+            let (words, about) = (format!("further {n}"), format!("127.0.0.2:{n}"));
+            let kind = LineKind {
+                words: &words,
+                about: &about,
+                level: 4,
+            };
+            admitted += u32::from(rates.admit(kind, 0));
+        }
+        assert_eq!(admitted, BURST);
+        let told = rates.take_due(WINDOW);
+        let told: Vec<_> = told
+            .iter()
+            .map(|told| (&*told.words, &*told.about, told.lines))
+            .collect();
+        assert_eq!(told, [("", "", u64::from(100 - BURST))]);
+    }
+
+    #[test]
     fn a_number_is_told_at_the_most_urgent_level() {
         let mut rates = Rates::new();
         written(&mut rates, "refused", BURST, 0);
