@@ -220,7 +220,8 @@ sub answer {
         elsif ( $is_meta && $who->{in} =~ s/\Aversion\r\n// ) {
             say_to( $who, "VERSION $VERSION\r\n" );
         }
-        elsif ( $want ne '' && index( $want, $in ) == 0 || "get nb\nget probe" =~ /^\Q$who->{in}\E/m ) {
+        elsif ( $is_meta && index( "version\r\n", $who->{in} ) == 0
+            || $want ne '' && index( $want, $in ) == 0 || "get nb\nget probe" =~ /^\Q$who->{in}\E/m ) {
             last;    # more is to come
         }
         elsif ( $who->{in} =~ s/\A(get (?:nb|probe)[^\n]*\z)// ) {
