@@ -199,7 +199,7 @@ warns(
 );
 warns( 'one that stands for a server', "\nlua_memcached_upstream a:1 one; lua_memcached_upstream a:2 one;\nupstream one { server 127.0.0.1; }",
     [ $port_80->( 'one', '127.0.0.1' ), 3 ] );
-warns( 'a named one, once', upstream('lua_memcached_failover off; server localhost;'),
+warns( 'a named one, once', upstream('lua_memcached_hash ketama; server localhost;'),
     [ $port_80->( 'cache-group', 'localhost' ), 1 ] );
 accepts( 'those of blocks that may be for something else', upstream('hash $uri consistent; server 127.0.0.1; server 127.0.0.2;') );
 

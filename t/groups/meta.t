@@ -91,7 +91,7 @@ is_lua( q{
 # in the place of servers that are away
 
 is_lua( q{
-    local m, there = object("gutter"), object(spare)
+    local m, there = object("gutter", 10000), object(spare, 10000)
     local function ttl(key) local item = there:meta_get(key, { ttl = true }) return item and item.ttl end
     local got = {}
     local function add(key) got[#got + 1] = ttl(key) end
