@@ -12,6 +12,11 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 
+/* A shell that starts nginx, as that of scripts/harden, has none of these, and calls nothing here. */
+#pragma weak ngx_cycle
+#pragma weak ngx_http_module
+#pragma weak ngx_http_upstream_module
+
 int peerdown(const char *upstream, const char *server, int down);
 int peerpast(const char *upstream, const char *server, int seconds);
 

@@ -10,7 +10,7 @@ use nginx_sys::{
     NGX_OK, ngx_addr_t, ngx_array_t, ngx_http_max_module, ngx_http_upstream_init_peer_pt,
     ngx_http_upstream_init_round_robin_peer, ngx_http_upstream_rr_peers_t,
     ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_module_t, ngx_pcalloc,
-    ngx_pool_t, ngx_str_t, sockaddr_in, socklen_t,
+    ngx_pool_large_t, ngx_pool_t, ngx_str_t, sockaddr_in, socklen_t,
 };
 
 use super::{Peers, Upstream, live};
@@ -217,14 +217,29 @@ fn has_nginxs_peers(cf: Conf, conf: &ngx_http_upstream_srv_conf_t) -> bool {
     list.is_some_and(|list| ptr::eq(list.name, &raw const conf.host))
 }
 
-/// Whether there is room for a `T` in what a pool has given away in small pieces.
+/// Whether there is room for a `T` in what a pool has given away.
 fn is_in_pool<T>(pool: *mut ngx_pool_t, data: *const T) -> bool {
+    data.is_aligned() && (is_in_block(pool, data) || is_allocation(pool, data))
+}
+
+/// Whether there is room for a `T` in a pool's small pieces.
+fn is_in_block<T>(pool: *mut ngx_pool_t, data: *const T) -> bool {
     let from = data.addr();
     let Some(to) = from.checked_add(size_of::<T>()) else {
         return false;
     };
     let mut blocks = successors(live(pool), |block: &Live<ngx_pool_t>| live(block.d.next));
-    let holds =
-        |block: Live<ngx_pool_t>| block.as_ptr().addr() <= from && to <= block.d.last.addr();
-    data.is_aligned() && blocks.any(holds)
+    blocks.any(|block| block.as_ptr().addr() <= from && to <= block.d.last.addr())
+}
+
+/// Whether a pool has allocated this by itself, as an nginx built to find faults in its memory
+/// (`NGX_DEBUG_PALLOC`) does with small pieces as well, and there is room for a `T`.
+fn is_allocation<T>(pool: *mut ngx_pool_t, data: *const T) -> bool {
+    let first = live(pool).and_then(|pool| live(pool.large));
+    let mut larges = successors(first, |large: &Live<ngx_pool_large_t>| live(large.next));
+    larges.any(|large| {
+        ptr::eq(large.alloc.cast(), data)
+            // SAFETY: a pool's allocations are those of malloc.
+            && unsafe { libc::malloc_usable_size(large.alloc) } >= size_of::<T>()
+    })
 }
