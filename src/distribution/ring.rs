@@ -24,6 +24,11 @@ struct Point {
 pub struct Ring {
     /// Sorted. Of points with equal hashes the first server's is first.
     points: Vec<Point>,
+    /// All hashes are cut into a power of two of equal parts. This is where the points of each
+    /// begin, followed by the number of points.
+    starts: Vec<u32>,
+    /// Bits of a hash behind those that number its part.
+    shift: u32,
 }
 
 impl Ring {
@@ -54,7 +59,7 @@ impl Ring {
         ring.points.sort_unstable();
         // nginx keeps one point of each hash
         ring.points.dedup_by_key(|point| point.hash);
-        Ok(ring)
+        ring.indexed()
     }
 
     /// The ring of weighted ketama. `members`: [`super::ketama_name`]s and weights.
@@ -71,7 +76,7 @@ impl Ring {
             }
         }
         ring.points.sort_unstable();
-        Ok(ring)
+        ring.indexed()
     }
 
     /// The ring of unweighted ketama, whose points are hashed as keys are.
@@ -88,18 +93,53 @@ impl Ring {
             }));
         }
         ring.points.sort_unstable();
-        Ok(ring)
+        ring.indexed()
     }
 
     fn with_room(points: usize) -> Result<Ring, TryReserveError> {
-        let mut ring = Ring { points: Vec::new() };
+        let mut ring = Ring {
+            points: Vec::new(),
+            starts: Vec::new(),
+            shift: 0,
+        };
         ring.points.try_reserve_exact(points)?;
         Ok(ring)
     }
 
+    /// With as many parts as points, or fewer, but more than half as many: a part has one point or
+    /// two if hashes are spread evenly.
+    fn indexed(mut self) -> Result<Ring, TryReserveError> {
+        let bits = self.points.len().max(2).ilog2();
+        self.shift = 32 - bits;
+        let parts = 1u64 << bits;
+        self.starts.try_reserve_exact(parts as usize + 1)?;
+        let mut points = (0..).zip(&self.points).peekable();
+        for part in 0..=parts {
+            let first = part << self.shift;
+            while points
+                .next_if(|(_, point)| u64::from(point.hash) < first)
+                .is_some()
+            {}
+            let at = points.peek().map(|(at, _)| *at);
+            self.starts.push(at.unwrap_or(self.points.len() as u32));
+        }
+        Ok(self)
+    }
+
+    /// The number of points below a hash.
+    fn below(&self, hash: u32) -> usize {
+        let part = (hash >> self.shift) as usize;
+        let Some(&[from, to]) = self.starts.get(part..part + 2) else {
+            return 0;
+        };
+        let of_part = self.points.get(from as usize..to as usize);
+        let of_part = of_part.unwrap_or_default();
+        from as usize + of_part.partition_point(|point| point.hash < hash)
+    }
+
     /// The server of a hash, and behind it those of the following points, once around.
     pub fn walk(&self, hash: u32) -> impl Iterator<Item = usize> {
-        let at = self.points.partition_point(|point| point.hash < hash);
+        let at = self.below(hash);
         let (before, from) = self.points.split_at(at);
         from.iter().chain(before).map(|point| point.member as usize)
     }
@@ -135,9 +175,9 @@ mod tests {
             hash: *hash,
             member: *member,
         };
-        Ring {
-            points: points.iter().map(point).collect(),
-        }
+        let mut ring = Ring::with_room(points.len()).unwrap();
+        ring.points.extend(points.iter().map(point));
+        ring.indexed().unwrap()
     }
 
     #[test]
@@ -151,6 +191,29 @@ mod tests {
         assert_eq!(walk(30), [3, 0, 1, 2]);
         assert_eq!(walk(31), [0, 1, 2, 3]);
         assert_eq!(walk(u32::MAX), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn the_index_finds_what_a_search_does() {
+        // one point, none in most parts, all in one part, and at both ends
+        let one = [(7, 0)];
+        let narrow: Vec<_> = (0..100).map(|n| (0x8000_0000 + n, n)).collect();
+        let wide: Vec<_> = (0..=64u32)
+            .map(|n| (n.saturating_mul(1 << 26), n))
+            .collect();
+        let ends = [(0, 0), (0, 1), (u32::MAX, 2), (u32::MAX, 3)];
+        for points in [&one[..], &narrow, &wide, &ends, &[]] {
+            let ring = ring(points);
+            let near = |hash: u32| [hash.wrapping_sub(1), hash, hash.wrapping_add(1)];
+            for hash in points.iter().flat_map(|(hash, _)| near(*hash)) {
+                let below = points.iter().filter(|(point, _)| *point < hash).count();
+                assert_eq!(ring.below(hash), below, "{hash} in {points:?}");
+            }
+            assert_eq!(ring.walk(1).count(), points.len());
+            // at most as many parts as points
+            assert!(ring.starts.len() <= points.len().max(2) + 1);
+            assert!(ring.starts.len() > points.len() / 2 + 1);
+        }
     }
 
     #[test]

@@ -158,19 +158,17 @@ impl Group {
     /// # Errors
     ///
     /// If there is no memory.
-    pub fn choose_all<'a>(
+    pub fn choose_all(
         &self,
-        keys: impl Iterator<Item = &'a [u8]>,
+        keys: impl ExactSizeIterator<Item = impl AsRef<[u8]>>,
         now: i64,
         tried: &[usize],
         states: &(impl States + ?Sized),
         choices: &mut Vec<Option<Choice>>,
     ) -> Result<(), TryReserveError> {
         choices.clear();
-        for key in keys {
-            choices.try_reserve(1)?;
-            choices.push(self.choose(key, now, tried, states));
-        }
+        choices.try_reserve(keys.len())?;
+        choices.extend(keys.map(|key| self.choose(key.as_ref(), now, tried, states)));
         Ok(())
     }
 }

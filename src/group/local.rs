@@ -63,9 +63,9 @@ impl Local {
     /// # Errors
     ///
     /// If there is no memory.
-    pub fn choose_all<'a>(
+    pub fn choose_all(
         &mut self,
-        keys: impl Iterator<Item = &'a [u8]>,
+        keys: impl ExactSizeIterator<Item = impl AsRef<[u8]>>,
         now: i64,
         tried: &[usize],
         choices: &mut Vec<Option<Choice>>,

@@ -28,34 +28,38 @@ impl Scatter {
     /// If there is no memory.
     pub fn new(
         servers: usize,
-        choices: impl IntoIterator<Item = Option<usize>>,
+        choices: impl Iterator<Item = Option<usize>> + Clone,
     ) -> Result<Scatter, TryReserveError> {
         let mut scatter = Scatter {
             parts: Vec::new(),
             homeless: Vec::new(),
         };
-        // the part of each server
-        let mut part_of = Vec::new();
-        part_of.try_reserve_exact(servers)?;
-        part_of.resize(servers, None);
-        for (place, choice) in choices.into_iter().enumerate() {
-            let places = match choice.and_then(|peer| Some((peer, part_of.get_mut(peer)?))) {
-                None => &mut scatter.homeless,
-                Some((peer, part)) => {
-                    let at = *part.get_or_insert(scatter.parts.len());
-                    if at == scatter.parts.len() {
-                        scatter.parts.try_reserve(1)?;
-                        let places = Vec::new();
-                        scatter.parts.push(Part { peer, places });
-                    }
-                    match scatter.parts.get_mut(at) {
-                        Some(part) => &mut part.places,
-                        None => continue,
-                    }
-                }
+        // how many keys each server takes, and the part that it has got
+        let mut of_server = Vec::new();
+        of_server.try_reserve_exact(servers)?;
+        of_server.resize(servers, (0usize, None));
+        for peer in choices.clone().flatten() {
+            if let Some((keys, _)) = of_server.get_mut(peer) {
+                *keys += 1;
+            }
+        }
+        for (place, choice) in choices.enumerate() {
+            let found = choice.and_then(|peer| Some((peer, of_server.get_mut(peer)?)));
+            let Some((peer, (keys, part))) = found else {
+                scatter.homeless.try_reserve(1)?;
+                scatter.homeless.push(place);
+                continue;
             };
-            places.try_reserve(1)?;
-            places.push(place);
+            let at = *part.get_or_insert(scatter.parts.len());
+            if at == scatter.parts.len() {
+                let mut places = Vec::new();
+                places.try_reserve_exact(*keys)?;
+                scatter.parts.try_reserve(1)?;
+                scatter.parts.push(Part { peer, places });
+            }
+            if let Some(part) = scatter.parts.get_mut(at) {
+                part.places.push(place);
+            }
         }
         Ok(scatter)
     }
@@ -117,7 +121,7 @@ mod tests {
     #[test]
     fn split_in_order_of_first_use() {
         let choices = [Some(2), Some(0), None, Some(2), Some(0), Some(1), Some(9)];
-        let scatter = Scatter::new(3, choices).unwrap();
+        let scatter = Scatter::new(3, choices.into_iter()).unwrap();
         let part = |peer, places: &[usize]| Part {
             peer,
             places: places.to_vec(),
@@ -127,7 +131,7 @@ mod tests {
             [part(2, &[0, 3]), part(0, &[1, 4]), part(1, &[5])]
         );
         assert_eq!(scatter.homeless, [2, 6]);
-        let empty = Scatter::new(3, []).unwrap();
+        let empty = Scatter::new(3, [].into_iter()).unwrap();
         assert!(empty.parts.is_empty() && empty.homeless.is_empty());
     }
 

@@ -16,7 +16,7 @@ use crate::conf::{Current, Named, with_group};
 use crate::group::{self, Choice, Failure, Group, Health, Peer};
 use crate::nginx::{seconds, with_peer};
 use crate::ngx_lua::Value;
-use crate::protocol::{Command, Key, encode, escape_into};
+use crate::protocol::{Command, Key, encode};
 use crate::transport::{self, Caller, SessionKey, Slot};
 
 /// What Lua is told where no server takes a key.
@@ -75,12 +75,10 @@ fn hashed<'a>(stack: Stack, index: c_int, group: &Group) -> Result<Cow<'a, [u8]>
 
 /// A key as it is hashed.
 pub(super) fn as_hashed(key: Key<'_>, unescaped: bool) -> Cow<'_, [u8]> {
-    if unescaped || !key.escape {
-        return Cow::Borrowed(key.bytes);
+    match unescaped {
+        true => Cow::Borrowed(key.bytes),
+        false => key.sent(),
     }
-    let mut sent = Vec::new();
-    escape_into(key.bytes, &mut sent);
-    Cow::Owned(sent)
 }
 
 /// The servers whose names are the arguments from `index` on.

@@ -1,7 +1,6 @@
 //! Lists of keys, for servers used as one: split among them; each server's part is a command of its
 //! own, and what comes of it goes into one table of results.
 
-use std::borrow::Cow;
 use std::ffi::c_int;
 
 use mlua::ffi::LUA_TBOOLEAN;
@@ -15,17 +14,20 @@ use super::stack::Stack;
 use super::suspend::{cannot_wait, go_on};
 use crate::group::Scatter;
 use crate::ngx_lua::Value;
-use crate::protocol::{Command, Reply};
+use crate::protocol::{Command, Key, Reply};
 use crate::transport::{self, Begun, Caller, Commands, Outcome, Slot};
 
 /// Keys that the table of results has room for at first.
 const MAX_ROOM: usize = 10_000;
 
-/// `group_split(name, keys, escape, cas, tried…)`: for each server that takes some of the keys an array of
-/// its name, its host, its port or false, whether it has failed before, its keys, and how long a
-/// value may live there or nil; in an array, followed by the number of keys that no server takes.
-/// `nil, err` if the keys are refused.
-pub fn split(stack: Stack) -> c_int {
+/// `group_split(name, keys, escape, cas, tried…)`: for each server that takes some of the keys an
+/// array of its name, its host, its port or false, whether it has failed before, its keys, and how
+/// long a value may live there or nil; in an array, followed by the number of keys that no server
+/// takes. `nil, err` if the keys are refused.
+///
+/// `group_split_sent` is the same, but a server's keys are a text: as they are sent, with a space
+/// between two.
+pub fn split<const SENT: bool>(stack: Stack) -> c_int {
     let mut keys = commands::keys(stack, 2);
     let cas = stack.boolean(4);
     if let Err(refused) = (Command::GetMany { keys: &keys, cas }).check() {
@@ -40,11 +42,9 @@ pub fn split(stack: Stack) -> c_int {
     let tried = tried(stack, 5, &of);
     let found = with(stack, |current| {
         let unescaped = current.group().policy().method.hashes_unescaped();
-        let hashed: Vec<Cow<'_, [u8]>> =
-            keys.iter().map(|key| as_hashed(*key, unescaped)).collect();
+        let hashed = keys.iter().map(|key| as_hashed(*key, unescaped));
         let mut choices = Vec::new();
-        let keys = hashed.iter().map(|key| &**key);
-        let chosen = current.choose_all(keys, &tried, Some(&of), &mut choices);
+        let chosen = current.choose_all(hashed, &tried, Some(&of), &mut choices);
         chosen.map(|group| (group, choices))
     });
     let (group, choices) = match found {
@@ -58,13 +58,15 @@ pub fn split(stack: Stack) -> c_int {
     let Ok(scatter) = Scatter::new(group.peers().len(), servers) else {
         return stack.failure(1, transport::Error::NoMemory);
     };
+    let mut sent = Vec::new();
     let parts = stack.push_table(scatter.parts.len(), 0);
     for (at, part) in (1..).zip(&scatter.parts) {
         let Some(peer) = group.peers().get(part.peer) else {
             continue;
         };
-        let chosen = choices.iter().flatten();
-        let chosen = chosen.filter(|choice| choice.peer == part.peer);
+        let places = part.places.iter();
+        let own = places.clone().filter_map(|place| keys.get(*place));
+        let chosen = places.filter_map(|place| choices.get(*place)).flatten();
         let suspect = chosen.clone().any(|choice| choice.suspect);
         let gutter = chosen.filter_map(|choice| choice.gutter).next();
         let (host, port) = peer.endpoint();
@@ -76,30 +78,47 @@ pub fn split(stack: Stack) -> c_int {
             entry.put(4, Value::Boolean(suspect));
             let gutter = gutter.map_or(Value::Nil, |limit| Value::Integer(limit.into()));
             entry.put(6, gutter);
-            entry.put_table(5, part.places.len(), |list| {
-                let keys = part.places.iter().filter_map(|place| keys.get(*place));
-                for (at, key) in (1..).zip(keys) {
-                    list.put(at, Value::Bytes(key.bytes));
+            if SENT {
+                sent.clear();
+                for key in own {
+                    let key = key.sent();
+                    stack.reserve(&mut sent, key.len() + 1);
+                    if !sent.is_empty() {
+                        sent.push(b' ');
+                    }
+                    sent.extend_from_slice(&key);
                 }
-            });
+                entry.put(5, Value::Bytes(&sent));
+            } else {
+                entry.put_table(5, part.places.len(), |list| {
+                    for (at, key) in (1..).zip(own) {
+                        list.put(at, Value::Bytes(key.bytes));
+                    }
+                });
+            }
         });
     }
     stack.push_integer(scatter.homeless.len() as i64);
     2
 }
 
-/// `begin_many(id, keys, escape, cas, unescape)`: true if the command was sent, and [`wait_many`]
-/// is to be called; or its result
+/// `begin_many(id, sent, cas, unescape)`: true if the command was sent, and [`wait_many`] is to be
+/// called; or its result. `sent` are keys as `group_split_sent` gives them.
 pub fn begin_many(stack: Stack) -> c_int {
-    let keys = commands::keys(stack, 2);
-    let cas = stack.boolean(4);
-    let returns = commands::many(stack, 5);
+    let sent = stack.required_text(2, "keys");
+    let cas = stack.boolean(3);
+    let returns = commands::many(stack, 4);
     let request = stack.request();
     let Some(key) = handle::id_argument(stack, 1) else {
         return stack.failure(1, transport::Error::Closed);
     };
     if let Err(why) = stack.waiter(request) {
         return cannot_wait(stack, returns, key, request, why);
+    }
+    let mut keys = Vec::new();
+    for key in Key::of_list(sent) {
+        stack.reserve(&mut keys, 1);
+        keys.push(key);
     }
     let command = Command::GetMany { keys: &keys, cas };
     match transport::begin(key, Slot::Reader, request, Commands::One(&command)) {

@@ -1,5 +1,7 @@
 //! Keys: what memcached accepts, and the escaping that makes any bytes acceptable.
 
+use std::borrow::Cow;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
 
 /// Longest key in bytes, counted as it is sent (memcached's KEY_MAX_LENGTH).
@@ -46,11 +48,30 @@ pub struct Key<'a> {
     pub escape: bool,
 }
 
-impl Key<'_> {
+impl<'a> Key<'a> {
     /// Whether it is accepted and sent as it is, escaped or not. False for few such keys.
     pub fn is_simple(&self) -> bool {
         let len = self.bytes.len();
         (1..=MAX_KEY_LEN).contains(&len) && self.bytes.iter().all(|&byte| is_unreserved(byte))
+    }
+
+    /// The key as it is sent.
+    pub fn sent(&self) -> Cow<'a, [u8]> {
+        if !self.escape || self.bytes.iter().all(|&byte| is_unreserved(byte)) {
+            return Cow::Borrowed(self.bytes);
+        }
+        let mut sent = Vec::new();
+        escape_into(self.bytes, &mut sent);
+        Cow::Owned(sent)
+    }
+
+    /// The keys of a list as it is sent: with a space between two.
+    pub fn of_list(list: &'a [u8]) -> impl Iterator<Item = Key<'a>> {
+        let words = list.split(|&byte| byte == b' ');
+        words.map(|bytes| Key {
+            bytes,
+            escape: false,
+        })
     }
 
     /// Length in bytes as sent.
@@ -126,6 +147,22 @@ mod tests {
         let mut out = Vec::new();
         unescape_into(text, &mut out);
         out
+    }
+
+    #[test]
+    fn a_key_as_it_is_sent() {
+        let sent = |bytes: &'static [u8], escape| Key { bytes, escape }.sent();
+        assert!(matches!(sent(b"a-b", true), Cow::Borrowed(b"a-b")));
+        assert!(matches!(sent(b"a%20b", false), Cow::Borrowed(b"a%20b")));
+        assert_eq!(&*sent(b"a b", true), b"a%20b");
+    }
+
+    #[test]
+    fn the_keys_of_a_list() {
+        let keys: Vec<_> = Key::of_list(b"a b%20c d").collect();
+        assert!(keys.iter().all(|key| !key.escape));
+        let bytes: Vec<_> = keys.iter().map(|key| key.bytes).collect();
+        assert_eq!(bytes, [&b"a"[..], b"b%20c", b"d"]);
     }
 
     /// The bit map of reserved bytes that nginx's Lua module uses for URI components.

@@ -129,9 +129,9 @@ impl Current {
     /// # Errors
     ///
     /// As [`Self::choose`], or if there is no memory.
-    pub fn choose_all<'a>(
+    pub fn choose_all(
         &mut self,
-        keys: impl Iterator<Item = &'a [u8]> + Clone,
+        keys: impl ExactSizeIterator<Item = impl AsRef<[u8]>> + Clone,
         tried: &[usize],
         of: Option<&Group>,
         choices: &mut Vec<Option<Choice>>,

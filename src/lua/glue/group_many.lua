@@ -5,7 +5,8 @@ local native, glue = ...
 local unescape_uri = ngx.unescape_uri
 local next, pairs, unpack = next, pairs, unpack
 
-local split, begin_many, wait_many = native.group_split, native.begin_many, native.wait_many
+local split, split_sent = native.group_split, native.group_split_sent
+local begin_many, wait_many = native.begin_many, native.wait_many
 local gather_many, finish_many_raw = native.gather_many, native.finish_many_raw
 local new_results = native.new_results
 local new_pipeline, bounded = native.new_pipeline, native.group_exptime
@@ -26,8 +27,8 @@ local function note_error(list, server, err)
 end
 
 -- The keys of servers that cannot be connected to go to the next ones. Returns the
--- parts of the list, or nil and an error.
-local function connected_parts(sock, of, list, wired, escape, cas)
+-- parts of the list that `split` makes, or nil and an error.
+local function connected_parts(split, sock, of, list, wired, escape, cas)
     local tried, errors = {}, {}
     local before
     while true do
@@ -95,7 +96,7 @@ end
 function group.get_list(self, sock, wired, escape, cas)
     local of = sock[GROUP]
     local list = { results = new_results(#wired) }
-    local parts, why = connected_parts(sock, of, list, wired, escape, cas)
+    local parts, why = connected_parts(split_sent, sock, of, list, wired, escape, cas)
     if not parts then
         return nil, why
     end
@@ -105,7 +106,7 @@ function group.get_list(self, sock, wired, escape, cas)
     for _, part in next, parts do
         local member = part.member
         if member then
-            local found, err = begin_many(member[ID] or 0, part[5], escape, cas, native_keys)
+            local found, err = begin_many(member[ID] or 0, part[5], cas, native_keys)
             if found == true then
                 member.reader = running()
                 sent[#sent + 1] = part
@@ -154,7 +155,7 @@ end
 function group.gat_list(self, sock, wired, escape, cas, exptime)
     local of = sock[GROUP]
     local list = { results = {} }
-    local parts, why = connected_parts(sock, of, list, wired, escape, cas)
+    local parts, why = connected_parts(split, sock, of, list, wired, escape, cas)
     if not parts then
         return nil, why
     end

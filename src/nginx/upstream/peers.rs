@@ -94,11 +94,11 @@ impl Peers {
     /// # Errors
     ///
     /// If there is no memory.
-    pub fn choose_all<'a>(
+    pub fn choose_all(
         &self,
         group: &Group,
         generation: Generation,
-        keys: impl Iterator<Item = &'a [u8]> + Clone,
+        keys: impl ExactSizeIterator<Item = impl AsRef<[u8]>> + Clone,
         tried: &[usize],
         choices: &mut Vec<Option<Choice>>,
     ) -> Result<bool, TryReserveError> {
