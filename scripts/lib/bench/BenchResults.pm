@@ -35,6 +35,7 @@ our @CONTESTANTS = (
     [ lua            => 'pure-Lua library',     '#78716c' ],
     [ group          => 'a group, private',     '#b45309' ],
     [ 'group-shared' => 'a group, shared',      '#1d4ed8' ],
+    [ 'by-hand'      => 'objects of five servers', '#0e7490' ],
     [ sharded        => 'pure-Lua library, sharded in Lua', '#57534e' ],
     [ twemproxy      => 'twemproxy in between, its CPU included', '#be123c' ],
     [ memcached_pass => 'memcached_pass',       '#15803d' ],

@@ -68,7 +68,8 @@ end
 local client = contestant == "client" and require "resty.memcached.client".new{
     server = { "127.0.0.1", port }, timeouts = 10000, keepalive_timeout = 60000 }
 
-local function open()
+-- Connected to whoever has the key with the number `n`.
+local function open(n)
     if client then
         return client
     end
@@ -80,6 +81,9 @@ local function open()
     local ok
     if in_group then
         ok, err = memc:connect("bench_group")
+    elseif contestant == "by-hand" then
+        -- all five have all keys
+        ok, err = memc:connect("127.0.0.1", group_ports[n % 5 + 1])
     else
         ok, err = memc:connect("127.0.0.1", port)
     end
@@ -123,8 +127,9 @@ local function workloads(report)
     end
 
     local function get_next(kind)
-        local memc = open()
-        local value = get(memc, kind, (next_key(kind)))
+        local key, n = next_key(kind)
+        local memc = open(n)
+        local value = get(memc, kind, key)
         close(memc)
         return value
     end

@@ -174,7 +174,7 @@ sub check {
         my $sets = $kind =~ /^stored/;
         forget( $memcached, $kind ) if $sets;
         check_one( $http_port, $memcached, $path );
-        if ( $contestant !~ /^(?:module|lua|shared|client|group|group-shared|sharded|twemproxy)$/ ) {
+        if ( $contestant !~ /^(?:module|lua|shared|client|group|group-shared|by-hand|sharded|twemproxy)$/ ) {
             !$sets || stored( $memcached, $kind, 100_001 ) or die "$path: not stored\n";
             next;
         }

@@ -10,7 +10,7 @@
 functions=(get hot get-10 multi-get set set-100k get-1m pass-1m)
 # Who runs them, and who is there only for keys in five servers.
 lua_contestants=(lua module shared client)
-group_contestants=(group group-shared sharded twemproxy)
+group_contestants=(group group-shared by-hand sharded twemproxy)
 
 # contestants_of WORKLOAD: in the order of the first round. Both of the module are next to lua.
 contestants_of() {
@@ -22,6 +22,7 @@ contestants_of() {
     get-10) all=(module lua shared client) ;;
     set) all=(memc module lua shared client) ;;
     set-100k) all=(memc module lua shared) ;;
+    group-get) all=(twemproxy group module by-hand shared group-shared sharded) ;;
     group-*) all=(twemproxy group module shared group-shared sharded) ;;
     *) all=(module lua shared) ;;
     esac
