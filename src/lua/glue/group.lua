@@ -33,6 +33,7 @@ local OURS = {
     ["too many waiting operations"] = true,
     ["worker_connections are not enough"] = true,
     ["no memory"] = true,
+    ["no memory for the reply"] = true,
     ["internal error"] = true,
     ["socket busy connecting"] = true,
     ["socket busy reading"] = true,
@@ -437,13 +438,22 @@ end
 
 group.connect_all = connect_all
 
--- Counts what came of a command. Only what ended the connection was a failure of
--- the server: errors that it says do not.
+-- Whether the server has answered, though not with what was wanted: an error line, or
+-- more than a limit of this module allows.
+local function has_answered(err)
+    return find(err, "^[A-Z]") or find(err, "exceeds the limit of", 1, true)
+        or err == "bad reply: statistics too long"
+end
+
+-- Counts what came of a command. Only what ended the connection without an answer was
+-- a failure of the server.
 function group.count(of, server, member, suspect, err)
-    if err ~= nil and not OURS[err] and is_lost(member[ID] or 0) then
+    if err == nil or has_answered(err) then
+        if suspect then
+            succeeded(of.number, server)
+        end
+    elseif not OURS[err] and is_lost(member[ID] or 0) then
         failed(of.number, server)
-    elseif suspect and (err == nil or find(err, "^[A-Z]")) then
-        succeeded(of.number, server)
     elseif suspect then
         untried(of.number, server)
     end
