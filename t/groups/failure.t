@@ -77,6 +77,10 @@ subtest 'connect' => sub {
         qr/\Anil upstream "rr" does not distribute by key/, 'a block without a method' );
     like( lua(q{ require "resty.memcached":new():connect("three", nil, { pool = "p" }) }),
         qr/raised .*bad argument #3 to 'connect' \("pool" is not for upstreams\)/, 'pool' );
+    is( lua(q{ local m = require "resty.memcached":new() say(m:connect("three", { pool_size = 5 })) say("", m:set("k", 1), m:server_of("k") ~= nil) }),
+        '1 1 true', 'options as the second argument' );
+    like( lua(q{ local m = require "resty.memcached":new() say(m:connect("three", 11211)) say("", m:server_of("k")) }),
+        qr/\Anil no resolver defined to resolve "three" nil not connected to an upstream\z/, 'with a port it is the name of a host' );
     is( lua(q{ local m = object("three") say(m:close()) }),         '1', 'close' );
     is( lua(q{ local m = object("three") say(m:set_keepalive()) }), '1', 'set_keepalive' );
     is( lua(q{ local m = object("three") m:close() say(m:get("k")) }), 'nil nil closed', 'a command after close' );

@@ -64,6 +64,15 @@ subtest 'connect, and keys that no server gets' => sub {
         '0 true true 1', 'get_reused_times is the least of all' );
 };
 
+subtest 'an object that is connected to one of the servers has the same connections' => sub {
+    forget();
+    is( lua(qq{ local m = object("three") for i = 1, 30 do m:get("k" .. i) end m:set_keepalive()
+        local one = require "resty.memcached":new() one:connect("127.0.0.1", $ports[1]) say(one:get_reused_times() > 0, (one:set_keepalive()))
+        m = object("three") for i = 1, 30 do m:get("k" .. i) end say("", m:get_reused_times() > 0, m:set_keepalive()) }),
+        'true 1 true 1', 'taken from the pool' );
+    cmp_ok( $noted[1]->connects, '<=', 1, '... which is one' );
+};
+
 subtest 'a list is one command for each server' => sub {
     forget();
     is( lua(q{ local m = object("three") local keys = {} for i = 1, 100 do keys[i] = "list" .. i end keys[101] = "list7" say((m:get(keys)) ~= nil, m:close()) }), 'true 1', 'got' );

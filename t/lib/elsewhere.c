@@ -2,8 +2,8 @@
  * elsewhere: preloaded into a process, it connects elsewhere than that wants to.
  *
  * The variable ELSEWHERE has pairs, separated by spaces: "10.0.1.1:11211=127.0.0.1:20001" for an address
- * of a connection, "[2001:db8::1]:80=127.0.0.1:20002" with IPv6, "cache.example=10.9.0.1" for a name that
- * is to be looked up. So tests use the addresses and names that a hash depends on, and servers on this
+ * of a connection, "[2001:db8::1]:80=127.0.0.1:20002" with IPv6, "cache.example=10.9.0.1,10.9.0.2" for a
+ * name that is to be looked up. So tests use the addresses and names that a hash depends on, and servers on this
  * machine. What is not in the list is left alone.
  */
 
@@ -95,13 +95,23 @@ int connect(int fd, const struct sockaddr *address, socklen_t length)
 int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **result)
 {
     static int (*next)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
-    char found[64];
+    char found[64], *at, *address;
+    int failed;
 
     if (next == NULL) {
         *(void **) &next = dlsym(RTLD_NEXT, "getaddrinfo");
     }
-    if (name != NULL && look_up(name, found, sizeof found)) {
-        name = found;
+    if (name == NULL || !look_up(name, found, sizeof found)) {
+        return next(name, service, hints, result);
     }
-    return next(name, service, hints, result);
+    for (at = found; (address = strsep(&at, ",")) != NULL; ) {
+        failed = next(address, service, hints, result);
+        if (failed) {
+            return failed;
+        }
+        while (*result != NULL) {
+            result = &(*result)->ai_next;
+        }
+    }
+    return 0;
 }

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use nginx_sys::ngx_event_t;
 
 use super::current::{Current, Names};
-use super::{Servers, UpstreamError, ports};
+use super::{Servers, UpstreamError, told};
 use crate::contain::contain;
 use crate::group::{Failure, Peer};
 use crate::nginx::{Log, Posted, Request, Upstream};
@@ -115,7 +115,7 @@ fn current_number(servers: Servers) -> Result<Option<u32>, UpstreamError> {
         return Ok(Some(*number));
     }
     let group = Current::new(servers)?;
-    ports::tell(servers, group.group(), Log::of_cycle());
+    told::tell(servers, group.group(), Log::of_cycle());
     // a number is never used again
     groups.last = groups.last.wrapping_add(1);
     let number = groups.last;

@@ -8,15 +8,15 @@
 //! | `check` | `lua_memcached_check` |
 //! | `discover` | `lua_memcached_discover` |
 //! | `rules` | what nginx -t refuses |
-//! | `ports` | servers whose port is not written |
+//! | `told` | what is said once of servers that are hardly what was meant |
 
 mod check;
 mod current;
 mod directives;
 mod discover;
 mod known;
-mod ports;
 mod rules;
+mod told;
 
 use std::cell::Cell;
 use std::collections::TryReserveError;
@@ -57,8 +57,8 @@ pub struct UpstreamConf {
     own: Option<Method>,
     /// The block's servers, if they can be read.
     peers: Option<Peers>,
-    /// Ports that are not written were told.
-    ports_told: bool,
+    /// What there is to be told of its servers was told.
+    told: bool,
 }
 
 /// Why a block cannot be used by key.

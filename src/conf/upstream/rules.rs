@@ -1,6 +1,6 @@
 //! What nginx -t refuses of `upstream` blocks, after all are read.
 
-use super::{Servers, UpstreamConf, UpstreamError, ports, text};
+use super::{Servers, UpstreamConf, UpstreamError, text, told};
 use crate::conf::mapping;
 use crate::distribution::{Method, Scheme};
 use crate::group::Failover;
@@ -72,7 +72,7 @@ fn check_block(cf: Conf, upstream: Upstream, conf: &UpstreamConf) -> Result<(), 
     if needs_backup && !group.peers().iter().any(|peer| peer.backup) {
         return Err(Refusal::NoBackup(name()));
     }
-    ports::tell(servers, &group, cf.log());
+    told::tell(servers, &group, cf.log());
     Ok(())
 }
 
@@ -82,6 +82,6 @@ fn check_mapped(cf: Conf, name: &[u8]) -> Result<Servers, String> {
         .ok_or_else(|| format!("there is no upstream \"{}\"", text(name)))?;
     let servers = Servers::of(upstream).map_err(|error| error.to_string())?;
     let (group, _) = servers.group().map_err(|error| error.to_string())?;
-    ports::tell(servers, &group, cf.log());
+    told::tell(servers, &group, cf.log());
     Ok(servers)
 }
