@@ -296,4 +296,4 @@ all_suites() {
 # examples of the documentation use curl; memc, pylibmc and twemproxy use the servers of groups beside them.
 # shellcheck disable=SC2034 # used by scripts that source this
 suite_packages=(nginx libnginx-mod-http-lua memcached openssl perl libtest-base-perl curl lua-cjson php-cli php-memcached
-    libnginx-mod-http-memc python3-pylibmc nutcracker)
+    libnginx-mod-http-memc libnginx-mod-http-upstream-fair python3-pylibmc nutcracker)

@@ -210,6 +210,7 @@ mod tests {
                 assert_eq!(ring.below(hash), below, "{hash} in {points:?}");
             }
             assert_eq!(ring.walk(1).count(), points.len());
+            assert_eq!(ring.starts.capacity(), ring.starts.len());
             // at most as many parts as points
             assert!(ring.starts.len() <= points.len().max(2) + 1);
             assert!(ring.starts.len() > points.len() / 2 + 1);

@@ -11,7 +11,10 @@ use TestEnv memcached => 0;
 
 my $prefix = tempdir( CLEANUP => 1 );
 mkdir "$prefix/$_" or die "$prefix/$_: $!" for qw( logs temp );
-my $load  = join '', map {"load_module $_;\n"} TestEnv::modules(1);
+# Debian's package of a load balancer that keeps its servers where only it finds them.
+my $fair = ( $ENV{NGINX_MODULES_PATH} || '/usr/lib/nginx/modules' ) . '/ngx_http_upstream_fair_module.so';
+-e $fair or die "no $fair: install libnginx-mod-http-upstream-fair\n";
+my $load  = join '', map {"load_module $_;\n"} $fair, TestEnv::modules(1);
 my $temps = join '', map {"${_}_temp_path temp;\n"} qw( client_body proxy fastcgi uwsgi scgi );
 my $head  = "${load}error_log stderr info; pid nginx.pid; events {}\nhttp {\n$temps";
 my $nginx = $ENV{TEST_NGINX_BINARY} || 'nginx';
@@ -173,6 +176,10 @@ refuses(
     'a block of which another module chooses servers',
     upstream("$two balancer_by_lua_block { } lua_memcached_failover off;"), $by_key, 1
 );
+my $foreign = 'the servers of upstream "cache-group" are known to its load balancing module only';
+refuses( 'servers that only another module knows', upstream("$two fair; lua_memcached_hash ketama;"), $foreign, 1 );
+refuses( '... in place of a server', "lua_memcached_upstream a:1 cache-group;\n" . upstream("$two fair;"),
+    qq{"lua_memcached_upstream" directive: $foreign}, 1 );
 accepts( 'blocks without a word of ours',
     upstream("$two keepalive 4;") . 'upstream b { server 127.0.0.1:1 weight=5000; server 127.0.0.1:2; }' );
 
