@@ -41,6 +41,7 @@ sub slow_server {
 }
 my @slow   = map { slow_server(0.3) } 1 .. 5;
 my $silent = slow_server();
+my @mute   = map { slow_server() } 1 .. 4;
 my $wrong  = slow_server( 0, "VALUE not-asked 0 1\r\nx\r\nEND\r\n" );
 
 # A server whose queue of connections is full: nobody connects to it.
@@ -64,6 +65,8 @@ my $nginx = LiveNginx->start(
         upstream next   { lua_memcached_hash ketama; @{[ servers( 'max_fails=3 fail_timeout=60s', @ports[0 .. 2], $dead, $dead2 ) ]} }
         upstream off    { lua_memcached_hash ketama; lua_memcached_failover off; @{[ servers( 'max_fails=0', @ports[0 .. 2], $dead ) ]} }
         upstream none   { lua_memcached_hash ketama; lua_memcached_failover off; @{[ servers( 'max_fails=0', $dead, $dead2 ) ]} }
+        upstream mute   { lua_memcached_hash modula; @{[ servers( 'max_fails=100', @mute ) ]} }
+        upstream gone   { lua_memcached_hash modula; lua_memcached_failover off; @{[ servers( 'max_fails=1 fail_timeout=60s', @ports[0 .. 2], $dead ) ]} }
         upstream silent { lua_memcached_hash ketama; @{[ servers( 'max_fails=100', @ports[0 .. 2], $silent ) ]} }
         upstream full   { lua_memcached_hash modula; lua_memcached_failover off; @{[ servers( 'max_fails=0', @full ) ]} }
         upstream some_full { lua_memcached_hash modula; @{[ servers( 'max_fails=1 fail_timeout=60s', @full, $ports[0] ) ]} }
@@ -168,6 +171,14 @@ is( lua(q{ local k = names(100) local m = stored("silent", {}) local home = obje
     local after = m:get("many key 1")
     say(count(r, k) > 20, err, listed(errors) == silent .. "=timeout", ngx.now() - t < 1) }),
     'true timeout true true', 'one does not answer in time' );
+is( lua(q{ local m = object("mute") m:set_timeouts(1000, 1000, 500)
+    ngx.update_time() local t = ngx.now() local r, err, errors = m:get(names(100)) ngx.update_time() local n = 0
+    for _, why in pairs(errors) do n = n + (why == "timeout" and 1 or 0) end
+    say(r, err, n, ngx.now() - t < 1.4) }),
+    'nil timeout 4 true', 'four do not answer in time, which is one time for all' );
+is( lua(q{ local k = names(100) local m = stored("gone", k) local r, err, errors = m:get(k)
+    say(count(r, k) > 20, count(r, k) < 100, err, type(errors), next(errors)) }),
+    'true true no live upstreams table nil', 'keys without a server are no error of one' );
 like( lua(q{ local k = names(100) local home = object("wrong")
     for i, key in ipairs(k) do if home:server_of(key) ~= wrong then home:set(key, "v" .. i) end end
     local r, err, errors = home:get(k) say(count(r, k) > 20, listed(errors):sub(1, #wrong + 11), err) }),
