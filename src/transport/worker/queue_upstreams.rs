@@ -20,12 +20,11 @@ impl Worker {
         }
     }
 
-    /// The connection of a queue failed. What is no fault of the server, or its answer,
-    /// does not count.
+    /// The connection of a queue failed. What is no fault of the server does not count.
     pub fn count_queue_failure(&mut self, key: QueueKey, error: &Error) {
         let ours = matches!(
             error,
-            Error::NoMemory | Error::NoConnection | Error::Internal | Error::Said(_)
+            Error::NoMemory | Error::NoConnection | Error::Internal
         );
         if ours || nginx::is_exiting() {
             return;
