@@ -148,9 +148,15 @@ impl Table {
     fn peek<R>(self, n: c_int, look: impl FnOnce(Index) -> R) -> R {
         self.get(n);
         let result = look(TOP);
-        // SAFETY: the element is on top.
-        unsafe { lua_settop(self.state.as_ptr(), -2) };
+        self.drop_element();
         result
+    }
+
+    /// Behind [`Self::get`].
+    #[inline(always)]
+    fn drop_element(self) {
+        // SAFETY: see the type; all callers have pushed the element.
+        unsafe { lua_settop(self.state.as_ptr(), -2) };
     }
 
     /// The type of an element, and the number that it is or 0.
@@ -239,12 +245,9 @@ impl Table {
     pub fn put_userdata_of(self, n: c_int, from: Table, m: c_int, address: usize) -> bool {
         from.get(m);
         let found = self.state.userdata_at(TOP).addr() == address;
-        // SAFETY: see the type; the other table's element was pushed.
-        unsafe {
-            match found {
-                true => lua_rawseti_(self.state.as_ptr(), self.at.0, n),
-                false => lua_settop(self.state.as_ptr(), -2),
-            }
+        match found {
+            true => self.put_pushed(n, || ()),
+            false => from.drop_element(),
         }
         found
     }
