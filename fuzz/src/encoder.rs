@@ -211,6 +211,8 @@ impl Call {
             .each_ref()
             .map(|arg| arg.clone().unwrap_or_default());
         match self.kind {
+            // in the last place it would be the option
+            2 if words.last().is_some_and(|key| key == b"noreply") => words.push(b"0".to_vec()),
             3..=5 | 13 => words.push(a),
             6..=10 => {
                 words.extend([a, b, self.value.len().to_string().into()]);

@@ -66,11 +66,12 @@ pub fn read(input: &[u8]) -> Read {
         data = Some(block[..size].to_vec());
         len += size + 2;
     }
-    // looked for at the end of whatever may be silent, behind a key if it has one
+    // looked for at the end of whatever may be silent, behind a key if it has one, or else, with
+    // memcached 1.6.45, in its place
     let may_be_silent = match words[0].as_slice() {
         b"get" | b"gets" | b"gat" | b"gats" | b"stats" | b"version" | b"quit" => false,
         b"mg" | b"ms" | b"md" | b"ma" | b"mn" => false,
-        b"flush_all" | b"verbosity" => true,
+        b"flush_all" | b"verbosity" | b"delete" => true,
         _ => words.len() > 2,
     };
     let silent = may_be_silent && words.last().is_some_and(|word| word == b"noreply");

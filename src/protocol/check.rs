@@ -140,7 +140,8 @@ impl Check {
         self.noreply(name, text)
     }
 
-    /// A key may be `noreply`: memcached looks for the word only after the key.
+    /// A key may be `noreply`: memcached looks for the word only after the key, or else in the last
+    /// place, where no key is then.
     fn key_word(&self, key: Key<'_>) -> Result<(), Refused> {
         if key.escape {
             return Ok(());

@@ -76,6 +76,10 @@ pub(super) fn encode_head(
         }
         Command::Delete { key } => {
             line.key(key);
+            // memcached 1.6.45 takes it for the option if it is the last word
+            if key.bytes == b"noreply" {
+                line.arg(Some(b"0"));
+            }
             ReplyKind::Delete
         }
         Command::Arith { key, delta, .. } => {

@@ -133,7 +133,7 @@ proptest! {
                 let sent = keys.iter().filter(|key| !key.bytes.is_empty()).count();
                 (Command::GetMany { keys: &keys, cas }, 1 + sent)
             }
-            2 => (Command::Delete { key }, 2),
+            2 => (Command::Delete { key }, 2 + usize::from(key.bytes == b"noreply")),
             3 => (Command::Arith { op: Arith::Incr, key, delta: arg }, 3),
             4 => (Command::Touch { key, exptime: arg }, 3),
             5 => (Command::FlushAll { delay: arg }, given(1)),
@@ -175,6 +175,8 @@ proptest! {
                 if !matches!(kind, 0..=2 | 14 | 15) {
                     prop_assert!(!sent[1..].iter().skip(1).any(|word| word == b"noreply"));
                 }
+                // in the last place it would be the option
+                prop_assert!(kind != 2 || sent[sent.len() - 1] != b"noreply");
                 if matches!(kind, 5..=7) {
                     prop_assert!(!sent.iter().any(|word| word == b"noreply"));
                 }

@@ -146,7 +146,7 @@ fn commands_as_text() {
             Command::Delete {
                 key: raw(b"noreply"),
             },
-            "delete noreply\r\n",
+            "delete noreply 0\r\n",
         ),
         (
             arith(b"k", "18446744073709551615"),
