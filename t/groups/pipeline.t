@@ -270,5 +270,13 @@ is( lua(q{ local threads, right = {}, 0
 is( lua(q{ local m = object("five") m:init_pipeline() m:get("k") m:close() say(m:commit_pipeline()) }), 'nil closed', 'not connected any more' );
 
 is_deeply( [ $nginx->log_lines(qw( crit alert emerg )) ], [], 'nothing bad in the log' );
+for my $name (qw( five one )) {
+    is( lua(qq{ local m = object("$name") m:set("beside", 1) m:init_pipeline() for i = 1, 20 do m:set("p" .. i, i) end
+        say((m:flush_all())) say("", (m:version()):match("^1%.") ~= nil)
+        local other = object("$name") say("", (other:get("beside"))) say("", (other:get("p7")))
+        local r = m:commit_pipeline() say("", #r, r[20][1], (other:get("p7"))) }),
+        '1 true nil nil 20 1 7', "$name: flush_all and version are executed at once, beside the pipeline" );
+}
+
 undef $nginx;
 done_testing();
