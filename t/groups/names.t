@@ -3,7 +3,6 @@ use warnings;
 
 use lib 't/lib';
 
-use IO::Socket::INET;
 use Test::More;
 use TestEnv memcached => 0;
 use GroupServers;
@@ -55,13 +54,7 @@ is( lua(q{ local m = object("two") local wrong = 0
     say(wrong, m:close()) }), '0 1', 'values are stored' );
 my $keys = lua(q{ local _, counts = takers(object("two")) say(counts["127.0.1.1:11211"]) });
 cmp_ok( $keys, '>', 50, '... many of them there' );
-sub items {
-    my ($port) = @_;
-    my $memcached = IO::Socket::INET->new("127.0.0.1:$port") or die "memcached: $!";
-    print {$memcached} "stats\r\n";
-    while ( defined( my $line = <$memcached> ) ) { return $1 if $line =~ /^STAT curr_items (\d+)/ }
-    return;
-}
+sub items { return GroupServers::stat_of( $_[0], 'curr_items' ) }
 is( items( $ports[0] ), $keys, '... as many as it is said to take' );
 is( items( $ports[1] ), 0,     '... and none at the other address' );
 

@@ -4,7 +4,6 @@ use warnings;
 use lib 't/lib';
 
 use File::Temp ();
-use IO::Socket::INET;
 use Test::More;
 use Time::HiRes qw( sleep time );
 use TestEnv memcached => 0;
@@ -130,13 +129,7 @@ ok( becomes( home => '2' ), '... with ketama' );
 is( lua(q{ local m = object("home") say((m:get("key7"))) }), '2:7', '... which has all keys' );
 
 # connections to those that are gone
-sub connections {
-    my ($port) = @_;
-    my $memcached = IO::Socket::INET->new("127.0.0.1:$port") or die "memcached: $!";
-    print {$memcached} "stats\r\n";
-    while ( defined( my $line = <$memcached> ) ) { return $1 if $line =~ /^STAT curr_connections (\d+)/ }
-    return;
-}
+sub connections { return GroupServers::stat_of( $_[0], 'curr_connections' ) }
 $nginx->get('/load') for 1 .. 10;
 my $until = time + 20;
 sleep 0.05 while ( connections( $ports[0] ) > 2 || connections( $ports[1] ) > 2 ) && time < $until;

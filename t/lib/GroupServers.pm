@@ -109,6 +109,15 @@ sub lines {
     return join ' ', map {"server 127.0.0.1:$_ $rest;"} @ports;
 }
 
+# A number out of the statistics of the memcached on this port.
+sub stat_of {
+    my ( $port, $name ) = @_;
+    my $memcached = IO::Socket::INET->new("127.0.0.1:$port") or die "memcached: $!";
+    print {$memcached} "stats\r\n";
+    while ( defined( my $line = <$memcached> ) ) { return $1 if $line =~ /^STAT \Q$name\E (\d+)/ }
+    return;
+}
+
 # For an http block: the functions of awaykit.lua.
 sub init {
     my ($more) = @_;
