@@ -68,6 +68,7 @@ pub fn run(stack: Stack, returns: u8, command: &Command<'_>) -> c_int {
 
 /// The key at `index`; whether to escape it is at the next index. Raises an error if a transform
 /// returned neither a string nor a number.
+#[inline(always)]
 pub fn key<'a>(stack: Stack, index: c_int) -> Key<'a> {
     Key {
         bytes: stack.required_text(index, "key"),

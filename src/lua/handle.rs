@@ -206,6 +206,7 @@ pub struct NewHandle<'a> {
 
 impl NewHandle<'_> {
     /// Pushes one. Only for functions made by [`set_with_spares`].
+    #[inline(always)]
     pub fn push(stack: Stack) -> Self {
         let spare = Spares::of(stack).and_then(|spares| spares.push_one(stack));
         spare.unwrap_or_else(|| {

@@ -565,3 +565,45 @@ set_keepalive: nil, "closed"
 --- error_log
 lua tcp socket read timed out
 --- timeout: 20
+
+
+
+=== TEST 12: a timeout that comes again, behind others, and behind one that is refused
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local srv = kit.fake(function(c) while c:line() do end end)
+            local memcached = require "resty.memcached"
+            local function waits(ms)
+                local m = memcached:new()
+                local ok = pcall(m.set_timeout, m, ms)
+                if not ok then
+                    return "refused"
+                end
+                m:connect("127.0.0.1", srv.port)
+                local waited, _, _, err = kit.timed(m.get, m, "k")
+                m:close()
+                return err, waited >= ms - 5 and waited < ms + 700 or waited
+            end
+            for _, ms in ipairs { 60, 60, 800, 60, "60", 60.9, 800, -1, 60 } do
+                kit.show(tostring(ms), waits(ms))
+            end
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+60: "timeout", true
+60: "timeout", true
+800: "timeout", true
+60: "timeout", true
+60: "timeout", true
+60.9: "timeout", true
+800: "timeout", true
+-1: "refused"
+60: "timeout", true
+--- error_log
+lua tcp socket read timed out
+--- timeout: 10

@@ -13,7 +13,7 @@ local set_keepalive, close = native.set_keepalive, native.close
 local attach, release = native.attach, native.release
 local drop_session = native.drop_session
 local connect_sock, group = glue.connect_sock, glue.group
-local handshake, new_object = glue.handshake, glue.new_object
+local handshake, new = glue.handshake, glue.new
 local client_fields, shown = glue.client_fields, glue.shown
 
 local objects, coded = glue.module, glue.coded
@@ -60,7 +60,7 @@ end
 -- calls
 
 local function new_memc(self)
-    local memc = new_object(self.object_options)
+    local memc = new(nil, self.object_options)
     local sock = memc.sock
     sock[CONNECT_TIMEOUT], sock[SEND_TIMEOUT] = self.connect_ms, self.send_ms
     sock[READ_TIMEOUT], sock[MULTIPLEX] = self.read_ms, self.multiplex

@@ -5,15 +5,22 @@ local error, rawequal, tonumber, type = error, rawequal, tonumber, type
 
 local settimeouts, bad_timeout = native.settimeouts, native.bad_timeout
 local not_initialized = native.not_initialized
-local set_keepalive = native.set_keepalive
+local connect, set_keepalive = native.connect, native.set_keepalive
 local getreusedtimes, close = native.getreusedtimes, native.close
-local connect_sock, handshake = glue.connect_sock, glue.handshake
+local go_on_connecting, handshake = glue.go_on_connecting, glue.handshake
 local group = glue.group
 
 local _M = glue.module
 
+-- The number that was a timeout last, which mostly comes again, and what it is
+-- in milliseconds.
+local last, last_ms = 0, 0
+
 -- A timeout as cosockets take it: what is no number counts as 0.
 local function milliseconds(timeout)
+    if timeout == last then
+        return last_ms
+    end
     if type(timeout) ~= "number" then
         local number = tonumber(timeout)
         if not number and timeout ~= nil then
@@ -24,7 +31,8 @@ local function milliseconds(timeout)
     if not (timeout > -1 and timeout < 2147483648) then
         error("bad timeout value", 4)
     end
-    return timeout < 1 and 0 or timeout - timeout % 1
+    last, last_ms = timeout, timeout < 1 and 0 or timeout - timeout % 1
+    return last_ms
 end
 
 local function set_timeouts(self, connect_timeout, send_timeout, read_timeout)
@@ -67,7 +75,14 @@ function _M.connect(self, ...)
     if not sock then
         return nil, not_initialized(self, rawequal(self, _M))
     end
-    return connect_sock(sock, ...)
+    -- as `connect_sock` does, written out for speed
+    local ok, err, options = connect(sock, sock[ID], sock[CONNECT_TIMEOUT], sock[SEND_TIMEOUT],
+        sock[READ_TIMEOUT], sock[MULTIPLEX], ...)
+    if ok ~= 1 then
+        return go_on_connecting(sock, ok, err, options, ...)
+    end
+    sock[HOST], sock[PORT] = ...
+    return ok
 end
 
 function _M.sslhandshake(self, ...)

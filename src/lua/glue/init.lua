@@ -12,7 +12,9 @@ local sock_metatable = glue.sock_metatable
 local _M = { _VERSION = native.version }
 local metatable = { __index = _M }
 
-local function new_object(opts)
+local function new(_, opts)
+    check_phase()
+
     -- The fields from `GROUP` to `MULTIPLEX`, see fields.rs: one that is absent
     -- would be looked for in the metatable.
     local sock = { [GROUP] = false, false, 0, 0, 0, false, false, false, false }
@@ -53,10 +55,7 @@ local function new_object(opts)
     }, metatable)
 end
 
-function _M.new(_, opts)
-    check_phase()
-    return new_object(opts)
-end
+_M.new = new
 
 -- The method of a command with up to two arguments. Its body gets the `sock`,
 -- too, and the id of its session, if it has had one. To `finish_*` the `sock` goes
@@ -86,5 +85,5 @@ function glue.elsewhere(sock, requests, finish, start, key, escape, ...)
 end
 
 glue.module = _M
-glue.new_object = new_object
+glue.new = new
 glue.method = method

@@ -23,24 +23,32 @@ local group = {}
 
 local connect_sock
 
+-- What is left to do when `connect`, called with `...`, has returned anything
+-- but 1.
+local function go_on_connecting(sock, ok, err, options, ...)
+    if ok == TO_GROUP then
+        return group.connect(sock, err, options)
+    elseif ok == LEAVE_GROUP then
+        local left, why = group.leave(sock)
+        if not left then
+            return nil, why
+        end
+        return connect_sock(sock, ...)
+    end
+    -- it is not there yet, or there is an error
+    ok, err = finish_connect(sock, sock, ok, err)
+    if not ok then
+        return ok, err
+    end
+    sock[HOST], sock[PORT] = ...
+    return ok
+end
+
 function connect_sock(sock, ...)
     local ok, err, options = connect(sock, sock[ID], sock[CONNECT_TIMEOUT], sock[SEND_TIMEOUT],
         sock[READ_TIMEOUT], sock[MULTIPLEX], ...)
     if ok ~= 1 then
-        if ok == TO_GROUP then
-            return group.connect(sock, err, options)
-        elseif ok == LEAVE_GROUP then
-            local left, why = group.leave(sock)
-            if not left then
-                return nil, why
-            end
-            return connect_sock(sock, ...)
-        end
-        -- it is not there yet, or there is an error
-        ok, err = finish_connect(sock, sock, ok, err)
-        if not ok then
-            return ok, err
-        end
+        return go_on_connecting(sock, ok, err, options, ...)
     end
     -- After an error the connection may still be to the old peer.
     sock[HOST], sock[PORT] = ...
@@ -141,5 +149,6 @@ Sock.getreusedtimes = native.getreusedtimes
 Sock.close = native.close
 
 glue.sock_metatable = { __index = Sock }
-glue.group, glue.connect_sock = group, connect_sock
+glue.group = group
+glue.connect_sock, glue.go_on_connecting = connect_sock, go_on_connecting
 glue.handshake = handshake

@@ -36,6 +36,7 @@ impl Worker {
     /// # Errors
     ///
     /// [`Error::BadRequest`]: the session belongs to another active request.
+    #[inline(always)]
     pub fn connect(
         &mut self,
         key: SessionKey,
