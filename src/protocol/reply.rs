@@ -253,6 +253,29 @@ mod tests {
     }
 
     #[test]
+    fn error_lines() {
+        for text in [
+            "ERROR",
+            "CLIENT_ERROR",
+            "SERVER_ERROR out of memory",
+            "ERROR  ",
+        ] {
+            assert!(Reply::Line(text.into()).is_error(), "{text}");
+        }
+        for text in [
+            "",
+            "NOT_FOUND",
+            "ERRORS",
+            "error",
+            " ERROR",
+            "a SERVER_ERROR",
+        ] {
+            assert!(!Reply::Line(text.into()).is_error(), "{text}");
+        }
+        assert!(!Reply::Done.is_error());
+    }
+
+    #[test]
     fn hits_of_a_list() {
         assert!(values(&[]).is_empty());
         let two = values(&["x", ""]);

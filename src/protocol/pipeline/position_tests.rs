@@ -165,6 +165,33 @@ fn text_is_moved_when_that_pays() {
 }
 
 #[test]
+fn what_an_early_reply_has_left_behind_is_dropped_when_it_is_sent() {
+    // the text of a command in flight follows
+    let mut pipeline = Pipeline::new(LIMITS);
+    assert!(pipeline.submit(1, &set(&vec![b'v'; 70_000])).is_ok());
+    let len = pipeline.unsent().len();
+    assert!(pipeline.submit(2, &get("k")).is_ok());
+    pipeline.sent(100);
+    read(&mut pipeline, b"SERVER_ERROR out of memory\r\n");
+    assert!(pipeline.next_reply().is_some());
+    pipeline.sent(DROP_FRONT - 1 - 100);
+    assert_eq!((pipeline.base, pipeline.sent), (0, DROP_FRONT - 1));
+    pipeline.sent(len + 1 - DROP_FRONT);
+    assert_eq!((pipeline.base, pipeline.sent), (len as u64, 0));
+    assert_eq!(pipeline.unsent(), b"get k\r\n");
+
+    // nothing does
+    let mut pipeline = Pipeline::new(LIMITS);
+    assert!(pipeline.submit(1, &set(b"v")).is_ok());
+    let len = pipeline.unsent().len();
+    pipeline.sent(10);
+    read(&mut pipeline, b"SERVER_ERROR out of memory\r\n");
+    assert!(pipeline.next_reply().is_some());
+    pipeline.sent(len - 10);
+    assert_eq!((pipeline.base, pipeline.out.len()), (len as u64, 0));
+}
+
+#[test]
 fn memory_is_given_back_in_two_steps() {
     let mut pipeline = Pipeline::new(LIMITS);
     assert!(pipeline.submit(1, &set(&vec![b'v'; 300_000])).is_ok());
