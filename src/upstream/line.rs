@@ -196,6 +196,30 @@ mod tests {
         assert_eq!((line.slots.len(), line.front()), (1, Some(&-999)));
     }
 
+    #[test]
+    fn holes_go_when_they_are_many() {
+        let mut line = Line::default();
+        let places: Vec<_> = (0..56).map(|n| line.push_back(n)).collect();
+        for place in &places[1..=36] {
+            assert!(line.remove(*place).is_some());
+            assert_eq!(line.slots.len(), 56);
+        }
+        assert!(line.remove(places[37]).is_some());
+        assert_eq!((line.slots.len(), line.len()), (19, 19));
+    }
+
+    #[test]
+    fn the_last_one_leaves() {
+        let mut line = Line::default();
+        let places: Vec<_> = (0..4).map(|n| line.push_back(n)).collect();
+        assert_eq!(line.remove(places[2]), Some(2));
+        assert_eq!((line.pop_back(), line.len()), (Some(3), 2));
+        assert_eq!(line.slots.len(), 2);
+        assert_eq!((line.pop_back(), line.len()), (Some(1), 1));
+        assert_eq!((line.pop_back(), line.len()), (Some(0), 0));
+        assert_eq!((line.pop_back(), line.len()), (None, 0));
+    }
+
     proptest! {
         /// Against a model that searches.
         #[test]
