@@ -199,7 +199,7 @@ sub answer {
     note_unheard($who) if $who->{deaf};
     while ( $who->{in} ne '' && !$who->{acts} && !$who->{deaf} && $who->{fh} ) {
         my $want = $slot->{acts} || $slot->{again} ne '' ? $slot->{request} : '';
-        my $is_meta = $slot->{request} =~ /\x80/;
+        my $is_meta = ( $slot->{request} // '' ) =~ /\x80/;
         my ( $in, @opaques ) = $is_meta ? disguised( $who->{in} ) : $who->{in};
         if ( $want ne '' && index( $in, $want ) == 0 ) {
             substr $who->{in}, 0, length $want, '';

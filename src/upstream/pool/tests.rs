@@ -36,6 +36,24 @@ fn what_fits_goes_first_and_what_may_fit_is_left_undecided() {
 }
 
 #[test]
+fn one_that_may_fit_is_found_behind_and_before_unfit_ones() {
+    let only = |wanted: u32| {
+        move |id: &u32| match *id == wanted {
+            true => Fitness::MayFit,
+            false => Fitness::Unfit,
+        }
+    };
+    let mut pool = TestPool::new(3, None);
+    for id in 1..=3 {
+        pool.put(id, false);
+    }
+    for wanted in 1..=3 {
+        assert_eq!(pool.admit(only(wanted)), Admission::Undecided);
+    }
+    assert_eq!(pool.admit(only(4)), Admission::Connect);
+}
+
+#[test]
 fn a_claim_beyond_the_size_closes_an_idle_connection() {
     let mut pool = TestPool::new(2, Some(1));
     pool.put(1, false);
