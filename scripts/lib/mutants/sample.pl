@@ -12,7 +12,7 @@ use warnings;
 
 use Getopt::Long ();
 use JSON::PP     ();
-use List::Util qw( shuffle );
+use List::Util qw( shuffle uniq );
 
 Getopt::Long::GetOptions( 'seed=i' => \( my $seed = time ) ) && @ARGV == 3 or die "usage: see the head of $0\n";
 my ( $count, $table, $dir ) = @ARGV;
@@ -24,14 +24,14 @@ while (<$in>) {
     next if /^#/;
     chomp;
     my ( $path, $names ) = split /\t/ or next;
-    $path eq '*' || -e $path or die "$table: no such path: $path\n";
+    $path eq '*' || ( () = glob "$path*" ) or die "$table: no such path: $path\n";
     my @found;
     for my $name ( split ' ', $names ) {
         my @files = -d "t/$name" ? glob "t/$name/*.t" : grep {-f} "t/$name.t";
         @files or die "$table: no such suite: $name\n";
         push @found, @files;
     }
-    $suites{$path} = "@found";
+    $suites{$path} = join ' ', uniq @found;
 }
 $suites{'*'} or die "$table: no row for *\n";
 
