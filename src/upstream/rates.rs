@@ -229,7 +229,10 @@ mod tests {
     #[test]
     fn a_pause_begins_anew() {
         let mut rates = Rates::new();
-        written(&mut rates, "refused", BURST, 0);
+        assert!(rates.would_admit(kind("refused"), 0));
+        written(&mut rates, "refused", BURST - 1, 0);
+        assert!(rates.would_admit(kind("refused"), 0));
+        written(&mut rates, "refused", 1, 0);
         assert_eq!(rates.next_due(), None);
         assert!(!rates.would_admit(kind("refused"), WINDOW - 1));
         assert!(rates.would_admit(kind("refused"), WINDOW));
@@ -303,6 +306,10 @@ mod tests {
         assert_eq!(written(&mut rates, &long, 100, 0), BURST);
         let told = rates.take_due(WINDOW);
         assert_eq!(told.first().map(|told| told.words.len()), Some(MAX_DETAIL));
+        // not within a character
+        let shifted = format!("x{long}");
+        assert_eq!(cut(&shifted).len(), MAX_DETAIL - 1);
+        assert!(shifted.starts_with(cut(&shifted)));
     }
 
     proptest! {

@@ -107,6 +107,31 @@ mod tests {
         assert_eq!(spares.take(), None);
     }
 
+    #[test]
+    fn one_too_many_is_dropped() {
+        let mut spares = Spares::default();
+        assert!(spares.make_room(3 * ALWAYS));
+        for at in 0..=ALWAYS {
+            spares.give(at, 0);
+        }
+        assert_eq!(
+            (spares.all.len(), spares.take()),
+            (ALWAYS, Some(ALWAYS - 1))
+        );
+    }
+
+    #[test]
+    fn room_for_more_than_four_times_the_spares_is_given_back() {
+        for (room, left) in [(4 * ALWAYS, 4 * ALWAYS), (4 * ALWAYS + 4, 2 * ALWAYS)] {
+            let mut spares = Spares::default();
+            spares.all.reserve_exact(room);
+            for at in 0..=ALWAYS {
+                spares.give(at, 0);
+            }
+            assert_eq!(spares.all.capacity(), left);
+        }
+    }
+
     proptest! {
         #[test]
         fn never_more_than_are_used(steps in prop::collection::vec(any::<bool>(), 0..5000)) {

@@ -246,6 +246,12 @@ mod tests {
         assert!(usage.has_turn(larger));
         assert!(usage.queue.try_push_back(8, larger, 0).is_some());
         assert!(!usage.has_turn(larger));
+        // nor do they let in others before those with room
+        let largest = Bounds {
+            operations: 20,
+            ..BOUNDS
+        };
+        assert!(usage.has_room(largest) && !usage.has_turn(largest));
         assert_eq!(usage.next(), Some(&8));
     }
 
@@ -280,16 +286,17 @@ mod tests {
         usage.enter(1);
         assert_eq!(usage.wanted(), 2);
         usage.leave();
-        assert!(!usage.is_unused());
+        assert!(!usage.is_unused() && !usage.has_no_users());
         usage.leave();
         usage.leave();
         assert!(usage.is_unused() && usage.has_no_users());
         assert_eq!(usage.idle_limit(), UNASKED_IDLE);
+        assert!(!usage.is_kept_alive());
         assert!(usage.keep_alive(100) && usage.is_kept_alive());
         assert!(!usage.is_unused());
         assert_eq!(usage.idle_limit(), 100);
-        // longer, for ever, and again less than for ever
-        assert!(!usage.keep_alive(200) && !usage.keep_alive(0));
+        // as long, longer, for ever, and again less than for ever
+        assert!(!usage.keep_alive(100) && !usage.keep_alive(200) && !usage.keep_alive(0));
         assert_eq!(usage.idle_limit(), 0);
         assert!(usage.keep_alive(50));
         let short: Usage<u8> = Usage::new(1, 100);

@@ -239,6 +239,43 @@ mod tests {
         assert_eq!(writes.timeout(), 50);
     }
 
+    #[test]
+    fn all_that_became_of_them_is_counted() {
+        let mut writes = Writes::default();
+        assert!(writes.is_empty() && writes.make_room());
+        for size in [1, 20, 300, 4000, 50000] {
+            writes.add(0, 10, size);
+        }
+        assert_eq!((writes.len(), writes.size()), (5, 54321));
+        let answers = Answers {
+            done: 1,
+            unmet: 2,
+            refused: 3,
+        };
+        writes.answered(4, answers);
+        assert_eq!((writes.len(), writes.size()), (4, 54320));
+        writes.answered(4, answers);
+        writes.lose(1);
+        writes.lose(1);
+        assert_eq!((writes.len(), writes.size()), (2, 54000));
+        writes.drop_first(1);
+        assert!(!writes.is_empty());
+        writes.drop_first(3);
+        assert_eq!((writes.is_empty(), writes.size()), (true, 0));
+        let expected = Counts {
+            taken: 5,
+            answers: Answers {
+                done: 2,
+                unmet: 4,
+                refused: 6,
+            },
+            lost: 2,
+            dropped: 2,
+            full: 0,
+        };
+        assert_eq!(writes.counts(), expected);
+    }
+
     proptest! {
         #[test]
         fn every_write_is_counted_once(
