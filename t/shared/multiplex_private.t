@@ -340,3 +340,44 @@ an error: true
 again: 0
 --- no_error_log
 [alert]
+
+
+
+=== TEST 8: an object that waits for a shared connection is busy connecting
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local srv = kit.listen{ backlog = 0 }
+            for _ = 1, 4 do srv:knock() end
+            local m = kit.new()
+            m:set_timeout(200)
+            local t = ngx.thread.spawn(function() return m:connect("127.0.0.1", srv.port) end)
+            kit.show("get", m:get("k"))
+            kit.show("connect", m:connect("127.0.0.1", kit.port))
+            kit.show("send", m.sock:send("version\r\n"))
+            kit.show("get_reused_times", m:get_reused_times())
+            kit.show("set_keepalive", m:set_keepalive())
+            kit.show("close", m:close())
+            kit.show("the first", ngx.thread.wait(t))
+            kit.show("get_reused_times", m:get_reused_times())
+            kit.show("connect", m:connect("127.0.0.1", kit.port))
+            kit.show("in step", kit.in_step(m))
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+get: nil, nil, "socket busy connecting"
+connect: nil, "socket busy connecting"
+send: nil, "socket busy connecting"
+get_reused_times: 0
+set_keepalive: nil, "socket busy connecting"
+close: nil, "socket busy connecting"
+the first: true, nil, "timeout"
+get_reused_times: nil, "closed"
+connect: 1
+in step: "yes"
+--- error_log
+lua tcp socket connect timed out
