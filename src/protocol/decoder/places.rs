@@ -96,6 +96,16 @@ mod tests {
         words.join(" ").into_bytes()
     }
 
+    #[test]
+    fn an_index_is_built_when_too_much_was_skipped() {
+        let (keys, mut search) = (text(100), Search::default());
+        for (n, indexed) in [(99, false), (FREE_STEPS + 1, false), (1, true)] {
+            let key = format!("key:{n}");
+            assert!(search.find(&keys, 100, 0, key.as_bytes()).is_ok());
+            assert_eq!(search.index.is_some(), indexed, "{n}");
+        }
+    }
+
     /// Steps of a reply with these keys, by their numbers.
     fn steps(count: usize, order: impl IntoIterator<Item = usize>) -> usize {
         let (keys, mut search, mut cursor) = (text(count), Search::default(), 0);
