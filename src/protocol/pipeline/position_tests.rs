@@ -86,6 +86,35 @@ fn a_batch_knows_where_its_commands_begin() {
 }
 
 #[test]
+fn numbers_tags_and_bytes_left_to_send() {
+    let mut pipeline = later();
+    assert_eq!((pipeline.oldest(), pipeline.next_number()), (1, 1));
+    // answered, and not submitted yet
+    assert!(pipeline.is_sent(0) && !pipeline.is_sent(1) && !pipeline.is_sent(2));
+    for tag in 11..15 {
+        assert!(pipeline.submit(tag, &get("k")).is_ok());
+    }
+    assert_eq!(pipeline.next_number(), 5);
+    let tags = |pipeline: &Pipeline<u32>| [0, 1, 2, 3, 4, 5].map(|number| pipeline.tag(number));
+    let (one, three, four) = (Some(11), Some(13), Some(14));
+    assert_eq!(tags(&pipeline), [None, one, Some(12), three, four, None]);
+    assert_eq!(
+        (pipeline.unsent_len(), pipeline.has_begun_oldest()),
+        (28, false)
+    );
+    pipeline.sent(1);
+    assert_eq!(
+        (pipeline.unsent_len(), pipeline.has_begun_oldest()),
+        (27, true)
+    );
+    // as a gap
+    assert!(pipeline.withdraw(2));
+    assert_eq!((pipeline.gaps.size, pipeline.unsent_len()), (7, 20));
+    assert_eq!(tags(&pipeline), [None, one, None, three, four, None]);
+    assert_eq!(pipeline.next_number(), 5);
+}
+
+#[test]
 fn a_record_takes_all_that_just_fits() {
     let mut pipeline = Pipeline::new(LIMITS);
     for name in ["a", "b", "c"] {
