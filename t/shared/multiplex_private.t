@@ -381,3 +381,47 @@ connect: 1
 in step: "yes"
 --- error_log
 lua tcp socket connect timed out
+
+
+
+=== TEST 9: busy reading before the command leaves and after, busy writing while it cannot
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local srv = kit.fake(function(c)
+                c:line()
+                ngx.sleep(0.08)
+                c:send("VALUE k 0 5\r\nfirst\r\nEND\r\n")
+            end)
+            local m = kit.connect(srv.port)
+            local t = ngx.thread.spawn(function() return m:get("k") end)
+            kit.show("at once", m:get("k2"))
+            ngx.sleep(0.01)
+            kit.show("then", m:get("k2"))
+            kit.show("the first", ngx.thread.wait(t))
+            srv:close()
+
+            srv = kit.listen()
+            m = kit.connect(srv.port)
+            m:set_timeouts(1000, 150, 1000)
+            local big = string.rep("x", 16 * 1024 * 1024)
+            t = ngx.thread.spawn(function() return m:set("k", big) end)
+            ngx.sleep(0.02)
+            kit.show("get", m:get("k2"))
+            kit.show("set_keepalive", m:set_keepalive())
+            kit.show("the first", ngx.thread.wait(t))
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+at once: nil, nil, "socket busy reading"
+then: nil, nil, "socket busy reading"
+the first: true, "first", "0"
+get: nil, nil, "socket busy writing"
+set_keepalive: nil, "socket busy writing"
+the first: true, nil, "timeout"
+--- error_log
+lua tcp socket write timed out
