@@ -292,7 +292,8 @@ impl<T: Copy> Pipeline<T> {
             // only the keys are surely still in the buffer
             Some(word) => {
                 let keys = other.text(flight.start, flight.end)?;
-                let room = word.len() + keys.len() + b" \r\n".len();
+                let text = keys.len().saturating_add(b" \r\n".len());
+                let room = text.saturating_add(word.len());
                 self.out.try_reserve(room).ok()?;
                 self.out.extend_from_slice(word.as_bytes());
                 self.out.push(b' ');
