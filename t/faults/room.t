@@ -170,6 +170,7 @@ my %expected = (
     name      => 'ok x 12',
     names     => 'ok x 12',
     pooled    => 'ok x 6',
+    plain     => 'ok x 6',
     queue     => 'ok x 6',
     tls       => 'ok x 6',
     shared    => 'ok x 12',
@@ -213,7 +214,7 @@ subtest 'nothing is opened, and nobody closed' => sub {
 };
 
 # Requests that linger have their log phase when they are closed.
-for my $way (qw( address names queue loss )) {
+for my $way (qw( address names queue loss plain )) {
     subtest "requests that linger: $way" => sub {
         my $nginx = start();
         my $runner = client( $nginx, "/prepare/$way" );

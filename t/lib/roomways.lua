@@ -68,6 +68,19 @@ end, function()
     end)
 end }
 
+-- A handshake on a connection that was kept alive without one, which cannot do it.
+_M.plain = { function()
+    local list = {}
+    for i = 1, 6 do list[i] = connected(new(), "127.0.0.1", tls) end
+    for i = 1, 6 do assert(list[i]:set_keepalive()) end
+end, function()
+    return at_once(6, function()
+        local memc = connected(new(), "127.0.0.1", tls)
+        assert(memc:sslhandshake(nil, "memcached.test", true))
+        return memc:set("a", 1)
+    end)
+end }
+
 _M.tls = { nil, function()
     return at_once(6, function(i)
         local memc = connected(new(), i .. ".one.test", tls)
