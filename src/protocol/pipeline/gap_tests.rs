@@ -104,6 +104,19 @@ fn a_gap_behind_a_command_that_was_answered_early() {
 }
 
 #[test]
+fn a_gap_before_what_is_taken_back_goes_too() {
+    let mut pipeline = Pipeline::new(LIMITS);
+    for name in ["a", "b", "c"] {
+        assert!(pipeline.submit((), &get(name)).is_ok());
+    }
+    assert!(pipeline.withdraw(1));
+    assert_eq!((pipeline.gaps.count, pipeline.newest()), (1, Some(2)));
+    pipeline.take_back();
+    assert_eq!((pipeline.gaps.count, pipeline.newest()), (0, Some(0)));
+    assert_eq!(pipeline.unsent(), b"get a\r\n");
+}
+
+#[test]
 fn gaps_are_closed_when_they_are_more_than_half() {
     let gaps = |commands: &[Command<'_>], sent: usize, withdrawn: &[u64]| {
         let mut pipeline = Pipeline::new(LIMITS);
