@@ -114,7 +114,11 @@ impl Worker {
             return;
         }
         sharing.close_batch();
-        let killed = value.is_empty() && !all_wait(connection, &self.ops, &self.sessions);
+        let killed = match value {
+            [] => !all_wait(connection, &self.ops, &self.sessions),
+            // who sends it does not wait yet
+            _ => false,
+        };
         let connection = match killed {
             false => Some(connection),
             true => {
