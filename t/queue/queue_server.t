@@ -216,7 +216,8 @@ lua memcached queue: lost:
                         end
                     end
                 end)
-                local q = queue.new("127.0.0.1", srv.port, { timeout = 3000 })
+                -- for none of these is the timeout waited
+                local q = queue.new("127.0.0.1", srv.port, { timeout = 20000 })
                 if before then
                     q:delete("first")
                     drained(q)

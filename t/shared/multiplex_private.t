@@ -350,9 +350,20 @@ again: 0
         content_by_lua_block {
             local srv = kit.listen{ backlog = 0 }
             for _ = 1, 4 do srv:knock() end
+            -- SYN_SENT, in hexadecimal digits
+            local dials = (" %%x+:%04X 02 "):format(srv.port)
+            local function dialling()
+                local n = 0
+                for line in io.lines("/proc/net/tcp") do
+                    if line:find(dials) then n = n + 1 end
+                end
+                return n
+            end
+            local before = dialling()
             local m = kit.new()
             m:set_timeout(200)
             local t = ngx.thread.spawn(function() return m:connect("127.0.0.1", srv.port) end)
+            kit.show("dialled", dialling() - before)
             kit.show("get", m:get("k"))
             kit.show("connect", m:connect("127.0.0.1", kit.port))
             kit.show("send", m.sock:send("version\r\n"))
@@ -360,6 +371,7 @@ again: 0
             kit.show("set_keepalive", m:set_keepalive())
             kit.show("close", m:close())
             kit.show("the first", ngx.thread.wait(t))
+            kit.show("given up", kit.eventually(function() return dialling() == before end))
             kit.show("get_reused_times", m:get_reused_times())
             kit.show("connect", m:connect("127.0.0.1", kit.port))
             kit.show("in step", kit.in_step(m))
@@ -369,6 +381,7 @@ again: 0
 --- request
 GET /t
 --- response_body
+dialled: 1
 get: nil, nil, "socket busy connecting"
 connect: nil, "socket busy connecting"
 send: nil, "socket busy connecting"
@@ -376,6 +389,7 @@ get_reused_times: 0
 set_keepalive: nil, "socket busy connecting"
 close: nil, "socket busy connecting"
 the first: true, nil, "timeout"
+given up: true
 get_reused_times: nil, "closed"
 connect: 1
 in step: "yes"
