@@ -10,7 +10,17 @@ our $Tls        = TestEnv::start_memcached( args => TestCerts::memcached_args('g
 our $HttpConfig = TestEnv::head(
     multiplex => 2,
     http      => 'lua_ssl_protocols TLSv1.2;',
-    init      => qq{ kit.tls = $Tls },
+    init      => qq{
+        kit.tls = $Tls
+        -- how many connections to a port are in SYN_SENT
+        function dialling(port)
+            local n, wanted = 0, (" %%x+:%04X 02 "):format(port)
+            for line in io.lines("/proc/net/tcp") do
+                if line:find(wanted) then n = n + 1 end
+            end
+            return n
+        end
+    },
 );
 
 run_tests();
@@ -350,20 +360,11 @@ again: 0
         content_by_lua_block {
             local srv = kit.listen{ backlog = 0 }
             for _ = 1, 4 do srv:knock() end
-            -- SYN_SENT, in hexadecimal digits
-            local dials = (" %%x+:%04X 02 "):format(srv.port)
-            local function dialling()
-                local n = 0
-                for line in io.lines("/proc/net/tcp") do
-                    if line:find(dials) then n = n + 1 end
-                end
-                return n
-            end
-            local before = dialling()
+            local before = dialling(srv.port)
             local m = kit.new()
             m:set_timeout(200)
             local t = ngx.thread.spawn(function() return m:connect("127.0.0.1", srv.port) end)
-            kit.show("dialled", dialling() - before)
+            kit.show("dialled", dialling(srv.port) - before)
             kit.show("get", m:get("k"))
             kit.show("connect", m:connect("127.0.0.1", kit.port))
             kit.show("send", m.sock:send("version\r\n"))
@@ -371,7 +372,7 @@ again: 0
             kit.show("set_keepalive", m:set_keepalive())
             kit.show("close", m:close())
             kit.show("the first", ngx.thread.wait(t))
-            kit.show("given up", kit.eventually(function() return dialling() == before end))
+            kit.show("given up", kit.eventually(function() return dialling(srv.port) == before end))
             kit.show("get_reused_times", m:get_reused_times())
             kit.show("connect", m:connect("127.0.0.1", kit.port))
             kit.show("in step", kit.in_step(m))
@@ -439,3 +440,45 @@ set_keepalive: nil, "socket busy writing"
 the first: true, nil, "timeout"
 --- error_log
 lua tcp socket write timed out
+
+
+
+=== TEST 10: a further connection that does not come about is given up in time
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local srv = kit.listen{ backlog = 0 }
+            local m, other = kit.new(), kit.new()
+            m:set_timeouts(200, 2000, 2000)
+            other:set_timeouts(200, 2000, 2000)
+            kit.show("connect", m:connect("127.0.0.1", srv.port))
+            local c = srv:accept()
+            for _ = 1, 4 do srv:knock() end
+            local before = dialling(srv.port)
+            local t = ngx.thread.spawn(function() return m:get("k") end)
+            ngx.sleep(0)
+            kit.show("connect", other:connect("127.0.0.1", srv.port))
+            local t2 = ngx.thread.spawn(function() return other:get("l") end)
+            kit.show("dialled", kit.eventually(function() return dialling(srv.port) == before + 1 end))
+            kit.show("given up", kit.eventually(function() return dialling(srv.port) == before end, 1.5))
+            c:line()
+            c:send("END\r\n")
+            c:line()
+            c:send("END\r\n")
+            kit.show("the others", ngx.thread.wait(t))
+            kit.show("go on", ngx.thread.wait(t2))
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+connect: 1
+connect: 1
+dialled: true
+given up: true
+the others: true, nil, nil, nil
+go on: true, nil, nil, nil
+--- no_error_log
+[alert]
