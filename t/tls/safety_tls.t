@@ -539,3 +539,30 @@ pipeline: nil, "timeout", true
 write timed out
 connect timed out
 --- timeout: 20
+
+
+
+=== TEST 14: a plain connection of a pool with TLS connections looks new
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local opts = { pool = "both" }
+            for _ = 1, 2 do
+                local m = kit.connect(kit.port, opts)
+                kit.show("plain", m:get("nothing"), m:get_reused_times())
+                m:set_keepalive()
+                m = kit.connect(tls.port, opts)
+                m:sslhandshake(false)
+                m:set_keepalive()
+            end
+        }
+    }
+--- request
+GET /t
+--- response_body
+plain: nil, 0
+plain: nil, 0
+--- no_error_log
+[error]
+[alert]
