@@ -543,6 +543,7 @@ connect timed out
 
 
 === TEST 14: a plain connection of a pool with TLS connections looks new
+--- private: shared connections count for themselves
 --- http_config eval: $::HttpConfig
 --- config
     location = /t {
