@@ -246,7 +246,7 @@ mod tests {
         assert!(usage.has_turn(larger));
         assert!(usage.queue.try_push_back(8, larger, 0).is_some());
         assert!(!usage.has_turn(larger));
-        // nor do they let in others before those with room
+        // but nobody goes before one that has room
         let largest = Bounds {
             operations: 20,
             ..BOUNDS

@@ -55,31 +55,27 @@ _M.names = { nil, function()
     return at_once(12, function(i) return connected(new(), i .. ".short.test"):set("a", 1) end)
 end }
 
--- A handshake that no idle connection of the pool was made with.
-_M.pooled = { function()
-    local memc = connected(new(), "127.0.0.1", tls)
-    assert(memc:sslhandshake(nil, "a.wild.test", true))
-    assert(memc:set_keepalive())
-end, function()
+local function handshakes()
     return at_once(6, function()
         local memc = connected(new(), "127.0.0.1", tls)
         assert(memc:sslhandshake(nil, "memcached.test", true))
         return memc:set("a", 1)
     end)
-end }
+end
+
+-- A handshake that no idle connection of the pool was made with.
+_M.pooled = { function()
+    local memc = connected(new(), "127.0.0.1", tls)
+    assert(memc:sslhandshake(nil, "a.wild.test", true))
+    assert(memc:set_keepalive())
+end, handshakes }
 
 -- A handshake on a connection that was kept alive without one, which cannot do it.
 _M.plain = { function()
     local list = {}
     for i = 1, 6 do list[i] = connected(new(), "127.0.0.1", tls) end
     for i = 1, 6 do assert(list[i]:set_keepalive()) end
-end, function()
-    return at_once(6, function()
-        local memc = connected(new(), "127.0.0.1", tls)
-        assert(memc:sslhandshake(nil, "memcached.test", true))
-        return memc:set("a", 1)
-    end)
-end }
+end, handshakes }
 
 _M.tls = { nil, function()
     return at_once(6, function(i)
