@@ -36,7 +36,7 @@ impl Worker {
         };
         let fruitless = connecting || pipeline.oldest() == 0 && pipeline.in_flight() > 0;
         queue.note_loss(nginx::now(), fruitless);
-        let mut lost = 0;
+        let (mut lost, mut dropped) = (0, 0);
         if connecting {
             // nothing of it was sent
             queue.waiting = pipeline;
@@ -46,16 +46,20 @@ impl Worker {
             let rest = pipeline.exchanges().skip(lost);
             let adopt = |one: Exchange<_>| queue.waiting.adopt(queue.op, &pipeline, one.number);
             let kept = rest.map_while(adopt).count();
-            let left = queue.writes.len().saturating_sub(lost + kept);
             queue.writes.lose(lost);
-            if left > 0 {
-                // no memory: those behind would overtake them
+            if kept < queue.writes.len() {
+                // those behind would overtake what there was no memory for
                 queue.waiting = new_pipeline();
-                queue.writes.drop_first(kept + left);
+                dropped = queue.writes.len();
+                queue.writes.drop_first(dropped);
             }
         }
         if lost > 0 {
             self.log_queue(queue_key, LOST, lost as u64, &error.to_string());
+        }
+        if dropped > 0 {
+            let why = Error::NoMemory.to_string();
+            self.log_queue(queue_key, DROPPED, dropped as u64, &why);
         }
         if connecting || lost > 0 {
             self.count_queue_failure(queue_key, error);
