@@ -31,5 +31,5 @@ pub use discovery::{ASK, ASK_OLD, Answer, Cluster, DiscoveryError, NameKind, Nod
 pub use failover::{Failover, FailoverError, MAX_EXPTIME};
 pub use health::{Failure, Health};
 pub use local::Local;
-pub use peer::{Peer, endpoint, predecessors, translated, vanished};
+pub use peer::{Peer, endpoint, named, predecessors, vanished};
 pub use scatter::{Gather, Part, Scatter};

@@ -76,24 +76,19 @@ pub fn predecessors(old: &[Peer], new: &[Peer]) -> Result<Vec<Option<usize>>, Tr
     Ok(found)
 }
 
-/// Indexes in `old` as indexes in `new`; of what is not there, nothing.
+/// The indexes of those with one of these names.
 ///
 /// # Errors
 ///
 /// If there is no memory.
-pub fn translated(
-    indexes: &[usize],
-    old: &[Peer],
-    new: &[Peer],
-) -> Result<Vec<usize>, TryReserveError> {
-    let known = predecessors(old, new)?;
+pub fn named(peers: &[Peer], names: &[&[u8]]) -> Result<Vec<usize>, TryReserveError> {
     let mut found = Vec::new();
-    found.try_reserve(known.len())?;
-    found.extend(
-        (0..)
-            .zip(known)
-            .filter_map(|(at, was)| was.filter(|was| indexes.contains(was)).map(|_| at)),
-    );
+    for (at, peer) in (0..).zip(peers) {
+        if names.contains(&&*peer.name) {
+            found.try_reserve(1)?;
+            found.push(at);
+        }
+    }
     Ok(found)
 }
 
@@ -183,7 +178,7 @@ mod tests {
             [Some(3), Some(2), None, None, None]
         );
         assert_eq!(predecessors(&[], &new).unwrap(), [None; 5]);
-        assert_eq!(translated(&[0, 2, 3], &old, &new).unwrap(), [0, 1]);
-        assert!(translated(&[], &old, &new).unwrap().is_empty());
+        assert_eq!(named(&new, &[b"4", b"2", b"9"]).unwrap(), [0, 2, 4]);
+        assert!(named(&new, &[]).unwrap().is_empty());
     }
 }

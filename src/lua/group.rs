@@ -82,12 +82,12 @@ pub(super) fn as_hashed(key: Key<'_>, unescaped: bool) -> Cow<'_, [u8]> {
 }
 
 /// The servers whose names are the arguments from `index` on.
-pub fn tried(stack: Stack, index: c_int, group: &Group) -> Vec<usize> {
+pub fn tried<'a>(stack: Stack, index: c_int) -> Vec<&'a [u8]> {
     let mut tried = Vec::new();
     for at in index..=stack.top() {
         let name = stack.required_text(at, "server");
-        let same = |(_, peer): &(usize, &Peer)| *peer.name == *name;
-        tried.extend((0..).zip(group.peers()).filter(same).map(|(at, _)| at));
+        stack.reserve(&mut tried, 1);
+        tried.push(name);
     }
     tried
 }
@@ -104,8 +104,8 @@ pub fn choose(stack: Stack) -> c_int {
         Ok(key) => key,
         Err(results) => return results,
     };
-    let tried = tried(stack, 4, &group);
-    let chosen = with(stack, |current| current.choose(&key, &tried, Some(&group)));
+    let tried = tried(stack, 4);
+    let chosen = with(stack, |current| current.choose(&key, &tried));
     let chosen = match chosen {
         Ok(Ok(chosen)) => chosen,
         Ok(Err(error)) => return stack.failure(1, error),
@@ -149,7 +149,7 @@ pub fn pick(stack: Stack) -> c_int {
         },
     };
     let chosen = with_group(request, named(stack), |current| {
-        current.choose(&hashed, &[], None)
+        current.choose(&hashed, &[])
     });
     let chosen = match chosen {
         Ok(Some(Ok(chosen))) => chosen,

@@ -35,16 +35,12 @@ pub fn split<const SENT: bool>(stack: Stack) -> c_int {
         return stack.failure(1, refused.answer);
     }
     keys.retain(|key| !key.bytes.is_empty());
-    let of = match with(stack, |current| current.group().clone()) {
-        Ok(group) => group,
-        Err(error) => return stack.failure(1, error),
-    };
-    let tried = tried(stack, 5, &of);
+    let tried = tried(stack, 5);
     let found = with(stack, |current| {
         let unescaped = current.group().policy().method.hashes_unescaped();
         let hashed = keys.iter().map(|key| as_hashed(*key, unescaped));
         let mut choices = Vec::new();
-        let chosen = current.choose_all(hashed, &tried, Some(&of), &mut choices);
+        let chosen = current.choose_all(hashed, &tried, &mut choices);
         chosen.map(|group| (group, choices))
     });
     let (group, choices) = match found {

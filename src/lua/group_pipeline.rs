@@ -13,7 +13,7 @@ use super::pipeline::{id_at, push, put_failure, put_results};
 use super::results::{AGAIN, Returns, is_told};
 use super::stack::Stack;
 use super::suspend::{cannot_wait, go_on, question};
-use crate::group::{Choice, Group, Scatter};
+use crate::group::{Choice, Scatter};
 use crate::nginx::seconds;
 use crate::ngx_lua::{Table, Value};
 use crate::protocol::{Answer, Bound, Command, Refused, Reply, is_plain, unescape_into};
@@ -56,14 +56,10 @@ pub fn results(stack: Stack) -> c_int {
 /// cannot be used. The results of commands that are not sent are put into `results`, unless there
 /// are some. `tried` are names of servers.
 pub fn split(stack: Stack) -> c_int {
-    let group = match with(stack, |current| current.group().clone()) {
-        Ok(group) => group,
-        Err(error) => return stack.failure(1, error),
-    };
-    let tried = tried(stack, 4, &group);
+    let tried = tried(stack, 4);
     let results = stack.check_table(3);
     let split = transport::look_at_pipeline(required(stack, 2), |pipeline| {
-        split_among(stack, results, pipeline, &group, &tried)
+        split_among(stack, results, pipeline, &tried)
     });
     match split {
         Ok(homeless) => {
@@ -79,8 +75,7 @@ fn split_among(
     stack: Stack,
     results: Table,
     pipeline: &CommandPipeline,
-    of: &Group,
-    tried: &[usize],
+    tried: &[&[u8]],
 ) -> Result<i64, String> {
     let no_memory = || Error::NoMemory.to_string();
     let to_send = pipeline.to_send().ok_or_else(no_memory)?;
@@ -89,7 +84,7 @@ fn split_among(
         let keys = hashed(pipeline, &to_send, unescaped).ok_or_else(no_memory)?;
         let mut choices = Vec::new();
         let all = keys.iter().map(|key| &**key);
-        match current.choose_all(all, tried, Some(of), &mut choices) {
+        match current.choose_all(all, tried, &mut choices) {
             Ok(group) => Ok((group, choices)),
             Err(error) => Err(error.to_string()),
         }

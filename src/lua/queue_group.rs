@@ -52,7 +52,7 @@ pub fn enqueue(stack: Stack, limits: Queueing, command: &Command<'_>) -> Result<
     let upstream = stack.required_text(1, "upstream");
     let chosen = with_group(request, Named::Name(upstream), |current| {
         let unescaped = current.group().policy().method.hashes_unescaped();
-        current.choose(&group::as_hashed(key, unescaped), &[], None)
+        current.choose(&group::as_hashed(key, unescaped), &[])
     });
     let chosen = match chosen {
         Ok(Some(Ok(chosen))) => chosen,

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::{Servers, UpstreamError};
-use crate::group::{Choice, Failure, Group, Health, Local, Peer, translated, vanished};
+use crate::group::{Choice, Failure, Group, Health, Local, Peer, named, vanished};
 use crate::nginx::{Generation, seconds};
 
 /// Names of servers: addresses.
@@ -87,21 +87,14 @@ impl Current {
         Ok(Rc::clone(self.group()))
     }
 
-    /// The server for a key. `tried` are indexes in `of`, the group that an earlier choice of the
-    /// same operation came from.
+    /// The server for a key; none of those that were `tried`, by their names.
     ///
     /// # Errors
     ///
     /// If the list has changed, and the new one cannot be used.
-    pub fn choose(
-        &mut self,
-        key: &[u8],
-        tried: &[usize],
-        of: Option<&Group>,
-    ) -> Result<Chosen, UpstreamError> {
+    pub fn choose(&mut self, key: &[u8], tried: &[&[u8]]) -> Result<Chosen, UpstreamError> {
         for _ in 0..MAX_CHANGES {
-            let known = self.known(tried, of)?;
-            let tried = known.as_deref().unwrap_or(tried);
+            let tried = &*self.named(tried)?;
             let choice = match &mut self.list {
                 List::Discovered(local) => Ok(local.choose(key, seconds(), tried)),
                 List::Nginx(group, generation) => {
@@ -124,7 +117,7 @@ impl Current {
     }
 
     /// The servers for the keys of one operation, put into `choices`: indexes in the group that is
-    /// returned. `tried` and `of` as for [`Self::choose`].
+    /// returned. `tried` as for [`Self::choose`].
     ///
     /// # Errors
     ///
@@ -132,13 +125,11 @@ impl Current {
     pub fn choose_all(
         &mut self,
         keys: impl ExactSizeIterator<Item = impl AsRef<[u8]>> + Clone,
-        tried: &[usize],
-        of: Option<&Group>,
+        tried: &[&[u8]],
         choices: &mut Vec<Option<Choice>>,
     ) -> Result<Rc<Group>, UpstreamError> {
         for _ in 0..MAX_CHANGES {
-            let known = self.known(tried, of)?;
-            let tried = known.as_deref().unwrap_or(tried);
+            let tried = &*self.named(tried)?;
             let chosen = match &mut self.list {
                 List::Discovered(local) => {
                     let chosen = local.choose_all(keys.clone(), seconds(), tried, choices);
@@ -164,22 +155,9 @@ impl Current {
         Ok(Rc::clone(self.group()))
     }
 
-    /// Servers of another group by their indexes in the one of now. `None`: it is the same one.
-    fn known(
-        &self,
-        tried: &[usize],
-        of: Option<&Group>,
-    ) -> Result<Option<Vec<usize>>, UpstreamError> {
-        let group = self.group();
-        match of {
-            Some(of) if !tried.is_empty() && !std::ptr::eq(of, &**group) => {
-                let known = translated(tried, of.peers(), group.peers());
-                known
-                    .map(Some)
-                    .map_err(|error| self.servers.no_memory(error))
-            }
-            _ => Ok(None),
-        }
+    /// Servers by their indexes in the group of now.
+    fn named(&self, names: &[&[u8]]) -> Result<Vec<usize>, UpstreamError> {
+        named(self.group().peers(), names).map_err(|error| self.servers.no_memory(error))
     }
 
     /// An operation with this server failed.
