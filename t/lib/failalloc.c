@@ -11,6 +11,8 @@
  *     ffi.C.failalloc(2, n)     the n-th fails, and all later ones but those for which the module
  *                               has given memory back meanwhile
  *     ffi.C.failalloc(3, n)     mmap of n bytes or more fails, whoever calls it (LuaJIT does)
+ *     ffi.C.failalloc(4, 0)     none fails: those that the module makes itself are counted, as if
+ *                               they had
  */
 
 #define _GNU_SOURCE
@@ -33,7 +35,9 @@ extern void *__libc_realloc(void *, size_t);
 extern void *__libc_memalign(size_t, size_t);
 extern void  __libc_free(void *);
 
-enum { OFF, ONCE, FROM, MAP };
+#define CALLER __builtin_return_address(0)
+
+enum { OFF, ONCE, FROM, MAP, COUNT };
 
 static int       how;
 static long      left, failures;
@@ -88,6 +92,16 @@ long failalloc(int new_how, long n)
     return failed;
 }
 
+static int is_in_code(void *address)
+{
+    int found = 0;
+
+    for (int i = 0; i < parts; i++) {
+        found |= (uintptr_t) address >= code[i].from && (uintptr_t) address < code[i].to;
+    }
+    return found;
+}
+
 static int is_ours(void)
 {
     void *stack[64];
@@ -96,9 +110,7 @@ static int is_ours(void)
     busy = 1;
     int depth = backtrace(stack, 64);
     for (int i = 0; i < depth; i++) {
-        for (int j = 0; j < parts; j++) {
-            found |= (uintptr_t) stack[i] >= code[j].from && (uintptr_t) stack[i] < code[j].to;
-        }
+        found |= is_in_code(stack[i]);
     }
     busy = 0;
     return found;
@@ -109,8 +121,12 @@ static int is_armed(void)
     return (how == ONCE || how == FROM) && !busy && getpid() == armed_in && is_ours();
 }
 
-static int fails(size_t size)
+static int fails(size_t size, void *caller)
 {
+    if (how == COUNT) {
+        failures += is_in_code(caller);
+        return 0;
+    }
     if (!is_armed() || (left > 0 && --left > 0)) {
         return 0;
     }
@@ -127,19 +143,19 @@ static int fails(size_t size)
 
 void *malloc(size_t size)
 {
-    return fails(size) ? NULL : __libc_malloc(size);
+    return fails(size, CALLER) ? NULL : __libc_malloc(size);
 }
 
 void *calloc(size_t count, size_t size)
 {
-    return fails(count * size) ? NULL : __libc_calloc(count, size);
+    return fails(count * size, CALLER) ? NULL : __libc_calloc(count, size);
 }
 
 void *realloc(void *memory, size_t size)
 {
     size_t had = memory ? malloc_usable_size(memory) : 0;
 
-    if (size > had && fails(size - had)) {
+    if (size > had && fails(size - had, CALLER)) {
         return NULL;
     }
     return __libc_realloc(memory, size);
@@ -147,7 +163,7 @@ void *realloc(void *memory, size_t size)
 
 int posix_memalign(void **memory, size_t alignment, size_t size)
 {
-    if (fails(size)) {
+    if (fails(size, CALLER)) {
         return ENOMEM;
     }
     *memory = __libc_memalign(alignment, size);
@@ -156,7 +172,7 @@ int posix_memalign(void **memory, size_t alignment, size_t size)
 
 void *memalign(size_t alignment, size_t size)
 {
-    return fails(size) ? NULL : __libc_memalign(alignment, size);
+    return fails(size, CALLER) ? NULL : __libc_memalign(alignment, size);
 }
 
 void free(void *memory)
