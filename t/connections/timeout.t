@@ -607,3 +607,45 @@ GET /t
 --- error_log
 lua tcp socket read timed out
 --- timeout: 10
+
+
+
+=== TEST 13: each part of a pipeline that is sent has the send timeout anew
+--- http_config eval: $::HttpConfig
+--- config
+    location = /t {
+        content_by_lua_block {
+            local n, size = 32, 1024 * 1024
+            local srv = kit.fake(function(c)
+                local got, pause = 0, 0
+                -- longer than the send timeout, but for what the kernel keeps
+                while got < n * size do
+                    got = got + #c.input
+                    pause = pause + #c.input
+                    c.input = ""
+                    if pause > 3 * size then
+                        pause = 0
+                        ngx.sleep(0.3)
+                    end
+                    if not c:fill() then return end
+                end
+                c:send(("STORED\r\n"):rep(n))
+            end)
+            local m = kit.connect(srv.port)
+            m:set_timeouts(1000, 1200, 10000)
+            local value = ("x"):rep(size)
+            m:init_pipeline()
+            for i = 1, n do m:set("k" .. i, value) end
+            local ms, results, err = kit.timed(m.commit_pipeline, m)
+            kit.show("results", results and #results, err, ms > 1500)
+            srv:close()
+        }
+    }
+--- request
+GET /t
+--- response_body
+results: 32, nil, true
+--- no_error_log
+[error]
+--- timeout: 30
+--- whole: one byte in each turn never sends that much

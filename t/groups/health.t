@@ -6,6 +6,7 @@ use lib 't/lib';
 use Test::More;
 use TestEnv memcached => 0;
 use GroupServers;
+use LineServer;
 use LiveNginx;
 use Preload;
 
@@ -15,6 +16,11 @@ use Preload;
 my @ports = map { TestEnv::start_memcached() } 1 .. 5;
 my %dead  = map { $_ => TestEnv::free_port() } qw( zoned own two trial killed off all gone );
 my $rest  = 'max_fails=1 fail_timeout=60s';
+
+# It closes the connection upon some keys, and says nothing about others.
+my @lines = map {
+    LineServer->start( sub { my ($line) = @_; return $line =~ /close/ ? undef : $line =~ /silent/ ? q{} : "OK\r\n" } )
+} 1 .. 2;
 
 sub five { my ( $dead, $how ) = @_; return GroupServers::lines( $how // $rest, $ports[0], $dead, @ports[ 1 .. 3 ] ) }
 
@@ -28,6 +34,7 @@ my $nginx = Preload::with( peerdown => sub { LiveNginx->start(
         upstream killed { zone killed 64k; lua_memcached_hash ketama; @{[ five( $dead{killed} ) ]} }
         upstream off    { zone off 64k; lua_memcached_hash modula; lua_memcached_failover off; @{[ five( $dead{off} ) ]} }
         upstream all    { zone all 64k; lua_memcached_hash modula; @{[ GroupServers::lines( $rest, @dead{qw( all gone )} ) ]} }
+        upstream every  { zone every 64k; lua_memcached_hash modula; @{[ GroupServers::lines( $rest, map { $_->port } @lines ) ]} }
         upstream told   { zone told 64k; hash \$memcached_key consistent; @{[ GroupServers::lines( $rest, @ports ) ]} }
         @{[ GroupServers::init('ffi = require "ffi" ffi.cdef[[
             int peerdown(const char *upstream, const char *server, int down);
@@ -189,6 +196,21 @@ subtest 'off' => sub {
     is_deeply( [ $server->notes ], [], 'nothing is tried' );
     is( lua(qq{ local m = object("off") local n = 0 for i = 1, 100 do local k = "k" .. i if m:server_of(k) and m:set(k, 1) ~= 1 then n = n + 1 end end say(n) }),
         '0', 'keys of others are not concerned' );
+};
+
+subtest 'a command for all servers that is answered during a trial' => sub {
+    my $port = $lines[0]->port;
+    is( lua(qq{ local m = object("every") say(m:get(key_of(m, $port, "close"))) }), 'nil nil closed', 'a failure' );
+    wait_for_trial( every => $port );
+    is( lua(qq{
+        local one, other = object("every", 1500), object("every")
+        local key = key_of(one, $port, "silent")
+        local trial = ngx.thread.spawn(function() return select(3, one:get(key)) end)
+        local meanwhile = other:server_of(key) == "127.0.0.1:$port"
+        local ok, err = other:flush_all()
+        say(meanwhile, ok, err, other:server_of(key) == "127.0.0.1:$port", select(2, ngx.thread.wait(trial)))
+    }), 'false 1 nil true timeout', 'has the server used again at once' );
+    is( logged(qr/of "every" is used again/), 1, '... which is told' );
 };
 
 subtest 'all are away' => sub {
