@@ -11,6 +11,7 @@ use File::Spec ();
 use TestEnv::Child ();
 use TestEnv::Memcached ();
 use TestEnv::Ports ();
+use TestEnv::Reference ();
 use TestEnv::Upstream ();
 
 # The process that imports this file owns what it makes: forked fakes run END blocks too.
@@ -52,6 +53,10 @@ sub import {
     if ( ( $ENV{TEST_NGINX_MULTIPLEX} // '' ) ne '' && ( $want{module} // 1 ) ) {
         die "TestEnv: the reference shares no connections\n" if reference_lib();
         $SHARES = 1;
+    }
+    if ( reference_lib() && defined( my $why = TestEnv::Reference::read_list( $ROOT, suite() ) ) ) {
+        print "1..0 # SKIP $why\n";
+        exit 0;
     }
     TestEnv::Memcached::start_default() if $want{memcached} // 1;
     if ( $ENV{TEST_NGINX_UPSTREAM} && ( $want{module} // 1 ) ) {
@@ -181,6 +186,7 @@ sub upstream_config { return $GROUPS ? TestEnv::Upstream::config() : '' }
 # What the environment asks of each block.
 sub prepare_block {
     my ($block) = @_;
+    TestEnv::Reference::prepare($block) if reference_lib();
     if ( $SHARES && !defined $block->private ) {
         my $http = $block->http_config // '';
         $block->set_value( http_config => multiplex_config($http) . $http );

@@ -3,9 +3,8 @@ package TestEnv::Upstream;
 use strict;
 use warnings;
 
-use File::Spec ();
-
 use TestEnv::Ports ();
+use TestEnv::Table ();
 
 my $LIST = 'upstream.tsv';    # beside TestEnv.pm
 
@@ -16,24 +15,17 @@ my $fakes;      # ports for servers that Lua makes
 # Reads what the list says of a suite. Returns why the whole of it is left out.
 sub read_list {
     my ( $root, $suite ) = @_;
-    my $path = File::Spec->catfile( $root, 't', 'lib', $LIST );
     my $whole;
-    open my $list, '<', $path or die "TestEnv: $path: $!\n";
-    while ( my $line = <$list> ) {
-        next if $line =~ /^\s*(?:#|$)/;
-        chomp $line;
-        my ( $of, $blocks, $what, $reason ) = split /\t+/, $line;
-        defined $reason && $reason ne '' or die "TestEnv: $path: no reason in line $.\n";
-        next if $of ne $suite;
+    for my $row ( TestEnv::Table::rows( $root, $LIST, 4, $suite ) ) {
+        my ( undef, $blocks, $what, $reason ) = @$row;
         if ( $blocks eq 'all' ) { $whole = $reason; next }
         for my $block ( split /,/, $blocks ) {
             if ( $what eq 'plain' ) { $plain{$block} = $reason; next }
             my @texts = map {s/\\n/\n/gr} $what =~ /\A(.+) => (.*)\z/
-                or die "TestEnv: $path: line $. is wrong\n";
+                or die "TestEnv: $LIST: $suite TEST $block: \"$what\" is wrong\n";
             push @{ $differs{$block} }, \@texts;
         }
     }
-    close $list or die "TestEnv: $path: $!\n";
     return $whole;
 }
 
