@@ -83,8 +83,8 @@ pub fn predecessors(old: &[Peer], new: &[Peer]) -> Result<Vec<Option<usize>>, Tr
 /// If there is no memory.
 pub fn named(peers: &[Peer], names: &[&[u8]]) -> Result<Vec<usize>, TryReserveError> {
     let mut found = Vec::new();
-    for (at, peer) in (0..).zip(peers) {
-        if names.contains(&&*peer.name) {
+    for name in names {
+        for (at, _) in (0..).zip(peers).filter(|(_, peer)| *peer.name == **name) {
             found.try_reserve(1)?;
             found.push(at);
         }
@@ -178,7 +178,7 @@ mod tests {
             [Some(3), Some(2), None, None, None]
         );
         assert_eq!(predecessors(&[], &new).unwrap(), [None; 5]);
-        assert_eq!(named(&new, &[b"4", b"2", b"9"]).unwrap(), [0, 2, 4]);
+        assert_eq!(named(&new, &[b"4", b"2", b"9"]).unwrap(), [0, 4, 2]);
         assert!(named(&new, &[]).unwrap().is_empty());
     }
 }
