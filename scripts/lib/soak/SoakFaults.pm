@@ -37,6 +37,8 @@ my %EXPLAINS = (
     split   => qr/\Atimeout\z/,
     # and on shared connections what was behind it
     dead    => qr/\A(?:ERROR|closed)\z/,
+    # a shared connection is closed if the command that had so little time was sent in part
+    'short timeout' => qr/\Aclosed\z/,
 );
 
 # When memcached moves items to other pages, their cas uniques change.
@@ -74,7 +76,7 @@ sub start {
             $server->{proxy} = SoakProxy->start( $server->{port}, $server->{address} );
         }
     }
-    return bless { servers => \@servers, done => {}, errors => {} }, $class;
+    return bless { servers => \@servers, done => {}, errors => {}, doubtful => [] }, $class;
 }
 
 sub servers { return @{ $_[0]{servers} } }
@@ -177,17 +179,38 @@ sub died {
 
 sub pending { return scalar grep { $_->{pending} } $_[0]->servers }
 
-# An error of an operation, "server from till what: error", is explained by a fault of its kind
-# between the time its connection was good, or a little before, and the time it failed. What is wrong, or nothing.
+# Errors of operations. What is wrong with them. A cause may become known after its effect: what has none
+# yet is looked at once more, the next time.
 sub judge {
-    my ( $self, $line ) = @_;
-    my ( $index, $from, $till, $what, $error ) = $line =~ /\A(\d+) ([\d.]+) ([\d.]+) ([^:]*): (.*)\z/s
-        or return "cannot read '$line'";
-    my $server = $self->{servers}[ $index - 1 ];
-    $self->{errors}{"$server->{name}: $error"}++;
+    my ( $self, @lines ) = @_;
+    my ( @doubtful, @wrong );
+    for my $line (@lines) {
+        my ( $index, $from, $till, $what, $error ) = $line =~ /\A(\d+) ([\d.]+) ([\d.]+) ([^:]*): (.*)\z/s
+            or push @wrong, "cannot read '$line'" and next;
+        my $server = $self->{servers}[ $index - 1 ];
+        if ( $error eq 'short timeout' ) {
+            push @{ $server->{past} }, { what => $error, from => $from, till => $till };
+            next;
+        }
+        $self->{errors}{"$server->{name}: $error"}++;
+        push @doubtful, [ $server, $from, $till, $what, $error ];
+    }
+    push @wrong, map { $self->unexplained(@$_) } splice @{ $self->{doubtful} };
+    $self->{doubtful} = [ grep { $self->unexplained(@$_) } @doubtful ];
+    return @wrong;
+}
+
+# An error is explained by a fault of its kind between the time its connection was good, or a little before,
+# and the time it failed. What is wrong, or nothing.
+sub unexplained {
+    my ( $self, $server, $from, $till, $what, $error ) = @_;
     for my $fault ( @{ $server->{past} } ) {
         next if $error !~ $EXPLAINS{ $fault->{what} };
-        my $after = $error eq 'timeout' ? $CATCH_UP : $error =~ $DISABLED ? $UNSETTLED : $AFTER;
+        my $after
+            = $fault->{what} eq 'short timeout' ? $SKEW
+            : $error eq 'timeout'               ? $CATCH_UP
+            : $error =~ $DISABLED               ? $UNSETTLED
+            :                                     $AFTER;
         my $over = $fault == ( $server->{pending} // 0 ) ? 9**9**9 : $fault->{till} + $after;
         return if $fault->{from} - $SKEW <= $till && $from <= $over;
     }

@@ -49,7 +49,8 @@ function keys.judge(server, what, err, how)
         if how.timeout <= SHORT then
             -- of a group, that may disable a server
             if server.group then dict:set("disturbed", now) end
-            return keys.count("short timeouts")
+            keys.count("short timeouts")
+            err = "short timeout"
         end
     end
     if err == "no live upstreams" and now < (dict:get("disturbed") or 0) + UNSETTLED then
