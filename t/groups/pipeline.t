@@ -264,7 +264,7 @@ is( lua(q{ local m, keys = gets("silent", silent, 300) local first = m
     'right 0 socket busy reading', 'two threads with one object' );
 is( lua(q{ local threads, right = {}, 0
     for n = 1, 20 do threads[n] = ngx.thread.spawn(function() local m = object("five") m:init_pipeline()
-        for i = 1, 50 do m:set("t" .. n .. i, n * i) m:get("t" .. n .. i) end
+        for i = 1, 50 do local key = "t" .. n .. "." .. i m:set(key, n * i) m:get(key) end
         local r = m:commit_pipeline() for i = 1, 50 do if r[2 * i][1] == tostring(n * i) then right = right + 1 end end m:set_keepalive() end) end
     for n = 1, 20 do ngx.thread.wait(threads[n]) end say(right) }), '1000', 'twenty threads, each with its own' );
 is( lua(q{ local m = object("five") m:init_pipeline() m:get("k") m:close() say(m:commit_pipeline()) }), 'nil closed', 'not connected any more' );
