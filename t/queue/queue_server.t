@@ -210,9 +210,13 @@ lua memcached queue: lost:
                         if not line then return end
                         if c.index > 1 or not reply then
                             c:send("DELETED\r\n")
+                        elseif reply == "" then
+                            -- what was not sent yet would go to the next connection
+                            c:line()
+                            c:line()
+                            return c:close()
                         else
                             c:send(reply)
-                            if reply == "" then return c:close() end
                         end
                     end
                 end)
