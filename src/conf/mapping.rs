@@ -3,13 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::c_char;
 use std::iter::successors;
-use std::ptr;
 
 use nginx_sys::ngx_str_t;
 
+use super::directive::ERROR;
 use super::upstream::Servers;
-use super::{Directive, ERROR, LocConf};
-use crate::contain::contain;
 use crate::nginx::{Conf, Live};
 
 /// An entry of a list, in the configuration's memory.
@@ -43,6 +41,33 @@ impl Mappings {
     /// The upstream that stands for a server.
     pub fn find(self, host: &[u8], port: u16) -> Option<Servers> {
         self.entry(host, port)?.servers.get()
+    }
+
+    /// With the directive that is being read. The error is that of nginx's handlers.
+    pub fn with(self, cf: Conf) -> Result<Mappings, *mut c_char> {
+        let [_, server, name] = cf.arguments() else {
+            return Err(ERROR);
+        };
+        let (host, port) = split(server.as_bytes()).ok_or_else(|| {
+            let text = c"needs HOST:PORT and the name of an upstream";
+            text.as_ptr().cast_mut()
+        })?;
+        if self.entry(host, port).is_some() {
+            return Err(c"is duplicate".as_ptr().cast_mut());
+        }
+        let entry = cf.keep(Mapping {
+            host: ngx_str_t {
+                len: host.len(),
+                data: server.data,
+            },
+            port,
+            name: *name,
+            servers: Cell::new(None),
+            before: self,
+        });
+        let entry = entry.ok_or(ERROR)?;
+        ENTRIES.0.borrow_mut().push((entry, cf.place()));
+        Ok(Mappings(Some(entry)))
     }
 
     fn entry(self, host: &[u8], port: u16) -> Option<Live<Mapping>> {
@@ -84,50 +109,4 @@ fn split(text: &[u8]) -> Option<(&[u8], u16)> {
     let port: u16 = str::from_utf8(port).ok().filter(|_| digits)?.parse().ok()?;
     let colons = host.contains(&b':') && !(host.starts_with(b"[") && host.ends_with(b"]"));
     (!host.is_empty() && !colons && port > 0).then_some((host, port))
-}
-
-/// `lua_memcached_upstream`
-pub enum SetMapping {}
-
-impl Directive for SetMapping {
-    type Of = LocConf;
-
-    fn set(cf: Conf, conf: &Cell<LocConf>) -> *mut c_char {
-        contain(|| add(cf, conf)).unwrap_or(ERROR)
-    }
-}
-
-fn add(cf: Conf, conf: &Cell<LocConf>) -> *mut c_char {
-    let [_, server, name] = cf.arguments() else {
-        return ERROR;
-    };
-    let Some((host, port)) = split(server.as_bytes()) else {
-        return c"needs HOST:PORT and the name of an upstream"
-            .as_ptr()
-            .cast_mut();
-    };
-    let mut changed = conf.get();
-    if changed.mappings.entry(host, port).is_some() {
-        return c"is duplicate".as_ptr().cast_mut();
-    }
-    let entry = cf.keep(Mapping {
-        host: ngx_str_t {
-            len: host.len(),
-            data: server.data,
-        },
-        port,
-        name: *name,
-        servers: Cell::new(None),
-        before: changed.mappings,
-    });
-    if entry.is_none() {
-        return ERROR;
-    }
-    ENTRIES
-        .0
-        .borrow_mut()
-        .extend(entry.map(|entry| (entry, cf.place())));
-    changed.mappings = Mappings(entry);
-    conf.set(changed);
-    ptr::null_mut() // NGX_CONF_OK
 }

@@ -1,14 +1,9 @@
 //! `lua_memcached_multiplex off | <connections> [max_operations=N] [max_size=SIZE];`
 
-use std::cell::{Cell, RefCell};
-use std::ffi::{CStr, c_char};
-use std::ptr;
-
-use nginx_sys::ngx_str_t;
+use std::cell::RefCell;
+use std::ffi::CStr;
 
 use super::size;
-use super::{Directive, ERROR, LocConf};
-use crate::contain::contain;
 use crate::nginx::Conf;
 use crate::upstream::Bounds;
 
@@ -42,7 +37,7 @@ impl Multiplex {
     };
 
     /// Parses the arguments of the directive. The error is for the operator.
-    fn parse(args: &[ngx_str_t]) -> Result<Multiplex, &'static CStr> {
+    pub fn parse(args: &[&[u8]]) -> Result<Multiplex, &'static CStr> {
         let mut parsed = Multiplex::OFF;
         let (mut operations, mut size) = (false, false);
         let first = |seen: &mut bool| match std::mem::replace(seen, true) {
@@ -50,7 +45,7 @@ impl Multiplex {
             true => Err(c"takes each parameter only once"),
         };
         for (at, arg) in args.iter().enumerate() {
-            let text = arg.as_bytes();
+            let text = *arg;
             if at == 0 {
                 if text != b"off" {
                     parsed.connections = number(text)
@@ -109,7 +104,8 @@ pub fn places() -> String {
     text
 }
 
-fn note_place(cf: Conf, connections: usize) {
+/// Notes where sharing is on.
+pub fn note_place(cf: Conf, connections: usize) {
     /// How many are named.
     const NAMED: usize = 4;
     let Ok(mut places) = PLACES.0.try_borrow_mut() else {
@@ -121,30 +117,4 @@ fn note_place(cf: Conf, connections: usize) {
         return;
     }
     named.push(format!("{connections} in {}", cf.place()));
-}
-
-/// `lua_memcached_multiplex`
-pub enum SetMultiplex {}
-
-impl Directive for SetMultiplex {
-    type Of = LocConf;
-
-    fn set(cf: Conf, conf: &Cell<LocConf>) -> *mut c_char {
-        let mut changed = conf.get();
-        if changed.multiplex.is_some() {
-            return c"is duplicate".as_ptr().cast_mut();
-        }
-        match contain(|| Multiplex::parse(cf.arguments().get(1..).unwrap_or_default())) {
-            Some(Ok(parsed)) => {
-                changed.multiplex = Some(parsed);
-                if parsed.connections > 0 {
-                    contain(|| note_place(cf, parsed.connections));
-                }
-            }
-            Some(Err(text)) => return text.as_ptr().cast_mut(),
-            None => return ERROR,
-        }
-        conf.set(changed);
-        ptr::null_mut() // NGX_CONF_OK
-    }
 }

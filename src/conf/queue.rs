@@ -1,17 +1,11 @@
 //! `lua_memcached_queue [max_operations=N] [max_size=SIZE] [timeout=TIME];`
 
-use std::cell::Cell;
-use std::ffi::{CStr, c_char};
-use std::ptr;
-
-use nginx_sys::ngx_str_t;
+use std::ffi::CStr;
 
 use super::multiplex::number;
 use super::size;
 use super::time::milliseconds;
-use super::{Directive, ERROR, LocConf};
-use crate::contain::contain;
-use crate::nginx::{Conf, Msec};
+use crate::nginx::Msec;
 use crate::upstream::Bounds;
 
 /// The limits of a background queue.
@@ -33,11 +27,11 @@ impl Queueing {
     };
 
     /// Parses the arguments of the directive. The error is for the operator.
-    fn parse(args: &[ngx_str_t]) -> Result<Queueing, &'static CStr> {
+    pub fn parse(args: &[&[u8]]) -> Result<Queueing, &'static CStr> {
         let mut parsed = Queueing::DEFAULT;
         let mut seen = [false; 3];
         for arg in args {
-            let text = arg.as_bytes();
+            let text = *arg;
             let [operations, size, timeout] = &mut seen;
             let seen = if let Some(text) = text.strip_prefix(b"max_operations=") {
                 parsed.bounds.operations = number(text)
@@ -64,26 +58,5 @@ impl Queueing {
             }
         }
         Ok(parsed)
-    }
-}
-
-/// `lua_memcached_queue`
-pub enum SetQueue {}
-
-impl Directive for SetQueue {
-    type Of = LocConf;
-
-    fn set(cf: Conf, conf: &Cell<LocConf>) -> *mut c_char {
-        let mut changed = conf.get();
-        if changed.queue.is_some() {
-            return c"is duplicate".as_ptr().cast_mut();
-        }
-        match contain(|| Queueing::parse(cf.arguments().get(1..).unwrap_or_default())) {
-            Some(Ok(parsed)) => changed.queue = Some(parsed),
-            Some(Err(text)) => return text.as_ptr().cast_mut(),
-            None => return ERROR,
-        }
-        conf.set(changed);
-        ptr::null_mut() // NGX_CONF_OK
     }
 }

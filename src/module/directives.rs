@@ -23,7 +23,7 @@ pub static mut COMMANDS: [ngx_command_t; COUNT] = [
         },
         type_: (NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_CONF_TAKE1)
             as ngx_uint_t,
-        set: Some(conf::set::<conf::MaxValueSize>),
+        set: Some(conf::set::<conf::SetMaxValueSize>),
         conf: NGX_HTTP_LOC_CONF_OFFSET,
         offset: 0,
         post: ptr::null_mut(),

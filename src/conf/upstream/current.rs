@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::{Servers, UpstreamError};
+use super::servers::{Servers, UpstreamError};
 use crate::group::{Choice, Failure, Group, Health, Local, Peer, named, vanished};
 use crate::nginx::{Generation, seconds};
 

@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use super::directives::Parameters;
+use super::parameters::Parameters;
 use crate::conf::time::milliseconds;
 use crate::group::NameKind;
 use crate::nginx::Msec;

@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 use nginx_sys::ngx_event_t;
 
 use super::current::{Current, Names};
-use super::{Servers, UpstreamError, told};
+use super::servers::{Servers, UpstreamError};
+use super::told;
 use crate::contain::contain;
 use crate::group::{Failure, Peer};
 use crate::nginx::{Log, Posted, Request, Upstream};

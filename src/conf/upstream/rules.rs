@@ -1,6 +1,8 @@
 //! What nginx -t refuses of `upstream` blocks, after all are read.
 
-use super::{Servers, UpstreamConf, UpstreamError, text, told};
+use super::conf::UpstreamConf;
+use super::servers::{Servers, UpstreamError, text};
+use super::told;
 use crate::conf::mapping;
 use crate::distribution::{Method, Scheme};
 use crate::group::Failover;

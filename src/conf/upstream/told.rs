@@ -2,7 +2,8 @@
 
 use nginx_sys::{NGX_LOG_NOTICE, NGX_LOG_WARN};
 
-use super::{Servers, UpstreamConf, text};
+use super::conf::UpstreamConf;
+use super::servers::{Servers, text};
 use crate::group::Group;
 use crate::nginx::Log;
 
