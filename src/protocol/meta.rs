@@ -2,6 +2,7 @@
 //!
 //! | file | subject |
 //! |---|---|
+//! | `option` | what an option can be given as, and why one is not understood |
 //! | `options` | options by name, as users give them |
 //! | `write` | the flags on the wire |
 //! | `reply` | the lines of replies |
@@ -9,13 +10,14 @@
 //! Every command has an opaque, a number that its reply repeats: so a reply that belongs to another
 //! command is noticed, though it has no key.
 
+mod option;
 pub(super) mod options;
 pub(super) mod reply;
 mod write;
 
 pub(super) use write::Words;
 
-pub use options::{BadOption, OptionValue};
+pub use option::{BadOption, OptionValue, Ttl};
 
 use super::key::Key;
 use super::version::Needs;
@@ -45,9 +47,6 @@ pub enum MetaOp<'a> {
     /// `ma`
     Arith(MetaArith),
 }
-
-/// Seconds up to 2592000 or a Unix time, as memcached takes all of them. Negative: at once.
-pub type Ttl = i32;
 
 /// The options of `mg`.
 #[derive(Clone, Debug)]
