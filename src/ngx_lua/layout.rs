@@ -10,10 +10,17 @@ use std::sync::OnceLock;
 use mlua::ffi::lua_State;
 use nginx_sys::{NGX_LOG_ALERT, ngx_event_t, ngx_http_request_t, ngx_int_t, ngx_queue_t};
 
-use super::ngx_http_lua_module;
 use super::semaphore::{Semaphore, Wait};
 use super::state::State;
-use crate::nginx::{self, Live, Log, Request};
+use crate::nginx::{self, Live, Log, Module, Request};
+
+// SAFETY: the declaration matches ngx_lua's sources, 0.10.23 and later.
+unsafe extern "C" {
+    pub(super) safe static ngx_http_lua_module: Module<LocConf, Ctx>;
+}
+
+/// ngx_lua's configuration of a location, see `settings`.
+pub(super) struct LocConf(());
 
 /// What ngx_lua calls when a waiting coroutine ends.
 type CleanupHandler = Option<unsafe extern "C" fn(*mut c_void)>;

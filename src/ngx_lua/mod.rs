@@ -34,7 +34,7 @@ use mlua::ffi::{
 };
 use nginx_sys::{NGX_OK, ngx_conf_t, ngx_int_t, ngx_str_t};
 
-use crate::nginx::{Conf, Module};
+use crate::nginx::Conf;
 
 pub use anchor::{forget as forget_anchors, release as release_anchors};
 pub use cleanup::Cleanup;
@@ -49,8 +49,6 @@ pub use tls_settings::TlsSettings;
 
 // SAFETY: the declarations match ngx_lua's sources, 0.10.23 and later.
 unsafe extern "C" {
-    safe static ngx_http_lua_module: Module<settings::LocConf, layout::Ctx>;
-
     fn ngx_http_lua_add_package_preload(
         cf: *mut ngx_conf_t,
         package: *const c_char,

@@ -9,8 +9,8 @@ use std::ptr::{self, NonNull};
 
 use nginx_sys::{NGX_AGAIN, NGX_DECLINED, NGX_OK, ngx_cycle_t, ngx_int_t, ngx_queue_t, u_char};
 
-use crate::MEMORY;
 use crate::nginx::{Request, current_cycle};
+use crate::reserve::MEMORY;
 
 /// Size in bytes of the buffer for error texts of ngx_lua.
 const MAX_TEXT: usize = 256;

@@ -8,14 +8,11 @@ use std::sync::OnceLock;
 
 use nginx_sys::{ngx_flag_t, ngx_int_t, ngx_msec_t};
 
-use super::ngx_http_lua_module;
+use super::layout::{LocConf, ngx_http_lua_module};
 use crate::nginx::{HttpBlock, Live, Msec, Request};
 
 /// ngx_lua's default of `lua_socket_keepalive_timeout`.
 const KEEPALIVE_TIMEOUT: Msec = 60_000;
-
-/// ngx_lua's configuration of a location.
-pub(super) struct LocConf(());
 
 /// Where that keeps the value of a directive, which its slot function stores as a `T`.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use std::ptr;
 
 use nginx_sys::ngx_module_t;
 
-use super::ngx_http_lua_module;
+use super::layout::ngx_http_lua_module;
 
 /// Why the module cannot work in this nginx.
 #[derive(Debug, thiserror::Error)]

@@ -7,8 +7,8 @@ use std::ptr::{self, NonNull};
 
 use nginx_sys::{ngx_int_t, ngx_keyval_t, ngx_str_t, ngx_uint_t};
 
-use super::ngx_http_lua_module;
-use super::settings::{LocConf, offset, read};
+use super::layout::{LocConf, ngx_http_lua_module};
+use super::settings::{offset, read};
 use crate::nginx::{Array, Conf, Live};
 
 /// Merged values of the `lua_ssl_*` directives.
