@@ -3,18 +3,11 @@
 
 use std::ffi::c_int;
 
-use mlua::{Lua, Table};
-
 use super::connection::multiplex;
 use super::handle;
 use super::stack::Stack;
 use crate::conf::LocConf;
 use crate::transport::{self, Peer, PoolName};
-
-/// `require "resty.memcached.client"`.
-pub fn build(lua: &Lua) -> mlua::Result<Table> {
-    super::shared(lua)?.get("client")
-}
 
 /// `attach(id, multiplex, host, port)`: whether the session, which has nothing, is attached to
 /// shared connections now. If not, `connect` has to be called. `MAPPED`: host and port may mean a

@@ -8,10 +8,9 @@ use mlua::{Lua, Table};
 use nginx_sys::NGX_LOG_WARN;
 
 use super::commands::VERBS;
-use super::explain;
-use super::native_table;
+use super::native_table::{native_table, set_functions};
 use super::stack::{Stack, native};
-use super::{queue_group, set_functions};
+use super::{explain, queue_group};
 use crate::conf::{LocConf, Queueing};
 use crate::nginx::Msec;
 use crate::ngx_lua::{State, Table as NativeTable};
