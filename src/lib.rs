@@ -56,8 +56,3 @@ mod reserve;
 mod transport;
 #[cfg(all(feature = "nginx", not(test)))]
 mod version;
-
-/// All of the module's own memory.
-#[cfg(all(feature = "nginx", not(test)))]
-#[global_allocator]
-static MEMORY: reserve::Reserve = reserve::Reserve::new(std::alloc::System);

@@ -19,6 +19,11 @@ const BLOCKS: usize = 16;
 /// Most bytes that are asked for again while blocks of the reserve are set free.
 const MAX_REQUEST: usize = BLOCK * BLOCKS / 4;
 
+/// All of the module's own memory.
+#[cfg(all(feature = "nginx", not(test)))]
+#[global_allocator]
+pub static MEMORY: Reserve = Reserve::new(System);
+
 const LAYOUT: Layout = match Layout::from_size_align(BLOCK, 16) {
     Ok(layout) => layout,
     Err(_) => panic!("a constant"),

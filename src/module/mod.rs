@@ -19,9 +19,9 @@ use nginx_sys::{
     ngx_int_t, ngx_module_t, ngx_uint_t,
 };
 
-use crate::MEMORY;
 use crate::contain::{INTERNAL, contain, report};
 use crate::nginx::{Conf, Log, Module};
+use crate::reserve::MEMORY;
 use crate::{conf, lua, ngx_lua, transport};
 
 static MODULE_CONTEXT: ngx_http_module_t = ngx_http_module_t {

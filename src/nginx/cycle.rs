@@ -6,14 +6,16 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering::Relaxed};
 
 use nginx_sys::{
-    NGX_PROCESS_MASTER, ngx_conf_t, ngx_cycle_t, ngx_http_conf_ctx_t, ngx_time_t, ngx_uint_t,
+    NGX_PROCESS_MASTER, ngx_conf_t, ngx_cycle_t, ngx_http_conf_ctx_t, ngx_log_t, ngx_time_t,
+    ngx_uint_t,
 };
 
 use nginx_sys::{NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER, ngx_module_t};
 
+use super::Msec;
 use super::live::Live;
+use super::log::{Log, Owner};
 use super::module::ngx_http_module;
-use super::{Log, Msec};
 
 // SAFETY: nginx declares variables of these sizes. This thread and its signal handlers write them,
 // nobody else.
@@ -103,6 +105,19 @@ impl Cycle {
         // SAFETY: a cycle has a place for each module; http's has the context as soon as nginx
         // reads the block.
         unsafe { NonNull::new((*self.0.conf_ctx.add(index)).cast()).map(|at| Live::new(at)) }
+    }
+}
+
+impl Owner for ngx_cycle_t {
+    fn log(&self) -> *mut ngx_log_t {
+        self.log
+    }
+}
+
+impl Log {
+    /// The log of the current cycle; before there is one, one that nobody sees.
+    pub fn of_cycle() -> Log {
+        Cycle::current().map_or_else(Log::silent, Cycle::log)
     }
 }
 

@@ -5,11 +5,10 @@ use std::fmt;
 use std::mem::MaybeUninit;
 
 use nginx_sys::{
-    NGX_MAX_ERROR_STR, ngx_conf_t, ngx_connection_t, ngx_cycle_t, ngx_err_t, ngx_log_error_core,
-    ngx_log_t, ngx_strerror, ngx_uint_t,
+    NGX_MAX_ERROR_STR, ngx_conf_t, ngx_connection_t, ngx_err_t, ngx_log_error_core, ngx_log_t,
+    ngx_strerror, ngx_uint_t,
 };
 
-use super::cycle::Cycle;
 use super::live::Zeroed;
 
 /// A log of nginx. It is not kept longer than what it belongs to: a cycle, a connection, or a
@@ -29,11 +28,6 @@ impl Log {
     #[inline(always)]
     pub(super) fn of(owner: &impl Owner) -> Log {
         Log(owner.log())
-    }
-
-    /// The log of the current cycle; before there is one, one that nobody sees.
-    pub fn of_cycle() -> Log {
-        Cycle::current().map_or_else(|| Log(silent_log()), Cycle::log)
     }
 
     /// One that nobody sees.
@@ -64,12 +58,6 @@ impl Log {
 /// What nginx gives a log, for as long as it is there.
 pub(super) trait Owner {
     fn log(&self) -> *mut ngx_log_t;
-}
-
-impl Owner for ngx_cycle_t {
-    fn log(&self) -> *mut ngx_log_t {
-        self.log
-    }
 }
 
 impl Owner for ngx_connection_t {

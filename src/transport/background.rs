@@ -1,9 +1,9 @@
 //! Background queues, as Lua calls them: by no request, and in any phase.
 
-use std::sync::atomic::Ordering;
-
-use super::worker::cell::{with, with_existing};
-use super::{ENDED, NotQueued, QueueKey, connection, events};
+use super::ids::QueueKey;
+use super::state::write_queue::NotQueued;
+use super::worker::cell::{has_ended, with, with_existing};
+use super::{connection, events};
 use crate::conf::Queueing;
 use crate::nginx;
 use crate::protocol::Command;
@@ -12,7 +12,7 @@ use crate::upstream::Counts;
 /// Whether the process handles events, or will in a moment: `init_worker_by_lua*` comes before
 /// [`start`].
 pub fn is_running() -> bool {
-    let running = nginx::has_events() && !ENDED.load(Ordering::Relaxed);
+    let running = nginx::has_events() && !has_ended();
     if running {
         connection::handlers::install(events::all());
     }

@@ -57,8 +57,6 @@ use std::rc::Rc;
 #[cfg(ngx_feature = "http_ssl")]
 use nginx_sys::SSL_SESSION;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use crate::nginx::{Msec, Request};
 use crate::protocol::{Command, RawRead, Reply, Server};
 use calls::room;
@@ -68,9 +66,6 @@ use fallback::Fallback;
 use worker::Worker;
 use worker::cell::{with, with_existing};
 
-/// What the process has is gone.
-static ENDED: AtomicBool = AtomicBool::new(false);
-
 /// The process begins: makes the worker's state.
 pub fn start() {
     connection::handlers::install(events::all());
@@ -79,7 +74,7 @@ pub fn start() {
     with(|_| ());
     crate::conf::when_servers_go(events::on_gone);
     with(Worker::begin_polls);
-    ENDED.store(false, Ordering::Relaxed);
+    worker::cell::begin();
 }
 
 /// Lets go of what belongs to an nginx cycle: its log, and ngx_lua's semaphores, which it would
@@ -96,7 +91,6 @@ pub fn forget_cycle() {
 /// The process ends: everything goes, before ngx_lua counts its semaphores and the module is
 /// unloaded.
 pub fn shut_down() {
-    ENDED.store(true, Ordering::Relaxed);
     worker::cell::end(|worker| {
         worker.end_queues();
         worker.close_all();

@@ -1,10 +1,10 @@
 //! Writes that nobody waits for: they are taken by a background queue.
 
-use crate::MEMORY;
 use crate::conf::Queueing;
 use crate::fault;
 use crate::nginx;
 use crate::protocol::Command;
+use crate::reserve::MEMORY;
 use crate::transport::error::Error;
 use crate::transport::ids::QueueKey;
 use crate::transport::state::write_queue::{Link, MAX_QUEUES, NotQueued, WriteQueue};

@@ -5,11 +5,17 @@
 pub mod address;
 pub mod dial;
 pub mod handlers;
+#[cfg(ngx_feature = "http_ssl")]
+mod handshake;
+#[cfg(not(ngx_feature = "http_ssl"))]
+#[path = "handshake_absent.rs"]
+mod handshake;
 pub mod idle;
 pub mod io;
 pub mod nginx_connection;
 pub mod parts;
 pub mod resolve;
+mod shared;
 pub mod sharing;
 #[cfg(ngx_feature = "http_ssl")]
 pub mod tls;

@@ -1,14 +1,13 @@
 //! What a connection has that many sessions share.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
-use crate::nginx::{self, Msec};
-use crate::transport::connection::{Connection, Owner};
+use crate::nginx;
 use crate::transport::error::Error;
-use crate::transport::ids::{OpKey, SharedPoolKey};
-use crate::upstream::{Health, Load, Retry, Work};
+use crate::transport::ids::SharedPoolKey;
+use crate::upstream::{Health, Retry};
 
 /// Unsent gets that a connection keeps room for between batches.
 const GETS_KEPT: usize = 256;
@@ -20,7 +19,7 @@ pub struct Sharing {
     /// Its unsent bytes, as far as the shared pool has counted them.
     pub unsent: usize,
     /// The unsent gets of one key: hashes of the keys, and numbers.
-    gets: HashMap<u64, u64, BuildHasherDefault<HashedKey>>,
+    pub gets: HashMap<u64, u64, BuildHasherDefault<HashedKey>>,
     /// Among the connections to be flushed at the end of this iteration of the event loop.
     pub to_flush: bool,
     /// It repeats what another connection has lost, for this reason, and takes nothing else until
@@ -73,97 +72,5 @@ impl Sharing {
     /// what others have lost.
     pub fn takes_work(&self) -> bool {
         self.health.takes_work() && self.retry.is_none()
-    }
-}
-
-impl Connection {
-    /// Whether it is shared, and takes commands.
-    pub fn takes_work(&self) -> bool {
-        self.sharing().is_some_and(Sharing::takes_work)
-    }
-
-    /// Whether it is shared, and goes when it has no work.
-    pub fn is_leaving(&self) -> bool {
-        self.sharing()
-            .is_some_and(|sharing| sharing.health.is_leaving())
-    }
-
-    /// Whether the socket takes what is there to be sent, as far as is known.
-    pub fn takes_all(&self) -> bool {
-        self.nginx.is_write_ready() && !self.is_connecting()
-    }
-
-    /// How well it can take commands.
-    pub fn load(&self) -> Load {
-        let Some(sharing) = self.sharing() else {
-            return Load::Overdue;
-        };
-        let work = Work {
-            opening: self.is_connecting(),
-            retries: sharing.retry.is_some(),
-            occupied: self.pipeline.is_amid_value() || !self.takes_all(),
-            lists: self.pipeline.lists(),
-            in_flight: self.pipeline.in_flight(),
-        };
-        sharing.health.load(work, &self.progress, nginx::now())
-    }
-
-    /// Something is in flight that somebody waits for.
-    pub fn mark_active(&mut self, was_idle: bool) {
-        self.nginx.set_active();
-        if was_idle {
-            self.progress.receive(nginx::now());
-        }
-    }
-
-    /// The operation in the same unsent batch whose get is the same as the one that was just
-    /// submitted with this number. The server will execute it after this moment, hence after every
-    /// write that the session has seen completed: so its reply is good for both.
-    pub fn equal_get(&mut self, hasher: &impl BuildHasher, newest: u64) -> Option<OpKey> {
-        let Connection {
-            pipeline, owner, ..
-        } = self;
-        let Owner::Shared(sharing) = owner else {
-            return None;
-        };
-        let get = pipeline.newest_get()?;
-        sharing.gets.try_reserve(1).ok()?;
-        let first = *sharing.gets.entry(hasher.hash_one(get)).or_insert(newest);
-        if first == newest || pipeline.single_get(first) != Some(get) {
-            return None;
-        }
-        pipeline.tag(first)
-    }
-
-    /// Somebody with this connect timeout waits for it to be established, if it is not yet.
-    pub fn give_time_to_connect(&mut self, timeout: Msec) {
-        if self.is_connecting() {
-            self.nginx.delay_write_timer(timeout);
-        }
-    }
-
-    /// Number of the first exchange that is not to be sent yet, if some are not.
-    pub fn sends_until(&mut self) -> Option<u64> {
-        let Connection {
-            pipeline, owner, ..
-        } = self;
-        let Owner::Shared(sharing) = owner else {
-            return None;
-        };
-        let (retry, _) = sharing.retry.as_mut()?;
-        let oldest = pipeline.oldest();
-        Some(retry.sends_until(oldest, |n| {
-            let behind = pipeline.exchanges().nth(n);
-            let end = pipeline.newest().unwrap_or(oldest) + 1;
-            behind.map_or(end, |exchange| exchange.number)
-        }))
-    }
-
-    /// Whether it has to repeat what had to wait until others were answered.
-    pub fn has_more_to_retry(&self) -> bool {
-        let retry = self.sharing().and_then(|sharing| sharing.retry.as_ref());
-        retry.is_some_and(|(retry, _)| {
-            self.pipeline.in_flight() > 0 && retry.may_send_more(self.pipeline.oldest())
-        })
     }
 }

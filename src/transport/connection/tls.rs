@@ -19,9 +19,8 @@ use nginx_sys::{
 };
 
 use crate::nginx::Request;
-use crate::protocol::Record;
 use crate::transport::connection::handlers::handlers;
-use crate::transport::connection::{Connection, NgxConnection, Phase, TlsLayer};
+use crate::transport::connection::nginx_connection::NgxConnection;
 use crate::transport::error::Error;
 use crate::transport::log::log_socket_error;
 
@@ -185,53 +184,9 @@ pub fn is_bad_name(name: &[u8]) -> bool {
     name.is_empty() || name.len() > MAX_SERVER_NAME || name.iter().any(u8::is_ascii_control)
 }
 
-impl Connection {
-    /// Begins the handshake that was asked for. Whether it is done already; on failure the
-    /// connection is of no use any more.
-    pub fn begin_handshake(
-        &mut self,
-        pending: Box<Pending>,
-        request: Option<Request>,
-    ) -> Result<bool, Error> {
-        let (handshake, identity) = &*pending;
-        self.nginx.add_tls(handshake, identity.context)?;
-        self.phase = Phase::Handshaking(pending);
-        if self.nginx.handshake() {
-            return self.end_handshake(request).map(|()| true);
-        }
-        // instead of that of an earlier operation
-        self.nginx.stop_write_timer();
-        Ok(false)
-    }
-
-    /// Judges a handshake that has come to an end. What is wrong with the peer's certificate is
-    /// logged on behalf of `request`.
-    pub fn end_handshake(&mut self, request: Option<Request>) -> Result<(), Error> {
-        let phase = std::mem::replace(&mut self.phase, Phase::Established);
-        let Phase::Handshaking(pending) = phase else {
-            self.phase = phase;
-            return Err(Error::Closed);
-        };
-        let (handshake, identity) = *pending;
-        self.nginx.set_handlers();
-        if !self.nginx.has_handshaken() {
-            return Err(failed("handshake failed"));
-        }
-        if handshake.verify {
-            self.nginx
-                .verify(handshake.server_name.as_deref(), request)?;
-        }
-        self.tls = Some(TlsLayer {
-            identity,
-            record: Record::default(),
-        });
-        Ok(())
-    }
-}
-
 impl NgxConnection {
     /// Gives it its TLS part.
-    fn add_tls(&mut self, handshake: &Handshake, context: usize) -> Result<(), Error> {
+    pub fn add_tls(&mut self, handshake: &Handshake, context: usize) -> Result<(), Error> {
         let c = self.as_ptr();
         let context = ptr::with_exposed_provenance_mut::<ngx_ssl_t>(context);
         let ok = NGX_OK as ngx_int_t;
@@ -303,7 +258,7 @@ impl NgxConnection {
 
     /// Begins or goes on with the handshake (`ngx_ssl_handshake`). Whether it is over, well or not;
     /// else nginx will tell.
-    fn handshake(&mut self) -> bool {
+    pub fn handshake(&mut self) -> bool {
         let c = self.as_ptr();
         // SAFETY: the connection is open, and has its TLS part.
         unsafe {
@@ -322,7 +277,7 @@ impl NgxConnection {
         unsafe { (*self.as_ptr()).ssl.as_ref() }
     }
 
-    fn has_handshaken(&self) -> bool {
+    pub fn has_handshaken(&self) -> bool {
         self.ssl().is_some_and(|ssl| ssl.handshaked() != 0)
     }
 
@@ -336,7 +291,11 @@ impl NgxConnection {
     }
 
     /// Whether the peer's certificate is good, and the peer's.
-    fn verify(&self, server_name: Option<&[u8]>, request: Option<Request>) -> Result<(), Error> {
+    pub fn verify(
+        &self,
+        server_name: Option<&[u8]>,
+        request: Option<Request>,
+    ) -> Result<(), Error> {
         let c = self.as_ptr();
         // SAFETY: the connection has done its handshake; the texts of codes are static.
         let (code, text) = unsafe {

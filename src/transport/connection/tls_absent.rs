@@ -2,9 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::nginx::Request;
-use crate::transport::connection::{Connection, NgxConnection};
-use crate::transport::error::Error;
+use crate::transport::connection::nginx_connection::NgxConnection;
 
 /// What a handshake is asked for; it cannot be done.
 #[derive(Clone, Debug)]
@@ -27,18 +25,6 @@ pub type Pending = (Handshake, Rc<Tls>);
 impl Tls {
     pub fn is_to(&self, _: &[u8], _: u16) -> bool {
         match *self {}
-    }
-}
-
-impl Connection {
-    /// Never called.
-    pub fn begin_handshake(&mut self, _: Box<Pending>, _: Option<Request>) -> Result<bool, Error> {
-        Err(Error::NoTls)
-    }
-
-    /// Never called.
-    pub fn end_handshake(&mut self, _: Option<Request>) -> Result<(), Error> {
-        Err(Error::NoTls)
     }
 }
 

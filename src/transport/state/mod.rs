@@ -10,4 +10,5 @@ pub mod postponed;
 pub mod session;
 pub mod sessions;
 pub mod shared_pool;
+pub mod trial;
 pub mod write_queue;

@@ -1,6 +1,7 @@
 //! The one state of a worker process, and who may use it when.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::contain::{alert, contain};
 use crate::transport::fallback::Fallback;
@@ -13,6 +14,19 @@ struct Cell(RefCell<Option<Worker>>);
 unsafe impl Sync for Cell {}
 
 static WORKER: Cell = Cell(RefCell::new(None));
+
+/// What the process has is gone.
+static ENDED: AtomicBool = AtomicBool::new(false);
+
+/// The process begins.
+pub fn begin() {
+    ENDED.store(false, Ordering::Relaxed);
+}
+
+/// Whether [`end`] was called since.
+pub fn has_ended() -> bool {
+    ENDED.load(Ordering::Relaxed)
+}
 
 /// Runs `f` with the worker's state.
 ///
@@ -59,6 +73,7 @@ pub fn with_existing(f: impl FnOnce(&mut Worker)) {
 
 /// Takes the worker's state away, after `f` has seen it. What comes later finds nothing.
 pub fn end(f: impl FnOnce(&mut Worker)) {
+    ENDED.store(true, Ordering::Relaxed);
     let Ok(mut cell) = WORKER.0.try_borrow_mut() else {
         return in_use();
     };

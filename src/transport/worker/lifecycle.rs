@@ -1,8 +1,8 @@
 //! The state of a worker process after a panic and at its end, and what it makes.
 
-use crate::MEMORY;
 use crate::nginx::{self, Msec, Posted, Timer};
 use crate::protocol::{Buffers, Limits, Pipeline};
+use crate::reserve::MEMORY;
 use crate::transport::connection::address::Address;
 use crate::transport::connection::handlers::handlers;
 use crate::transport::connection::{Connection, MAX_LINE, NgxConnection, Owner, Phase};

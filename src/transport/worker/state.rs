@@ -21,8 +21,8 @@ use crate::transport::state::pool::NamedPool;
 use crate::transport::state::postponed::PostponedQueue;
 use crate::transport::state::sessions::Sessions;
 use crate::transport::state::shared_pool::{SharedPool, SharedPoolName};
+use crate::transport::state::trial::Trial;
 use crate::transport::state::write_queue::WriteQueue;
-use crate::transport::worker::trials::Trial;
 use crate::upstream::Deadlines;
 
 /// Everything a worker process has.

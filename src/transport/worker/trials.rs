@@ -3,16 +3,8 @@
 
 use crate::conf::give_back_trial;
 use crate::transport::ids::SessionKey;
+use crate::transport::state::trial::Trial;
 use crate::transport::worker::Worker;
-
-/// A session has a command for a disabled server, or connects to it.
-pub struct Trial {
-    session: SessionKey,
-    upstream: Box<[u8]>,
-    server: Box<[u8]>,
-    /// When it was chosen.
-    began: i64,
-}
 
 impl Worker {
     /// A trial begins in a session. Without memory it is not noted.
