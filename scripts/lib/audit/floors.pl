@@ -6,10 +6,11 @@
 # files and directories (with a slash) that are on it, and behind two spaces what it is for. What is
 # in a directory that is named stands on one floor together.
 #
-# A file may use what is on its own floor or below: it may name no module above (`crate::…`,
-# `super::…`), and call no method of the worker's state that is written above. Nor may files use each
-# other in a circle, be longer than 500 lines, or have more than 15 of the methods of the worker's
-# state. Suites of unit tests do not count.
+# A file may use what is on its own floor or below: it may name nothing of a file above, and call no
+# method of the worker's state that is written above. Nor may files use each other in a circle, be
+# longer than 500 lines, or have more than 15 of the methods of the worker's state. A name that a
+# module only passes on (`pub use`) counts as one of the file that it comes from. A parent module is
+# a file like others. Suites of unit tests do not count.
 
 use strict;
 use warnings;
@@ -37,7 +38,7 @@ my %floor_of;
 }
 %floor_of or die "$architecture has no floors\n";
 
-my %text;
+my ( %text, %passes_on );
 File::Find::find(
     {   no_chdir => 1,
         wanted   => sub {
@@ -47,6 +48,8 @@ File::Find::find(
             push @faults, "$_ has " . @lines . " lines, more than $MAX_LINES" if @lines > $MAX_LINES;
             $text{$_} = join '', @lines;
             $text{$_} =~ s{//[^\n]*}{}g;
+            # that names who may see it
+            $text{$_} =~ s/\bpub\(in [\w:]+\)/pub/g;
             # a file's own tests are in it
             $text{$_} =~ s/^#\[cfg\(test\)\]\nmod \w+ \{\n.*?^\}\n//gms;
         }
@@ -54,18 +57,43 @@ File::Find::find(
     $src
 );
 
-# file_of PATH: the file of a module such as `transport::link::tls`, or of what is in it.
+# file_of PATH: the file of a module such as `transport::link::tls`, or of what is in it; a name that
+# a module only passes on (`pub use`) is in the file that it comes from.
 sub file_of {
     my @path = @_;
-    while (@path) {
+    my @rest;
+    while (1) {
         my $path = join '/', $src, @path;
-        for my $file ( "$path.rs", "$path/mod.rs" ) { return $file if exists $text{$file} }
-        pop @path;
+        for my $file ( @path ? ( "$path.rs", "$path/mod.rs" ) : ("$path/lib.rs") ) {
+            next if !exists $text{$file};
+            my $origin = @rest && ( $passes_on{$file}{ $rest[0] } || $passes_on{$file}{'*'} );
+            return $origin ? file_of( @{$origin}, @rest[ 1 .. $#rest ] ) // $file : $file;
+        }
+        return if !@path;
+        unshift @rest, pop @path;
     }
-    return;
 }
 
-# The names that a tree of `use` declares: paths as lists.
+# module_of FILE: its path, as a list.
+sub module_of {
+    my ($file) = @_;
+    my @here = split m{/}, $file =~ s{^\Q$src\E/|(?:/mod)?\.rs\z}{}gr;
+    return $here[0] eq 'lib' ? () : @here;
+}
+
+# from_root FILE, PATH: a path that is written in the file, from the root of the crate. Empty: it
+# leads out of the crate.
+sub from_root {
+    my ( $file, @path ) = @_;
+    my @from = module_of($file);
+    if    ( $path[0] eq 'crate' ) { @from = (); shift @path }
+    elsif ( $path[0] eq 'self' )  { shift @path }
+    elsif ( $path[0] ne 'super' && $text{$file} !~ /\bmod \Q$path[0]\E;/ ) { return }
+    while ( @path && $path[0] eq 'super' ) { pop @from; shift @path }
+    return @from, @path;
+}
+
+# What a tree of `use` declares: for each the path, as a list, and the name that it has here.
 sub paths_of {
     my ( $tree, @prefix ) = @_;
     $tree =~ s/^\s+|\s+$//g;
@@ -80,29 +108,41 @@ sub paths_of {
         }
         return map { paths_of( $_, @prefix, split /::/, $path ) } grep { /\S/ } @parts, $part;
     }
-    $tree =~ s/\s+as\s+\w+$//;
-    return [ @prefix, split /::/, $tree ];
+    my $as = $tree =~ s/\s+as\s+(\w+)$// ? $1 : undef;
+    my @path = ( @prefix, split /::/, $tree );
+    return { path => \@path, name => $as // $path[-1] };
+}
+
+for my $file ( keys %text ) {
+    while ( $text{$file} =~ /^\s*pub(?:\([^)]*\))?\s+use\s+([^;]*);/gm ) {
+        for my $declared ( paths_of($1) ) {
+            my @path = from_root( $file, @{ $declared->{path} } ) or next;
+            pop @path if $declared->{name} eq '*';
+            $passes_on{$file}{ $declared->{name} } = \@path;
+        }
+    }
 }
 
 # Who uses whom: file => file => how.
 my ( %uses, %methods, %home );
 for my $file ( keys %text ) {
-    my @here = split m{/}, $file =~ s{^\Q$src\E/|(?:/mod)?\.rs\z}{}gr;
-    @here = () if $here[0] eq 'lib';
-    for my $tree ( $text{$file} =~ /\b(?:use\s+)((?:crate|super|self)::[^;]*);/g ) {
-        for my $path ( paths_of($tree) ) {
-            my @path = @{$path};
-            my @from = @here;
-            if    ( $path[0] eq 'crate' ) { @from = (); shift @path }
-            elsif ( $path[0] eq 'self' )  { shift @path }
-            while ( @path && $path[0] eq 'super' ) { pop @from; shift @path }
-            my $used = file_of( @from, @path );
-            $uses{$file}{$used} //= join '::', @{$path} if $used && $used ne $file;
-        }
+    my $text = $text{$file} =~ s/\buse\s+[^;]*;//gr;
+    my ( @paths, @passed_on );
+    while ( $text{$file} =~ /^\s*(pub(?:\([^)]*\))?\s+)?use\s+([^;]*);/gm ) {
+        push @{ $1 ? \@passed_on : \@paths }, paths_of($2);
     }
-    while ( $text{$file} =~ /\bcrate((?:::\w+)+)/g ) {
-        my $used = file_of( grep { length } split /::/, $1 );
-        $uses{$file}{$used} //= "crate$1" if $used && $used ne $file;
+    # what is only passed on is not used
+    push @paths, grep { $text =~ /\b\Q$_->{name}\E\b/ } @passed_on;
+    my %imported = map { $_->{name} => $_->{path} } @paths;
+    @paths = map { $_->{path} } @paths;
+    for my $path ( map { [ split /::/ ] } $text =~ /(?<![\w:])([a-z]\w*(?:::\w+)+)/g ) {
+        my ( $first, @rest ) = @{$path};
+        push @paths, [ @{ $imported{$first} // [$first] }, @rest ];
+    }
+    for my $path (@paths) {
+        my @path = from_root( $file, @{$path} ) or next;
+        my $used = file_of(@path);
+        $uses{$file}{$used} //= join '::', @{$path} if $used && $used ne $file;
     }
     while ( $text{$file} =~ /^impl Worker \{\n(.*?)^\}/gms ) {
         for my $name ( $1 =~ /^    (?:pub(?:\([^)]*\))? )?(?:unsafe )?fn (\w+)/gm ) {
@@ -139,8 +179,6 @@ for my $directory ( sort keys %floor_of ) {
     for my $file ( sort keys %uses ) {
         my $from = floor( $file, $directory ) // next;
         for my $used ( sort keys %{ $uses{$file} } ) {
-            # a directory's own file tells who is in it
-            next if $used eq "$directory/mod.rs" && $file ne $used;
             my $to = floor( $used, $directory ) // next;
             push @faults, "$file uses $used above it ($uses{$file}{$used})" if $to > $from;
         }
@@ -155,8 +193,6 @@ sub visit {
     $state{$file} = 'on the path';
     push @path, $file;
     for my $used ( sort keys %{ $uses{$file} // {} } ) {
-        # what only declares and names what is in its directory is no part of it
-        next if $used =~ m{(?:/mod|lib)\.rs\z} && $uses{$file}{$used} !~ /the method/ && is_face($used);
         if ( !$state{$used} ) { visit($used) }
         elsif ( $state{$used} eq 'on the path' ) {
             my ($at) = grep { $path[$_] eq $used } 0 .. $#path;
@@ -168,13 +204,6 @@ sub visit {
     return;
 }
 
-# is_face FILE: it has nothing of its own but declarations of modules and names that they have.
-sub is_face {
-    my $rest = $text{ $_[0] };
-    $rest =~ s/^\s*(?:pub(?:\([^)]*\))?\s+)?(?:use\s[^;]*|mod\s+\w+);//gms;
-    $rest =~ s/^#!?\[[^\n]*\]//gm;
-    return $rest !~ /\S/;
-}
 for my $file ( sort keys %text ) { visit($file) if !$state{$file} }
 
 if (@faults) {
