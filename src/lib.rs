@@ -1,21 +1,24 @@
 //! A native `resty.memcached` for nginx and ngx_lua.
 //!
-//! Data flows one way, from the Lua surface to the protocol and back:
+//! Lua calls `lua`, `lua` calls `transport`, and that has [`protocol`] write commands and read
+//! replies. ARCHITECTURE.md has the map, and says who may use whom.
 //!
 //! | module | what is in it |
 //! |---|---|
 //! | `module` | what nginx sees: the module, its hooks and directives |
-//! | `conf` | the configuration of locations |
 //! | `lua` | what Lua sees: methods, arguments, results |
-//! | `transport` | connections on nginx's event loop, sessions, keepalive pools |
+//! | `transport` | connections on nginx's event loop, sessions, pools |
+//! | `conf` | the configuration of locations |
+//! | `ngx_lua` | the ABI of ngx_lua, which nothing else knows |
 //! | [`distribution`] | which server has a key, pure |
 //! | [`group`] | servers used as one, failover, pure |
-//! | [`upstream`] | pool policy, pure |
+//! | [`protocol`] | memcached's text protocol, pure: bytes in, replies out |
 //! | [`codec`] | values that other languages wrote, pure |
-//! | [`protocol`] | memcached's text protocol, pure and sans-io |
-//! | `ngx_lua` | the ABI of ngx_lua, and nothing else knows it |
-//! | `nginx` | the nginx facilities that need a Rust interface |
-//! | `contain`, `reserve` | panics and lack of memory, which must not end the worker |
+//! | [`upstream`] | policy for pools, queues and deadlines, pure |
+//! | `nginx` | what nginx has, for Rust: requests, logs, timers |
+//! | `contain` | panics, which must not end the worker |
+//! | `reserve` | lack of memory, which must not end it either |
+//! | `fault` | places where tests have the code fail |
 //! | `version` | which version this is, and for which nginx |
 //!
 //! The pure modules hold no `unsafe` and know neither nginx nor Lua; they are all there is without

@@ -1,4 +1,4 @@
-//! Values that other languages wrote, and typed values of our own.
+//! Values that other languages wrote.
 //!
 //! | file | subject |
 //! |---|---|

@@ -18,7 +18,8 @@
 //! | `group` | servers used as one |
 //! | `group_connect` | connecting to them |
 //! | `group_all` | commands for all of them |
-//! | `group_pipeline` | pipelines of them |
+//! | `group_many` | lists of keys that several of them have |
+//! | `group_pipeline` | pipelines for several of them |
 //! | `raw` | `sock:send` and `sock:receive` |
 //! | `tls` | `sock:sslhandshake` |
 //! | `suspend` | operations that may have to wait |

@@ -1,22 +1,8 @@
 //! Connections on nginx's event loop: connecting, sending, receiving, and the worker's keepalive
 //! pools.
 //!
-//! | floor | subject |
-//! |---|---|
-//! | `background` | what Lua calls of background queues |
-//! | `events` | nginx's handlers: where events come in |
-//! | `calls` | what Lua calls |
-//! | `drive` | bytes out and in, timeouts, names that are looked up again |
-//! | `end` | sessions and connections end; whoever waits gets what is free then |
-//! | `open` | connections are opened, and given their first commands |
-//! | `wait` | who waits for what, and for how long |
-//! | `worker` | the worker's state: sessions, connections and pools by their ids |
-//! | `state` | what a session, an operation, a pool is |
-//! | `connection` | one connection: sockets, names, TLS, bytes |
-//! | `error`, `ids`, `log`, `peer`, `fallback` | what all of these name |
-//!
-//! Each uses what is on its own floor or below, never what is above: ARCHITECTURE.md has the
-//! floors, and `scripts/audit` checks them.
+//! This file has what `lua` calls. ARCHITECTURE.md says what each directory and file is for, and on
+//! which floor it is.
 //!
 //! Nothing here runs Lua. A coroutine that waits is woken through its semaphore, after the event
 //! handler has returned.
