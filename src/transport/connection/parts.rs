@@ -117,6 +117,11 @@ impl Connection {
         matches!(self.phase, Phase::Established)
     }
 
+    /// Whether exchanges are to be sent, and nothing of them was sent yet.
+    pub fn has_begun_none(&self) -> bool {
+        self.pipeline.in_flight() > 0 && !self.pipeline.has_begun_oldest()
+    }
+
     /// The session that uses it, if one does.
     #[inline(always)]
     pub fn session(&self) -> Option<SessionKey> {

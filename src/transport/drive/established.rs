@@ -196,11 +196,7 @@ impl Worker {
         }
         self.mark_idle(key);
         self.flush(key);
-        // its end may have come with it, and no event would tell
-        let connection = self.connections.get(key);
-        if connection.is_some_and(|connection| connection.nginx.is_readable()) {
-            self.read(key);
-        }
+        self.read_early(key);
         self.serve_queue(shared_pool);
     }
 

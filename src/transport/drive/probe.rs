@@ -78,11 +78,7 @@ impl Worker {
         let question = self.polls.probes.get(key).map(|probe| probe.question);
         if question.is_some_and(|question| connection.pipeline.send_raw(question.text())) {
             self.flush(connection_key);
-            // the answer, or the end, may be there, and no event would tell
-            let connection = self.connections.get(connection_key);
-            if connection.is_some_and(|connection| connection.nginx.is_readable()) {
-                self.read(connection_key);
-            }
+            self.read_early(connection_key);
         } else {
             self.fail_probe(key, &Error::NoMemory);
         }

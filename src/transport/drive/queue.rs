@@ -37,11 +37,7 @@ impl Worker {
             connection.progress.receive(now);
         }
         self.flush(connection_key);
-        // its end may have come with it, and no event would tell
-        let connection = self.connections.get(connection_key);
-        if connection.is_some_and(|connection| connection.nginx.is_readable()) {
-            self.read(connection_key);
-        }
+        self.read_early(connection_key);
         self.rest_queue(key, connection_key);
     }
 

@@ -48,40 +48,21 @@ impl Worker {
         self.let_worker_exit_without_queues();
     }
 
-    /// A read event of a queue's connection, or the time of its timer. Whether there may be
-    /// something to read.
-    pub fn on_queue_readable(
-        &mut self,
-        key: QueueKey,
-        connection_key: ConnectionKey,
-        timed_out: bool,
-    ) -> bool {
+    /// The timer of a queue's connection has expired. It closes if it was idle for long enough.
+    pub fn check_idle_queue(&mut self, key: QueueKey, connection_key: ConnectionKey) {
         let Some(connection) = self.connections.get_mut(connection_key) else {
-            return false;
+            return;
         };
-        let idle = connection.pipeline.in_flight() == 0;
-        if connection.nginx.is_closing() {
-            // nginx closes idle connections of a worker that exits, and after
-            // worker_shutdown_timeout all
-            if connection.nginx.is_aborting() || idle {
-                self.fail_queue(connection_key, &Error::Closed);
-            }
-        } else if timed_out {
-            let since = self.queues.get(key.0).map_or(0, |queue| queue.idle_since);
-            let due = since.saturating_add(Settings::idle_timeout_of_http());
-            let now = nginx::now();
-            match idle {
-                true if due <= now => self.fail_queue(connection_key, &Error::Closed),
-                true => connection.nginx.start_read_timer(due - now),
-                // it is armed again when there is nothing to do
-                false => {}
-            }
-        } else if idle && connection.nginx.peek() != Err(libc::EAGAIN) {
-            // of no use any more, and no error of anybody
-            self.fail_queue(connection_key, &Error::Closed);
-        } else {
-            return true;
+        if connection.pipeline.in_flight() > 0 {
+            // it is armed again when there is nothing to do
+            return;
         }
-        false
+        let since = self.queues.get(key.0).map_or(0, |queue| queue.idle_since);
+        let due = since.saturating_add(Settings::idle_timeout_of_http());
+        let now = nginx::now();
+        match due <= now {
+            true => self.fail_queue(connection_key, &Error::Closed),
+            false => connection.nginx.start_read_timer(due - now),
+        }
     }
 }

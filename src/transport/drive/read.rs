@@ -33,6 +33,15 @@ impl Worker {
         self.read_while(key, is_read);
     }
 
+    /// Reads what has come before there was an event for it, such as the end of the stream: no event
+    /// would tell.
+    pub fn read_early(&mut self, key: ConnectionKey) {
+        let connection = self.connections.get(key);
+        if connection.is_some_and(|connection| connection.nginx.is_readable()) {
+            self.read(key);
+        }
+    }
+
     /// As [`Self::read`]; `is_read` says whether somebody waits.
     #[inline(always)]
     pub fn read_while(&mut self, key: ConnectionKey, mut is_read: bool) {
@@ -96,14 +105,8 @@ impl Worker {
         };
         let timed_out = connection.nginx.take_read_timeout();
         let idle = connection.pipeline.in_flight() == 0;
-        if let Owner::Queue(queue) = connection.owner {
-            if self.on_queue_readable(queue, key, timed_out) {
-                self.read(key);
-            }
-            return;
-        }
         match &connection.owner {
-            Owner::Pool(_) | Owner::Queue(_) => {}
+            Owner::Pool(_) => {}
             Owner::Probe(_) => match connection.nginx.is_closing() {
                 // worker_shutdown_timeout
                 true => self.fail(key, Error::Closed),
@@ -121,7 +124,7 @@ impl Worker {
                     self.read_while(key, self.sessions.reads(session));
                 }
             }
-            Owner::Shared(_) => {
+            owner @ (Owner::Shared(_) | Owner::Queue(_)) => {
                 if connection.nginx.is_closing() {
                     // nginx closes idle connections of a worker that exits, and after
                     // worker_shutdown_timeout all
@@ -129,7 +132,10 @@ impl Worker {
                         self.fail(key, Error::Closed);
                     }
                 } else if timed_out {
-                    self.check_health(key);
+                    match *owner {
+                        Owner::Queue(queue) => self.check_idle_queue(queue, key),
+                        _ => self.check_health(key),
+                    }
                 } else if idle && connection.nginx.peek() != Err(libc::EAGAIN) {
                     // of no use any more, and no error of anybody
                     self.fail(key, Error::Closed);

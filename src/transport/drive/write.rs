@@ -130,11 +130,9 @@ impl Worker {
             return;
         };
         connection.pipeline.close_gaps();
-        let pipeline = &connection.pipeline;
-        let fresh = pipeline.in_flight() > 0 && !pipeline.has_begun_oldest();
-        if fresh && value.is_empty() && connection.nginx.is_readable() {
-            // nothing was asked: it is closed, or out of step
-            self.read(key);
+        if value.is_empty() && connection.has_begun_none() {
+            // nothing was asked: if there is something, it is closed, or out of step
+            self.read_early(key);
         }
     }
 
@@ -146,11 +144,9 @@ impl Worker {
         let Some(connection) = self.connections.get(connection_key) else {
             return;
         };
-        let pipeline = &connection.pipeline;
-        let fresh = pipeline.in_flight() > 0 && !pipeline.has_begun_oldest();
-        if fresh && connection.is_established() && connection.nginx.is_readable() {
-            // nothing was asked: it is closed, or out of step
-            self.read(connection_key);
+        if connection.is_established() && connection.has_begun_none() {
+            // as above
+            self.read_early(connection_key);
         }
     }
 
