@@ -18,15 +18,15 @@ use super::stack::{Stack, native};
 use crate::ngx_lua::{State, Table, Value};
 use crate::transport::{self, SessionKey};
 
-/// Upvalues of the functions that [`with_spares`] makes: the number of spare handles, and a table
-/// of them.
+/// Upvalues of the functions that [`set_with_spares`] makes: the number of spare handles, and a
+/// table of them.
 const SPARES_COUNT: c_int = lua_upvalueindex(1);
 const SPARES: c_int = lua_upvalueindex(2);
 
 /// Maximum number of spare handles in a VM.
 const MAX_SPARES: u64 = 256;
 
-/// Commands a handle names. Each kind has a metatable of its own.
+/// What a handle names. Each kind has a metatable of its own.
 pub struct HandleKind {
     /// The first word of its handles, so that no other userdata is taken for one. The second is the
     /// id.

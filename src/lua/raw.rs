@@ -119,7 +119,7 @@ pub fn receive(stack: Stack) -> c_int {
     }
 }
 
-/// Commands the second argument of `receive` asks for.
+/// What the second argument of `receive` asks for.
 fn pattern(stack: Stack) -> RawRead {
     let bad = |text: std::fmt::Arguments<'_>| -> ! {
         stack.raise(format_args!("bad argument #1 to 'receive' ({text})"))

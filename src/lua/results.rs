@@ -30,7 +30,7 @@ impl Returns {
     pub const MANY: u8 = 5;
     /// An array of keys as sent, each followed by its item, or `nil, err`
     pub const MANY_RAW: u8 = 6;
-    /// Commands a line says: `1`, a number, a version, statistics, or `nil, err`
+    /// What a line says: `1`, a number, a version, statistics, or `nil, err`
     pub const LINE: u8 = 7;
     /// `1` or `nil, err`
     pub const QUIT: u8 = 8;
@@ -102,22 +102,22 @@ pub fn finish_get() -> Value<'static> {
 
 /// `finish(sock, id, start(id, …))`: the results of `start` or, after a semaphore has resumed it,
 /// those of the operation. A semaphore's first result is a boolean, which no `start` returns.
-pub fn finish<const SHAPE: u8>(stack: Stack) -> c_int {
+pub fn finish<const RETURNS: u8>(stack: Stack) -> c_int {
     if stack.kind(3) != LUA_TBOOLEAN {
         return stack.top() - 2;
     }
     match handle::session_argument(stack, 2) {
         Some(key) => {
-            let slot = Returns::slot(SHAPE);
+            let slot = Returns::slot(RETURNS);
             let outcome = transport::take_outcome(key, slot);
             stack.release_anchors();
-            if Returns::may_ask(SHAPE) {
-                return push_told(stack, SHAPE, outcome);
+            if Returns::may_ask(RETURNS) {
+                return push_told(stack, RETURNS, outcome);
             }
-            let zero = (SHAPE == Returns::GET).then_some(ZERO);
-            push(stack, SHAPE, outcome, zero)
+            let zero = (RETURNS == Returns::GET).then_some(ZERO);
+            push(stack, RETURNS, outcome, zero)
         }
-        None => stack.failure(Returns::nils(SHAPE), transport::Error::Closed),
+        None => stack.failure(Returns::nils(RETURNS), transport::Error::Closed),
     }
 }
 

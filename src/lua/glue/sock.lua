@@ -73,8 +73,7 @@ local function address(pointer)
     return tonumber(ffi.cast("uintptr_t", ffi.cast("void *", pointer)))
 end
 
--- Commands the native function returns instead of an address for the session that
--- it was given.
+-- What the native function returns instead of an address for the session that it was given.
 local SAME_SESSION = native.same_session
 
 -- The certificate and its key are passed to be held while the handshake waits.
