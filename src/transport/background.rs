@@ -1,4 +1,4 @@
-//! Background queues, as Lua calls them: by no request, and in any phase.
+//! What Lua calls of background queues. They belong to no request, and are used in any phase.
 
 use super::ids::QueueKey;
 use super::state::write_queue::NotQueued;
@@ -54,14 +54,16 @@ pub fn enqueue_for(
     })
 }
 
-/// See [`Worker::upstream_counts`].
+/// How many writes wait in the queues to the servers of an `upstream` block, their bytes, and what
+/// became of other writes.
 pub fn upstream_counts(upstream: &[u8]) -> (usize, usize, Counts) {
     let mut counts = Default::default();
     with_existing(|worker| counts = worker.upstream_counts(upstream));
     counts
 }
 
-/// See [`Worker::queue_counts`].
+/// How many writes wait in a queue, their bytes, and what became of other writes. `None`: there is
+/// no such queue.
 pub fn queue_counts(key: QueueKey) -> Option<(usize, usize, Counts)> {
     let mut counts = None;
     with_existing(|worker| counts = worker.queue_counts(key));

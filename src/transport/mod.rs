@@ -63,8 +63,8 @@ pub fn start() {
     worker::cell::begin();
 }
 
-/// Lets go of what belongs to an nginx cycle: its log, and ngx_lua's semaphores, which it would
-/// miss when the cycle ends.
+/// Lets go of what belongs to an nginx cycle: look-ups by its resolvers, polls of its servers, and
+/// ngx_lua's semaphores, which ngx_lua would miss when the cycle ends.
 pub fn forget_cycle() {
     with_existing(|worker| {
         worker.end_renewals();
@@ -84,7 +84,8 @@ pub fn shut_down() {
     });
 }
 
-/// Runs `begin`, and has the caller wait in `slot` for what it has begun.
+/// Runs `begin`. If that has begun an operation that is not over, has the caller wait for it in
+/// `slot`.
 #[inline(always)]
 fn call<E: Fallback>(
     key: SessionKey,
@@ -111,8 +112,8 @@ pub fn check_phase(request: Request) -> Result<(), String> {
     with(|worker| unsafe { worker.semaphores.check_phase(request) })
 }
 
-/// `connect`. The session, which is null if there is no memory for one, and what came of it: if it
-/// is pending, the coroutine has to yield.
+/// `connect`. Returns the session, whose key is null if there is no memory for one, and the result.
+/// If that is `Pending`, the coroutine has to yield.
 #[inline(always)]
 pub fn connect(
     object: Connecting,
@@ -133,7 +134,7 @@ pub fn connect(
     })
 }
 
-/// Connects as [`connect`] does, but the coroutine goes on; [`wait`] is for later. The time to
+/// Connects as [`connect`] does, but the coroutine goes on, and calls [`wait`] later. The time to
 /// connect runs from now on.
 pub fn begin_connect(
     object: Connecting,
@@ -150,19 +151,20 @@ pub fn begin_connect(
     })
 }
 
-/// Attaches a client's session to shared connections, see [`Worker::attach_again`].
+/// Attaches a client's session to shared connections, if that is possible at once.
 #[inline(always)]
 pub fn attach_again(key: SessionKey, request: Request, peer: &Peer<'_>) -> bool {
     with(|worker| worker.attach_again(key, request, peer))
 }
 
-/// Takes a client's session back, see [`Worker::give_back`].
+/// Detaches a client's session, and keeps it for the client's next call. False if that is not
+/// possible.
 #[inline(always)]
 pub fn give_back(key: SessionKey, request: Request, timeout: Option<Msec>) -> bool {
     with(|worker| worker.give_back(key, request, timeout))
 }
 
-/// Whether a session is there, open or not.
+/// Whether a session exists, connected or not.
 pub fn is_session(key: SessionKey) -> bool {
     with(|worker| worker.is_session(key))
 }
@@ -172,22 +174,25 @@ pub fn is_lost(key: SessionKey) -> bool {
     with(|worker| worker.is_lost(key))
 }
 
-/// See [`Worker::is_ready`].
+/// Whether a session can take a command now: it is connected or about to be, and has sent no
+/// command whose reply no coroutine waits for yet.
 pub fn is_ready(key: SessionKey) -> bool {
     with(|worker| worker.is_ready(key))
 }
 
-/// See [`Worker::note_trial`].
+/// Notes that a session tries a disabled server of an `upstream` block, which was chosen at
+/// `began`.
 pub fn note_trial(key: SessionKey, upstream: &[u8], server: &[u8], began: i64) {
     with(|worker| worker.note_trial(key, upstream, server, began));
 }
 
-/// See [`Worker::settle_trials`].
+/// Forgets the trials of a server, because their result is known.
 pub fn settle_trials(upstream: &[u8], server: &[u8]) {
     with_existing(|worker| worker.settle_trials(upstream, server));
 }
 
-/// See [`Worker::give_trial_back`].
+/// Lets another trial be made of the server that a session tried, if the session's trial has no
+/// result.
 pub fn give_trial_back(key: SessionKey) {
     with_existing(|worker| worker.give_trial_back(key));
 }
@@ -202,13 +207,13 @@ pub fn set_timeouts(key: SessionKey, timeouts: Timeouts) {
     with(|worker| worker.set_timeouts(key, timeouts));
 }
 
-/// `getreusedtimes`
+/// `getreusedtimes`: how often the session's connection was taken out of a pool.
 pub fn reused_times(key: SessionKey) -> Result<u64, Error> {
     with(|worker| worker.reused_times(key))
 }
 
-/// `setkeepalive`, see [`Worker::set_keepalive`]. The handle of the session, if it is not needed
-/// any more.
+/// `setkeepalive`: gives a session's connection to its pool. Returns the handle of the session, if
+/// it is not needed any more.
 #[inline(always)]
 pub fn set_keepalive(
     key: SessionKey,
@@ -219,7 +224,7 @@ pub fn set_keepalive(
     with(|worker| worker.set_keepalive(key, request, timeout, pool_size))
 }
 
-/// `close`. The handle of the session, if it is not needed any more.
+/// `close`. Returns the handle of the session, if it is not needed any more.
 pub fn close(key: SessionKey, request: Request) -> Result<Option<usize>, Error> {
     with(|worker| {
         worker.close(key, request)?;
@@ -232,7 +237,8 @@ pub fn check_ready(key: SessionKey, request: Request) -> Result<(), Error> {
     with(|worker| worker.check_ready(key, request))
 }
 
-/// Sends commands, see [`Worker::submit`]. The session keeps the operation in `slot`.
+/// Sends commands on behalf of the caller's request, and has the caller wait for the result in
+/// `slot`.
 #[inline(always)]
 pub fn submit(
     key: SessionKey,
@@ -264,8 +270,8 @@ pub fn submit_question(
     })
 }
 
-/// Sends commands as [`submit`] does, but the coroutine goes on; [`wait`] is for later. Their time
-/// runs from now on.
+/// Sends commands as [`submit`] does, but the coroutine goes on, and calls [`wait`] later. Their
+/// time runs from now on.
 pub fn begin(
     key: SessionKey,
     slot: Slot,
@@ -310,7 +316,7 @@ pub fn add_command(key: PipelineKey, form: u8, command: &Command<'_>) -> Result<
     with(|worker| worker.add_command(key, form, command))
 }
 
-/// Refuses what a server cannot do of a pipeline.
+/// Refuses those commands of a pipeline that a server does not support.
 pub fn restrict_pipeline(key: PipelineKey, server: Server) {
     with_existing(|worker| worker.restrict_pipeline(key, server));
 }
@@ -328,19 +334,19 @@ pub fn commit(
     })
 }
 
-/// Ends a pipeline: what was added to it.
+/// Ends a pipeline. Returns what was added to it.
 pub fn take_pipeline(key: PipelineKey) -> CommandPipeline {
     let mut pipeline = CommandPipeline::default();
     with_existing(|worker| pipeline = worker.take_pipeline(key));
     pipeline
 }
 
-/// Takes a pipeline in. `None` if there is no memory for it.
+/// Stores a pipeline, and returns its key. `None` if there is no memory.
 pub fn put_pipeline(pipeline: CommandPipeline) -> Option<PipelineKey> {
     with(|worker| worker.put_pipeline(pipeline))
 }
 
-/// Has `look` look at a pipeline, while nothing else is in use.
+/// Calls `look` with a pipeline. The worker's state is not in use meanwhile, so `look` may run Lua.
 pub fn look_at_pipeline<R>(key: PipelineKey, look: impl FnOnce(&CommandPipeline) -> R) -> R {
     let mut lent = CommandPipeline::default();
     with_existing(|worker| lent = worker.lend_pipeline(key));
@@ -414,7 +420,7 @@ pub fn begin_handshake(
     })
 }
 
-/// The result of the operation that the resumed coroutine has waited for.
+/// Takes the result of the operation that the resumed coroutine has waited for.
 #[inline(always)]
 pub fn take_outcome(key: SessionKey, slot: Slot) -> Outcome {
     with(|worker| worker.take_outcome(key, slot))

@@ -55,7 +55,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Refuses what a server cannot do of a pipeline.
+    /// Refuses those commands of a pipeline that a server does not support.
     pub fn restrict_pipeline(&mut self, key: PipelineKey, server: Server) {
         let Some(CommandPipeline {
             batch, commands, ..
@@ -85,19 +85,19 @@ impl Worker {
         self.pipelines.remove(key).unwrap_or_default()
     }
 
-    /// Takes a pipeline in. `None` if there is no memory.
+    /// Stores a pipeline, and returns its key. `None` if there is no memory.
     pub fn put_pipeline(&mut self, pipeline: CommandPipeline) -> Option<PipelineKey> {
         self.pipelines.try_reserve(1).ok()?;
         Some(self.pipelines.insert(pipeline))
     }
 
-    /// Takes what is in a pipeline out of it.
+    /// Takes the commands out of a pipeline, until [`Self::give_pipeline_back`].
     pub fn lend_pipeline(&mut self, key: PipelineKey) -> CommandPipeline {
         let pipeline = self.pipelines.get_mut(key);
         pipeline.map(std::mem::take).unwrap_or_default()
     }
 
-    /// Puts back what was taken out.
+    /// Puts back what [`Self::lend_pipeline`] has taken out.
     pub fn give_pipeline_back(&mut self, key: PipelineKey, lent: CommandPipeline) {
         if let Some(pipeline) = self.pipelines.get_mut(key) {
             *pipeline = lent;
