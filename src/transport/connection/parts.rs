@@ -6,8 +6,8 @@
 //!         +---- to do a TLS handshake ----> Handshaking
 //! ```
 //!
-//! Meanwhile it belongs to a session or to a shared pool. An established one that is not used
-//! belongs to a keepalive pool.
+//! Its [`Owner`] is a session, a shared pool, a background queue or a probe, from the beginning. A
+//! private connection that no session uses belongs to a keepalive pool.
 
 use std::rc::Rc;
 
@@ -74,7 +74,7 @@ pub struct Private {
     pub unanswered: bool,
     /// `quit` was sent; nothing may follow.
     pub quitting: bool,
-    /// Its server is in no list any more: it is not kept.
+    /// Its server was removed from the list: it is not kept.
     pub leaving: bool,
 }
 
@@ -90,7 +90,7 @@ pub struct Idle {
 
 /// The TLS part of a connection.
 pub struct TlsLayer {
-    /// What it was made with and to.
+    /// The peer and the options that its handshake was done with.
     pub identity: Rc<Tls>,
     /// What is being sent.
     pub record: Record,
@@ -131,7 +131,7 @@ impl Connection {
         }
     }
 
-    /// The background queue whose it is, if it is one's.
+    /// The background queue that owns it, if one does.
     pub fn queue(&self) -> Option<QueueKey> {
         match self.owner {
             Owner::Queue(queue) => Some(queue),

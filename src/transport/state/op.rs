@@ -1,13 +1,19 @@
 //! An operation: what is to be done, how far it is, and who waits for it.
 //!
 //! ```text
-//!     connect:   PoolQueue ---> Resolving ---> Assigned (to the connection that is opened)
-//!                               Resolving ---> Joining (waits for a shared connection)
-//!     commands:  RoomQueue ---> Assigned <---> Assigned (to another connection, if one is lost)
+//!     connect:     PoolQueue ---> Resolving ---> Assigned (to the connection that is opened)
+//!                                 Resolving ---> Joining (waits for a shared connection)
+//!     commands:    RoomQueue ---> Assigned <---> Assigned (to another connection, if one is lost)
+//!     raw data:    Assigned
+//!     background:  New (as long as the queue exists)
 //! ```
 //!
-//! An operation that is over is not kept: its result is with those who have waited for it. If a
-//! reply to it still comes, it finds no operation and is discarded.
+//! Each begins as New, and may skip stages. An operation that is over is not kept: its result is
+//! with those who have waited for it. If a reply to it still comes, it finds no operation and is
+//! discarded.
+//!
+//! The operation of a background queue is never over. It stays New: its exchanges are in the
+//! queue's pipeline, and it counts their replies.
 
 use crate::nginx::Msec;
 use crate::protocol::{Batch, RawRead, RawReader, Reply};
@@ -19,7 +25,7 @@ use crate::transport::state::outcome::{Commands, Outcome, Slot};
 use crate::transport::state::write_queue::Tally;
 use crate::upstream::{History, Place, QueuePlace};
 
-/// Sessions that are kept in the list of those who wait, though they do not any more.
+/// A list of waiting sessions may have so many before those that wait no more are removed.
 const LEFT_KEPT: usize = 32;
 
 /// An operation that is under way.
@@ -200,7 +206,7 @@ impl Waiters {
 }
 
 impl Work {
-    /// Of these commands. For a pipeline, there is room for its replies.
+    /// The work of these commands. For a pipeline, reserves room for its replies.
     #[inline(always)]
     pub fn of(commands: Commands<'_>) -> Result<Work, Error> {
         let batch = match commands {
