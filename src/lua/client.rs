@@ -35,13 +35,13 @@ pub fn attach<const MAPPED: bool>(stack: Stack) -> c_int {
         backlog: None,
         multiplex: multiplex(stack, conf.multiplex(), 2),
     };
-    // elsewhere `connect` says what is wrong
+    // in other coroutines `connect` is called, and says what is wrong
     let attached = stack.is_thread(request) && transport::attach_again(key, request, &peer);
     answer(stack, attached)
 }
 
-/// `release(id, idle?)`: whether the session, which was attached, is to be attached again. If not,
-/// it is there as it was.
+/// `release(id, idle?)`: detaches the session. True: it is kept for the next `attach`. False: it
+/// stays as it was.
 pub fn release(stack: Stack) -> c_int {
     let (Some(key), Some(request)) = (handle::id_argument(stack, 1), stack.running_request())
     else {

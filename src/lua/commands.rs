@@ -154,7 +154,7 @@ pub fn keys<'a>(stack: Stack, index: c_int) -> Vec<Key<'a>> {
         let bytes = match unsafe { table.string(at) } {
             Ok(bytes) => bytes,
             Err(LUA_TNIL) => b"",
-            // a number's text would not stay
+            // the table does not hold the text of a number
             Err(LUA_TNUMBER) => stack.raise(format_args!("bad key argument (string expected)")),
             Err(kind) => stack.raise(format_args!(
                 "bad key argument (string or number expected, got {})",

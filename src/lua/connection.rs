@@ -50,8 +50,9 @@ struct Options {
 const ADDED: c_int = 5;
 
 /// `connect(sock, id, connect_timeout, send_timeout, read_timeout, multiplex, host, port?,
-/// options?)`. To a group, if the arguments mean one, see `Elsewhere`; but not for a `MEMBER` of
-/// one: if that is pending, it returns true, and `wait_connect` is to be called.
+/// options?)`. If the arguments mean a group, returns what [`Elsewhere`] says. A `MEMBER` of a
+/// group connects to a server in any case: if that is pending, it returns true, and `wait_connect`
+/// is to be called.
 pub fn connect<const MEMBER: bool>(stack: Stack) -> c_int {
     let top = stack.top() - ADDED;
     if !(2..=4).contains(&top) {
@@ -166,8 +167,8 @@ pub fn connect<const MEMBER: bool>(stack: Stack) -> c_int {
     }
 }
 
-/// The servers that `lua_memcached_upstream` has in the place of this one. It is apart so that the
-/// configuration is not copied for it, as it would be where there is none.
+/// The servers that `lua_memcached_upstream` maps this one to. A function of its own, so that
+/// `connect` copies the configuration only where there are mappings.
 #[cold]
 #[inline(never)]
 fn upstream_for(request: Request, host: &[u8], port: u16) -> Option<Servers> {

@@ -136,7 +136,7 @@ pub fn check_options(stack: Stack) -> c_int {
     match stack.kind(1) {
         LUA_TTABLE => options(stack, 1, "new", NEW_OPTIONS),
         LUA_TSTRING => ignored(stack, "new", format_args!("its argument, a string,")),
-        // it may have fields as a table has, or new() raises an error
+        // the value may have fields as a table has; if not, new() raises an error
         _ => {}
     }
     0

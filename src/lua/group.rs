@@ -49,8 +49,8 @@ pub fn name(stack: Stack) -> c_int {
     }
 }
 
-/// The key at this index, and whether it is to be escaped at the next one, as it is hashed. Else
-/// what the glue returns: `false, answer`.
+/// The key at `index`, as it is hashed. Whether to escape it is at the next index. If the key is
+/// refused, pushes what the glue returns, `false, answer`, and returns the number of values.
 fn hashed<'a>(stack: Stack, index: c_int, group: &Group) -> Result<Cow<'a, [u8]>, c_int> {
     let key = Key {
         bytes: stack.required_text(index, "key"),
@@ -186,7 +186,7 @@ pub fn pick(stack: Stack) -> c_int {
     4
 }
 
-/// The answer is on top.
+/// Returns `false, nil, answer`. The answer is on top of the stack.
 #[cold]
 fn pick_none(stack: Stack) -> c_int {
     let answer = Value::At(stack.top());
@@ -255,7 +255,8 @@ pub fn trial(stack: Stack) -> c_int {
     0
 }
 
-/// If it is the trial of a disabled server, and ends without a result, another one may be made.
+/// Notes the trial of a disabled server. If the trial ends without a result, another one may be
+/// made.
 #[cold]
 fn note_trial(stack: Stack, server: &[u8], key: SessionKey) {
     let trial = with(stack, |current| {

@@ -22,7 +22,7 @@ use crate::transport::{
     Rejected, SessionKey, Slot,
 };
 
-/// The result of a command that each of several servers could have.
+/// The result of a command without a key, if a group has several servers.
 const NO_KEY: &str = "not for upstreams: a command without a key in a pipeline";
 
 /// The pipeline at `index`.
@@ -208,8 +208,9 @@ pub fn end(stack: Stack) -> c_int {
     0
 }
 
-/// `begin_part(results, part, id)`: true if it was sent, and [`wait`] is to be called; [`AGAIN`] if
-/// this is to be; else what came of it: `1, err`, with results, or `nil, err`
+/// `begin_part(results, part, id)`: true if the part was sent, and [`wait`] is to be called;
+/// [`AGAIN`] if the part is to be begun again; otherwise its outcome: `1, err` if there are
+/// results, or `nil, err`
 pub fn begin(stack: Stack) -> c_int {
     let results = stack.check_table(1);
     let part = required(stack, 2);
@@ -228,8 +229,8 @@ pub fn begin(stack: Stack) -> c_int {
     }
 }
 
-/// Nothing of a part was sent, because of what its server cannot do, or may not be able to do. It
-/// is asked, or some commands are refused. Then the part is to be begun again.
+/// Nothing of a part was sent, because of what its server cannot do, or may not be able to do. The
+/// server is asked, or some commands are refused. Then the part is to be begun again.
 #[cold]
 fn refuse(
     stack: Stack,

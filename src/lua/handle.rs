@@ -119,7 +119,7 @@ pub fn session_with_id(stack: Stack, sock: Table, id: c_int) -> Option<SessionKe
     None
 }
 
-/// What a `sock` has that connects.
+/// What the `sock` that connects had before.
 pub enum Found {
     /// It has had no session yet.
     Nothing,
@@ -184,7 +184,8 @@ impl<'a> Spares<'a> {
         }
     }
 
-    /// Takes one out of the table, where it would outlive its `sock`, and pushes it.
+    /// Takes a spare handle out of the table, and pushes it. In the table it would outlive its
+    /// `sock`.
     #[inline(always)]
     fn push_one(&self, stack: Stack) -> Option<NewHandle<'a>> {
         let count = self.count.get();

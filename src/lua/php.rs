@@ -28,7 +28,7 @@ pub fn decode(stack: Stack) -> c_int {
         Value::Boolean(value) => stack.push_boolean(value),
         Value::Integer(integer) => match exact(integer) {
             Some(number) => stack.push_number(number),
-            // as all integers that numbers cannot hold
+            // a text, as for all integers that Lua's numbers cannot hold
             None => stack.push_bytes(integer.to_string().as_bytes()),
         },
     }

@@ -91,7 +91,7 @@ pub fn commit(stack: Stack) -> c_int {
 }
 
 /// Nothing of a pipeline was sent, because of what its server cannot do, or may not be able to do.
-/// It is asked, or some commands are refused. Then the pipeline is to be committed again.
+/// The server is asked, or some commands are refused. Then the pipeline is to be committed again.
 #[cold]
 fn refuse(stack: Stack, session: SessionKey, id: PipelineKey, refused: &Refused) -> c_int {
     if let Some(question) = question(refused) {
@@ -132,7 +132,7 @@ fn push_outcome(stack: Stack, key: PipelineKey, outcome: Outcome) -> c_int {
     let (replies, failure) = match outcome {
         Outcome::Replies(replies, failure) => (replies, failure),
         Outcome::Failed(error) => return stack.failure(1, error),
-        // to the question what the server can do
+        // the reply to a question what the server can do
         Outcome::Reply(Reply::Line(line)) => {
             return stack.failure(1, String::from_utf8_lossy(&line));
         }

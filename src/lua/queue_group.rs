@@ -36,7 +36,7 @@ fn meant(stack: Stack, request: Request) -> Result<Option<Servers>, UpstreamErro
             .and_then(|port| LocConf::of(request).upstream_for(host, port)),
     };
     if let Some(servers) = found {
-        // whether it can be used by key
+        // an error if the block cannot be used by key
         number_of(request, servers)?;
     }
     Ok(found)
@@ -44,7 +44,7 @@ fn meant(stack: Stack, request: Request) -> Result<Option<Servers>, UpstreamErro
 
 /// Has the queue of the key's server take a write. The name of the block is the first argument.
 pub fn enqueue(stack: Stack, limits: Queueing, command: &Command<'_>) -> Result<(), NotQueued> {
-    // what must not be sent is no trial of a server
+    // a refused command must not count as the trial of a server
     command.check().map_err(NotQueued::Refused)?;
     let (Some(key), Some(request)) = (key_of(command), stack.running_request()) else {
         return Err(NotQueued::NoEventLoop);

@@ -47,7 +47,7 @@ impl Returns {
     /// `number, nil, ttl` or `nil, err`
     pub const META_ARITH: u8 = 13;
 
-    /// Those of commands that may have to ask first what the server can do.
+    /// Whether they are those of a command that may have to ask first what the server can do.
     const fn may_ask(returns: u8) -> bool {
         matches!(
             returns,
