@@ -49,7 +49,7 @@ pub unsafe extern "C" fn on_turn_end(_: *mut ngx_event_t) {
     with(Worker::on_turn_end);
 }
 
-/// There are those who wait for a connection of nginx.
+/// Something waits until nginx has a connection to spare.
 pub unsafe extern "C" fn on_room(_: *mut ngx_event_t) {
     go_on();
 }
@@ -64,7 +64,7 @@ pub unsafe extern "C" fn on_queue_tick(_: *mut ngx_event_t) {
     with(Worker::on_queue_tick);
 }
 
-/// The worker is to ask something by itself.
+/// A poll or a probe of the worker is due.
 pub unsafe extern "C" fn on_polls(_: *mut ngx_event_t) {
     with(Worker::on_polls);
 }
@@ -86,7 +86,7 @@ pub unsafe extern "C" fn on_handshake(c: *mut ngx_connection_t) {
     with(|worker| worker.on_handshaken(ConnectionKey::from_bits(id)));
 }
 
-/// The time of those that wait for a connection of nginx.
+/// Goes on with everything that waits for a connection of nginx.
 pub fn go_on() {
     let mut left = 0;
     with(|worker| left = worker.postponed.waiting.len());
@@ -125,7 +125,7 @@ fn on_answer(asker: Asker) {
     });
 }
 
-/// What nginx is to call.
+/// All handlers that nginx is to call.
 pub fn all() -> Handlers {
     Handlers {
         connection: on_connection_event,

@@ -1,4 +1,4 @@
-//! What is returned in the place of a result after a panic.
+//! The values that functions return after a caught panic.
 
 use crate::contain::INTERNAL;
 use crate::transport::error::{CallError, Error, KeepaliveError, Rejected};
@@ -6,7 +6,7 @@ use crate::transport::ids::{PipelineKey, SessionKey};
 use crate::transport::state::outcome::Outcome;
 use crate::transport::state::write_queue::NotQueued;
 
-/// What a function returns in the place of a result that a panic has kept it from.
+/// The value that a function returns after a caught panic, in place of its result.
 pub trait Fallback {
     /// An error, or nothing.
     fn fallback() -> Self;

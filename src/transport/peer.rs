@@ -24,12 +24,13 @@ pub struct Peer<'a> {
     pub multiplex: Multiplex,
 }
 
-/// The name of a pool, as it is said.
+/// The name of a pool, as `connect` is told it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolName<'a> {
-    /// As an option.
+    /// By the option `pool`.
     Given(&'a [u8]),
-    /// Not at all: it is the host, with a port `host:port`. Mostly the text is not needed.
+    /// Without that option: the name is the host or, with a port, `host:port`. It is not made into
+    /// a text, because that is rarely needed.
     Default {
         /// There is a port.
         with_port: bool,
@@ -50,9 +51,9 @@ impl<'a> Peer<'a> {
     }
 }
 
-/// Whether there is memory for the copies of names of so many bytes. Usual ones are small.
+/// Whether there is memory for the copies of names of so many bytes in total.
 pub fn has_room_for_names(bytes: usize) -> bool {
-    /// Bytes of names that are worth no look.
+    /// Names of up to so many bytes are not checked.
     const SMALL: usize = 4 * 1024;
     /// The pool's name, the host, the name in messages and while it is looked up, and as much
     /// again.

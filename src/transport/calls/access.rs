@@ -8,7 +8,7 @@ use crate::transport::worker::Worker;
 use crate::upstream::{Admission, Fitness};
 
 impl Worker {
-    /// The shared pool that a session is attached to, if it is.
+    /// The shared pool that a session is attached to; `None` if it is attached to none.
     ///
     /// # Errors
     ///
@@ -69,8 +69,8 @@ impl Worker {
         }
     }
 
-    /// Whether a session has a connection, or is about to have one, and no command that nobody
-    /// waits for yet.
+    /// Whether a session can take a command now: it is connected or about to be, and has sent no
+    /// command whose reply no coroutine waits for yet.
     pub fn is_ready(&mut self, key: SessionKey) -> bool {
         !self.is_lost(key) && !self.sessions.get(key).is_some_and(Session::has_begun)
     }

@@ -9,8 +9,8 @@ use crate::transport::state::session::{Session, State};
 use crate::transport::worker::Worker;
 
 impl Worker {
-    /// As `connect` of a session that has nothing, if shared connections to the peer take it at
-    /// once. If not, nothing was done.
+    /// Attaches a session that has no connection to the peer's shared connections, as `connect`
+    /// does. False if that is not possible at once; then nothing was done.
     #[inline(always)]
     pub fn attach_again(&mut self, key: SessionKey, request: Request, peer: &Peer<'_>) -> bool {
         fault::point();
@@ -45,8 +45,8 @@ impl Worker {
         true
     }
 
-    /// As `setkeepalive` of an attached session that is at rest, but it stays. If it is not
-    /// attached or not at rest, nothing was done.
+    /// Detaches a session that is at rest, as `setkeepalive` does, but keeps it for the next call.
+    /// False if it is not attached or not at rest; then it stays as it was.
     #[inline(always)]
     pub fn give_back(&mut self, key: SessionKey, request: Request, timeout: Option<Msec>) -> bool {
         let Some(&State::Shared { shared_pool, .. }) = self.at_rest(key, request) else {
@@ -63,7 +63,8 @@ impl Worker {
         if shared_pool.connections.is_empty() {
             return false;
         }
-        // nothing is under way, and nobody waits for its place
+        // the session has no operation, and nobody waits for its place: there is no more to clean
+        // up
         shared_pool.usage.leave();
         let cleanup = session.cleanup.take();
         session.clear();

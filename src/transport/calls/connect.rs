@@ -12,8 +12,8 @@ use crate::upstream::Admission;
 use crate::{fault, nginx};
 
 impl Worker {
-    /// Connects an object on behalf of `request`. Its session, which is null if there is no memory
-    /// for one. Errors as with [`Self::connect`].
+    /// Connects an object on behalf of `request`. Returns its session as well; the key is null if
+    /// there is no memory for one. Errors as with [`Self::connect`].
     #[inline(always)]
     pub fn connect_object(
         &mut self,
@@ -58,7 +58,8 @@ impl Worker {
         self.start_connect(key, request, peer)
     }
 
-    /// Connects a session by shared connections. `None`: not to this peer.
+    /// Connects a session by shared connections. `None`: connections to this peer are not shared,
+    /// since they use TLS.
     pub fn connect_shared(
         &mut self,
         key: SessionKey,
@@ -161,7 +162,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Closes what a session has, which is to be connected anew.
+    /// Closes the connection of a session that is about to connect again.
     #[cold]
     pub fn close_for_connect(&mut self, key: SessionKey, request: Request) -> Result<(), Error> {
         self.may_connect(key, request)?;

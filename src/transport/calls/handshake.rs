@@ -14,9 +14,9 @@ use crate::transport::worker::Worker;
 use crate::upstream::{Admission, Fitness};
 
 impl Worker {
-    /// `sslhandshake`. The outcome is `Handshaken`, or `Connected` if nothing had to be done. The
-    /// identity of a connection taken from a pool is checked; one that was not made as asked for
-    /// now is replaced by a new one.
+    /// `sslhandshake`. The outcome is `Handshaken`, or `Connected` if nothing had to be done. A
+    /// connection from a pool is used if its handshake was the same as the one that is asked for;
+    /// otherwise another connection replaces it.
     ///
     /// # Errors
     ///
@@ -84,8 +84,9 @@ impl Worker {
                 _ => {}
             }
         }
-        // one out of the pool that was made like that, or a new one, in the place that is counted
-        // for what there is now
+        // The session's connection, if it has one, does not fit. The session gets an idle
+        // connection with the same TLS identity, or a new one. The pool already counts a connection
+        // for the session, so a new one takes that place.
         if let Some(connection) = connection
             && !self.put_back(connection, request)
         {
@@ -156,8 +157,9 @@ impl Worker {
         }
     }
 
-    /// Detaches a session for a TLS handshake, which is done on a connection of its own; so are
-    /// those that will follow. The pool that counts it.
+    /// Detaches a session for a TLS handshake, which is done on a private connection. From now on,
+    /// connections to this server are not shared. Returns the pool that counts the new connection,
+    /// if there is one.
     pub fn leave_shared_for_tls(
         &mut self,
         key: SessionKey,

@@ -48,7 +48,7 @@ impl Worker {
         pool_size: Option<i64>,
     ) -> Result<Option<usize>, KeepaliveError> {
         if self.is_deferred(key, request) {
-            // what would be pooled is there already
+            // nothing was taken from the pool yet, so nothing goes back
             return Ok(self.close_and_retire(key));
         }
         if let Some(shared_pool) = self.shared_pool_of(key, request)? {
@@ -92,7 +92,8 @@ impl Worker {
         if !usable || connection.nginx.arm_read().is_err() {
             return Err(Error::InvalidConnection.into());
         }
-        // one that was deferred until a command was refused, or whose server is gone: nobody wants it
+        // not kept: the worker exits, the connection is still being opened, or its server was
+        // removed from the list
         let leaving = connection.private().is_some_and(|private| private.leaving);
         if nginx::is_exiting() || connection.is_connecting() || leaving {
             return Ok(self.close_and_retire(key));
@@ -139,7 +140,7 @@ impl Worker {
             return Err(Error::Dubious.into());
         }
         let retired = self.forget(key);
-        // an idle connection is reason enough to keep the pool
+        // without waiting operations there is nothing to do: a pool with an idle connection stays
         let named = self.pools.get(pool);
         if named.is_some_and(|named| named.pool.next_waiting().is_some()) {
             self.resume_waiting(pool);
@@ -196,7 +197,8 @@ impl Worker {
             && let Some(shared_pool) = self.shared_pools.get_mut(shared_key)
             && !shared_pool.connections.is_empty()
         {
-            // nothing is under way, and nobody waits for its place
+            // the session has no operation, and nobody waits for its place: there is no more to
+            // clean up
             shared_pool.usage.leave();
             return self.forget(key);
         }

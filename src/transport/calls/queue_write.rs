@@ -12,9 +12,9 @@ use crate::transport::worker::Worker;
 use crate::upstream::Counts;
 
 impl Worker {
-    /// The queue to a server, which is made if there is none. All who name the server in the same
-    /// way have the same one, and so have all who name the same `upstream` (or none, and it is
-    /// empty).
+    /// The queue to a server, which is made if there is none. There is one for each combination of
+    /// `upstream`, host and port, as they are given. `upstream` is empty for a server outside of a
+    /// block.
     pub fn find_queue(
         &mut self,
         upstream: &[u8],

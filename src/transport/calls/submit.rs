@@ -36,7 +36,8 @@ impl Worker {
         }
     }
 
-    /// The same, of a session that is not at rest, or is to get a connection of its own.
+    /// As [`Self::submit`], for a session that is not at rest, or that has to get a private
+    /// connection.
     #[inline(never)]
     pub fn submit_slow(
         &mut self,
@@ -162,7 +163,8 @@ impl Worker {
                 .get(chosen)
                 .is_some_and(Connection::takes_all)
         {
-            // it may be sent at once, with all that is there
+            // The value may be sent at once, with all commands before it. Those of killed light
+            // threads must not be sent.
             self.end_killed(chosen);
             if !self.connections.contains_key(chosen) {
                 connection = self.connection_for_batch(shared_pool, Some(key), true)?;
@@ -187,7 +189,7 @@ impl Worker {
         if value.is_empty() {
             return Ok(Begun::Waiting);
         }
-        // at once, while it is surely there
+        // the value is borrowed from Lua, so it is sent or copied before this returns
         self.flush_with(connection, value);
         Ok(self.begun(key, Slot::Reader)?)
     }
@@ -203,9 +205,9 @@ impl Worker {
         }
     }
 
-    /// Before a command is sent there must be nothing that could be taken for its reply, and the
-    /// connection must be open. What is returned is an error line that the server has sent; then
-    /// the connection is closed.
+    /// Checks before a command is sent that the connection is open, and that nothing was received
+    /// that could be taken for the reply. If the server has sent an error line, closes the
+    /// connection and returns the line.
     pub fn check_in_step(&mut self, key: ConnectionKey) -> Result<Option<Vec<u8>>, Error> {
         let Some(connection) = self.connections.get_mut(key) else {
             return Err(Error::Closed);
@@ -296,8 +298,8 @@ impl Worker {
         self.start(key, connection, Slot::Reader, b"")
     }
 
-    /// Puts an operation under way that was begun; `value` goes behind what there is to send. If it
-    /// is complete at once, its result is returned and nobody has to wait.
+    /// Sends an operation that was begun, with `value` behind what is unsent, and reads. Returns
+    /// the result if it is there at once.
     #[inline(always)]
     pub fn start(
         &mut self,
@@ -326,8 +328,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Appends a private operation's commands to what is to be sent: numbers of the first and the
-    /// last exchange, and a large value that belongs behind them and was left out.
+    /// Appends a private operation's commands to what is to be sent. Returns the numbers of its
+    /// first and its last exchange, and a large value that was not copied and has to be sent behind
+    /// them.
     #[inline(always)]
     fn submit<'a>(
         &mut self,
@@ -337,7 +340,7 @@ impl Connection {
         let first = self.pipeline.next_number();
         let value = match commands {
             Commands::One(command) => {
-                // TLS encrypts from its own buffer, and what connects sends later
+                // with TLS, and before the connection is established, the value has to be copied
                 let at_once = self.tls.is_none() && self.is_established();
                 let submitted = match at_once {
                     true => self.pipeline.submit_head(op, command),

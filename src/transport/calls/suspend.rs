@@ -68,7 +68,8 @@ impl Worker {
         self.check_queued(key, wait).map_err(CallError::Refused)
     }
 
-    /// Whether a coroutine was queued. Else its session's connection is closed.
+    /// Checks that a coroutine was queued. If it was not, closes the session's connection, and
+    /// returns ngx_lua's reason.
     #[inline(always)]
     pub fn check_queued(&mut self, key: SessionKey, wait: Wait) -> Result<(), String> {
         match wait {
@@ -103,7 +104,8 @@ impl Worker {
             None => Outcome::Failed(Error::Closed),
         };
         if outcome.is_large() && !self.to_flush.is_empty() {
-            // what others have asked for is not to wait for the making of it
+            // to make Lua values of a large result takes long, so the commands of others are sent
+            // first
             self.on_turn_end();
         }
         outcome

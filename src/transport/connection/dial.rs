@@ -13,7 +13,7 @@ use crate::transport::connection::{Connection, NgxConnection};
 use crate::transport::error::Error;
 use crate::transport::log::connect_failed;
 
-/// What a socket gets of whoever has it opened.
+/// Settings of a new socket. They come from the request or the queue that it is opened for.
 #[derive(Clone, Copy)]
 pub struct Socket {
     pub log: Log,
@@ -22,7 +22,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// On behalf of a request.
+    /// For a socket that is opened on behalf of a request.
     pub fn of(request: Request) -> Socket {
         Socket {
             log: request.log(),
@@ -31,7 +31,8 @@ impl Socket {
     }
 }
 
-/// Begins a connection, which gets this log. Whether it is still to be waited for.
+/// Opens a socket and begins to connect. The new connection writes to `own_log`. True: it is not
+/// established yet.
 pub fn dial(address: &mut Address, own_log: Log) -> Result<(NgxConnection, bool), Error> {
     // nginx writes the path of a unix socket as it is
     let text = address.text().replace(|c: char| c.is_control(), "?");
@@ -41,7 +42,7 @@ pub fn dial(address: &mut Address, own_log: Log) -> Result<(NgxConnection, bool)
         len: peer_log.peer().len(),
         data: peer_log.peer().as_ptr().cast_mut(),
     };
-    // a server that is away is told a few times, and counted after that
+    // of the lines about a server that cannot be reached, a few are written, and the others counted
     let told = nginx::would_admit(connect_failed(peer_log.peer()));
     let log = if told { log } else { Log::silent() };
     // SAFETY: address and name live for the call; the logs are valid, and so is a new connection,
@@ -54,7 +55,7 @@ pub fn dial(address: &mut Address, own_log: Log) -> Result<(NgxConnection, bool)
         peer.get = Some(ngx_event_get_peer);
         peer.log = log.as_ptr();
         peer.set_log_error(NGX_ERROR_ERR as _);
-        // it says nothing of it if there is no free connection
+        // ngx_event_connect_peer sets no errno if nginx has no free connection
         *libc::__errno_location() = 0;
         let rc = nginx::without_draining(|| ngx_event_connect_peer(&mut peer));
         let errno = nginx::last_errno();

@@ -1,6 +1,5 @@
-//! What nginx calls when something happens to what is opened here. The functions are above, in
-//! `events`, and are told once, when the process begins: so nothing below has to know what is
-//! above.
+//! The functions that nginx calls on events. They are in `events`, above this floor, which sets
+//! them here when the process begins. So no file below has to use `events`.
 
 use std::ffi::c_void;
 use std::sync::OnceLock;
@@ -22,13 +21,13 @@ pub struct Handlers {
     pub watch: OnEvent,
     /// The commands of an iteration of the event loop are complete.
     pub turn_end: OnEvent,
-    /// Somebody waits for a connection of nginx.
+    /// Something waits until nginx has a connection to spare.
     pub room: OnEvent,
     /// Somebody may have waited too long.
     pub deadline: OnEvent,
     /// Time has passed for background queues.
     pub queues: OnEvent,
-    /// The worker is to ask something by itself.
+    /// A poll or a probe of the worker is due.
     pub polls: OnEvent,
     /// The request that a session belongs to ends.
     pub request_end: unsafe extern "C" fn(*mut c_void),
@@ -41,19 +40,19 @@ pub struct Handlers {
 
 static HANDLERS: OnceLock<Handlers> = OnceLock::new();
 
-/// Tells the handlers. Only the first time counts.
+/// Sets the handlers. Only the first call counts.
 pub fn install(handlers: Handlers) {
-    // there is one set of them
+    // all calls bring the same handlers
     HANDLERS.get_or_init(|| handlers);
 }
 
-/// The handlers that were told.
+/// The handlers that were set.
 #[inline(always)]
 pub fn handlers() -> &'static Handlers {
     HANDLERS.get().unwrap_or(&NONE)
 }
 
-/// Before a process begins nothing is opened.
+/// Used until the process begins, when nothing is open.
 static NONE: Handlers = Handlers {
     connection: ignore,
     watch: ignore,

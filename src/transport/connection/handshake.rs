@@ -20,7 +20,7 @@ impl Connection {
         if self.nginx.handshake() {
             return self.end_handshake(request).map(|()| true);
         }
-        // instead of that of an earlier operation
+        // the timer may be that of an earlier operation
         self.nginx.stop_write_timer();
         Ok(false)
     }

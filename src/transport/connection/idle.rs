@@ -45,7 +45,7 @@ impl Connection {
         }
         let due = (timeout != 0).then(|| nginx::now().saturating_add(timeout));
         if timeout != 0 {
-            // one that expires earlier is left as it is: mostly the connection is used before that
+            // a timer that expires earlier stays: most connections are used before it expires
             self.nginx.advance_read_timer(timeout);
         }
         self.nginx.set_idle();
@@ -53,7 +53,8 @@ impl Connection {
         (due, self.nginx.is_read_ready())
     }
 
-    /// What an event of an idle connection has to do with its timer, which goes on if it must.
+    /// What an event of an idle connection has to do with its timer. If the timer expired early,
+    /// arms it again.
     pub fn idle_timer(&mut self) -> IdleTimer {
         if !self.nginx.take_read_timeout() {
             return IdleTimer::Silent;

@@ -76,7 +76,8 @@ impl Connection {
         result
     }
 
-    /// Some of what is to be sent was: the timeouts of those who had to wait for that begin again.
+    /// The socket has taken unsent bytes: the send timeouts of the operations that waited for that
+    /// begin again.
     pub fn note_written(&mut self) {
         let Connection {
             pipeline, progress, ..

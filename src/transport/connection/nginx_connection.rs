@@ -92,7 +92,8 @@ impl NgxConnection {
         self.set_handlers();
     }
 
-    /// Its events go to the handlers, which OpenSSL's part had for a while.
+    /// Has its events go to our handlers. During a TLS handshake nginx has handlers of its own
+    /// there.
     pub fn set_handlers(&mut self) {
         self.read_mut().handler = Some(handlers().connection);
         self.write_mut().handler = Some(handlers().connection);
@@ -139,8 +140,8 @@ impl NgxConnection {
         }
     }
 
-    /// What a look at the socket shows, which nginx does not hear of: how many bytes, one at most,
-    /// 0 at the end of the stream, or an errno.
+    /// Peeks at the socket, and leaves nginx's flags as they are: 1 if there are bytes to read, 0
+    /// at the end of the stream, or an errno.
     pub fn peek(&self) -> Result<usize, i32> {
         let mut byte = 0u8;
         // SAFETY: the descriptor is open; one byte is peeked at most.
@@ -210,8 +211,8 @@ impl NgxConnection {
         result_of(unsafe { ngx_handle_read_event(self.read_mut(), 0) })
     }
 
-    /// Asks for write events (`ngx_handle_write_event`) if it has to, when the socket takes so many
-    /// bytes.
+    /// Asks for write events (`ngx_handle_write_event`) if it has to. They come when the socket
+    /// takes `lowat` bytes.
     #[inline(always)]
     pub fn arm_write(&mut self, lowat: usize) -> Result<(), Error> {
         // SAFETY: the connection is open.
@@ -302,7 +303,7 @@ impl NgxConnection {
         unsafe { stop_timer(self.write_mut()) };
     }
 
-    /// The timer of the read event has expired. It has not any more then.
+    /// Whether the timer of the read event has expired. Clears that flag.
     #[inline(always)]
     pub fn take_read_timeout(&mut self) -> bool {
         let timed_out = self.read().timedout() != 0;

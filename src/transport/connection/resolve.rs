@@ -26,11 +26,11 @@ pub struct Answer {
     pub life: Msec,
 }
 
-/// The resolver calls back those who have asked for a name one after the other, from a list of its
-/// own.
+/// Set while the resolver calls back. It calls all who have asked for a name in turn, from a list
+/// of its own, so their contexts must stay until then.
 static ANSWERING: AtomicBool = AtomicBool::new(false);
 
-/// A look-up. Dropping it gives it up.
+/// A look-up. Dropping it cancels it.
 pub struct Resolution {
     /// Null once the answer is there.
     context: *mut ngx_resolver_ctx_t,
@@ -43,8 +43,8 @@ pub struct Resolution {
 }
 
 impl Resolution {
-    /// Starts to look up `name` with this resolver, which may be null, within this time. It is that
-    /// of a configuration that lives longer than what is returned.
+    /// Starts to look up `name` with this resolver, within this time. The resolver may be null. It
+    /// must live longer than the look-up.
     ///
     /// # Errors
     ///
@@ -95,7 +95,7 @@ impl Resolution {
                 (*context).set_cancelable(1);
             }
             this.context = context;
-            // it may open a connection to its server
+            // the resolver may open a connection to a name server
             let asked = nginx::without_draining(|| ngx_resolve_name(context));
             if asked != NGX_OK as ngx_int_t {
                 // the resolver has freed the context
@@ -130,7 +130,7 @@ impl Drop for Resolution {
             if !ANSWERING.load(Ordering::Relaxed) {
                 return ngx_resolve_name_done(self.context);
             }
-            // it may be the next to be called back: then it must be there
+            // the resolver may call this context back next, so it stays until then
             let name = Box::new(std::mem::take(&mut self.name));
             (*self.context).data = Box::into_raw(name).cast();
             (*self.context).handler = Some(on_unwanted_answer);

@@ -14,7 +14,7 @@ impl Connection {
         self.sharing().is_some_and(Sharing::takes_work)
     }
 
-    /// Whether it is shared, and goes when it has no work.
+    /// Whether it is shared, and will be closed when it has no work.
     pub fn is_leaving(&self) -> bool {
         self.sharing()
             .is_some_and(|sharing| sharing.health.is_leaving())
@@ -40,7 +40,7 @@ impl Connection {
         sharing.health.load(work, &self.progress, nginx::now())
     }
 
-    /// Something is in flight that somebody waits for.
+    /// Marks it as in use: somebody waits for something in flight.
     pub fn mark_active(&mut self, was_idle: bool) {
         self.nginx.set_active();
         if was_idle {
@@ -91,7 +91,7 @@ impl Connection {
         }))
     }
 
-    /// Whether it has to repeat what had to wait until others were answered.
+    /// Whether commands that it has to repeat may be sent now, because earlier ones were answered.
     pub fn has_more_to_retry(&self) -> bool {
         let retry = self.sharing().and_then(|sharing| sharing.retry.as_ref());
         retry.is_some_and(|(retry, _)| {

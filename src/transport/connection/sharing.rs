@@ -18,7 +18,7 @@ pub struct Sharing {
     pub health: Health,
     /// Its unsent bytes, as far as the shared pool has counted them.
     pub unsent: usize,
-    /// The unsent gets of one key: hashes of the keys, and numbers.
+    /// The unsent gets of single keys: the number of each exchange, by the hash of its key.
     pub gets: HashMap<u64, u64, BuildHasherDefault<HashedKey>>,
     /// Among the connections to be flushed at the end of this iteration of the event loop.
     pub to_flush: bool,
@@ -68,7 +68,7 @@ impl Sharing {
         }
     }
 
-    /// Whether commands may be given to it: its oldest reply is not overdue, and it does not repeat
+    /// Whether commands may be given to it: it is neither stalled nor leaving, and does not repeat
     /// what others have lost.
     pub fn takes_work(&self) -> bool {
         self.health.takes_work() && self.retry.is_none()

@@ -141,7 +141,7 @@ pub struct Tls {
     certificate: Option<[u8; 32]>,
 }
 
-/// A handshake to be done, and what it makes of the connection.
+/// A handshake to be done, and the identity that the connection has after it.
 pub type Pending = (Handshake, Rc<Tls>);
 
 impl Tls {
@@ -256,8 +256,8 @@ impl NgxConnection {
         Ok(())
     }
 
-    /// Begins or goes on with the handshake (`ngx_ssl_handshake`). Whether it is over, well or not;
-    /// else nginx will tell.
+    /// Begins or goes on with the handshake (`ngx_ssl_handshake`). True: it is over, successfully
+    /// or not. False: nginx calls the handler when it is.
     pub fn handshake(&mut self) -> bool {
         let c = self.as_ptr();
         // SAFETY: the connection is open, and has its TLS part.
@@ -290,7 +290,8 @@ impl NgxConnection {
         }
     }
 
-    /// Whether the peer's certificate is good, and the peer's.
+    /// Checks that the peer's certificate is valid and, if there is a `server_name`, that it was
+    /// issued for that name.
     pub fn verify(
         &self,
         server_name: Option<&[u8]>,
@@ -332,7 +333,7 @@ impl NgxConnection {
         Ok(())
     }
 
-    /// Ends its TLS part, if it has one, without a farewell, as cosockets do.
+    /// Ends its TLS part, if it has one. Sends no close_notify alert, as cosockets do not.
     pub fn end_tls(&mut self) {
         let c = self.as_ptr();
         // SAFETY: the connection is open; nginx frees what belongs to TLS.

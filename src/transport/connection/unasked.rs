@@ -1,4 +1,4 @@
-//! What a server says without being asked, or says and closes.
+//! Bytes that a server sends without being asked, or before it closes the connection.
 
 use std::rc::Rc;
 
@@ -12,8 +12,8 @@ use crate::transport::error::Error;
 pub const LOGGED: usize = 64;
 
 impl Connection {
-    /// Receives what was sent though nobody has asked for anything: the error that it is, or that
-    /// was met.
+    /// Receives bytes that nobody has asked for. Returns the error that they are, or that the
+    /// socket met; `None` if nothing was there.
     #[cold]
     pub fn receive_unasked(&mut self) -> Option<Error> {
         let mut error = None;
@@ -39,7 +39,8 @@ impl Connection {
         error
     }
 
-    /// The error that the unread bytes are, for a command that was not sent.
+    /// The error of a command that was not sent because of unread bytes: the server's error line,
+    /// if they are one.
     pub fn unasked(&self) -> Error {
         match self.pipeline.unasked_error() {
             Some(line) => Error::Said(line.into()),
@@ -50,7 +51,7 @@ impl Connection {
         }
     }
 
-    /// Writes down what came though nobody has asked for anything.
+    /// Logs bytes that nobody has asked for.
     #[cold]
     pub fn log_unsolicited(&self) {
         let bytes = self.pipeline.buffered();
@@ -68,8 +69,8 @@ impl Connection {
 }
 
 impl Connection {
-    /// Whether bytes have come though nothing is sent to which they could be the reply. What is to
-    /// be sent on a shared connection, or on that of a queue, can go to another one.
+    /// Whether bytes have come before any command was sent that they could answer. Only for
+    /// connections whose unsent commands can go to another one: shared ones, and those of queues.
     #[inline(always)]
     pub fn has_unasked(&self) -> bool {
         let pipeline = &self.pipeline;
@@ -80,7 +81,8 @@ impl Connection {
             && !pipeline.buffered().is_empty()
     }
 
-    /// Notes what a server says instead of answering; `first` on a shared connection.
+    /// Notes an error line, or bytes that are no reply. `first`: it is the first reply on a shared
+    /// connection.
     #[inline(always)]
     pub fn note_words(&mut self, first: bool, reply: &Reply) {
         if let Reply::Line(_) | Reply::Malformed(Malformed::Unsolicited) = reply {
@@ -92,7 +94,7 @@ impl Connection {
     fn note_error(&mut self, first: bool, reply: &Reply) {
         match reply {
             Reply::Line(line) if reply.is_error() => {
-                // it may be the first of all that it says
+                // with its first line, a server may refuse to serve the connection
                 if let Some(sharing) = self.sharing_mut().filter(|_| first) {
                     sharing.first_error_line = Some(line.as_slice().into());
                 }
@@ -102,8 +104,8 @@ impl Connection {
         }
     }
 
-    /// Why the server does not serve this connection, if it has said nothing but that and closed:
-    /// then it is the answer to all that was asked.
+    /// Why the server refuses to serve this connection: it has sent one error line, and closed. The
+    /// line is the reply to all commands.
     pub fn refusal(&self) -> Option<Rc<[u8]>> {
         let sharing = self.sharing()?;
         let line = sharing.first_error_line.as_ref()?;

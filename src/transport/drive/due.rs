@@ -163,7 +163,8 @@ impl Worker {
         }
     }
 
-    /// What a connection sends from now on is not that of this operation.
+    /// Notes since when an operation waits, now that all of it is sent. What its connection sends
+    /// from now on belongs to other operations.
     pub fn account_for_sending(&mut self, key: OpKey, since: nginx::Msec) {
         if let Some(Stage::Assigned(assignment)) = self.ops.get_mut(key).map(|op| &mut op.stage) {
             assignment.since = since;

@@ -99,7 +99,8 @@ impl Worker {
         let nodelay = match &connection.owner {
             Owner::Shared(sharing) => {
                 if connection.nginx.take_read_timeout() {
-                    // the time of a command that was given to it: it says nothing
+                    // the timer was armed for a command that waits on this connection: it says
+                    // nothing about connecting
                     return self.arm_stall_check(key, RETRY_DELAY);
                 }
                 let shared_pool = self.shared_pools.get(sharing.shared_pool);
@@ -156,7 +157,7 @@ impl Worker {
                 let Some(session) = connection.session() else {
                     return;
                 };
-                // what it was asked with belongs to the coroutine
+                // if nobody waits any more, the request that has the SSL context may be gone
                 let waiting = self.sessions.get(session);
                 let op = waiting.and_then(|session| session.reads());
                 if !op.is_some_and(|op| waiting.is_some_and(|s| s.waits_for(op))) {

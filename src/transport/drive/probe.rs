@@ -9,7 +9,7 @@ use crate::transport::state::poll::Job;
 use crate::transport::worker::Worker;
 
 impl Worker {
-    /// Something is to be asked, or time is over.
+    /// The timer of polls has expired: something is to be asked, or the time of a question is over.
     pub fn on_polls(&mut self) {
         self.polls.timer = None;
         // with master_process off, nginx has no connections once its configuration was read again
@@ -55,7 +55,7 @@ impl Worker {
         }
     }
 
-    /// There is a connection of nginx to spare for a question.
+    /// Connects for a question, now that nginx has a connection to spare.
     pub fn connect_probe(&mut self, key: ProbeKey) {
         if !self.polls.probes.contains_key(key) {
             return;

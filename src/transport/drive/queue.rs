@@ -41,7 +41,7 @@ impl Worker {
         self.rest_queue(key, connection_key);
     }
 
-    /// Time has passed for all queues in which something waits.
+    /// The timer of queues has expired: checks those in which something waits.
     pub fn on_queue_tick(&mut self) {
         self.queue_timer = None;
         if nginx::is_exiting() {

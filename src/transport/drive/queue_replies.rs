@@ -25,7 +25,7 @@ impl Worker {
         self.rest_queue(key, connection_key);
     }
 
-    /// A queue's connection may have nothing to do now.
+    /// Marks a queue's connection as idle, if nothing is in flight on it.
     pub fn rest_queue(&mut self, key: QueueKey, connection_key: ConnectionKey) {
         let Some(connection) = self.connections.get_mut(connection_key) else {
             return;

@@ -25,8 +25,8 @@ impl Worker {
         }
     }
 
-    /// Receives what there is for those who wait for it. What else there is, an end of the stream
-    /// included, is the next operation's.
+    /// Receives as long as somebody waits for bytes. All that comes later, the end of the stream
+    /// included, is left for the next operation.
     #[inline(always)]
     pub fn read(&mut self, key: ConnectionKey) {
         let is_read = self.is_read(key);
@@ -118,7 +118,7 @@ impl Worker {
                     // worker_shutdown_timeout
                     self.fail(key, Error::Closed);
                 } else if timed_out {
-                    // the timer is one of its time in the pool
+                    // the timer was armed while the connection was idle in a pool
                 } else {
                     // if nobody reads now, the event stays noted as ready
                     self.read_while(key, self.sessions.reads(session));
@@ -209,8 +209,8 @@ impl Worker {
         false
     }
 
-    /// No further reply has come. There were so many exchanges in flight `before`, if the
-    /// connection is a shared one. Whether somebody waits for more.
+    /// All complete replies were delivered. `before`: how many exchanges were in flight before
+    /// that, on a shared connection. True: somebody waits for more.
     #[inline(always)]
     pub fn after_delivery(&mut self, key: ConnectionKey, before: Option<usize>) -> bool {
         match self

@@ -28,7 +28,7 @@ impl Worker {
         match resolution.take_answer() {
             None => shared_pool.renewal = Some(resolution),
             Some(answer) => {
-                // a session will use it
+                // a session is about to use the pool, which must not be dropped here
                 shared_pool.usage.enter(0);
                 self.renew_address(key, answer);
                 self.leave(key);

@@ -47,8 +47,8 @@ impl Worker {
         }
     }
 
-    /// Sends. Whether all was sent. What there is to send waits while the connection is not
-    /// established.
+    /// Sends what is unsent, with `value` behind it. True: all was sent. Before the connection is
+    /// established, nothing is sent.
     #[inline(always)]
     pub fn write_out(&mut self, key: ConnectionKey, value: &[u8]) -> bool {
         let connection = self.connections.get_mut(key);
@@ -116,7 +116,7 @@ impl Worker {
         sharing.close_batch();
         let killed = match value {
             [] => !all_wait(connection, &self.ops, &self.sessions),
-            // who sends it does not wait yet
+            // the operation of `value` has no waiting coroutine yet
             _ => false,
         };
         let connection = match killed {
@@ -131,12 +131,13 @@ impl Worker {
         };
         connection.pipeline.close_gaps();
         if value.is_empty() && connection.has_begun_none() {
-            // nothing was asked: if there is something, it is closed, or out of step
+            // nothing was asked: if something has come, the peer has closed the connection, or sent
+            // what nobody asked for
             self.read_early(key);
         }
     }
 
-    /// What is to be sent on a queue's connection is about to be sent.
+    /// The writes that were collected for a queue's connection are about to be sent.
     pub fn prepare_queue(&mut self, key: QueueKey, connection_key: ConnectionKey) {
         if let Some(queue) = self.queues.get_mut(key.0) {
             queue.to_flush = false;
@@ -150,8 +151,8 @@ impl Worker {
         }
     }
 
-    /// A value was sent in part, and the rest could not be kept. What goes to another connection
-    /// must be whole.
+    /// A part of a value was sent, and there was no memory for the rest. Only whole commands can go
+    /// to another connection, so the command fails.
     #[cold]
     pub fn drop_part(&mut self, key: ConnectionKey, value: &[u8], error: &Error) {
         let connection = self.connections.get_mut(key);
@@ -167,8 +168,8 @@ impl Worker {
         }
     }
 
-    /// Nothing can be sent any more, as one learns before the read event comes. What the server has
-    /// said before goes to those who wait for it first.
+    /// Sending has failed. Replies that the server sent before that go to those who wait for them;
+    /// then the connection fails.
     #[cold]
     pub fn fail_sending(&mut self, key: ConnectionKey, error: Error) {
         let mut read = 0;
@@ -198,7 +199,7 @@ impl Worker {
             return;
         }
         if let Some(session) = session {
-            // of a light thread that was killed nothing more is sent
+            // nothing more is sent for a light thread that was killed
             self.reap(session);
         }
         self.flush(key);

@@ -24,7 +24,8 @@ impl Worker {
         }
     }
 
-    /// A private connection failed. `closed`: so it is, to Lua, which need not close it.
+    /// A private connection failed. `closed`: Lua finds its object closed; otherwise `close()`
+    /// still succeeds once.
     #[cold]
     pub fn fail_private(&mut self, key: ConnectionKey, error: &Error, closed: bool) {
         fault::point();
@@ -41,7 +42,7 @@ impl Worker {
         if let Some(session) = connection.session() {
             self.end_use(session, state, Some(error), writing);
         }
-        // unless the session has closed it
+        // `end_use` has closed the connection of a session already
         self.close_connection(key);
     }
 
@@ -59,8 +60,8 @@ impl Worker {
         self.end_use(key, state, Some(&Error::Timeout), writing);
     }
 
-    /// Bytes came, or the end, before a command was sent. What is returned is an error line that
-    /// the server has sent.
+    /// Bytes came, or the end of the stream, before a command was sent: the connection fails.
+    /// Returns the error line that the server has sent, if it is one.
     #[cold]
     pub fn fail_unasked(
         &mut self,
@@ -71,7 +72,7 @@ impl Worker {
         if let Some(connection) = self.connections.get(key)
             && error == Error::Unsolicited
         {
-            // what answers raw data is for whoever sent that
+            // a reply to raw data is for the user who sent the data
             let unanswered = connection
                 .private()
                 .is_some_and(|private| private.unanswered);

@@ -1,5 +1,5 @@
-//! Light threads that were killed while they waited. Nobody tells when ngx_lua does that: it shows
-//! when their calls are looked at.
+//! Light threads that were killed while they waited. ngx_lua does not tell when it kills one. It
+//! shows when the call of the thread is looked at.
 
 use slotmap::SlotMap;
 
@@ -47,7 +47,8 @@ impl Worker {
         }
     }
 
-    /// Before something is sent, those are looked for whose commands it would be.
+    /// Called before a connection sends. Ends the sessions of killed light threads, so that their
+    /// commands are not sent.
     pub fn end_killed(&mut self, key: ConnectionKey) {
         let connection = self.connections.get(key);
         if connection.is_some_and(|connection| !all_wait(connection, &self.ops, &self.sessions)) {

@@ -10,8 +10,8 @@ use crate::transport::ids::{ConnectionKey, ProbeKey};
 use crate::transport::state::poll::{Poll, Question};
 use crate::transport::worker::Worker;
 
-/// When connections are looked for once more that were about to be opened when their server went,
-/// in milliseconds.
+/// After this time, in milliseconds, connections to a removed server are looked for once more: some
+/// were about to be opened when it was removed.
 const LOOK_AGAIN: Msec = 2000;
 
 impl Worker {
@@ -54,7 +54,7 @@ impl Worker {
         }
     }
 
-    /// These servers are in no list any more.
+    /// Closes connections to servers that were removed from their lists.
     pub fn part_with_servers(&mut self, names: Vec<Box<[u8]>>) {
         self.close_to(&names);
         let due = nginx::now().saturating_add(LOOK_AGAIN);

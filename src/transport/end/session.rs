@@ -8,12 +8,12 @@ use crate::transport::state::outcome::{Outcome, Slot};
 use crate::transport::state::session::{Session, State};
 use crate::transport::worker::Worker;
 
-/// What a call leaves behind that has ended.
+/// What an ended call leaves behind.
 pub enum Left {
     Nothing,
     /// An operation that others still wait for.
     Wanted,
-    /// The place of an operation that is over.
+    /// The stage that its operation had come to, which is over.
     Place(Stage),
 }
 
@@ -24,8 +24,8 @@ impl Worker {
         self.end_use(key, state, None, false);
     }
 
-    /// As [`Self::disconnect`]. With an `error`, that is what those who wait are told, and a call
-    /// that has only begun. `writing` tells that commands were still being sent.
+    /// As [`Self::disconnect`]. With an `error`, that is the result of the calls that wait, and of
+    /// a call that has only begun. `writing` tells that commands were still being sent.
     pub fn end_use(&mut self, key: SessionKey, state: State, error: Option<&Error>, writing: bool) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -104,8 +104,8 @@ impl Worker {
         left
     }
 
-    /// A call does not wait for an operation any more. The operation, if nobody else does: it is
-    /// over.
+    /// A call stops waiting for an operation. If no other call waits for it, ends the operation and
+    /// returns it.
     pub fn leave_op(&mut self, key: OpKey) -> Option<Op> {
         let op = self.ops.get_mut(key)?;
         let sessions = &self.sessions;
@@ -116,7 +116,7 @@ impl Worker {
         }
     }
 
-    /// A connect operation is over that had come to `stage`.
+    /// Cleans up after a connect operation that ended at `stage`.
     pub fn stop_connecting(&mut self, key: SessionKey, stage: Stage) {
         match stage {
             Stage::PoolQueue(queued) => self.leave_queue(queued.pool, queued.place),
@@ -186,7 +186,7 @@ impl Worker {
         let shared_pool = sharing.shared_pool;
         if idle {
             sharing.retry = None;
-            // that it cannot be opened is no error of anybody, either
+            // nobody waits for it, so a failure to open it is no error, either
             connection.nginx.hush();
         }
         self.count_unsent(key);
@@ -200,7 +200,7 @@ impl Worker {
     /// The request that a session belongs to has ended.
     pub fn request_ended(&mut self, key: SessionKey) {
         if let Some(session) = self.sessions.get_mut(key) {
-            // it is running, and goes with the request
+            // the cleanup handler is running; nginx frees it with the request
             session.cleanup = None;
         }
         fault::point();

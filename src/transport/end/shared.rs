@@ -24,7 +24,7 @@ impl Worker {
         }
         sharing.retry = None;
         sharing.health.drain();
-        // one that replaced a stalled one which has recovered is one too many
+        // a connection that replaced a stalled one is not needed once that has recovered
         match self.is_surplus(key) || nginx::is_exiting() {
             true => self.fail_shared(key, Error::Closed),
             false => self.mark_idle(key),
@@ -55,7 +55,7 @@ impl Worker {
             owner,
             ..
         } = connection;
-        // another one may need its place
+        // closed first, since a new connection may need its place in nginx
         drop(nginx);
         let Owner::Shared(sharing) = owner else {
             return;
@@ -69,7 +69,7 @@ impl Worker {
         };
         let error = match (connecting, sharing.retry, error) {
             (true, Some((_, why)), _) => why,
-            // to those who have given it commands, it was connected
+            // Lua was told that sessions with commands on it are connected
             (true, None, Error::Os(_)) => Error::Closed,
             (_, _, error) => error,
         };
@@ -103,7 +103,7 @@ impl Worker {
         self.drop_unused_shared_pool(shared_pool);
     }
 
-    /// A shared pool has a connection no more, which had so many unsent bytes.
+    /// Removes a connection with so many unsent bytes from its shared pool.
     pub fn forget_shared(
         &mut self,
         key: ConnectionKey,
@@ -127,7 +127,7 @@ impl Worker {
         }
     }
 
-    /// A connection takes no new work, and goes when it has none.
+    /// Has a connection take no new work, and closes it when it has none.
     pub fn part_with(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
@@ -156,7 +156,7 @@ impl Worker {
         };
         let peer = connection.address.text_and_port();
         if let (Error::Os(errno), true) = (error, joining.is_empty()) {
-            // nobody is told the reason
+            // no session gets the error
             log_connect_error(&connection.nginx, *errno);
         }
         for (op, key) in joining {

@@ -89,8 +89,8 @@ impl Worker {
         true
     }
 
-    /// Gives a plain connection that was taken from a pool, and turned out not to be wanted, back
-    /// to it. Its session stays counted. False if it cannot be pooled.
+    /// Puts a plain connection back into its pool, because its session needs TLS. The pool goes on
+    /// to count the session. False if the connection cannot be pooled.
     pub fn put_back(&mut self, key: ConnectionKey, request: Request) -> bool {
         let settings = Settings::of(request);
         let (Some(connection), Some(settings)) = (self.connections.get_mut(key), settings) else {
@@ -117,8 +117,8 @@ impl Worker {
         true
     }
 
-    /// An event of an idle connection: its time is over, the worker exits, or the peer closed or
-    /// sent something; then it goes. Or it was nothing.
+    /// Handles an event of an idle connection. Closes it if its time is over, if the worker exits,
+    /// or if the peer has closed it or sent something.
     pub fn on_idle_event(&mut self, key: ConnectionKey) {
         fault::point();
         let timer = self.connections.get_mut(key).map(Connection::idle_timer);

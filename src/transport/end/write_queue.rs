@@ -27,7 +27,7 @@ impl Worker {
         let forced = connection.nginx.is_aborting();
         let pipeline = connection.pipeline;
         let connecting = !matches!(connection.phase, Phase::Established);
-        // another one may need its place
+        // closed first, since a new connection may need its place in nginx
         drop(connection.nginx);
         self.count_answers(queue_key, pipeline.in_flight());
         fault::point();
@@ -48,7 +48,7 @@ impl Worker {
             let kept = rest.map_while(adopt).count();
             queue.writes.lose(lost);
             if kept < queue.writes.len() {
-                // those behind would overtake what there was no memory for
+                // without memory for one write, those behind it are dropped, too, to keep the order
                 queue.waiting = new_pipeline();
                 dropped = queue.writes.len();
                 queue.writes.drop_first(dropped);
@@ -113,7 +113,7 @@ impl Worker {
         }
     }
 
-    /// Nothing of what waits in a queue is waited for any more: the worker exits.
+    /// Gives up a queue: closes its connection, and drops all its writes.
     pub fn give_queue_up(&mut self, key: QueueKey, why: &str) {
         let connection = self.queues.get(key.0).and_then(|queue| queue.connection());
         if let Some(connection) = connection {
@@ -130,7 +130,8 @@ impl Worker {
         }
     }
 
-    /// The worker ends. What can be sent without waiting is sent; whatever has no reply is told.
+    /// The worker ends. What can be sent without waiting is sent; how many writes have no reply is
+    /// logged.
     pub fn end_queues(&mut self) {
         for at in 0..self.queues.len() {
             let key = QueueKey(at);

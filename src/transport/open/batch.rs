@@ -33,7 +33,8 @@ impl Worker {
         let mut value = &b""[..];
         let (first, last) = match commands {
             Commands::One(command) => {
-                // one that may be closed gets nothing that could not be moved
+                // The peer may have closed an idle connection that is readable. A command that was
+                // copied as a whole can go to another one.
                 let at_once = connection.takes_all() && !(idle && connection.nginx.is_readable());
                 let submitted = match at_once {
                     true => connection.pipeline.submit_head(op_key, command),
@@ -127,8 +128,8 @@ impl Worker {
     }
 
     /// The connection that takes the next commands of this iteration of the event loop. A further
-    /// one is opened if that pays. `None`: they have to wait; those there are take no work or, if
-    /// they are patient, one that is better will be established in a moment.
+    /// one is opened if that pays. `None`: the commands have to wait, because no connection takes
+    /// work or, if `patient`, because a better one will be established in a moment.
     #[inline(always)]
     pub fn connection_for_batch(
         &mut self,
@@ -149,8 +150,8 @@ impl Worker {
         self.choose_connection(shared_key, key, eager, patient)
     }
 
-    /// As [`Self::connection_for_batch`], when none was chosen yet in this iteration. If it is
-    /// eager, a further one may be opened though there is one.
+    /// As [`Self::connection_for_batch`], when no connection was chosen yet in this iteration.
+    /// `eager`: another one may be opened even if one takes work.
     #[inline(never)]
     pub fn choose_connection(
         &mut self,
@@ -174,12 +175,12 @@ impl Worker {
             shared_pool.connections.get(at).copied()
         });
         let taken = match (chosen, opened) {
-            // a further one is a bonus
+            // the other one was not needed, so it does not matter if it could not be opened
             (Some(chosen), _) => Some(chosen),
             (None, Some(Err(_))) if choice.wait => {
                 return self.choose_connection(shared_key, key, false, false);
             }
-            // to Lua it was connected
+            // Lua was told that the session is connected
             (None, Some(Err(_))) => return Err(Error::Closed),
             (None, Some(Ok(opened))) => {
                 let stands = !self
@@ -204,7 +205,7 @@ impl Worker {
         let session = self.sessions.get(key).ok_or(Error::Closed)?;
         let shared_pool = self.shared_pools.get(shared_key).ok_or(Error::Closed)?;
         let bounds = session.bounds;
-        // what waits for room is bounded for itself
+        // the backlog bounds the operations that wait for room, apart from those in flight
         let backlog = session.backlog.unwrap_or(0);
         if !shared_pool.usage.may_queue(bounds, backlog) {
             return Err(Error::TooManyOperations.into());
@@ -239,9 +240,9 @@ impl Worker {
         Ok(Begun::Waiting)
     }
 
-    /// As [`Self::put_on_connection`], for what was refused there: if that is because the
-    /// connection knows nothing of its server yet, it learns what another one to the same server
-    /// knows.
+    /// As [`Self::put_on_connection`], for commands that were refused there. If the reason is that
+    /// the connection does not know its server's version yet, it learns the version from another
+    /// connection to the same server.
     #[cold]
     pub fn put_on_knowing<'a>(
         &mut self,

@@ -23,16 +23,16 @@ enum Next {
     /// The answer is to come.
     Waiting,
     Complete(Box<Naming>),
-    /// Who has given the list, and why it cannot be used.
+    /// The endpoint that has sent the list, and why it cannot be used.
     Failed(Peer, Error),
 }
 
 impl Worker {
-    /// Opens the connection of a question. It, if it is established at once.
+    /// Opens the connection of a question. Returns it if it is established at once.
     pub fn open_probe(&mut self, key: ProbeKey) -> Result<Option<ConnectionKey>, Error> {
         let probe = self.polls.probes.get(key).ok_or(Error::Closed)?;
         let (host, port) = probe.peer.endpoint();
-        // that a server is away is what is asked, and no error
+        // a check asks whether the server is there: if not, that is no error to log
         let log = Log::silent();
         let Parsed::Address(address) = Address::parse(host, port.unwrap_or(0), log)? else {
             return Err(Error::Unknown);
@@ -131,8 +131,8 @@ impl Worker {
     }
 }
 
-/// The address of the first server whose is not known yet. `None`: all are. Nothing: it is being
-/// looked up.
+/// The address of the first server in `rest`. `Ok(None)`: its name is being looked up. `None`:
+/// `rest` is empty.
 fn next_address(at: usize, naming: &mut Naming) -> Option<Result<Option<Address>, Error>> {
     let node = naming.rest.front()?;
     let port = node.port;

@@ -15,8 +15,8 @@ use crate::transport::worker::Worker;
 pub const CANNOT_CONNECT: &str = "lua memcached queue: cannot connect";
 
 impl Worker {
-    /// There is a connection of nginx to spare for a queue. The new connection of the queue, if it
-    /// is established at once.
+    /// Opens the connection of a queue, now that nginx has one to spare. Returns it if it is
+    /// established at once.
     pub fn open_queue(&mut self, key: QueueKey) -> Option<ConnectionKey> {
         let queue = self.queues.get_mut(key.0)?;
         if !matches!(queue.link, Link::Postponed) {

@@ -9,10 +9,11 @@ use crate::transport::worker::Worker;
 use crate::upstream::{Fate, Loss, Retry};
 
 impl Worker {
-    /// Gives what is not to fail to other connections. What of it they cannot take fails.
+    /// Hands the operations of a failed connection to other connections, unless they are to fail.
+    /// Those that no other connection takes fail as well.
     ///
-    /// Reads are repeated over a connection that nobody else uses meanwhile: one of them may be why
-    /// the first was lost.
+    /// Reads are repeated over a connection that nobody else uses meanwhile: one of the reads may
+    /// be why the first connection was lost.
     pub fn rescue(
         &mut self,
         shared_pool: SharedPoolKey,
@@ -57,7 +58,7 @@ impl Worker {
             sharing.is_some_and(|sharing| sharing.retry.is_some())
         };
         let mut there = shared_pool.connections.iter().filter(retries);
-        // a server that closes again and again gets no more and more of them
+        // a server that closes each connection must not get ever more of them
         if there.clone().count() >= shared_pool.usage.wanted() {
             return there.next_back().copied();
         }
@@ -69,8 +70,8 @@ impl Worker {
         Some(connection)
     }
 
-    /// Gives commands of a connection that failed to another one. False if there is no memory: then
-    /// nothing of them is there.
+    /// Gives commands of a connection that failed to another one. False if there is no memory; then
+    /// none of them was added.
     pub fn hand_over(
         &mut self,
         from: &Pipeline<OpKey>,

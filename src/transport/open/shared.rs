@@ -59,7 +59,7 @@ impl Worker {
         self.open_shared(shared_pool, request, timeout)
     }
 
-    /// Attaches a session when there is a connection.
+    /// Attaches a session to a shared pool at once, or has it wait for a connection.
     #[cold]
     pub fn join(
         &mut self,
@@ -141,7 +141,7 @@ impl Worker {
         let Some(shared_pool) = self.shared_pools.get_mut(shared_key) else {
             return;
         };
-        // the connection is as new to each of them
+        // all get the same number of reuses: the connection is new to each of them
         let reused = shared_pool.usage.attach_all(joining.len() as u64);
         for (op, key) in joining {
             if let Some(session) = self.sessions.get_mut(key) {

@@ -62,8 +62,8 @@ impl Call {
         )
     }
 
-    /// Nobody waits (any more): the light thread was killed, or that in which the coroutine runs,
-    /// or all that ran for the request.
+    /// Whether nobody waits any more: the light thread was killed, or the one that the coroutine
+    /// runs in, or all threads of the request.
     pub fn is_abandoned(&self) -> bool {
         let Caller::Waiting(waiter) = &self.caller else {
             return matches!(self.caller, Caller::Ended);
@@ -102,8 +102,8 @@ impl Call {
         wait
     }
 
-    /// Limits the time that it waits to so many milliseconds from now on; `waiting` tells the
-    /// deadline whose it is. When it is due.
+    /// Limits the time that it waits to so many milliseconds from now on; `waiting` is whose
+    /// deadline it is. Returns when it is due.
     #[inline(always)]
     pub fn limit(
         &mut self,

@@ -96,8 +96,8 @@ impl Commands<'_> {
         matches!(self, Commands::One(Command::Quit))
     }
 
-    /// The result where the server has said this instead of waiting for them, and the connection is
-    /// closed.
+    /// The result if the server has sent this error line before the commands were sent, and the
+    /// connection is closed.
     pub fn answered_by(self, line: Vec<u8>) -> Result<Outcome, Error> {
         let line = Reply::Line(line);
         match self {

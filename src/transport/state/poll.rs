@@ -15,10 +15,10 @@ use crate::transport::connection::resolve::Resolution;
 use crate::transport::ids::{ConnectionKey, ProbeKey};
 use crate::upstream::Once;
 
-/// The time after which everything is asked again that a panic has ended, in milliseconds.
+/// How long after a panic polls begin again, in milliseconds.
 const AFTER_PANIC: Msec = 1000;
 
-/// All of a worker. It belongs to the configuration.
+/// All polls of a worker. They belong to the configuration.
 #[derive(Default)]
 pub struct Polls {
     pub list: Vec<Poll>,
@@ -93,7 +93,7 @@ pub struct Probe {
 pub enum Question {
     Version,
     Cluster,
-    /// As those ask that have no `config`.
+    /// The question for servers that do not know the command `config`.
     OldCluster,
 }
 
@@ -101,12 +101,12 @@ pub enum Question {
 pub enum Said {
     /// The rest is to come.
     Partial,
-    /// It is in order, or not.
+    /// Whether the answer to `version` is as it should be.
     Version(bool),
     Cluster(Cluster),
-    /// To be asked in the old way.
+    /// It does not know `config`: it is to be asked `OldCluster`.
     AskOld,
-    /// Of no use.
+    /// An answer without a list that can be used.
     Bad(NoList),
 }
 
@@ -120,7 +120,7 @@ pub enum NoList {
 }
 
 impl Polls {
-    /// Asks nothing any more. What belongs to the configuration goes.
+    /// Ends all polls, and drops what belongs to the configuration.
     pub fn end(&mut self, connections: &mut SlotMap<ConnectionKey, Connection>) {
         for (_, probe) in self.probes.drain() {
             if let Some(connection) = probe.connection {
@@ -130,7 +130,7 @@ impl Polls {
         *self = Polls::default();
     }
 
-    /// All connections are gone.
+    /// Begins again after a panic, which has closed all connections.
     pub fn restart(&mut self) {
         self.probes.clear();
         for poll in &mut self.list {
@@ -170,7 +170,8 @@ impl Polls {
                     job: Job::Discover(Box::new(Discovery::new(discover.name))),
                 });
             }
-            // what all workers share is for one of them; its successor has its number
+            // if all workers share the state of servers, one worker checks them: number 0, also
+            // after it was replaced
             let shared = discover.is_none() && servers.peers().are_shared();
             let mine = !shared || nginx::worker_number() == Some(0);
             if let Some(check) = servers.check().filter(|_| mine) {

@@ -42,8 +42,8 @@ impl NamedPool {
     }
 }
 
-/// Whether an idle connection is what a connect to a host wants: a plain one is, as far as it is
-/// known now; a TLS one to that host may turn out to be.
+/// Whether an idle connection fits a connect to a host. A plain one does. A TLS connection to that
+/// host may fit: that depends on the handshake that is asked for.
 pub fn fitness(
     connections: &SlotMap<ConnectionKey, Connection>,
     tls: bool,

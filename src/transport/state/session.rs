@@ -101,7 +101,8 @@ impl Session {
         }
     }
 
-    /// Makes it as good as new, but for what every session is given.
+    /// Resets it for reuse. Timeouts, handle and bounds stay: they are set again before they are
+    /// used.
     #[inline(always)]
     pub fn clear(&mut self) {
         self.enter(State::Closed);
@@ -210,7 +211,7 @@ impl Session {
         call.is_some_and(|call| call.pending() == Some(op) && !call.is_abandoned())
     }
 
-    /// Nothing was done with it, or nothing is left of it.
+    /// Whether it was never used, or is fully closed.
     pub fn is_fresh(&self) -> bool {
         matches!(self.state, State::Closed) && self.cleanup.is_none() && !self.has_calls()
     }

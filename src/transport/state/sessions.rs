@@ -15,7 +15,7 @@ type Boxed = Box<[Session; 1]>;
 #[derive(Default)]
 pub struct Sessions {
     slots: SlotMap<SessionKey, Boxed>,
-    /// As they were made, but for their timeouts and handles.
+    /// Cleared sessions for reuse. Their timeouts, handles and bounds are old.
     spares: Spares<Boxed>,
 }
 
@@ -44,7 +44,7 @@ impl Sessions {
         one.into_boxed_slice().try_into().ok()
     }
 
-    /// Takes a session out. What it was registered by, and its handle.
+    /// Removes a session. Returns its cleanup, if it is registered, and its handle.
     #[inline(always)]
     pub fn remove(&mut self, key: SessionKey) -> Option<(Option<Cleanup>, usize)> {
         let mut boxed = self.slots.remove(key)?;

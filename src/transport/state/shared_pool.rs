@@ -31,9 +31,9 @@ pub struct SharedPool {
     pub default_name: Option<bool>,
     /// The server's, as it was last looked up.
     pub address: Option<Address>,
-    /// When its name may be looked up again.
+    /// When the server's name may be looked up again.
     pub renew_at: Msec,
-    /// It is.
+    /// The look-up, while the name is looked up again.
     pub renewal: Option<Box<Resolution>>,
     pub connections: Vec<ConnectionKey>,
     /// Index of the connection that was chosen last.
@@ -72,8 +72,8 @@ impl SharedPool {
         connections.any(|connection| !connection.is_connecting() && connection.takes_work())
     }
 
-    /// Whether sessions are attached at once: so that they can be served, or as there are too many
-    /// connections for another.
+    /// Whether sessions are attached at once: a connection takes commands, or there are too many
+    /// connections to open another.
     pub fn takes(&self, all: &SlotMap<ConnectionKey, Connection>, wanted: usize) -> bool {
         self.is_standing(all) || self.connections.len() >= 2 * wanted
     }
@@ -85,7 +85,7 @@ impl SharedPool {
         });
     }
 
-    /// What was learned of the address holds for this time.
+    /// The server's address is valid for this time.
     pub fn renew_after(&mut self, life: Msec) {
         self.renew_at = nginx::now().saturating_add(life.max(MIN_LIFE));
     }

@@ -30,7 +30,7 @@ pub struct WriteQueue {
     pub port: u16,
     /// The `upstream` block that its server was chosen of; empty if there is none.
     pub upstream: Box<[u8]>,
-    /// The server has failed before, and it is not told yet that it answers.
+    /// The server has failed before, and no answer of it was counted since.
     pub suspect: bool,
     pub writes: Writes,
     /// The operation that all its exchanges belong to. It is never over.
@@ -149,8 +149,8 @@ impl WriteQueue {
         }
     }
 
-    /// Whether another queue may take its place. Of servers of an `upstream` block, which come and
-    /// go, Lua objects know no numbers.
+    /// Whether another queue may take its place: it is idle, and is one to a server of an
+    /// `upstream` block. Lua objects keep the numbers of all other queues.
     pub fn is_done_with(&self) -> bool {
         let idle = self.writes.is_empty() && matches!(self.link, Link::Closed);
         idle && !self.upstream.is_empty()

@@ -47,7 +47,7 @@ impl Worker {
         Ok(op)
     }
 
-    /// Takes an operation back that was begun, and of which nothing is anywhere.
+    /// Takes an operation back that waits in no queue and has nothing in flight.
     #[cold]
     pub fn take_back(&mut self, key: SessionKey, slot: Slot) {
         let session = self.sessions.get_mut(key);
@@ -67,7 +67,7 @@ impl Worker {
         };
         match (&op.waiters, &op.work, &op.stage) {
             (&Waiters::One(session, slot), Work::Command, Stage::Assigned(_)) => {
-                // mostly, and there is nothing to drop
+                // the most common operation, which has nothing to drop
                 std::mem::forget(op);
                 self.finish_call(session, slot, outcome, true);
             }
@@ -75,7 +75,7 @@ impl Worker {
         }
     }
 
-    /// The same, of any operation.
+    /// As [`Self::complete`], for any operation.
     #[inline(never)]
     pub fn finish_calls(&mut self, key: OpKey, op: &Op, outcome: Outcome) {
         let assigned = matches!(op.stage, Stage::Assigned(_));
@@ -86,7 +86,7 @@ impl Worker {
         }
     }
 
-    /// The same, if several wait for it.
+    /// As [`Self::complete`], if several sessions wait for the operation.
     #[cold]
     pub fn finish_common(&mut self, key: OpKey, op: &Op, outcome: Outcome, assigned: bool) {
         let outcome = match outcome {
@@ -170,7 +170,7 @@ impl Worker {
         self.limit_call(key, slot);
     }
 
-    /// Limits the time that a call waits, from now on.
+    /// Has a call time out after the object's timeout for what it waits for, from now on.
     pub fn limit_call(&mut self, key: SessionKey, slot: Slot) {
         let session = self.sessions.get(key);
         let timeout =
@@ -180,7 +180,7 @@ impl Worker {
         }
     }
 
-    /// Limits the time that a call waits from now on.
+    /// Has a call time out after `timeout` milliseconds from now on.
     pub fn set_deadline(&mut self, key: SessionKey, slot: Slot, timeout: Msec) {
         let session = self.sessions.get_mut(key);
         if let Some(call) = session.and_then(|session| session.call_mut(slot)) {
@@ -189,7 +189,7 @@ impl Worker {
         }
     }
 
-    /// Sees to it that a deadline is noticed.
+    /// Has the timer expire at a deadline, or earlier.
     #[inline(always)]
     pub fn watch_deadline(&mut self, due: Msec) {
         if self.deadline_armed.is_none_or(|armed| armed > due) {
@@ -243,7 +243,7 @@ pub fn time_limit(
     };
     let connecting = match op.work {
         Work::Connect => true,
-        // sent when the connection is established, or on a shared one
+        // commands that wait until a private connection is established have the time to connect
         _ => {
             let connection = connections.get(assignment.connection)?;
             connection.is_connecting() && connection.sharing().is_none()
@@ -251,7 +251,7 @@ pub fn time_limit(
     };
     Some(match (connecting, slot) {
         (true, _) => session.connect_timeout(),
-        // the first of both; when it is over, the right one is looked at
+        // the shorter one; when it is over, `on_assigned_due` finds out which of both applies
         (false, Slot::Reader) => session.send_timeout().min(session.read_timeout()),
         (false, Slot::Writer) => session.send_timeout(),
     })

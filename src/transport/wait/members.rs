@@ -22,8 +22,8 @@ impl Worker {
         }
     }
 
-    /// Has a session wait for a shared connection, which is given as long as the one that waits
-    /// longest.
+    /// Has a session wait for a shared connection. Opening one may take as long as the longest
+    /// connect timeout of the sessions that wait for it.
     pub fn wait_for_shared(
         &mut self,
         key: SessionKey,
@@ -64,7 +64,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The operations that wait for a connection; they do no more.
+    /// Ends the wait of all operations for a connection, and returns them.
     pub fn end_joining(&mut self, shared_pool: SharedPoolKey) -> Vec<(OpKey, SessionKey)> {
         let shared_pool = self.shared_pools.get_mut(shared_pool);
         let joining = shared_pool.map(|shared_pool| std::mem::take(&mut shared_pool.usage.joining));
@@ -94,7 +94,7 @@ impl Worker {
         self.drop_unused_shared_pool(key);
     }
 
-    /// Nothing is in flight on a connection.
+    /// Marks a shared connection as idle, if nothing is in flight on it.
     pub fn mark_idle(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
@@ -160,8 +160,8 @@ impl Worker {
         self.arm_stall_check(assignment.connection, timeout);
     }
 
-    /// An operation on a shared connection timed out. If it was the oldest, or older ones are
-    /// nobody's, the connection is stalled; else it is once these have their replies.
+    /// An operation on a shared connection timed out. If nobody waits for the oldest reply, the
+    /// connection is stalled now; otherwise it will be when the older replies have come.
     pub fn on_timeout(&mut self, assignment: &Assignment) {
         let connection = self.connections.get_mut(assignment.connection);
         let sharing = connection.and_then(|connection| connection.sharing_mut());
@@ -171,8 +171,8 @@ impl Worker {
         }
     }
 
-    /// Where a shared pool's server is, for a log line: as cosockets say to where they connect, and
-    /// its address.
+    /// The address of a shared pool's server for log lines: as cosockets write it, and as nginx
+    /// does.
     pub fn peer_texts(&self, shared_pool: SharedPoolKey) -> [String; 2] {
         let address = self
             .shared_pools

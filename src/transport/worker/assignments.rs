@@ -41,7 +41,7 @@ impl Worker {
         oldest.is_some_and(|op| !self.ops.contains_key(op))
     }
 
-    /// The oldest exchange of a connection is another one, or became nobody's.
+    /// The oldest exchange of a connection has changed, or nobody waits for it any more.
     pub fn update_health(&mut self, key: ConnectionKey) {
         let nobodys = self.is_nobodys(key);
         if let Some(connection) = self.connections.get_mut(key) {
@@ -107,7 +107,8 @@ impl Worker {
         killed
     }
 
-    /// Whether a connection has commands that may go to another one. It takes no further ones.
+    /// Whether a connection has commands that may go to another one. Marks it as stalled, so that
+    /// it takes no further ones.
     #[cold]
     pub fn needs_rescue(&mut self, key: ConnectionKey) -> bool {
         let Some(connection) = self.connections.get_mut(key) else {

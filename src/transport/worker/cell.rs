@@ -46,7 +46,7 @@ pub fn with<R: Fallback>(f: impl FnOnce(&mut Worker) -> R) -> R {
     worker.contained(f)
 }
 
-/// What [`with`] returns within itself, which would be a bug.
+/// What a nested [`with`] returns. Nesting is a bug.
 #[cold]
 fn in_use<R: Fallback>() -> R {
     alert(format_args!(

@@ -150,9 +150,9 @@ impl Worker {
         key
     }
 
-    /// Nobody tells us when ngx_lua kills a waiting light thread, but its semaphore shows it. The
-    /// object finds out when it is used next; for those that are not, a timer looks now and then
-    /// while coroutines wait.
+    /// Has a timer look for killed light threads while coroutines wait. ngx_lua does not tell when
+    /// it kills one, but the semaphore shows it. An object that is used again finds out by itself;
+    /// the timer is for the others.
     pub fn watch_waiters(&mut self) {
         if self.watch.is_none() {
             let mut timer = Timer::new(handlers().watch, 0);
@@ -174,7 +174,7 @@ impl Worker {
             && self.postponed.waiting.try_reserve(1).is_ok()
     }
 
-    /// Goes on later in this iteration of the event loop.
+    /// Puts something off until nginx has made room, later in this iteration of the event loop.
     pub fn postpone(&mut self, what: Postponed) {
         self.postponed.waiting.push_back(what);
         let event = &mut self.postponed.event;

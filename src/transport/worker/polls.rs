@@ -142,8 +142,8 @@ impl Worker {
         }
     }
 
-    /// A server has no list that can be used. That is told once; of several in a round, the first
-    /// one is told, since the others are asked in its place.
+    /// Logs that a server has no list that can be used. A reason is logged once, and only for the
+    /// first such server in a round: the others are asked in its place.
     #[cold]
     pub fn tell_no_list(&mut self, at: usize, peer: &Peer, level: u32, why: &str) {
         let Some(poll) = self.polls.list.get_mut(at) else {

@@ -194,8 +194,8 @@ impl Worker {
         self.drop_unused_pool(pool);
     }
 
-    /// Marks a session as connected by one of a pool's TLS connections to a host, if it will do its
-    /// handshake, or else to be connected anew. Until then nothing is opened.
+    /// Marks a session as connected, though it has no connection yet. A handshake will take one of
+    /// the pool's TLS connections to the host; anything else will open a new plain connection.
     pub fn defer(&mut self, key: SessionKey, pool: PoolKey, host: &[u8], port: u16) {
         let Some(named) = self.pools.get(pool) else {
             return;

@@ -13,7 +13,7 @@ use crate::transport::worker::Worker;
 use crate::upstream::Counts;
 
 impl Worker {
-    /// A queue has a write to a server that has failed before, if it is `suspect`.
+    /// Notes whether the server of a queue has failed before (`suspect`).
     pub fn suspect_server_of_queue(&mut self, key: QueueKey, suspect: bool) {
         if let Some(queue) = self.queues.get_mut(key.0) {
             queue.suspect |= suspect;

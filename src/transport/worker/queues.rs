@@ -17,7 +17,8 @@ use crate::upstream::LineKind;
 const TICK: Msec = 50;
 
 impl Worker {
-    /// While something waits in a queue, time passes. A worker that exits waits for that.
+    /// Keeps the timer of queues running while something waits in one. A worker that exits waits
+    /// for it.
     pub fn keep_time_of_queues(&mut self) {
         match &mut self.queue_timer {
             Some(timer) => timer.set_cancelable(false),
@@ -60,8 +61,8 @@ impl Worker {
         }
     }
 
-    /// Counts the replies that have come for a queue, of whose exchanges so many are in flight
-    /// still.
+    /// Counts the replies that have come for a queue. `in_flight`: how many of its exchanges have
+    /// no reply yet.
     pub fn count_answers(&mut self, key: QueueKey, in_flight: usize) {
         let Some(queue) = self.queues.get_mut(key.0) else {
             return;
@@ -104,7 +105,7 @@ impl Worker {
         }
     }
 
-    /// The pipeline that has what waits in a queue, unless it is established.
+    /// The pipeline with the unsent writes of a queue. `None` if its connection is established.
     pub fn unsent_of_queue(&mut self, key: QueueKey) -> Option<&mut Pipeline<OpKey>> {
         let queue = self.queues.get_mut(key.0)?;
         match queue.connection() {

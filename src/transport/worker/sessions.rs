@@ -37,11 +37,11 @@ impl Worker {
         })
     }
 
-    /// What another coroutine is doing with the session, if anything.
+    /// Checks that no other coroutine uses the session. The error says what that one does.
     #[inline(always)]
     pub fn check_idle(&self, key: SessionKey) -> Result<(), Error> {
         match self.sessions.get(key) {
-            // one that connects waits for it
+            // a session that connects has a call, too
             Some(session) if session.has_calls() => self.check_calls(key),
             _ => Ok(()),
         }
@@ -116,8 +116,8 @@ impl Worker {
         match self.sessions.get(key).map(|session| &session.state) {
             Some(State::Private(connection)) => {
                 let connection = self.connections.get(*connection).ok_or(Error::Closed)?;
-                // code that asks for it to see whether a handshake is due must not take a plain
-                // connection for one that has done it
+                // users skip the handshake of a reused connection: in a pool with TLS connections,
+                // a plain one must not look reused
                 let mixed = |pool| self.pools.get(pool).is_some_and(|named| named.tls);
                 Ok(match connection.tls {
                     None if connection.pool.is_some_and(mixed) => 0,

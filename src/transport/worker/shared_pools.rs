@@ -113,8 +113,8 @@ impl Worker {
         connections.filter_map(|connection| self.connections.get(*connection))
     }
 
-    /// Whether a shared pool has more connections than it should: those that replaced overdue ones
-    /// which then came back.
+    /// Whether a shared pool has more connections than it should: those that replaced stalled ones,
+    /// which then recovered.
     pub fn is_surplus(&self, key: ConnectionKey) -> bool {
         let Some(shared_pool) = self.shared_pool_with(key) else {
             return false;
@@ -134,7 +134,7 @@ impl Worker {
 
     /// A shared pool that nobody uses goes.
     pub fn drop_unused_shared_pool(&mut self, key: SharedPoolKey) {
-        // what was learned of servers is kept, but not of any number of them
+        // that a server uses TLS is remembered, for a limited number of servers
         let learned = self.shared_pools.len() <= MAX_LEARNED;
         let unused = |shared_pool: &SharedPool| {
             shared_pool.usage.has_no_users()
@@ -149,8 +149,8 @@ impl Worker {
         }
     }
 
-    /// Has the shared pool of a connection count what is still to be sent. The pool, if somebody
-    /// waits for room there, which there may be now.
+    /// Updates how many unsent bytes a shared pool has. Returns the pool if operations wait for
+    /// room, because there may be room now.
     pub fn count_unsent(&mut self, key: ConnectionKey) -> Option<SharedPoolKey> {
         let connection = self.connections.get_mut(key)?;
         let now = connection.pipeline.unsent_len();
@@ -168,7 +168,7 @@ impl Worker {
         Some(sharing.shared_pool)
     }
 
-    /// Gives up what is looked up again: the resolvers of the cycle go.
+    /// Cancels the look-ups of names that are looked up again: the resolvers of the cycle go.
     pub fn end_renewals(&mut self) {
         for shared_pool in self.shared_pools.values_mut() {
             shared_pool.renewal = None;

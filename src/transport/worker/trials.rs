@@ -26,7 +26,7 @@ impl Worker {
             .retain(|trial| *trial.upstream != *upstream || *trial.server != *server);
     }
 
-    /// What a session was about to try has no result.
+    /// A session's trial has no result: another one may be made.
     #[inline(always)]
     pub fn give_trial_back(&mut self, session: SessionKey) {
         if !self.trials.is_empty() {
