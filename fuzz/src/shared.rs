@@ -65,8 +65,8 @@ struct Link {
     /// Who else gets the reply to an exchange.
     followers: BTreeMap<u64, Vec<usize>>,
     opening: bool,
-    overdue: bool,
     stalled: bool,
+    slow: bool,
     again: Option<Again>,
 }
 
@@ -112,10 +112,10 @@ pub fn run(mut input: Input<'_>, kind: usize) {
 
 impl Link {
     fn load(&self) -> Load {
-        if self.overdue || self.again.is_some() {
-            Load::Overdue
-        } else if self.stalled {
-            Load::Stalled
+        if self.stalled || self.again.is_some() {
+            Load::Unavailable
+        } else if self.slow {
+            Load::Slow
         } else if self.opening {
             Load::Opening
         } else if self.wire.pipeline.lists() > 0 {
@@ -182,7 +182,7 @@ impl World {
                 self.serve_queue();
             }
             208..216 => link.wire.shrink(input),
-            216..224 => link.stalled = input.flag(),
+            216..224 => link.slow = input.flag(),
             224..240 => {
                 let bytes = input.text();
                 if !link.opening {
@@ -200,8 +200,8 @@ impl World {
             wire: Wire::new(&self.buffers, self.persona),
             followers: BTreeMap::new(),
             opening: true,
-            overdue: false,
             stalled: false,
+            slow: false,
             again,
         });
         self.links.len() - 1
@@ -248,7 +248,7 @@ impl World {
         let opened = choice.open.then(|| self.open(None));
         let taken = choice.take.or(opened.filter(|_| !choice.wait));
         if let Some(at) = taken {
-            assert_ne!(loads.get(at), Some(&Load::Overdue));
+            assert_ne!(loads.get(at), Some(&Load::Unavailable));
             self.turn = at;
         }
         taken
@@ -407,7 +407,7 @@ impl World {
         let link = &mut self.links[at];
         if link.wire.pipeline.in_flight() == 0 {
             link.again = None;
-            link.overdue = false;
+            link.stalled = false;
             self.serve_queue();
         }
     }
@@ -419,7 +419,7 @@ impl World {
             assert!(self.end(id, Outcome::TimedOut), "it was over");
             self.forsake(id);
             for link in &mut self.links {
-                link.overdue |= link.wire.exchanges().iter().any(|e| e.tag == id);
+                link.stalled |= link.wire.exchanges().iter().any(|e| e.tag == id);
             }
         }
     }
@@ -445,7 +445,7 @@ impl World {
         let replies = self.links[at].wire.receive(most);
         for (number, tag, reply) in replies {
             let link = &mut self.links[at];
-            link.overdue = false;
+            link.stalled = false;
             let followers = link.followers.remove(&number).unwrap_or_default();
             let said = seen(reply.clone());
             let is_told = matches!(reply, Reply::Version(_) | Reply::Done);

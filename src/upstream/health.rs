@@ -154,15 +154,15 @@ impl Health {
         let slow = |since: usize| now > since.saturating_add(SLOW_AFTER);
         if work.opening {
             return match slow(self.opened) {
-                true => Load::Stalled,
+                true => Load::Slow,
                 false => Load::Opening,
             };
         }
         if !self.takes_work() || work.retries {
-            return Load::Overdue;
+            return Load::Unavailable;
         }
         if work.occupied && slow(progress.latest()) {
-            Load::Stalled
+            Load::Slow
         } else if work.lists > 0 {
             Load::Listed
         } else if work.occupied {
@@ -245,9 +245,9 @@ mod tests {
         assert_eq!(load(&health, listed, 1100), Load::Listed);
         assert_eq!(load(&health, opening, 1100), Load::Opening);
         // and for too long
-        assert_eq!(load(&health, busy, 1101), Load::Stalled);
-        assert_eq!(load(&health, listed, 1101), Load::Stalled);
-        assert_eq!(load(&health, opening, 1101), Load::Stalled);
+        assert_eq!(load(&health, busy, 1101), Load::Slow);
+        assert_eq!(load(&health, listed, 1101), Load::Slow);
+        assert_eq!(load(&health, opening, 1101), Load::Slow);
         let only_listed = Work {
             occupied: false,
             ..listed
@@ -257,7 +257,7 @@ mod tests {
             retries: true,
             ..NONE
         };
-        assert_eq!(load(&health, retries, 1000), Load::Overdue);
+        assert_eq!(load(&health, retries, 1000), Load::Unavailable);
     }
 
     #[test]
@@ -267,7 +267,7 @@ mod tests {
         leaving.leave();
         for health in [stalled, leaving] {
             assert!(!health.takes_work() && health.is_suspect());
-            assert_eq!(load(&health, NONE, 1000), Load::Overdue);
+            assert_eq!(load(&health, NONE, 1000), Load::Unavailable);
         }
         assert!(leaving.is_leaving() && !stalled.is_leaving());
         stalled.drain();

@@ -7,10 +7,10 @@ pub enum Load {
     Opening,
     /// It is being opened, or occupied by a large value or command, and has made no progress for a
     /// while.
-    Stalled,
-    /// It takes no commands: its oldest reply is overdue, or it repeats commands that other
-    /// connections have lost.
-    Overdue,
+    Slow,
+    /// It takes no commands: it is stalled or leaving (see `health.rs`), or it repeats commands
+    /// that other connections have lost.
+    Unavailable,
     /// It is occupied by a large value or command, for which other commands have to wait.
     Busy,
     /// A list of keys is in flight. If a proxy's reply has no recognisable end, the commands after
@@ -46,7 +46,7 @@ pub struct Choice {
 pub fn choose(loads: &[Load], wanted: usize, after: usize, demand: Demand) -> Choice {
     let len = loads.len();
     let turn = |at: usize| (after + 1 + at) % len.max(1);
-    let load = |at: &usize| loads.get(*at).copied().unwrap_or(Load::Overdue);
+    let load = |at: &usize| loads.get(*at).copied().unwrap_or(Load::Unavailable);
     let next = |wanted: fn(Load) -> bool| (0..len).map(turn).find(|at| wanted(load(at)));
 
     // an idle connection comes before a busy one
@@ -63,16 +63,19 @@ pub fn choose(loads: &[Load], wanted: usize, after: usize, demand: Demand) -> Ch
     let listed = next(|load| load == Load::Listed);
     let opening = next(|load| load == Load::Opening);
 
-    let overdue = loads.iter().filter(|load| **load == Load::Overdue).count();
-    // overdue connections are replaced, up to a limit
-    let room = len - overdue < wanted && len < wanted.saturating_mul(2);
+    let unavailable = loads
+        .iter()
+        .filter(|load| **load == Load::Unavailable)
+        .count();
+    // connections that take no commands are replaced, up to a limit
+    let room = len - unavailable < wanted && len < wanted.saturating_mul(2);
     let can_open = room && opening.is_none();
     let better = opening.is_some() || can_open && demand.eager;
     let wait = free.is_none() && listed.is_some() && better && demand.patient;
     let take = free
         .or(listed)
         .or(opening)
-        .or_else(|| next(|load| load == Load::Stalled))
+        .or_else(|| next(|load| load == Load::Slow))
         .filter(|_| !wait);
     Choice {
         take,
@@ -84,7 +87,7 @@ pub fn choose(loads: &[Load], wanted: usize, after: usize, demand: Demand) -> Ch
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Load::{Busy, Listed, Opening, Overdue, Ready, Stalled};
+    use Load::{Busy, Listed, Opening, Ready, Slow, Unavailable};
     use proptest::prelude::*;
 
     const USUAL: Demand = Demand {
@@ -122,7 +125,7 @@ mod tests {
 
     #[test]
     fn connections_take_turns() {
-        for load in [Ready(3), Busy, Listed, Stalled] {
+        for load in [Ready(3), Busy, Listed, Slow] {
             for (after, next) in [(0, 1), (1, 2), (2, 0)] {
                 assert_eq!(
                     choose(&[load; 3], 3, after, USUAL),
@@ -145,8 +148,8 @@ mod tests {
         assert_eq!(usual(&[Ready(1), Opening], 4), choice(Some(0), false));
         assert_eq!(usual(&[Ready(1)], 1), choice(Some(0), false));
         assert_eq!(choose(&[Ready(1)], 2, 0, NOT_EAGER), choice(Some(0), false));
-        // one that does not come to stand keeps nobody from trying another
-        assert_eq!(usual(&[Ready(1), Stalled], 4), choice(Some(0), true));
+        // one that is slow to open keeps nobody from trying another
+        assert_eq!(usual(&[Ready(1), Slow], 4), choice(Some(0), true));
     }
 
     #[test]
@@ -154,16 +157,16 @@ mod tests {
         assert_eq!(usual(&[Ready(5), Busy], 2), choice(Some(0), false));
         assert_eq!(usual(&[Busy], 1), choice(Some(0), false));
         assert_eq!(usual(&[Opening, Busy], 2), choice(Some(1), false));
-        assert_eq!(usual(&[Stalled, Busy], 2), choice(Some(1), false));
-        assert_eq!(usual(&[Stalled, Opening], 2), choice(Some(1), false));
+        assert_eq!(usual(&[Slow, Busy], 2), choice(Some(1), false));
+        assert_eq!(usual(&[Slow, Opening], 2), choice(Some(1), false));
     }
 
     #[test]
     fn a_list_stands_in_front_of_nobody_while_there_is_another_connection() {
         assert_eq!(usual(&[Listed, Ready(5)], 2), choice(Some(1), false));
         assert_eq!(usual(&[Listed, Busy], 2), choice(Some(1), false));
-        assert_eq!(usual(&[Stalled, Listed], 2), choice(Some(1), false));
-        assert_eq!(usual(&[Overdue, Listed], 1), choice(Some(1), false));
+        assert_eq!(usual(&[Slow, Listed], 2), choice(Some(1), false));
+        assert_eq!(usual(&[Unavailable, Listed], 1), choice(Some(1), false));
         assert_eq!(usual(&[Listed], 1), choice(Some(0), false));
     }
 
@@ -171,7 +174,7 @@ mod tests {
     fn nor_while_one_may_be_opened() {
         assert_eq!(usual(&[Listed], 2), waits(true));
         assert_eq!(usual(&[Listed, Opening], 3), waits(false));
-        assert_eq!(usual(&[Listed, Overdue], 2), waits(true));
+        assert_eq!(usual(&[Listed, Unavailable], 2), waits(true));
         // a server that was not reached a moment ago
         assert_eq!(choose(&[Listed], 2, 0, NOT_EAGER), choice(Some(0), false));
         assert_eq!(choose(&[Listed, Opening], 2, 0, NOT_EAGER), waits(false));
@@ -182,10 +185,10 @@ mod tests {
 
     #[test]
     fn an_overdue_one_takes_nothing_and_is_replaced() {
-        assert_eq!(usual(&[Overdue], 1), choice(None, true));
-        assert_eq!(choose(&[Overdue], 1, 0, NOT_EAGER), choice(None, true));
-        assert_eq!(usual(&[Overdue, Opening], 1), choice(Some(1), false));
-        assert_eq!(usual(&[Overdue, Overdue], 1), choice(None, false));
+        assert_eq!(usual(&[Unavailable], 1), choice(None, true));
+        assert_eq!(choose(&[Unavailable], 1, 0, NOT_EAGER), choice(None, true));
+        assert_eq!(usual(&[Unavailable, Opening], 1), choice(Some(1), false));
+        assert_eq!(usual(&[Unavailable, Unavailable], 1), choice(None, false));
         assert_eq!(choose(&[], 2, 7, NOT_EAGER), choice(None, true));
     }
 
@@ -194,7 +197,7 @@ mod tests {
         fn what_is_taken_is_the_best_there_is(
             loads in proptest::collection::vec(
                 prop_oneof![
-                    Just(Opening), Just(Stalled), Just(Overdue), Just(Busy), Just(Listed),
+                    Just(Opening), Just(Slow), Just(Unavailable), Just(Busy), Just(Listed),
                     (0usize..3).prop_map(Ready),
                 ], 0..8),
             wanted in 1usize..5,
@@ -209,7 +212,7 @@ mod tests {
             match choice.take {
                 Some(at) => {
                     let taken = loads.get(at).copied();
-                    prop_assert!(taken.is_some_and(|load| load != Overdue));
+                    prop_assert!(taken.is_some_and(|load| load != Unavailable));
                     if taken == Some(Listed) {
                         prop_assert!(!free);
                         prop_assert!(!patient || !has(Opening) && !choice.open);
@@ -217,7 +220,7 @@ mod tests {
                     if taken == Some(Opening) {
                         prop_assert!(!free && !has(Listed));
                     }
-                    if taken == Some(Stalled) {
+                    if taken == Some(Slow) {
                         prop_assert!(!free && !has(Listed) && !has(Opening));
                     }
                 }
@@ -225,7 +228,7 @@ mod tests {
                     prop_assert!(patient && has(Listed) && !free);
                     prop_assert!(choice.open || has(Opening));
                 }
-                None => prop_assert!(loads.iter().all(|load| *load == Overdue)),
+                None => prop_assert!(loads.iter().all(|load| *load == Unavailable)),
             }
             prop_assert!(!choice.open || loads.len() < 2 * wanted && !has(Opening));
             prop_assert!(!choice.open || eager || choice.take.is_none());

@@ -10,7 +10,7 @@ impl World {
     /// reads are asked once more, and the rest fails.
     pub(super) fn close(&mut self, at: usize) {
         let link = self.links.remove(at);
-        let usable = |other: &Link| !other.opening && other.load() != Load::Overdue;
+        let usable = |other: &Link| !other.opening && other.load() != Load::Unavailable;
         let standing = self.links.iter().any(usable);
         let can_move = !link.opening || standing;
         let fruitless = match (link.again, link.wire.pipeline.oldest()) {

@@ -28,7 +28,7 @@ impl Connection {
     /// How well it can take commands.
     pub fn load(&self) -> Load {
         let Some(sharing) = self.sharing() else {
-            return Load::Overdue;
+            return Load::Unavailable;
         };
         let work = Work {
             opening: self.is_connecting(),
