@@ -7,7 +7,7 @@ use crate::protocol::Command;
 use crate::reserve::MEMORY;
 use crate::transport::error::Error;
 use crate::transport::ids::QueueKey;
-use crate::transport::state::write_queue::{Link, MAX_QUEUES, NotQueued, WriteQueue};
+use crate::transport::state::write_queue::{ConnectionState, MAX_QUEUES, NotQueued, WriteQueue};
 use crate::transport::worker::Worker;
 use crate::upstream::Counts;
 
@@ -60,8 +60,8 @@ impl Worker {
             return Err(Error::NoMemory.into());
         }
         let now = nginx::now();
-        let connection = match queue.link {
-            Link::Open(connection) => self.connections.get_mut(connection),
+        let connection = match queue.state {
+            ConnectionState::Open(connection) => self.connections.get_mut(connection),
             _ => None,
         };
         let (pipeline, nginx) = match connection {

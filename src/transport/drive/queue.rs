@@ -3,7 +3,7 @@
 use crate::nginx;
 use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, QueueKey};
-use crate::transport::state::write_queue::Link;
+use crate::transport::state::write_queue::ConnectionState;
 use crate::transport::worker::Worker;
 
 /// How long a worker that exits waits for its queues, in milliseconds.
@@ -101,8 +101,9 @@ impl Worker {
             .map_or(0, |queue| queue.writes.late(now));
         self.drop_late_writes(key, late, LATE);
         let queue = self.queues.get(key.0);
-        if queue.is_some_and(|queue| matches!(queue.link, Link::Closed) && !queue.writes.is_empty())
-        {
+        if queue.is_some_and(|queue| {
+            matches!(queue.state, ConnectionState::Closed) && !queue.writes.is_empty()
+        }) {
             self.open_queue_soon(key);
         }
     }

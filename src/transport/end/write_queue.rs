@@ -8,7 +8,7 @@ use crate::transport::error::Error;
 use crate::transport::ids::{ConnectionKey, QueueKey};
 use crate::transport::log::log_connect_error;
 use crate::transport::open::queue::CANNOT_CONNECT;
-use crate::transport::state::write_queue::{Link, new_pipeline};
+use crate::transport::state::write_queue::{ConnectionState, new_pipeline};
 use crate::transport::worker::Worker;
 
 const LOST: &str = "lua memcached queue: lost";
@@ -121,7 +121,7 @@ impl Worker {
         }
         if let Some(queue) = self.queues.get_mut(key.0) {
             let n = queue.writes.len();
-            queue.link = Link::Closed;
+            queue.state = ConnectionState::Closed;
             queue.waiting = new_pipeline();
             queue.writes.drop_first(n);
             if n > 0 {

@@ -9,7 +9,7 @@ use crate::transport::connection::{Connection, Owner};
 use crate::transport::error::Error;
 use crate::transport::ids::{Asker, ConnectionKey, QueueKey};
 use crate::transport::state::outcome::Opened;
-use crate::transport::state::write_queue::Link;
+use crate::transport::state::write_queue::ConnectionState;
 use crate::transport::worker::Worker;
 
 pub const CANNOT_CONNECT: &str = "lua memcached queue: cannot connect";
@@ -19,10 +19,10 @@ impl Worker {
     /// established at once.
     pub fn open_queue(&mut self, key: QueueKey) -> Option<ConnectionKey> {
         let queue = self.queues.get_mut(key.0)?;
-        if !matches!(queue.link, Link::Postponed) {
+        if !matches!(queue.state, ConnectionState::Postponed) {
             return None;
         }
-        queue.link = Link::Closed;
+        queue.state = ConnectionState::Closed;
         let parsed = Address::parse(&queue.host, queue.port, Log::of_cycle());
         match parsed {
             Ok(Parsed::Address(address)) => self.open_queue_at(key, address),
@@ -39,7 +39,7 @@ impl Worker {
         let resolver = HttpBlock::current()?.resolver();
         match Resolution::start(&queue.host, Asker::Queue(key), resolver) {
             Ok(resolution) => {
-                queue.link = Link::Resolving(resolution);
+                queue.state = ConnectionState::Resolving(resolution);
                 self.use_answer_for_queue(key)
             }
             Err(error) => {
@@ -52,11 +52,11 @@ impl Worker {
     /// Opens the connection if the server's name was looked up.
     pub fn use_answer_for_queue(&mut self, key: QueueKey) -> Option<ConnectionKey> {
         let queue = self.queues.get_mut(key.0)?;
-        let Link::Resolving(resolution) = &mut queue.link else {
+        let ConnectionState::Resolving(resolution) = &mut queue.state else {
             return None;
         };
         let answer = resolution.take_answer()?;
-        queue.link = Link::Closed;
+        queue.state = ConnectionState::Closed;
         let port = queue.port;
         match answer {
             Ok(answer) => self.open_queue_at(key, answer.address.with_port(port)),
@@ -86,7 +86,7 @@ impl Worker {
         // what waits is to be sent on it
         std::mem::swap(&mut connection.pipeline, &mut queue.waiting);
         connection.nginx.make_cancelable();
-        queue.link = Link::Open(connection_key);
+        queue.state = ConnectionState::Open(connection_key);
         match opened {
             Opened::Connected => Some(connection_key),
             Opened::Pending => {

@@ -35,7 +35,7 @@ pub struct WriteQueue {
     pub writes: Writes,
     /// The operation that all its exchanges belong to. It is never over.
     pub op: OpKey,
-    pub link: Link,
+    pub state: ConnectionState,
     /// What waits while there is no connection.
     pub waiting: Pipeline<OpKey>,
     /// What is to be sent is sent at the end of this iteration of the event loop.
@@ -50,8 +50,8 @@ pub struct WriteQueue {
     pub fruitless: u32,
 }
 
-/// The connection of a queue.
-pub enum Link {
+/// How far the connection of a queue is.
+pub enum ConnectionState {
     Closed,
     /// It will be opened in this iteration of the event loop.
     Postponed,
@@ -130,7 +130,7 @@ impl WriteQueue {
             suspect: false,
             writes: Writes::default(),
             op,
-            link: Link::Closed,
+            state: ConnectionState::Closed,
             waiting: new_pipeline(),
             to_flush: false,
             established_at: 0,
@@ -152,13 +152,13 @@ impl WriteQueue {
     /// Whether another queue may take its place: it is idle, and is one to a server of an
     /// `upstream` block. Lua objects keep the numbers of all other queues.
     pub fn is_done_with(&self) -> bool {
-        let idle = self.writes.is_empty() && matches!(self.link, Link::Closed);
+        let idle = self.writes.is_empty() && matches!(self.state, ConnectionState::Closed);
         idle && !self.upstream.is_empty()
     }
 
     pub fn connection(&self) -> Option<ConnectionKey> {
-        match self.link {
-            Link::Open(connection) => Some(connection),
+        match self.state {
+            ConnectionState::Open(connection) => Some(connection),
             _ => None,
         }
     }
@@ -166,7 +166,7 @@ impl WriteQueue {
     /// A connection was lost at `now`, of which no reply came if it was `fruitless`. The server is
     /// tried again later, or at once.
     pub fn note_loss(&mut self, now: Msec, fruitless: bool) {
-        self.link = Link::Closed;
+        self.state = ConnectionState::Closed;
         if !fruitless {
             (self.fruitless, self.retry_at) = (0, now);
             return;

@@ -14,7 +14,7 @@ use crate::transport::state::op::{Op, Stage, Waiters, Work};
 use crate::transport::state::outcome::{Outcome, Slot};
 use crate::transport::state::postponed::Postponed;
 use crate::transport::state::session::State;
-use crate::transport::state::write_queue::{Link, Tally, new_pipeline};
+use crate::transport::state::write_queue::{ConnectionState, Tally, new_pipeline};
 use crate::transport::worker::state::Worker;
 use crate::upstream::Progress;
 
@@ -79,7 +79,7 @@ impl Worker {
                 continue;
             };
             queue.writes.lose(queue.writes.len());
-            queue.link = Link::Closed;
+            queue.state = ConnectionState::Closed;
             queue.waiting = new_pipeline();
             queue.to_flush = false;
             queue.op = op;

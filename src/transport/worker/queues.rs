@@ -8,7 +8,7 @@ use crate::transport::connection::handlers::handlers;
 use crate::transport::ids::{OpKey, QueueKey};
 use crate::transport::state::op::Work;
 use crate::transport::state::postponed::Postponed;
-use crate::transport::state::write_queue::{Link, Tally};
+use crate::transport::state::write_queue::{ConnectionState, Tally};
 use crate::transport::worker::Worker;
 use crate::upstream::Answers;
 use crate::upstream::LineKind;
@@ -38,7 +38,7 @@ impl Worker {
         if queue.to_flush {
             return;
         }
-        if let Link::Open(connection) = queue.link {
+        if let ConnectionState::Open(connection) = queue.state {
             queue.to_flush = true;
             self.to_flush.push(connection);
             self.turn_end().post();
@@ -51,12 +51,12 @@ impl Worker {
         let Some(queue) = self.queues.get_mut(key.0) else {
             return;
         };
-        let closed = matches!(queue.link, Link::Closed);
+        let closed = matches!(queue.state, ConnectionState::Closed);
         if !closed || nginx::now() < queue.retry_at {
             return;
         }
         if self.postponed.waiting.try_reserve(1).is_ok() {
-            queue.link = Link::Postponed;
+            queue.state = ConnectionState::Postponed;
             self.postpone(Postponed::Queue(key));
         }
     }
@@ -131,8 +131,8 @@ impl Worker {
     /// Look-ups of servers' names end: the resolvers of the cycle go.
     pub fn end_look_ups_of_queues(&mut self) {
         for queue in &mut self.queues {
-            if let Link::Resolving(_) = queue.link {
-                queue.link = Link::Closed;
+            if let ConnectionState::Resolving(_) = queue.state {
+                queue.state = ConnectionState::Closed;
             }
         }
     }
