@@ -1,7 +1,7 @@
--- The module `resty.memcached.client`: clients that a worker's requests use at
--- once. A client keeps objects that nobody uses. Each call takes one, connects
--- it, calls its method, and gives the connection and the object back. An object
--- whose coroutine never returns is collected, and its connection with it.
+-- The module `resty.memcached.client`: clients that a worker's requests use at once. A client keeps
+-- objects that nobody uses. Each call takes one, connects it, calls its method, and gives the
+-- connection and the object back. An object whose coroutine never returns is collected, and its
+-- connection with it.
 local native, glue = ...
 
 local error, getmetatable, pairs, pcall = error, getmetatable, pairs, pcall
@@ -146,7 +146,7 @@ local function connect_memc(self, sock)
         elseif ok == LEAVE_GROUP then
             ok, err = connect_sock(sock, self.host, self.port, options)
         else
-            -- it is not there yet, or there is an error
+            -- the connection is not established yet, or there is an error
             ok, err = finish_connect(sock, sock, ok, err)
             if not ok and err == "missing the port number" then
                 err = 'there is no upstream ' .. shown(self.host)
@@ -159,8 +159,8 @@ local function connect_memc(self, sock)
     return ok, err
 end
 
--- The connections of members that were used. What a call that has raised an error
--- has left behind is closed.
+-- The connections of members that were used. What a call that has raised an error has left behind
+-- is closed.
 local function give_members(self, of, ok)
     local may_share, idle = self.may_share, self.idle
     for i = 1, of.count do

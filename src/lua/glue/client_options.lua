@@ -44,8 +44,8 @@ end
 
 local SERVER = '"host:port", "unix:/path" or { host, port }'
 
--- A name without a port is that of an upstream, which may be unknown yet. What has
--- only digits and dots is an address without its port.
+-- A name without a port is that of an upstream, which may be unknown yet. What has only digits and
+-- dots is an address without its port.
 local function is_name(value)
     return native.group_choose and value:find("^[%w_.-]+$") and not value:find("^[%d.]+$")
 end

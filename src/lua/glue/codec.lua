@@ -1,6 +1,6 @@
--- Objects with a codec: values are of any type, and stored as the codec says.
--- Other objects know nothing of all this. A codec is called before anything is
--- sent, and after a whole reply was received, because it may yield or raise.
+-- Objects with a codec: values are of any type, and stored as the codec says. Other objects know
+-- nothing of all this. A codec is called before anything is sent, and after a whole reply was
+-- received, because it may yield or raise.
 local native, glue = ...
 
 local pairs, pcall, rawget, require = pairs, pcall, rawget, require

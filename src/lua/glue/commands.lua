@@ -1,5 +1,5 @@
--- Methods that send commands. A command goes to an open pipeline, if there is
--- one and the command can be in it, or to the session.
+-- Methods that send commands. A command goes to an open pipeline, if there is one and the command
+-- can be in it, or to the session.
 local native, glue = ...
 
 local escape_uri, unescape_uri = ngx.escape_uri, ngx.unescape_uri

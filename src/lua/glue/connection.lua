@@ -12,11 +12,11 @@ local group = glue.group
 
 local _M = glue.module
 
--- The number that was a timeout last, which mostly comes again, and what it is
--- in milliseconds.
+-- The last timeout that was set, and its value in milliseconds. Most callers set the same one
+-- again.
 local last, last_ms = 0, 0
 
--- A timeout as cosockets take it: what is no number counts as 0.
+-- A timeout as cosockets take it: anything but a number counts as 0.
 local function milliseconds(timeout)
     if timeout == last then
         return last_ms
@@ -42,7 +42,7 @@ local function set_timeouts(self, connect_timeout, send_timeout, read_timeout)
     end
     local id = sock[ID]
     if id == false then
-        -- never connected: only kept, without a call
+        -- never connected: the timeouts are only stored, without a call of a C function
         local connect_ms = milliseconds(connect_timeout)
         local send_ms = send_timeout == connect_timeout and connect_ms
             or milliseconds(send_timeout)

@@ -1,8 +1,7 @@
--- Servers used as one. A `sock` that is connected to an `upstream` block has a
--- hidden `sock` for each server that it has used, its members, which are
--- connected when a command for that server comes. So pools, shared connections,
--- TLS, timeouts and errors are those of objects that are connected to the servers
--- themselves. The id in a `sock` with a group is nil.
+-- Servers used as one. A `sock` that is connected to an `upstream` block has a hidden `sock` for
+-- each server that it has used, its members, which are connected when a command for that server
+-- comes. So pools, shared connections, TLS, timeouts and errors are those of objects that are
+-- connected to the servers themselves. The id in a `sock` with a group is nil.
 local native, glue = ...
 
 local find, next, select, setmetatable, type, unpack =
@@ -48,8 +47,7 @@ local BUSY = {
     ["socket busy writing"] = true,
 }
 
--- Groups that no object is connected to any more, by their numbers: their members
--- are used again.
+-- Groups that no object is connected to any more, by their numbers: their members are used again.
 local spares = {}
 local MAX_SPARES = 64
 
@@ -72,7 +70,7 @@ local function for_all(of, f, ...)
     return nil, why
 end
 
--- Nothing of it is used any more.
+-- Keeps an ended group, with its members, for the next object that connects to it.
 local function put_back(of)
     local list = spares[of.number]
     if list and list.count < MAX_SPARES and not of.options and not of.handshake and not of.known then
@@ -86,9 +84,8 @@ local function put_back(of)
     end
 end
 
--- Ends the use of a group, if it was not ended meanwhile. `err`: what is wrong with
--- a member, if anything is. While one is busy the group stays, as a connection
--- would.
+-- Ends the use of a group, if it was not ended meanwhile. `err`: what is wrong with a member, if
+-- anything is. While a member is busy the group stays, as a busy connection would.
 local function leave(sock, of, err)
     if BUSY[err] then
         return nil, err
@@ -252,8 +249,8 @@ function group.connect(sock, number, options)
     return 1
 end
 
--- The group of a client's `sock` stays with it. After each call the client gives
--- back those that are in use, and none is in use any more.
+-- The group of a client's `sock` stays with it. After each call the client gives back the members
+-- that were in use.
 function group.keep(sock)
     local of = new_group(sock[GROUP].number)
     of.options, of.known = sock[GROUP].options, 0
@@ -261,8 +258,8 @@ function group.keep(sock)
     return of
 end
 
--- A coroutine that was killed, or an error, may have left a command behind whose
--- reply nobody will fetch. False if another coroutine is about to fetch it.
+-- A coroutine that was killed, or an error, may have left a command behind whose reply nobody will
+-- fetch. False if another coroutine is about to fetch it.
 local function left_behind(member)
     local reader = member.reader
     if reader then
@@ -286,8 +283,8 @@ local function new_member(of, server)
     return member
 end
 
--- Begins to connect the member for a server. Returns it, and true if that has to be
--- finished; or nil and an error. `of` is the group.
+-- Begins to connect the member for a server. Returns it, and true if that has to be finished; or
+-- nil and an error. `of` is the group.
 local function begin_any_member(sock, of, server)
     local connect_ms, send_ms, read_ms = sock[CONNECT_TIMEOUT], sock[SEND_TIMEOUT], sock[READ_TIMEOUT]
     local member = of.members[server]
@@ -325,7 +322,7 @@ local function begin_any_member(sock, of, server)
     return member, true
 end
 
--- As the above. `suspect`: the server has failed before.
+-- As `begin_any_member`. `suspect`: the server has failed before.
 local function begin_member(sock, of, server, suspect)
     local member, state = begin_any_member(sock, of, server)
     if suspect and member then
@@ -334,8 +331,8 @@ local function begin_member(sock, of, server, suspect)
     return member, state
 end
 
--- Waits until its connection is there, and begins the handshake. Returns 1, or nil
--- and an error; or what a handshake has come to.
+-- Waits until a member's connection is established, and begins the handshake. Returns 1, or nil and
+-- an error; or what a handshake has come to.
 local function go_on_with_member(sock, of, member)
     if member.waits then
         local id = member[ID]
@@ -358,8 +355,8 @@ local function go_on_with_member(sock, of, member)
     return found, err
 end
 
--- Ends what was begun: `found, err` is what it has come to. Returns the member, or
--- nil and an error.
+-- Ends what was begun: `found, err` is what it has come to. Returns the member, or nil and an
+-- error.
 local function finish_member(sock, of, member, found, err)
     if member.waits and found then
         local id = member[ID]
@@ -383,8 +380,7 @@ local function finish_member(sock, of, member, found, err)
     return member
 end
 
--- The connected member for a server, or nil and an error. `suspect`: the server has
--- failed before.
+-- The connected member for a server, or nil and an error. `suspect`: the server has failed before.
 function group.member(sock, of, server, suspect)
     local member, state = begin_member(sock, of, server, suspect)
     if member and state then
@@ -393,8 +389,8 @@ function group.member(sock, of, server, suspect)
     return member, state
 end
 
--- Connects to the servers of all parts of an operation at the same time. Each part
--- has its server's name, host and port, and gets a `member` or an `err`.
+-- Connects to the servers of all parts of an operation at the same time. Each part has its server's
+-- name, host and port, and gets a `member` or an `err`.
 local function connect_all(sock, of, parts)
     local opening = {}
     for i = 1, #parts do
@@ -417,8 +413,8 @@ local function connect_all(sock, of, parts)
     end
 end
 
--- As `connect_all`. Servers that cannot be connected to are added to those that were
--- tried. True if there are such: nothing having been sent, others may do.
+-- As `connect_all`. Servers that cannot be connected to are added to those that were tried. True if
+-- there are such: nothing was sent, so other servers may take their parts.
 function group.connect_parts(sock, of, parts, tried)
     connect_all(sock, of, parts)
     local again = false
@@ -438,15 +434,15 @@ end
 
 group.connect_all = connect_all
 
--- Whether the server has answered, though not with what was wanted: an error line, or
--- more than a limit of this module allows.
+-- Whether the server has answered, though not with what was wanted: an error line, or more than a
+-- limit of this module allows.
 local function has_answered(err)
     return find(err, "^[A-Z]") or find(err, "exceeds the limit of", 1, true)
         or err == "bad reply: statistics too long"
 end
 
--- Counts what came of a command. Only what ended the connection without an answer was
--- a failure of the server.
+-- Counts what came of a command. Only what ended the connection without an answer was a failure of
+-- the server.
 function group.count(of, server, member, suspect, err)
     if err == nil or has_answered(err) then
         if suspect then

@@ -1,5 +1,4 @@
--- Commands without a key, for a group of servers: sent to all before any is waited
--- for.
+-- Commands without a key, for a group of servers: sent to all before any is waited for.
 local native, glue = ...
 
 local gmatch, next, tonumber = string.gmatch, next, tonumber
@@ -14,8 +13,8 @@ local running = coroutine.running
 local group = glue.group
 local connect_all, count, OURS = group.connect_all, group.count, group.ours
 
--- Asks all servers, or all but those that are disabled. Returns an array of their
--- parts, each with its `result` or `err`; or nil and an error.
+-- Asks all servers, or all but those that are disabled. Returns an array of their parts, each with
+-- its `result` or `err`; or nil and an error.
 local function ask(sock, disabled_too, name, argument)
     local of = sock[GROUP]
     local parts, why = servers_of(of.number)
@@ -58,8 +57,8 @@ local function ask(sock, disabled_too, name, argument)
     return parts
 end
 
--- The error of the first server that has failed, and those of all such by their
--- names.
+-- The error of the first server that has failed, and a table of the errors of all such servers, by
+-- their names.
 local function errors_of(parts)
     local why, errors
     for _, part in next, parts do

@@ -49,8 +49,7 @@ local function limited_options(start, limit, options)
     return copy
 end
 
--- The arguments behind the key, for a server where values live so many seconds at
--- most.
+-- The arguments behind the key, for a server where values live so many seconds at most.
 local function limited(start, limit, first, second, ...)
     if HAS_EXPTIME[start] then
         return bounded(first or 0, limit), second, ...
@@ -99,9 +98,8 @@ local function checked(member, finish, start, ...)
     return nil, "the version of the server is unknown"
 end
 
--- Connects to the first of a key's servers that can be connected to: `server` or
--- one of the next. Returns its member, the member's id, and as `pick` does; or nil,
--- nil and an error.
+-- Connects to the first of a key's servers that can be connected to: `server` or one of the next.
+-- Returns its member, the member's id, and as `pick` does; or nil, nil and an error.
 local function reach(sock, of, key, escape, server, suspect, gutter)
     local tried, why
     while server do
@@ -125,7 +123,7 @@ local function reach(sock, of, key, escape, server, suspect, gutter)
     return nil, nil, why
 end
 
--- What `pick` could not do alone.
+-- Finds a member where `pick` alone has found none: it is to be connected, or the key is refused.
 local function find(sock, of, key, escape, server, suspect, gutter)
     if server then
         return reach(sock, of, key, escape, server, suspect, gutter)
@@ -133,7 +131,7 @@ local function find(sock, of, key, escape, server, suspect, gutter)
         -- false: the key is refused
         return server, nil, suspect
     end
-    -- the worker has another configuration by now
+    -- the worker has another configuration now, in which the group is known by its name only
     of.number = of.name
     local id
     server, id, suspect, gutter = pick(of.number, of.members, key, escape)
@@ -159,7 +157,7 @@ function group.run(sock, finish, start, key, escape, ...)
         member, id, suspect, gutter = find(sock, of, key, escape, member, suspect, gutter)
         if not id then
             if member == false then
-                -- the command says so in the log, or raises for what else is wrong
+                -- the command logs that, or raises if another argument is wrong
                 start(new_pipeline(), key, escape, ...)
             end
             return fail(finish, suspect)
@@ -172,7 +170,7 @@ function group.run(sock, finish, start, key, escape, ...)
     return send(of, member, id, suspect, finish, start, key, escape, ...)
 end
 
--- As the above, for speed.
+-- As `group.run` of `get`, written out for speed.
 function group.get(sock, key, escape)
     local of = sock[GROUP]
     local member, id, suspect, gutter = pick(of.number, of.members, key, escape)

@@ -1,5 +1,5 @@
--- Lists of keys, for a group of servers: one command for each server, all of which
--- are sent before any is waited for.
+-- Lists of keys, for a group of servers: one command for each server, all of which are sent before
+-- any is waited for.
 local native, glue = ...
 
 local unescape_uri = ngx.unescape_uri
@@ -26,8 +26,8 @@ local function note_error(list, server, err)
     end
 end
 
--- The keys of servers that cannot be connected to go to the next ones. Returns the
--- parts of the list that `split` makes, or nil and an error.
+-- The keys of servers that cannot be connected to go to the next ones. Returns the parts of the
+-- list that `split` makes, or nil and an error.
 local function connected_parts(split, sock, of, list, wired, escape, cas)
     local tried, errors = {}, {}
     local before
@@ -132,8 +132,8 @@ function group.get_list(self, sock, wired, escape, cas)
     return results_of(list)
 end
 
--- The results of one server to `gat`, which may have been several commands. It is
--- no server's error if nothing was sent.
+-- The results of one server to `gat`, which may have been several commands. It is no server's error
+-- if nothing was sent.
 local function gather_gats(of, list, part, unescape, sent, err)
     local replies = part.replies
     local server = part.waited and part[1]

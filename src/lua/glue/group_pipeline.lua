@@ -1,5 +1,5 @@
--- Pipelines, for a group of servers: split among them when they are committed, and
--- all parts are sent before any is waited for.
+-- Pipelines, for a group of servers: split among them when they are committed, and all parts are
+-- sent before any is waited for.
 local native, glue = ...
 
 local next, unpack = next, unpack
@@ -13,8 +13,8 @@ local AGAIN, ATTEMPTS = native.again, glue.attempts
 local group = glue.group
 local connect_parts, count = group.connect_parts, group.count
 
--- The commands of servers that cannot be connected to go to the next ones. Those
--- that have none keep the error. Returns the parts, or nil and an error.
+-- The commands of servers that cannot be connected to go to the next ones. Those that have none
+-- keep the error. Returns the parts, or nil and an error.
 local function connected_parts(sock, of, run, pipeline)
     local tried = {}
     while true do
@@ -69,8 +69,8 @@ local function begin_all(of, run, parts)
     return waiting
 end
 
--- Waits for parts. Returns those whose servers have only told what they can do, and
--- that are to be sent now.
+-- Waits for parts. Returns those whose servers have only told what they can do, and that are to be
+-- sent now.
 local function wait_for_all(of, run, waiting)
     local unsent = {}
     for _, part in next, waiting do

@@ -15,8 +15,8 @@ local metatable = { __index = _M }
 local function new(_, opts)
     check_phase()
 
-    -- The fields from `GROUP` to `MULTIPLEX`, see fields.rs: one that is absent
-    -- would be looked for in the metatable.
+    -- The fields from `GROUP` to `MULTIPLEX`, see fields.rs: one that is absent would be looked for
+    -- in the metatable.
     local sock = { [GROUP] = false, false, 0, 0, 0, false, false, false, false }
     local escape_key, unescape_key = escape_uri, unescape_uri
     if opts then
@@ -57,9 +57,9 @@ end
 
 _M.new = new
 
--- The method of a command with up to two arguments. Its body gets the `sock`,
--- too, and the id of its session, if it has had one. To `finish_*` the `sock` goes
--- as well, so that it is not collected while its command waits.
+-- The method of a command with up to two arguments. Its body gets the `sock`, too, and the id of
+-- its session, if it has had one. To `finish_*` the `sock` goes as well, so that it is not
+-- collected while its command waits.
 --
 -- Bodies call native functions by name, because tracebacks have these names.
 local function method(body)
@@ -74,9 +74,9 @@ end
 
 local group = glue.group
 
--- A command with one key on a `sock` that has had no session: its group runs it,
--- or it goes to the open pipeline `requests`, if there is one, or the native
--- function says that there is no connection.
+-- A command with one key on a `sock` that has had no session: its group runs it, or it goes to the
+-- open pipeline `requests`, if there is one, or the native function says that there is no
+-- connection.
 function glue.elsewhere(sock, requests, finish, start, key, escape, ...)
     if sock[GROUP] and not requests then
         return group.run(sock, finish, start, key, escape, ...)

@@ -1,6 +1,6 @@
--- Keys as the native functions take them: text, and whether to escape it. The
--- default transform is theirs to apply. Another one is called here, before
--- anything is sent, because it may yield or raise.
+-- Keys as the native functions take them: text, and whether to escape it. The default transform is
+-- theirs to apply. Another one is called here, before anything is sent, because it may yield or
+-- raise.
 local _, glue = ...
 
 local escape_uri = ngx.escape_uri

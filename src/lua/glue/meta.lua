@@ -1,5 +1,4 @@
--- Commands that the pure-Lua library does not have: gat, gats, and the meta
--- commands.
+-- Commands that the pure-Lua library does not have: gat, gats, and the meta commands.
 local native, glue = ...
 
 local unescape_uri, time = ngx.unescape_uri, ngx.time
@@ -21,8 +20,8 @@ local elsewhere, group = glue.elsewhere, glue.group
 
 local _M = glue.module
 
--- memcached has to see the end of a line of `gat` at once, so a long list goes
--- as several commands, which are sent together.
+-- memcached has to see the end of a line of `gat` at once, so a long list goes as several commands,
+-- which are sent together.
 local function add_gats(pipeline, wired, escape, cas, native_keys, exptime)
     local part, size = {}, 0
     for i = 1, #wired do
@@ -132,8 +131,8 @@ function _M.gats(self, key, exptime)
     return finish_gets(sock, id, gats(rawget(self, "_reqs") or id, text, escape, exptime))
 end
 
--- The server may have to be asked first what it can do. It is asked once for a
--- connection; others may be opened and lost meanwhile.
+-- The server may have to be asked first what it can do. It is asked once for a connection; others
+-- may be opened and lost meanwhile.
 local function checked(finish, start, self, key, ...)
     local sock = self.sock
     if not sock then

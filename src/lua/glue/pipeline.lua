@@ -11,8 +11,8 @@ local AGAIN, ATTEMPTS = native.again, 100
 
 local _M, group = glue.module, glue.group
 
--- The server may have to be asked first what it can do. It is asked once for a
--- connection; others may be opened and lost meanwhile.
+-- The server may have to be asked first what it can do. It is asked once for a connection; others
+-- may be opened and lost meanwhile.
 local function commit_checked(sock, id, pipeline)
     for _ = 1, ATTEMPTS do
         local results, err = finish_commit(pipeline, sock, id, commit(id, pipeline))

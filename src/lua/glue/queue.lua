@@ -1,6 +1,6 @@
--- resty.memcached.queue: writes that nobody waits for. An object is a table of
--- Lua: it holds nothing of its own, so that one at module level is good in every
--- worker, and one of each request costs little.
+-- resty.memcached.queue: writes that nobody waits for. An object is a table of Lua: it holds
+-- nothing of its own, so that one at module level is good in every worker, and one of each request
+-- costs little.
 local native = ...
 
 local escape_uri = ngx.escape_uri
@@ -25,9 +25,8 @@ local KNOWN = "key_transform, max_operations, max_size, timeout"
 local Queue = {}
 local metatable = { __index = Queue }
 
--- Fields of an object: the number of its queue in this worker, or the name of the
--- upstream whose servers have queues; then its limits. The native functions take
--- them as they are.
+-- Fields of an object: the number of its queue in this worker, or the name of the upstream whose
+-- servers have queues; then its limits. The native functions take them as they are.
 local NUMBER, OPERATIONS, SIZE, TIMEOUT = 1, 2, 3, 4
 
 -- A limit's name in options, its place, and its greatest value.

@@ -1,8 +1,7 @@
 -- memc.sock: the methods of a cosocket, for commands of the user's own.
 --
--- A `sock` is an array. In all chunks the index of a field is a name in
--- brackets, `sock[ID]`; the number is put in its place before Lua reads the
--- chunk, see fields.rs. A variable would be slower.
+-- A `sock` is an array. In all chunks the index of a field is a name in brackets, `sock[ID]`; the
+-- number is put in its place before Lua reads the chunk, see fields.rs. A variable would be slower.
 local native, glue = ...
 
 local ffi = require "ffi"
@@ -18,13 +17,12 @@ local free_session = native.free_session
 
 local Sock = {}
 
--- What the chunks on groups of servers share, and what others call of them.
+-- Functions that the chunks on groups of servers share, and those that other chunks call.
 local group = {}
 
 local connect_sock
 
--- What is left to do when `connect`, called with `...`, has returned anything
--- but 1.
+-- What is left to do when `connect`, called with `...`, has returned anything but 1.
 local function go_on_connecting(sock, ok, err, options, ...)
     if ok == TO_GROUP then
         return group.connect(sock, err, options)
@@ -35,7 +33,7 @@ local function go_on_connecting(sock, ok, err, options, ...)
         end
         return connect_sock(sock, ...)
     end
-    -- it is not there yet, or there is an error
+    -- the connection is not established yet, or there is an error
     ok, err = finish_connect(sock, sock, ok, err)
     if not ok then
         return ok, err
@@ -130,7 +128,7 @@ function Sock.setclientcert(self, cert, key)
     if not cert or not key then
         return nil, "client certificate must be supplied with corresponding private key"
     end
-    -- what ngx.ssl parses is untyped; other FFI values are surely no certificate
+    -- ngx.ssl returns untyped pointers; no other FFI value can be a certificate
     if not ffi.istype("void *", cert) then
         return nil, "bad cert arg: cdata expected, got " .. type(cert)
     end
