@@ -12,6 +12,12 @@ local group = glue.group
 
 local _M = glue.module
 
+-- The results of a method whose object has no `sock`. The check itself is written out in each
+-- method, because most of them run in every request.
+local function uninitialized(self)
+    return nil, not_initialized(self, rawequal(self, _M))
+end
+
 -- The last timeout that was set, and its value in milliseconds. Most callers set the same one
 -- again.
 local last, last_ms = 0, 0
@@ -38,7 +44,7 @@ end
 local function set_timeouts(self, connect_timeout, send_timeout, read_timeout)
     local sock = self.sock
     if not sock then
-        return nil, not_initialized(self, rawequal(self, _M))
+        return uninitialized(self)
     end
     local id = sock[ID]
     if id == false then
@@ -73,7 +79,7 @@ end
 function _M.connect(self, ...)
     local sock = self.sock
     if not sock then
-        return nil, not_initialized(self, rawequal(self, _M))
+        return uninitialized(self)
     end
     -- as `connect_sock` does, written out for speed
     local ok, err, options = connect(sock, sock[ID], sock[CONNECT_TIMEOUT], sock[SEND_TIMEOUT],
@@ -88,7 +94,7 @@ end
 function _M.sslhandshake(self, ...)
     local sock = self.sock
     if not sock then
-        return nil, not_initialized(self, rawequal(self, _M))
+        return uninitialized(self)
     end
     if not sock[ID] and sock[GROUP] then
         return group.sslhandshake(sock, ...)
@@ -99,7 +105,7 @@ end
 function _M.set_keepalive(self, ...)
     local sock = self.sock
     if not sock then
-        return nil, not_initialized(self, rawequal(self, _M))
+        return uninitialized(self)
     end
     local id = sock[ID]
     if not id and sock[GROUP] then
@@ -111,7 +117,7 @@ end
 function _M.get_reused_times(self)
     local sock = self.sock
     if not sock then
-        return nil, not_initialized(self, rawequal(self, _M))
+        return uninitialized(self)
     end
     if not sock[ID] and sock[GROUP] then
         return group.get_reused_times(sock)
@@ -122,7 +128,7 @@ end
 function _M.close(self)
     local sock = self.sock
     if not sock then
-        return nil, not_initialized(self, rawequal(self, _M))
+        return uninitialized(self)
     end
     if not sock[ID] and sock[GROUP] then
         return group.close(sock)
