@@ -48,8 +48,8 @@ pub fn build(lua: &Lua) -> mlua::Result<Table> {
     lua.load(GLUE).set_name(CHUNK_NAME).call(&native)
 }
 
-fn add_group_functions(_: State, _native: NativeTable) {
-    set_functions(_native, [("group_for", native!(queue_group::group_for))]);
+fn add_group_functions(_: State, table: NativeTable) {
+    set_functions(table, [("group_for", native!(queue_group::group_for))]);
 }
 
 /// `is_running()`: whether this process handles events.

@@ -41,7 +41,7 @@ impl Worker {
                 let plain = |connection: &_| {
                     self.connections
                         .get(*connection)
-                        .is_some_and(|l| l.tls.is_none())
+                        .is_some_and(|connection| connection.tls.is_none())
                 };
                 !named.is_some_and(|named| named.pool.idle().any(plain))
             }

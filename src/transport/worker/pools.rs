@@ -203,7 +203,7 @@ impl Worker {
         let to_host = |connection: &&ConnectionKey| {
             self.connections
                 .get(**connection)
-                .is_some_and(|l| l.is_tls_to(host, port))
+                .is_some_and(|connection| connection.is_tls_to(host, port))
         };
         let model = named.pool.idle().find(to_host);
         if let Some(model) = model.and_then(|model| self.connections.get(*model))
