@@ -69,7 +69,7 @@ impl Stack {
         matches!(self.kind(index), LUA_TNONE | LUA_TNIL)
     }
 
-    /// As [`Self::text`]; raises an error for anything else but nil.
+    /// As [`State::text`]; raises an error for anything else but nil.
     pub fn optional_text<'a>(self, index: c_int, name: &str) -> Option<&'a [u8]> {
         match self.text(index) {
             Some(text) => Some(text),
@@ -81,7 +81,7 @@ impl Stack {
         }
     }
 
-    /// As [`Self::text`]; raises an error for anything else.
+    /// As [`State::text`]; raises an error for anything else.
     pub fn required_text<'a>(self, index: c_int, name: &str) -> &'a [u8] {
         match self.optional_text(index, name) {
             Some(text) => text,

@@ -10,7 +10,7 @@ use crate::protocol::Command;
 use crate::upstream::Counts;
 
 /// Whether the process handles events, or will in a moment: `init_worker_by_lua*` comes before
-/// [`start`].
+/// [`super::start`].
 pub fn is_running() -> bool {
     let running = nginx::has_events() && !has_ended();
     if running {
@@ -19,7 +19,7 @@ pub fn is_running() -> bool {
     running
 }
 
-/// The background queue to a server, see [`Worker::find_queue`].
+/// The background queue to a server. It is made if there is none.
 pub fn find_queue(host: &[u8], port: u16) -> Result<QueueKey, NotQueued> {
     match is_running() {
         true => with(|worker| worker.find_queue(b"", host, port)),
@@ -27,7 +27,7 @@ pub fn find_queue(host: &[u8], port: u16) -> Result<QueueKey, NotQueued> {
     }
 }
 
-/// Has a background queue take a write, see [`Worker::queue_write`].
+/// Has a background queue take a write, which is copied.
 pub fn enqueue(key: QueueKey, limits: Queueing, command: &Command<'_>) -> Result<(), NotQueued> {
     match is_running() {
         true => with(|worker| worker.queue_write(key, limits, command)),

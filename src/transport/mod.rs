@@ -134,7 +134,7 @@ pub fn connect(
     })
 }
 
-/// Connects as [`connect`] does, but the coroutine goes on, and calls [`wait`] later. The time to
+/// Connects as [`connect`] does, but the coroutine goes on, and calls [`wait()`] later. The time to
 /// connect runs from now on.
 pub fn begin_connect(
     object: Connecting,
@@ -270,7 +270,7 @@ pub fn submit_question(
     })
 }
 
-/// Sends commands as [`submit`] does, but the coroutine goes on, and calls [`wait`] later. Their
+/// Sends commands as [`submit`] does, but the coroutine goes on, and calls [`wait()`] later. Their
 /// time runs from now on.
 pub fn begin(
     key: SessionKey,

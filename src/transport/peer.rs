@@ -18,7 +18,8 @@ pub struct Peer<'a> {
     pub pool: PoolName<'a>,
     /// With a size the pool is created now, if there is none of this name.
     pub pool_size: Option<usize>,
-    /// See [`Pool::new`].
+    /// With a backlog, the pool size limits the open connections, and so many connect operations
+    /// may wait for one.
     pub backlog: Option<usize>,
     /// Whether and how to share connections.
     pub multiplex: Multiplex,
